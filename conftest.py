@@ -1,0 +1,126 @@
+"""What the tests of the plugin and those of the SDK share: the databases.
+
+A test that asks for `database_url` runs on each of SQLite, MariaDB and PostgreSQL, in an empty
+database of its own. The servers are started when first needed; TEST_MYSQL_URL and
+TEST_POSTGRES_URL name others to use instead (their user must be allowed to create databases).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from tests.servers import (
+    MariaDB,
+    PostgreSQL,
+    Server,
+    ServerMissing,
+    create_database,
+    drop_database,
+    in_database,
+)
+
+NOT_TESTED = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[NOT_TESTED] = {}
+    # Ended by `kill` or a CI's timeout, we still tear down, and so stop what we started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    missing = terminalreporter.config.stash[NOT_TESTED]
+    if missing:
+        terminalreporter.section("NOT TESTED: a database is missing", red=True, bold=True)
+        for name, reason in missing.items():
+            terminalreporter.line(f"{name}: {reason}", red=True)
+
+
+@pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty database, as DevLake would name it; the test runs once on each kind."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/telemetry.db"
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: str) -> Iterator[str]:
+    with _empty_database(mariadb_server) as url:
+        yield url
+
+
+@pytest.fixture
+def mariadb_loose_url(mariadb_loose_server: str) -> Iterator[str]:
+    """Not strict, not case-sensitive, not in UTC: see MariaDB's `loose`."""
+    with _empty_database(mariadb_loose_server) as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: str) -> Iterator[str]:
+    with _empty_database(postgresql_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(pytestconfig: pytest.Config) -> Iterator[str]:
+    with _server(pytestconfig, "mariadb", MariaDB, "TEST_MYSQL_URL") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mariadb_loose_server(pytestconfig: pytest.Config) -> Iterator[str]:
+    with _server(pytestconfig, "mariadb (loose)", lambda: MariaDB(loose=True)) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(pytestconfig: pytest.Config) -> Iterator[str]:
+    with _server(pytestconfig, "postgresql", PostgreSQL, "TEST_POSTGRES_URL") as url:
+        yield url
+
+
+@contextmanager
+def _server(
+    config: pytest.Config, name: str, make: Callable[[], Server], setting: str = ""
+) -> Iterator[str]:
+    """The URL of a server: the one in the setting, or one of our own.
+
+    One that isn't there is skipped, and said again at the end of the run; in CI it is a failure.
+    """
+    if setting in os.environ:
+        yield os.environ[setting]
+        return
+    try:
+        server = make()
+    except ServerMissing as error:
+        reason = f"{error}" + (f", and {setting} is not set" if setting else "")
+        config.stash[NOT_TESTED][name] = reason
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{name}: {reason}", pytrace=False)
+        pytest.skip(f"{name}: {reason}")
+    with server:
+        yield server.url("")
+
+
+@contextmanager
+def _empty_database(server: str) -> Iterator[str]:
+    url = in_database(server, f"telemetry_test_{secrets.token_hex(6)}")
+    create_database(url)
+    try:
+        yield url
+    finally:
+        drop_database(url)

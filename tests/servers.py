@@ -1,0 +1,389 @@
+"""Database servers of our own for tests, which may also be killed and brought back.
+
+    with MariaDB() as server:
+        create_database(server.url("lake"))
+        server.kill()
+        server.start()
+
+Each listens on a free loopback port, keeps its data in a temporary folder and its durability
+settings as they come, so that what survives `kill` here survives it in production. Works as root
+and as an ordinary user; takes MariaDB 10.6 and PostgreSQL 12 or newer from where systems put them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Optional
+from urllib.parse import unquote, urlsplit
+
+import psycopg
+import pymysql
+
+USER = PASSWORD = "merico"  # what DevLake's own compose file uses
+HOST = "127.0.0.1"
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
+
+# As MySQL 8 has it, DevLake's usual database: MariaDB's own default lets wrong GROUP BYs through.
+STRICT = (
+    "ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,"
+    "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+)
+
+
+class ServerMissing(Exception):
+    """The server isn't installed here."""
+
+
+class ServerFailed(Exception):
+    """The server didn't start; the message ends with its log."""
+
+
+class Server:
+    """One server process. `with` starts it, stops it and removes its data."""
+
+    name = ""
+
+    def __init__(self) -> None:
+        self.port = _free_port()
+        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._guard: Optional[subprocess.Popen[bytes]] = None
+        self._crashed = False
+        self._find()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
+        self.data = self.folder / "data"
+        self.log = self.folder / "server.log"
+
+    def __enter__(self) -> Server:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def url(self, database: str) -> str:
+        """The Go-style URL that DevLake would give for `database` on this server."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Return when the server takes connections.
+
+        :raises ServerFailed: it ended or didn't answer in time.
+        """
+        if self.running:
+            return
+        if not self.data.exists():
+            self._initialize()
+        deadline = time.monotonic() + START_SECONDS
+        while not self._start_once(deadline):
+            # What a killed server leaves behind may hold its memory for a moment.
+            if not self._crashed or time.monotonic() > deadline:
+                raise ServerFailed(f"{self.name} did not start:\n{self._log_end()}")
+            time.sleep(0.1)
+        self._crashed = False
+
+    def stop(self) -> None:
+        """Shut down cleanly and keep the data."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._forget()
+
+    def kill(self) -> None:
+        """End it as a crash would, with SIGKILL, and keep the data."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        self._crashed = True
+        self._forget()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """Stop and remove everything."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _find(self) -> None:
+        """Find the programs.
+
+        :raises ServerMissing: they aren't installed.
+        """
+        raise NotImplementedError
+
+    def _initialize(self) -> None:
+        raise NotImplementedError
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _account(self) -> Optional[str]:
+        """The system's user to run as, when not the one who runs the tests."""
+        return None
+
+    def _start_once(self, deadline: float) -> bool:
+        process = self._process = self._spawn(self._command())
+        # Nobody else would end the server if the test run itself were killed.
+        clean_up = 'read -r _; kill -9 "$1"; rm -rf "$2"'
+        self._guard = subprocess.Popen(
+            ["sh", "-c", clean_up, "sh", str(process.pid), str(self.folder)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while process.poll() is None and time.monotonic() < deadline:
+            if self._answers() and process.poll() is None:
+                return True
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        self._forget()
+        return False
+
+    def _answers(self) -> bool:
+        try:
+            execute(self.url(""), "SELECT 1")
+        except (pymysql.err.OperationalError, psycopg.OperationalError):
+            return False
+        return True
+
+    def _forget(self) -> None:
+        self._process = None
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.wait()
+            assert self._guard.stdin is not None
+            self._guard.stdin.close()
+            self._guard = None
+
+    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        account = self._account()
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                user=account,
+                group=account,
+                extra_groups=[] if account else None,
+                start_new_session=True,  # Ctrl-C is for the tests, which then stop the server
+            )
+
+    def _run(self, command: list[str]) -> None:
+        if self._spawn(command).wait() != 0:
+            raise ServerFailed(f"{command[0]} failed:\n{self._log_end()}")
+
+    def _log_end(self) -> str:
+        if not self.log.exists():
+            return "(no log)"
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+
+
+class MariaDB(Server):
+    """A MariaDB as strict as MySQL 8, or as loose as an operator may have made it.
+
+    `loose` stands for what we can't rely on: no strict mode, a collation that takes letters of
+    different case or accent for equal, a time zone other than UTC.
+    """
+
+    name = "mariadb"
+
+    def __init__(self, *, loose: bool = False) -> None:
+        self.loose = loose
+        super().__init__()
+
+    def url(self, database: str) -> str:
+        address = f"{USER}:{PASSWORD}@{HOST}:{self.port}"
+        return f"mysql://{address}/{database}?charset=utf8mb4&parseTime=True&loc=UTC"
+
+    def _find(self) -> None:
+        self._mariadbd = _program("mariadbd")
+        self._install_db = _program("mariadb-install-db")
+
+    def _initialize(self) -> None:
+        self._run(
+            [
+                self._install_db,
+                "--no-defaults",
+                *self._as_root(),
+                f"--datadir={self.data}",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+            ]
+        )
+        (self.folder / "init.sql").write_text(
+            f"CREATE USER IF NOT EXISTS '{USER}'@'{HOST}' IDENTIFIED BY '{PASSWORD}';\n"
+            f"GRANT ALL ON *.* TO '{USER}'@'{HOST}' WITH GRANT OPTION;\n"
+        )
+
+    def _command(self) -> list[str]:
+        collation = "utf8mb4_general_ci" if self.loose else "utf8mb4_bin"
+        return [
+            self._mariadbd,
+            "--no-defaults",
+            *self._as_root(),
+            f"--datadir={self.data}",
+            f"--tmpdir={self.folder}",
+            f"--socket={self.folder}/socket",
+            f"--pid-file={self.folder}/pid",
+            f"--init-file={self.folder}/init.sql",
+            f"--bind-address={HOST}",
+            f"--port={self.port}",
+            "--skip-name-resolve",
+            "--character-set-server=utf8mb4",
+            f"--collation-server={collation}",
+            f"--sql-mode={'' if self.loose else STRICT}",
+            f"--default-time-zone={'+05:45' if self.loose else '+00:00'}",
+            "--max-connections=200",
+            "--innodb-buffer-pool-size=64M",
+            "--innodb-log-file-size=32M",
+        ]
+
+    def _as_root(self) -> list[str]:
+        return ["--user=root"] if os.geteuid() == 0 else []
+
+
+class PostgreSQL(Server):
+    """A PostgreSQL which sorts text as a language does, like the usual images, where it can."""
+
+    name = "postgresql"
+
+    def url(self, database: str) -> str:
+        return f"postgres://{USER}:{PASSWORD}@{HOST}:{self.port}/{database}?sslmode=disable"
+
+    def _find(self) -> None:
+        self._postgres = _program("postgres")
+        self._initdb = _program("initdb")
+
+    def _initialize(self) -> None:
+        password = self.folder / "password"
+        password.write_text(PASSWORD)
+        account = self._account()
+        if account:
+            shutil.chown(self.folder, account, account)
+            shutil.chown(password, account, account)
+        self._run(
+            [
+                self._initdb,
+                f"--pgdata={self.data}",
+                f"--username={USER}",
+                f"--pwfile={password}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+                *self._collation(),
+            ]
+        )
+
+    def _collation(self) -> list[str]:
+        version = subprocess.run([self._postgres, "--version"], capture_output=True, check=True)
+        major = int(version.stdout.split()[2].split(b".")[0])
+        return ["--locale-provider=icu", "--icu-locale=en-US"] if major >= 15 else []
+
+    def _command(self) -> list[str]:
+        settings = {
+            "listen_addresses": HOST,
+            "port": self.port,
+            "unix_socket_directories": "",
+            "timezone": "UTC",
+            "max_connections": 200,
+            "shared_buffers": "32MB",
+        }
+        return [self._postgres, "-D", str(self.data)] + [
+            argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")
+        ]
+
+    def _account(self) -> Optional[str]:
+        # PostgreSQL refuses to run as root; its package brings this user.
+        return "postgres" if os.geteuid() == 0 else None
+
+
+def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """Run one statement over the plain driver, in the database that a Go-style URL names."""
+    parts = urlsplit(url)
+    if parts.scheme.startswith("mysql"):
+        with (
+            pymysql.connect(
+                host=parts.hostname or HOST,
+                port=parts.port or 3306,
+                user=unquote(parts.username or ""),
+                password=unquote(parts.password or ""),
+                database=_name(url) or None,
+                autocommit=True,
+            ) as mysql,
+            mysql.cursor() as cursor,
+        ):
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+    address = in_database(url, _name(url) or "postgres").replace(parts.scheme, "postgresql", 1)
+    with psycopg.connect(address, autocommit=True) as postgresql:
+        result = postgresql.execute(statement)
+        return result.fetchall() if result.description else []
+
+
+def in_database(url: str, name: str) -> str:
+    """The same server's URL for another database; for none when `name` is empty."""
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+def create_database(url: str) -> None:
+    """Make the (empty) database that the URL names, with the server's defaults."""
+    execute(in_database(url, ""), f"CREATE DATABASE {_name(url)}")
+
+
+def drop_database(url: str) -> None:
+    """Remove the database that the URL names, whoever may still be connected."""
+    server, name = in_database(url, ""), _name(url)
+    if url.startswith("postgres"):
+        execute(
+            server,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE datname = '{name}' AND pid <> pg_backend_pid()",
+        )
+    execute(server, f"DROP DATABASE IF EXISTS {name}")
+
+
+def _name(url: str) -> str:
+    return urlsplit(url).path.lstrip("/")
+
+
+def _program(name: str) -> str:
+    """Where a server's program is; Debian keeps PostgreSQL's, and everybody mariadbd, off PATH."""
+    versions = Path("/usr/lib/postgresql").glob("*/bin")
+    newest_first = sorted(versions, key=lambda path: int(path.parent.name), reverse=True)
+    places = [os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/usr/libexec"]
+    path = os.pathsep.join([*map(str, newest_first), *places])
+    found = shutil.which(name, path=path)
+    if found is None:
+        raise ServerMissing(f"{name} is not installed")
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
