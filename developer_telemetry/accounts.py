@@ -1,0 +1,126 @@
+"""The people of the tool layer become accounts of DevLake's domain layer, one a developer."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import groupby
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from sqlalchemy.engine import Engine
+
+from developer_telemetry.dialects import (
+    MAX_ROWS,
+    Progress,
+    dialect_of,
+    insert,
+    reading,
+    transact,
+)
+from developer_telemetry.merging import RAW_TABLE, raw_params
+from developer_telemetry.storage import TOOL_TABLE
+
+ACCOUNT_TABLE = "accounts"
+MAX_ID = 255
+
+
+class Account(NamedTuple):
+    """One row of DevLake's `accounts`, its fields in the order of `ACCOUNT_COLUMNS`."""
+
+    id: str
+    email: str
+    full_name: str
+    user_name: str
+    created_at: Any
+    updated_at: Any
+    raw_data_params: str
+    raw_data_table: str
+    raw_data_id: int
+    raw_data_remark: str
+
+
+ACCOUNT_COLUMNS = tuple(
+    f"_{name}" if name.startswith("raw_data") else name for name in Account._fields
+)
+
+
+def account_id(connection_id: int, developer_id: str) -> str:
+    """The account's id in the domain layer; a developer too long for it is hashed."""
+    prefix = f"developer_telemetry:Account:{connection_id}:"
+    if len(prefix) + len(developer_id) <= MAX_ID:
+        return prefix + developer_id
+    return prefix + hashlib.sha256(developer_id.encode()).hexdigest()
+
+
+def convert(engine: Engine, connection_id: int) -> Iterator[Progress]:
+    """Write one account for each developer who has tool rows. Yields after each batch."""
+    with reading(engine).connect() as connection:
+        mark = dialect_of(engine).placeholder
+        total = connection.exec_driver_sql(
+            f"SELECT COUNT(DISTINCT developer_id) FROM {TOOL_TABLE} WHERE connection_id = {mark}",
+            (connection_id,),
+        ).scalar_one()
+    done = 0
+    last = ""
+    while True:
+        developers = _developers_after(engine, connection_id, last)
+        if not developers:
+            return
+        accounts = _accounts(engine, connection_id, developers)
+        transact(engine, lambda connection: _upsert(connection, accounts))
+        last = developers[-1]
+        done += len(developers)
+        yield Progress(done, max(done, total))
+
+
+def _developers_after(engine: Engine, connection_id: int, last: str) -> List[str]:
+    mark = dialect_of(engine).placeholder
+    with reading(engine).connect() as connection:
+        rows = connection.exec_driver_sql(
+            f"SELECT DISTINCT developer_id FROM {TOOL_TABLE} WHERE connection_id = {mark}"
+            f" AND developer_id > {mark} ORDER BY developer_id LIMIT {MAX_ROWS}",
+            (connection_id, last),
+        ).fetchall()
+    return [row[0] for row in rows]
+
+
+def _accounts(engine: Engine, connection_id: int, developers: Sequence[str]) -> List[Account]:
+    """The accounts of developers that stand side by side in the tool layer."""
+    mark = dialect_of(engine).placeholder
+    with reading(engine).connect() as connection:
+        rows = connection.exec_driver_sql(
+            f"SELECT developer_id, email, name, updated_at, _raw_data_id FROM {TOOL_TABLE}"
+            f" WHERE connection_id = {mark} AND developer_id BETWEEN {mark} AND {mark}"
+            " ORDER BY developer_id, arrived_us DESC, date DESC",
+            (connection_id, developers[0], developers[-1]),
+        ).fetchall()
+    return [
+        _account(connection_id, developer, list(newest_first))
+        for developer, newest_first in groupby(rows, key=lambda row: row[0])
+    ]
+
+
+def _account(connection_id: int, developer: str, newest_first: List[Tuple[Any, ...]]) -> Account:
+    updated_at, raw_id = newest_first[0][3:5]
+    return Account(
+        id=account_id(connection_id, developer),
+        email=_first(row[1] for row in newest_first),
+        full_name=_first(row[2] for row in newest_first),
+        user_name=developer,
+        created_at=updated_at,
+        updated_at=updated_at,
+        raw_data_params=raw_params(connection_id),
+        raw_data_table=RAW_TABLE,
+        raw_data_id=raw_id or 0,
+        raw_data_remark="",
+    )
+
+
+def _first(texts: Iterator[Optional[str]]) -> str:
+    return next(filter(None, texts), "")
+
+
+def _upsert(connection: Any, accounts: Sequence[Account]) -> None:
+    dialect = dialect_of(connection)
+    changing = [column for column in ACCOUNT_COLUMNS if column not in ("id", "created_at")]
+    tail = dialect.on_conflict(("id",), [(column, dialect.new(column)) for column in changing])
+    insert(connection, ACCOUNT_TABLE, ACCOUNT_COLUMNS, accounts, tail)

@@ -1,0 +1,250 @@
+"""The only place that knows which database it is.
+
+SQL suits MySQL 8, MariaDB 10.6, PostgreSQL 12 and SQLite 3.25 and later; statements are sent with
+positional parameters through the driver, since hundreds of rows go into one of them.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, TypeVar, Union
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+T = TypeVar("T")
+Row = TypeVar("Row", bound=Sequence[Any])
+
+# A batch's conflicts are over in milliseconds; ten tries with growing pauses span two seconds.
+ATTEMPTS = 10
+MEBIBYTE = 1 << 20
+# Rows in one statement: enough to hide the round trip, well below SQLite's 32,766 parameters.
+MAX_ROWS = 500
+
+
+class Progress(NamedTuple):
+    """How far a long piece of work is: units done, of how many."""
+
+    done: int
+    total: int
+
+
+class Dialect:
+    """What differs from one database to the next; this base is the standard's side of it."""
+
+    name = ""
+    placeholder = "%s"
+    earliest = "LEAST"
+    # Statements that each new session starts with: strict, in UTC, and never waiting for long.
+    session: Sequence[str] = ()
+
+    def is_conflict(self, error: DBAPIError) -> bool:
+        """Whether repeating the whole transaction may succeed: a deadlock, a lock not given."""
+        raise NotImplementedError
+
+    def new(self, column: str) -> str:
+        """The value that an upsert brings for `column`."""
+        return f"excluded.{column}"
+
+    def on_conflict(self, keys: Sequence[str], assignments: Sequence[Tuple[str, str]]) -> str:
+        """The tail of an upsert; without assignments an existing row stays as it is."""
+        target = f"ON CONFLICT ({', '.join(keys)}) DO "
+        if not assignments:
+            return target + "NOTHING"
+        return target + "UPDATE SET " + _assignments(assignments)
+
+    def in_rows(self, columns: Sequence[str], count: int) -> str:
+        """`(a, b) IN (...)` for `count` rows of parameters."""
+        return f"({', '.join(columns)}) IN ({self.rows(len(columns), count)})"
+
+    def rows(self, width: int, count: int) -> str:
+        """`count` parenthesised rows of `width` placeholders."""
+        row = f"({', '.join([self.placeholder] * width)})"
+        return ", ".join([row] * count)
+
+    def start_session(self, cursor: Any, info: Dict[str, Any]) -> None:
+        """Set up a new session; leave in `info` what later statements need to know."""
+        for statement in self.session:
+            cursor.execute(statement)
+        info["statement_characters"] = 4 * MEBIBYTE
+
+
+class MySQL(Dialect):
+    """MySQL and MariaDB."""
+
+    name = "mysql"
+    session = (
+        "SET SESSION sql_mode = 'ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,"
+        "NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+        "SET SESSION time_zone = '+00:00'",
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        "SET SESSION innodb_lock_wait_timeout = 10",
+    )
+    # Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
+    conflicts = frozenset((1205, 1213, 1020))
+
+    def is_conflict(self, error: DBAPIError) -> bool:
+        arguments = getattr(error.orig, "args", ())
+        return bool(arguments) and arguments[0] in self.conflicts
+
+    def new(self, column: str) -> str:
+        # The alias that MySQL 8 prefers is unknown to MariaDB.
+        return f"VALUES({column})"
+
+    def on_conflict(self, keys: Sequence[str], assignments: Sequence[Tuple[str, str]]) -> str:
+        # INSERT IGNORE would turn errors into warnings; setting a key to itself changes nothing.
+        unchanged = [(keys[0], keys[0])]
+        return "ON DUPLICATE KEY UPDATE " + _assignments(assignments or unchanged)
+
+    def start_session(self, cursor: Any, info: Dict[str, Any]) -> None:
+        super().start_session(cursor, info)
+        cursor.execute("SELECT @@max_allowed_packet")
+        # A quarter, because a character can take four bytes and escaping adds to it.
+        info["statement_characters"] = int(cursor.fetchone()[0]) // 4
+
+
+class PostgreSQL(Dialect):
+    """PostgreSQL."""
+
+    name = "postgres"
+    session = (
+        "SET TIME ZONE 'UTC'",
+        "SET default_transaction_isolation = 'read committed'",
+        "SET lock_timeout = '10s'",
+    )
+    # Serialization failure, deadlock, lock not available.
+    conflicts = frozenset(("40001", "40P01", "55P03"))
+
+    def is_conflict(self, error: DBAPIError) -> bool:
+        state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+        return state in self.conflicts
+
+
+class SQLite(Dialect):
+    """SQLite, one file, one writer at a time."""
+
+    name = "sqlite"
+    placeholder = "?"
+    earliest = "MIN"
+    session = (
+        # Write-ahead logging can corrupt a database used by two connections before 3.51.3.
+        "PRAGMA journal_mode = DELETE",
+        "PRAGMA synchronous = FULL",
+        "PRAGMA busy_timeout = 10000",
+    )
+
+    def is_conflict(self, error: DBAPIError) -> bool:
+        return "locked" in str(error.orig)
+
+    def in_rows(self, columns: Sequence[str], count: int) -> str:
+        return f"({', '.join(columns)}) IN (VALUES {self.rows(len(columns), count)})"
+
+
+_DIALECTS: Dict[str, Dialect] = {
+    "mysql": MySQL(),
+    "mariadb": MySQL(),
+    "postgresql": PostgreSQL(),
+    "sqlite": SQLite(),
+}
+
+
+def dialect_of(database: Union[Engine, Connection]) -> Dialect:
+    """The dialect that an engine or a connection speaks."""
+    return _DIALECTS[database.dialect.name]
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for a Go-style or SQLAlchemy-style URL, its sessions set up as ours are."""
+    from pydevlake.database import create_db_engine
+
+    return prepare(create_db_engine(url))
+
+
+def prepare(engine: Engine) -> Engine:
+    """Give every session of `engine` our settings; those that it already had are closed."""
+    dialect = dialect_of(engine)
+    engine.dispose()
+
+    def start_session(connection: Any, record: Any) -> None:
+        if dialect.name == "sqlite":
+            connection.isolation_level = None  # we begin transactions ourselves, below
+        cursor = connection.cursor()
+        dialect.start_session(cursor, record.info)
+        cursor.close()
+        connection.commit()
+
+    def begin(connection: Connection) -> None:
+        # Taking the write lock at once: a read that turns into a write can't wait for it.
+        reading = connection.get_execution_options().get("reading")
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    event.listen(engine, "connect", start_session)
+    if dialect.name == "sqlite":
+        event.listen(engine, "begin", begin)
+    return engine
+
+
+def reading(engine: Engine) -> Engine:
+    """The same engine for transactions that only read: on SQLite they wait for no writer."""
+    return engine.execution_options(reading=True)
+
+
+def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Run `work` in a transaction and commit; repeat the whole of it after a conflict.
+
+    A connection lost on the way, also during COMMIT, is repeated as well: `work` has to be
+    harmless when done twice.
+    """
+    dialect = dialect_of(engine)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        except DBAPIError as error:
+            passing = error.connection_invalidated or dialect.is_conflict(error)
+            if attempt == ATTEMPTS or not passing:
+                raise
+            time.sleep(random.uniform(0, 0.01) * attempt * attempt)
+    raise AssertionError("unreachable")
+
+
+def _assignments(pairs: Sequence[Tuple[str, str]]) -> str:
+    return ", ".join(f"{column} = {value}" for column, value in pairs)
+
+
+def insert(
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    tail: str,
+) -> None:
+    """Insert rows in as few statements as the database takes; `tail` says what on a conflict."""
+    dialect = dialect_of(connection)
+    head = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "
+    for batch in batches(connection, rows):
+        values = dialect.rows(len(columns), len(batch))
+        connection.exec_driver_sql(f"{head}{values} {tail}", flat(batch))
+
+
+def batches(connection: Connection, rows: Iterable[Row]) -> Iterator[List[Row]]:
+    """Cut rows into what fits in one statement; a single row is never cut."""
+    limit = connection.info["statement_characters"]
+    batch: List[Row] = []
+    size = 0
+    for row in rows:
+        characters = sum(len(value) for value in row if isinstance(value, str))
+        if batch and (len(batch) == MAX_ROWS or size + characters > limit):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += characters
+    if batch:
+        yield batch
+
+
+def flat(rows: Iterable[Sequence[Any]]) -> Tuple[Any, ...]:
+    """The parameters of a statement of many rows."""
+    return tuple(value for row in rows for value in row)

@@ -1,0 +1,218 @@
+"""The reports of one developer's day become one row of the tool layer.
+
+One function serves the push and the re-extract, so both write the same row. Its result depends
+on the reports alone: not on the order in which they were stored, nor on any clock.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime, timedelta, timezone
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import msgspec
+
+from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.reports import (
+    DEVELOPMENT_COUNTS,
+    GIT_TOTALS,
+    REPOSITORY_COUNTS,
+    Number,
+    Report,
+    Repository,
+)
+
+RAW_TABLE = "_raw_developer_telemetry"
+SCOPE_ID = "all"
+
+OVERWRITE = "overwrite"
+SUM = "sum"
+
+MAX_HOURS = 24
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class Arrival(NamedTuple):
+    """A report as it arrived on a connection.
+
+    `arrived_us` is UTC in microseconds since 1970; `raw_id` is 0 until the raw row has its id.
+    """
+
+    report_id: str
+    connection_id: int
+    arrived_us: int
+    report: Report
+    raw_id: int = 0
+
+    @property
+    def key(self) -> Tuple[int, str, str]:
+        """What one tool row stands for: connection, developer, date."""
+        return (self.connection_id, self.report.developer_id, self.report.date)
+
+    @property
+    def age(self) -> Tuple[int, int]:
+        """Newer means greater."""
+        return (self.arrived_us, self.raw_id)
+
+
+class ToolRow(NamedTuple):
+    """One row of `_tool_developer_metrics`, its fields in the table's column order."""
+
+    connection_id: int
+    developer_id: str
+    date: str
+    email: str
+    name: str
+    hostname: str
+    active_hours: int
+    tools_used: str
+    project_context: str
+    command_counts: str
+    os_info: str
+    git_activity: str
+    development_activity: str
+    commits: int
+    lines_added: int
+    lines_deleted: int
+    files_changed: int
+    test_runs: int
+    builds: int
+    arrived_us: int
+    created_at: str
+    updated_at: str
+    raw_data_params: str
+    raw_data_table: str
+    raw_data_id: int
+    raw_data_remark: str
+
+
+KEY_COLUMNS = ToolRow._fields[:3]
+# The four columns of provenance carry a leading underscore, which a NamedTuple can't have.
+TOOL_COLUMNS = tuple(f"_{name}" if name.startswith("raw_data") else name for name in ToolRow._fields)
+
+
+def strategy_of(text: Optional[str]) -> str:
+    """The strategy that a connection's field names; an empty one means the default."""
+    strategy = (text or "").strip().lower() or OVERWRITE
+    if strategy not in (OVERWRITE, SUM):
+        raise ConfigurationError(
+            f"duplicateStrategy is {text!r}; set it to {OVERWRITE!r} or {SUM!r}"
+        )
+    return strategy
+
+
+def newest_by_key(arrivals: Iterable[Arrival]) -> Dict[Tuple[int, str, str], Arrival]:
+    """Fold arrivals to the newest of each key, in the order of the keys."""
+    newest: Dict[Tuple[int, str, str], Arrival] = {}
+    for arrival in arrivals:
+        best = newest.get(arrival.key)
+        if best is None or arrival.age > best.age:
+            newest[arrival.key] = arrival
+    return dict(sorted(newest.items()))
+
+
+def tool_row(arrivals: Sequence[Arrival], first_arrived_us: int) -> ToolRow:
+    """Add up one key's reports: the newest of the day, or under `sum` the newest of each host.
+
+    `first_arrived_us` is the arrival of the first report that the key ever had.
+    """
+    in_order = sorted(arrivals, key=lambda each: (each.report.hostname, *each.age))
+    reports = [arrival.report for arrival in in_order]
+    newest = max(arrivals, key=lambda each: each.age)
+    by_age = [each.report for each in sorted(arrivals, key=lambda each: each.age, reverse=True)]
+    git = _add(report.git for report in reports)
+    development = _add(report.development for report in reports)
+    return ToolRow(
+        connection_id=newest.connection_id,
+        developer_id=newest.report.developer_id,
+        date=newest.report.date,
+        email=_first(report.email for report in by_age),
+        name=_first(report.name for report in by_age),
+        hostname=newest.report.hostname,
+        active_hours=min(MAX_HOURS, _count(_total([report.active_hours for report in reports]))),
+        tools_used=_json(_union(report.tools for report in reports)),
+        project_context=_json(_union(report.projects for report in reports)),
+        command_counts=_json(_rounded(_add(report.commands for report in reports))),
+        os_info=_json(newest.report.os_info),
+        git_activity=_json(_git_activity(git, reports)),
+        development_activity=_json(_rounded(development)),
+        **{
+            column: _count(git.get(total, 0))
+            for column, total in zip(REPOSITORY_COUNTS, GIT_TOTALS)
+        },
+        test_runs=_count(development.get(DEVELOPMENT_COUNTS[0], 0)),
+        builds=_count(development.get(DEVELOPMENT_COUNTS[1], 0)),
+        arrived_us=newest.arrived_us,
+        created_at=timestamp(first_arrived_us),
+        updated_at=timestamp(newest.arrived_us),
+        raw_data_params=raw_params(newest.connection_id),
+        raw_data_table=RAW_TABLE,
+        raw_data_id=newest.raw_id,
+        raw_data_remark="",
+    )
+
+
+def raw_params(connection_id: int) -> str:
+    """The provenance string by which DevLake finds a scope's rows."""
+    return json.dumps(
+        {"ConnectionId": connection_id, "ScopeId": SCOPE_ID}, separators=(",", ":")
+    )
+
+
+def timestamp(epoch_us: int) -> str:
+    """Epoch microseconds as UTC text in milliseconds (cut, not rounded: the columns keep three)."""
+    moment = _EPOCH + timedelta(microseconds=epoch_us)
+    return moment.strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
+
+
+def _first(texts: Iterable[str]) -> str:
+    return next(filter(None, texts), "")
+
+
+def _total(values: Sequence[Number]) -> Number:
+    # fsum is exact, so fractions add up to the same in any order.
+    return math.fsum(values) if any(isinstance(value, float) for value in values) else sum(values)
+
+
+def _add(mappings: Iterable[Mapping[str, Number]]) -> Dict[str, Number]:
+    values: Dict[str, List[Number]] = {}
+    for mapping in mappings:
+        for name, value in mapping.items():
+            values.setdefault(name, []).append(value)
+    return {name: _total(each) for name, each in values.items()}
+
+
+def _count(value: Number) -> int:
+    """A whole number from 0 up; halves are rounded up."""
+    return max(0, math.floor(value + 0.5) if isinstance(value, float) else value)
+
+
+def _rounded(counts: Mapping[str, Number]) -> Dict[str, int]:
+    return {name: _count(value) for name, value in counts.items()}
+
+
+def _union(lists: Iterable[Sequence[str]]) -> List[str]:
+    return list(dict.fromkeys(item for each in lists for item in each))
+
+
+def _git_activity(git: Mapping[str, Number], reports: Sequence[Report]) -> Dict[str, object]:
+    if not git:
+        return {}
+    by_name: Dict[str, List[Repository]] = {}
+    for report in reports:
+        for repository in report.repositories:
+            by_name.setdefault(repository.name, []).append(repository)
+    repositories = [
+        {
+            "name": name,
+            "branches_worked": _union(each.branches for each in same),
+            **_rounded(_add(dict(zip(REPOSITORY_COUNTS, each.counts)) for each in same)),
+        }
+        for name, same in by_name.items()
+    ]
+    return {**_rounded(git), "repositories": repositories}
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value, order="sorted").decode()

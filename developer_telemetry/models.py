@@ -1,0 +1,89 @@
+"""What DevLake's server is told about: connection, scope, scope config and tool tables.
+
+DevLake ignores a schema's defaults and fills fields that nobody set with zero values, so `""`,
+`0` and `false` always mean the default. Table names and ids are spelled out, because by
+themselves they would follow the name of the folder that the plugin lies in.
+"""
+
+import datetime
+from typing import Optional
+
+from pydantic import SecretStr
+from pydevlake import Connection, Field, ScopeConfig, ToolModel, ToolScope
+
+from developer_telemetry.merging import SCOPE_ID
+
+SCOPE_NAME = "All reports"
+
+
+class TelemetryConnection(Connection):
+    """A fleet of machines that send with one secret token."""
+
+    __tablename__ = "_tool_developer_telemetry_connections"
+
+    # Nothing is fetched from anywhere; the specification has the field, so it is kept.
+    endpoint: Optional[str] = None
+    secret_token: Optional[SecretStr] = None
+    # "overwrite" (also ""): a day's newest report is its row. "sum": the newest of each host, added.
+    duplicate_strategy: Optional[str] = None
+
+
+class TelemetryScope(ToolScope, table=True):
+    """All reports of a connection; there is one scope, its id is `all`."""
+
+    __tablename__ = "_tool_developer_telemetry_scopes"
+
+    def domain_id(self) -> str:
+        return f"developer_telemetry:TelemetryScope:{self.connection_id}:{self.id}"
+
+
+class TelemetryScopeConfig(ScopeConfig):
+    """How a blueprint treats the reports."""
+
+    __tablename__ = "_tool_developer_telemetry_scope_configs"
+
+    # True leaves out the blueprint's last stage, which links accounts to users.
+    keep_accounts_unlinked: Optional[bool] = None
+
+
+class DeveloperMetrics(ToolModel, table=True):
+    """One developer's day. The JSON columns hold text with sorted keys."""
+
+    __tablename__ = "_tool_developer_metrics"
+
+    developer_id: str = Field(primary_key=True, max_length=255)
+    date: datetime.date = Field(primary_key=True)
+    email: Optional[str] = Field(default=None, max_length=255)
+    name: Optional[str] = Field(default=None, max_length=255)
+    hostname: Optional[str] = Field(default=None, max_length=255)
+    active_hours: int = 0
+    tools_used: Optional[str] = None
+    project_context: Optional[str] = None
+    command_counts: Optional[str] = None
+    os_info: Optional[str] = None
+    git_activity: Optional[str] = None
+    development_activity: Optional[str] = None
+    commits: int = 0
+    lines_added: int = 0
+    lines_deleted: int = 0
+    files_changed: int = 0
+    test_runs: int = 0
+    builds: int = 0
+    arrived_us: int = 0
+
+
+class Machine(ToolModel, table=True):
+    """A host of a developer: when it was first and last heard of, and how often."""
+
+    __tablename__ = "_tool_developer_telemetry_machines"
+
+    developer_id: str = Field(primary_key=True, max_length=255)
+    hostname: str = Field(primary_key=True, max_length=255)
+    first_seen: Optional[datetime.datetime] = None
+    last_seen: Optional[datetime.datetime] = None
+    reports: int = 0
+
+
+def the_scope() -> TelemetryScope:
+    """The one scope that every connection has."""
+    return TelemetryScope(id=SCOPE_ID, name=SCOPE_NAME)

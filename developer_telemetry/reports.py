@@ -1,0 +1,299 @@
+"""Three shapes of body in, one `Report` out.
+
+Collectors take a refusal as final and then measure nothing more, so only a body that a database
+can't hold is refused. Whatever else is odd about a value (a float for an int, a null list, a
+string for a list) is read as well as it can be; the raw layer keeps the body as it came.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import date
+from typing import Any, Dict, List, Mapping, Tuple, Union
+
+import msgspec
+
+from developer_telemetry.errors import ReportRefused
+
+Number = Union[int, float]
+
+# VARCHAR(255) is what the tables have; a longer developer can't be cut, since it is a key.
+TEXT_LIMIT = 255
+# A collector's body is six levels deep; databases and dashboards choke on far deeper ones.
+MAX_DEPTH = 64
+# No count that a machine measures in a day comes near; it keeps any sum inside a BIGINT.
+MAX_COUNT = 10**15
+
+REPOSITORY_COUNTS = ("commits", "lines_added", "lines_deleted", "files_changed")
+GIT_TOTALS = tuple(f"total_{count}" for count in REPOSITORY_COUNTS)
+DEVELOPMENT_COUNTS = ("test_runs_detected", "build_commands_detected")
+
+_DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ].*)?", re.DOTALL)
+_ABSOLUTE = re.compile(r"(?:/|~|[A-Za-z]:[\\/]|\\\\)")
+_UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
+
+
+class Repository(msgspec.Struct, frozen=True):
+    """What was done in one repository on one day; it has a name and never a path."""
+
+    name: str
+    counts: Tuple[Number, ...]  # in the order of REPOSITORY_COUNTS
+    branches: Tuple[str, ...]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """One machine's account of one developer's day, as far as the tool layer uses it.
+
+    Counts are as they were sent, fractions and negative values included: they are brought into
+    range once, after the reports of a day were added up. `payload` is the exact text received.
+    """
+
+    developer_id: str
+    date: str  # YYYY-MM-DD
+    hostname: str
+    email: str
+    name: str
+    active_hours: Number
+    tools: Tuple[str, ...]
+    projects: Tuple[str, ...]
+    commands: Dict[str, Number]
+    git: Dict[str, Number]  # GIT_TOTALS; empty when the report has no git activity
+    repositories: Tuple[Repository, ...]
+    development: Dict[str, Number]  # DEVELOPMENT_COUNTS; empty when not sent
+    os_info: Union[str, Dict[str, str]]
+    payload: str
+
+
+def parse(body: Union[bytes, str]) -> Report:
+    """Read one body of any known shape; raise `ReportRefused` if it can't be stored."""
+    text = _decode(body)
+    return read(_load(text), text)
+
+
+def read(document: object, payload: str) -> Report:
+    """Map one decoded JSON document to a `Report`; `payload` is the text that it came from."""
+    if not isinstance(document, dict):
+        raise ReportRefused("body", 'not an object; send one such as {"developer": ..., "date": ...}')
+    metrics = document.get("metrics")
+    # The flat form has its metrics at the top level; a null in `metrics` doesn't hide them.
+    fields = {**document, **{k: v for k, v in _mapping(metrics).items() if v is not None}}
+    git = _mapping(fields.get("git_activity"))
+    repositories = _repositories(git.get("repositories"))
+    return Report(
+        developer_id=_developer(document),
+        date=_day(document.get("date")),
+        hostname=_text(document.get("hostname")),
+        email=_text(document.get("email")),
+        name=_text(document.get("name")),
+        active_hours=_number(fields.get("active_hours")),
+        tools=_names(fields.get("tools_used")),
+        projects=_names(fields.get("projects") or fields.get("project_context")),
+        commands=_counts(fields.get("commands")),
+        git=_git_totals(git, repositories),
+        repositories=repositories,
+        development=_development(_mapping(fields.get("development_activity"))),
+        os_info=_os_info(fields.get("os_info")),
+        payload=payload,
+    )
+
+
+def _decode(body: Union[bytes, str]) -> str:
+    if isinstance(body, str):
+        return body
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ReportRefused(
+            "body", f"not UTF-8 (byte {error.start}); send the JSON in UTF-8"
+        ) from None
+
+
+def _load(text: str) -> object:
+    """Decode JSON, refusing what no database column can hold."""
+    try:
+        document = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        # The fast decoder also refuses valid JSON (a byte order mark before it, a number beyond
+        # 64 bits) and says little about the rest; the standard one has the last word.
+        document = _load_slowly(text)
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth(document)
+    if _UNSTORABLE_ESCAPE.search(text):
+        _check_texts(document)
+    return document
+
+
+def _load_slowly(text: str) -> object:
+    try:
+        return json.loads(
+            text.lstrip("\ufeff"), parse_int=_integer, parse_constant=_refuse_constant
+        )
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError as error:
+        reason = str(error)
+        raise ReportRefused("body", f"not JSON: {reason[:1].lower()}{reason[1:]}") from None
+
+
+def _integer(digits: str) -> Number:
+    # Longer ones are beyond any range anyway, and Python refuses to read the longest.
+    return int(digits) if len(digits) < 20 else float(digits)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _too_deep() -> ReportRefused:
+    return ReportRefused("body", f"nested deeper than {MAX_DEPTH} levels; flatten it")
+
+
+def _check_depth(document: object) -> None:
+    level: List[object] = [document]
+    for _ in range(MAX_DEPTH + 1):
+        below: List[object] = []
+        for value in level:
+            if isinstance(value, dict):
+                below.extend(value.values())
+            elif isinstance(value, list):
+                below.extend(value)
+        if not below:
+            return
+        level = below
+    raise _too_deep()
+
+
+def _check_texts(document: object) -> None:
+    stack: List[object] = [document]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            stack.extend(value)
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+        elif isinstance(value, str):
+            if "\x00" in value:
+                raise ReportRefused("body", "a text holds a NUL character; leave it out")
+            if any("\ud800" <= character <= "\udfff" for character in value):
+                raise ReportRefused("body", "a text holds half of a surrogate pair; leave it out")
+
+
+def _developer(document: Mapping[str, object]) -> str:
+    for field in ("developer", "developer_id"):
+        value = document.get(field)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str) or not value.strip():
+            continue
+        developer = value.strip()
+        if len(developer) > TEXT_LIMIT:
+            raise ReportRefused(field, f"longer than {TEXT_LIMIT} characters; send a shorter id")
+        return developer
+    raise ReportRefused("developer", "missing; send the developer's id as a text")
+
+
+def _day(value: object) -> str:
+    match = _DATE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ReportRefused("date", "missing or not a date; send it as YYYY-MM-DD")
+    try:
+        day = date.fromisoformat(match.group(1))
+    except ValueError:
+        raise ReportRefused("date", f"{match.group(1)} is not a day of the calendar") from None
+    if day.year < 1000:  # MySQL's DATE starts there
+        raise ReportRefused("date", "before the year 1000; send the day of the work")
+    return match.group(1)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)
+    return value.strip()[:TEXT_LIMIT].rstrip() if isinstance(value, str) else ""
+
+
+def _number(value: object) -> Number:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return 0
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        return 0
+    return max(-MAX_COUNT, min(MAX_COUNT, value))
+
+
+def _items(value: object) -> List[object]:
+    """A list for whatever stands where a list is due; a mapping counts as its keys."""
+    if isinstance(value, (list, dict)):
+        return list(value)
+    return [] if value is None else [value]
+
+
+def _names(value: object) -> Tuple[str, ...]:
+    """Distinct names in the order sent, of texts or of objects with a `name` or a `path`."""
+    return tuple(dict.fromkeys(filter(None, map(_name, _items(value)))))
+
+
+def _name(item: object) -> str:
+    if isinstance(item, dict):
+        return _name(item.get("name")) or _name(item.get("path"))
+    if not isinstance(item, str):
+        return _text(item)
+    name = item.strip()
+    # Home directories must not reach the tool layer, whatever field they came in.
+    return _text(re.split(r"[\\/]", name.rstrip("\\/"))[-1] if _ABSOLUTE.match(name) else name)
+
+
+def _counts(value: object) -> Dict[str, Number]:
+    pairs = value.items() if isinstance(value, dict) else ((item, 1) for item in _items(value))
+    counts: Dict[str, Number] = {}
+    for item, count in pairs:
+        name = _name(item)
+        if name:
+            counts[name] = counts.get(name, 0) + _number(count)
+    return counts
+
+
+def _os_info(value: object) -> Union[str, Dict[str, str]]:
+    if isinstance(value, dict):
+        return {key: _text(item) for key, item in value.items()}
+    return _text(value) or {}
+
+
+def _repositories(value: object) -> Tuple[Repository, ...]:
+    return tuple(
+        Repository(
+            name=_name(item),
+            counts=tuple(_number(_mapping(item).get(count)) for count in REPOSITORY_COUNTS),
+            branches=_names(_mapping(item).get("branches_worked")),
+        )
+        for item in _items(value)
+        if _name(item)
+    )
+
+
+def _git_totals(
+    git: Mapping[str, object], repositories: Tuple[Repository, ...]
+) -> Dict[str, Number]:
+    """The totals sent, or, where one is missing, the sum over the repositories."""
+    if not git:
+        return {}
+    return {
+        total: _number(git[total])
+        if git.get(total) is not None
+        else sum(repository.counts[position] for repository in repositories)
+        for position, total in enumerate(GIT_TOTALS)
+    }
+
+
+def _development(development: Mapping[str, object]) -> Dict[str, Number]:
+    if not development:
+        return {}
+    return {count: _number(development.get(count)) for count in DEVELOPMENT_COUNTS}

@@ -1,0 +1,66 @@
+"""What a blueprint run does: collect (nothing to fetch), extract, convert.
+
+The SDK's own subtasks would delete raw rows to fetch them anew and empty the tool layer before
+filling it. Reports are pushed and can't be fetched again, so these subtasks delete nothing.
+"""
+
+from typing import Iterable, Iterator, List
+
+from pydevlake import Context, DomainType, Stream
+from pydevlake.message import RemoteProgress
+from pydevlake.subtasks import Collector, Convertor, Extractor
+
+from developer_telemetry.accounts import convert
+from developer_telemetry.dialects import Progress, prepare
+from developer_telemetry.merging import RAW_TABLE, strategy_of
+from developer_telemetry.models import DeveloperMetrics
+from developer_telemetry.storage import reextract
+
+
+class ReportCollector(Collector):
+    """Raw rows come from the receiver; there is nothing to collect."""
+
+    def run(self, ctx: Context, sync_point_interval: int = 0) -> Iterator[RemoteProgress]:
+        yield RemoteProgress(increment=0, current=0, total=0)
+
+
+class ReportExtractor(Extractor):
+    """Rewrite tool rows from raw rows."""
+
+    def run(self, ctx: Context, sync_point_interval: int = 0) -> Iterator[RemoteProgress]:
+        strategy = strategy_of(ctx.connection.duplicate_strategy)
+        yield from _messages(reextract(prepare(ctx.engine), ctx.connection.id, strategy))
+
+
+class ReportConvertor(Convertor):
+    """Make one account a developer."""
+
+    def run(self, ctx: Context, sync_point_interval: int = 0) -> Iterator[RemoteProgress]:
+        yield from _messages(convert(prepare(ctx.engine), ctx.connection.id))
+
+
+class Reports(Stream):
+    """The reports of a connection."""
+
+    def __init__(self, plugin_name: str) -> None:
+        super().__init__(plugin_name)
+        self.collector = ReportCollector(self)
+        self.extractor = ReportExtractor(self)
+        self.convertor = ReportConvertor(self)
+
+    tool_model = DeveloperMetrics
+    domain_types: List[DomainType] = [DomainType.CROSS]
+    raw_model_table = RAW_TABLE
+
+    @property
+    def domain_models(self) -> list:
+        from pydevlake.domain_layer.crossdomain import Account
+
+        return [Account]
+
+
+def _messages(steps: Iterable[Progress]) -> Iterator[RemoteProgress]:
+    before = 0
+    for done, total in steps:
+        yield RemoteProgress(increment=done - before, current=done, total=total)
+        before = done
