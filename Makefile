@@ -1,0 +1,50 @@
+# Needs make, a shell, and Python 3.9 or newer with its venv module. Everything lands in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
+SHELL_SCRIPTS := $(wildcard run.sh build.sh sdk/*.sh scripts/*.sh .ci/run)
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check constraints clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+
+install: .venv/installed ## make the virtual environment .venv (PYTHON=... for another Python)
+
+run: install ## serve, on SQLite unless DB_URL says otherwise
+	@$(BIN)/developer-telemetry serve
+
+test: .venv/installed-dev ## run every test; as root on Debian, install MariaDB, PostgreSQL, nginx
+	@scripts/install_servers.sh
+	$(BIN)/python -m pytest $(TESTS)
+
+check: .venv/installed-dev ## lint, types, and that it all works on Python 3.9
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy developer_telemetry tests scripts conftest.py
+	cd sdk && ../$(BIN)/mypy --config-file ../pyproject.toml pydevlake tests
+	$(BIN)/vermin --quiet --no-tips --target=3.9- --violations developer_telemetry sdk scripts tests
+	$(BIN)/python scripts/pip_as.py 3.9.2 --quiet --no-build-isolation ./sdk .
+	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SCRIPTS); \
+	else echo "shellcheck is not installed: shell scripts were not checked"; fi
+
+constraints: .venv/installed-dev ## renew constraints.txt with today's versions
+	$(BIN)/python scripts/constraints.py
+
+clean: ## remove what make install, test and check made
+	rm -rf .venv .pytest_cache .mypy_cache sdk/.mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The build tool goes into .venv itself and so a second run needs no network.
+.venv/installed: pyproject.toml sdk/pyproject.toml constraints.txt
+	@scripts/make_venv.sh "$(PYTHON)"
+	$(PIP) pip hatchling editables
+	$(PIP) --no-build-isolation --editable ./sdk
+	$(PIP) --no-build-isolation --editable '.[receiver]'
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) --no-build-isolation --editable '.[receiver,dev]'
+	@touch $@

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Install the servers that the tests start and this machine lacks: on Debian and Ubuntu, as root.
+# Elsewhere only say what is missing. No service is left running, nor starts with the machine.
+set -euo pipefail
+
+PATH=$PATH:/usr/sbin:/usr/local/sbin
+policy=/usr/sbin/policy-rc.d
+
+packages=()
+command -v mariadbd >/dev/null || packages+=(mariadb-server)
+command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ||
+    packages+=(postgresql)
+command -v nginx >/dev/null || packages+=(nginx-light)
+if [ ${#packages[@]} -eq 0 ]; then
+    exit 0
+fi
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "not installed, so not tested here: ${packages[*]}" >&2
+    exit 0
+fi
+
+echo "installing what the tests need: ${packages[*]}"
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy" # tells the packages not to start their services
+    chmod +x "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-remove --no-install-recommends "${packages[@]}" </dev/null >/dev/null
+if command -v systemctl >/dev/null; then
+    for package in "${packages[@]}"; do
+        service=${package%-server}
+        systemctl disable --quiet "${service%-light}" || true
+    done
+fi
