@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
-from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Engine
 
@@ -66,13 +68,13 @@ def convert(engine: Engine, connection_id: int) -> Iterator[Progress]:
         if not developers:
             return
         accounts = _accounts(engine, connection_id, developers)
-        transact(engine, lambda connection: _upsert(connection, accounts))
+        transact(engine, partial(_upsert, accounts=accounts))
         last = developers[-1]
         done += len(developers)
         yield Progress(done, max(done, total))
 
 
-def _developers_after(engine: Engine, connection_id: int, last: str) -> List[str]:
+def _developers_after(engine: Engine, connection_id: int, last: str) -> list[str]:
     mark = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         rows = connection.exec_driver_sql(
@@ -83,7 +85,7 @@ def _developers_after(engine: Engine, connection_id: int, last: str) -> List[str
     return [row[0] for row in rows]
 
 
-def _accounts(engine: Engine, connection_id: int, developers: Sequence[str]) -> List[Account]:
+def _accounts(engine: Engine, connection_id: int, developers: Sequence[str]) -> list[Account]:
     """The accounts of developers that stand side by side in the tool layer."""
     mark = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
@@ -99,7 +101,7 @@ def _accounts(engine: Engine, connection_id: int, developers: Sequence[str]) -> 
     ]
 
 
-def _account(connection_id: int, developer: str, newest_first: List[Tuple[Any, ...]]) -> Account:
+def _account(connection_id: int, developer: str, newest_first: list[tuple[Any, ...]]) -> Account:
     updated_at, raw_id = newest_first[0][3:5]
     return Account(
         id=account_id(connection_id, developer),

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, TypeVar, Union
+from collections.abc import Iterable, Iterator, Sequence
+from typing import (
+    Any,
+    Callable,
+    NamedTuple,
+    TypeVar,
+    Union,
+)
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
@@ -37,6 +44,8 @@ class Dialect:
     name = ""
     placeholder = "%s"
     earliest = "LEAST"
+    # The database's clock in epoch seconds, with a fraction; "" where it is this machine's.
+    clock = ""
     # Statements that each new session starts with: strict, in UTC, and never waiting for long.
     session: Sequence[str] = ()
 
@@ -48,7 +57,7 @@ class Dialect:
         """The value that an upsert brings for `column`."""
         return f"excluded.{column}"
 
-    def on_conflict(self, keys: Sequence[str], assignments: Sequence[Tuple[str, str]]) -> str:
+    def on_conflict(self, keys: Sequence[str], assignments: Sequence[tuple[str, str]]) -> str:
         """The tail of an upsert; without assignments an existing row stays as it is."""
         target = f"ON CONFLICT ({', '.join(keys)}) DO "
         if not assignments:
@@ -64,7 +73,7 @@ class Dialect:
         row = f"({', '.join([self.placeholder] * width)})"
         return ", ".join([row] * count)
 
-    def start_session(self, cursor: Any, info: Dict[str, Any]) -> None:
+    def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
         """Set up a new session; leave in `info` what later statements need to know."""
         for statement in self.session:
             cursor.execute(statement)
@@ -82,6 +91,7 @@ class MySQL(Dialect):
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         "SET SESSION innodb_lock_wait_timeout = 10",
     )
+    clock = "UNIX_TIMESTAMP(NOW(6))"
     # Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
     conflicts = frozenset((1205, 1213, 1020))
 
@@ -93,12 +103,12 @@ class MySQL(Dialect):
         # The alias that MySQL 8 prefers is unknown to MariaDB.
         return f"VALUES({column})"
 
-    def on_conflict(self, keys: Sequence[str], assignments: Sequence[Tuple[str, str]]) -> str:
+    def on_conflict(self, keys: Sequence[str], assignments: Sequence[tuple[str, str]]) -> str:
         # INSERT IGNORE would turn errors into warnings; setting a key to itself changes nothing.
         unchanged = [(keys[0], keys[0])]
         return "ON DUPLICATE KEY UPDATE " + _assignments(assignments or unchanged)
 
-    def start_session(self, cursor: Any, info: Dict[str, Any]) -> None:
+    def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
         super().start_session(cursor, info)
         cursor.execute("SELECT @@max_allowed_packet")
         # A quarter, because a character can take four bytes and escaping adds to it.
@@ -114,6 +124,7 @@ class PostgreSQL(Dialect):
         "SET default_transaction_isolation = 'read committed'",
         "SET lock_timeout = '10s'",
     )
+    clock = "EXTRACT(EPOCH FROM clock_timestamp())"
     # Serialization failure, deadlock, lock not available.
     conflicts = frozenset(("40001", "40P01", "55P03"))
 
@@ -142,7 +153,7 @@ class SQLite(Dialect):
         return f"({', '.join(columns)}) IN (VALUES {self.rows(len(columns), count)})"
 
 
-_DIALECTS: Dict[str, Dialect] = {
+_DIALECTS: dict[str, Dialect] = {
     "mysql": MySQL(),
     "mariadb": MySQL(),
     "postgresql": PostgreSQL(),
@@ -186,9 +197,26 @@ def prepare(engine: Engine) -> Engine:
     return engine
 
 
+def now_us() -> int:
+    """This machine's clock: UTC in microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
 def reading(engine: Engine) -> Engine:
     """The same engine for transactions that only read: on SQLite they wait for no writer."""
     return engine.execution_options(reading=True)
+
+
+def clock_offset_us(engine: Engine) -> int:
+    """How far the database's clock is ahead of this machine's, in microseconds."""
+    clock = dialect_of(engine).clock
+    if not clock:
+        return 0
+    with engine.connect() as connection:
+        before = now_us()
+        theirs = connection.exec_driver_sql(f"SELECT {clock}").scalar_one()
+        after = now_us()
+    return int(theirs * 1_000_000) - (before + after) // 2
 
 
 def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
@@ -210,7 +238,7 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
     raise AssertionError("unreachable")
 
 
-def _assignments(pairs: Sequence[Tuple[str, str]]) -> str:
+def _assignments(pairs: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{column} = {value}" for column, value in pairs)
 
 
@@ -229,10 +257,10 @@ def insert(
         connection.exec_driver_sql(f"{head}{values} {tail}", flat(batch))
 
 
-def batches(connection: Connection, rows: Iterable[Row]) -> Iterator[List[Row]]:
+def batches(connection: Connection, rows: Iterable[Row]) -> Iterator[list[Row]]:
     """Cut rows into what fits in one statement; a single row is never cut."""
     limit = connection.info["statement_characters"]
-    batch: List[Row] = []
+    batch: list[Row] = []
     size = 0
     for row in rows:
         characters = sum(len(value) for value in row if isinstance(value, str))
@@ -245,6 +273,6 @@ def batches(connection: Connection, rows: Iterable[Row]) -> Iterator[List[Row]]:
         yield batch
 
 
-def flat(rows: Iterable[Sequence[Any]]) -> Tuple[Any, ...]:
+def flat(rows: Iterable[Sequence[Any]]) -> tuple[Any, ...]:
     """The parameters of a statement of many rows."""
     return tuple(value for row in rows for value in row)

@@ -1,12 +1,9 @@
 """The plugin that DevLake calls, through `run.sh`."""
 
-from typing import Any, Iterable, List
+from collections.abc import Iterable
+from typing import Any
 
 import developer_telemetry.migrations  # noqa: F401  (registers the schema's history)
-from pydevlake import DomainScope, Plugin, RemoteScopeGroup, TestConnectionResult
-from pydevlake.message import PipelineTask, PluginInfo
-from pydevlake.model_info import DynamicModelInfo
-
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.merging import SCOPE_ID, strategy_of
 from developer_telemetry.models import (
@@ -18,6 +15,9 @@ from developer_telemetry.models import (
     the_scope,
 )
 from developer_telemetry.streams import Reports
+from pydevlake import DomainScope, Plugin, RemoteScopeGroup, TestConnectionResult
+from pydevlake.message import PipelineTask, PluginInfo
+from pydevlake.model_info import DynamicModelInfo
 
 
 class DeveloperTelemetryPlugin(Plugin):
@@ -47,10 +47,10 @@ class DeveloperTelemetryPlugin(Plugin):
             )
         return TestConnectionResult(success=True, message=message, status=200)
 
-    def remote_scope_groups(self, connection: TelemetryConnection) -> List[RemoteScopeGroup]:
+    def remote_scope_groups(self, connection: TelemetryConnection) -> list[RemoteScopeGroup]:
         return [RemoteScopeGroup(id=SCOPE_ID, name=SCOPE_NAME)]
 
-    def remote_scopes(self, connection: TelemetryConnection, group_id: str) -> List[TelemetryScope]:
+    def remote_scopes(self, connection: TelemetryConnection, group_id: str) -> list[TelemetryScope]:
         return [the_scope()]
 
     def domain_scopes(self, tool_scope: TelemetryScope) -> Iterable[DomainScope]:
@@ -59,8 +59,8 @@ class DeveloperTelemetryPlugin(Plugin):
         yield CicdScope(name=tool_scope.name)
 
     def extra_stages(
-        self, scope_config_pairs: List[Any], connection: TelemetryConnection
-    ) -> List[List[PipelineTask]]:
+        self, scope_config_pairs: list[Any], connection: TelemetryConnection
+    ) -> list[list[PipelineTask]]:
         """Link the accounts to DevLake's users at the end, as no blueprint does by itself."""
         if any(config.keep_accounts_unlinked for _, config in scope_config_pairs):
             return []

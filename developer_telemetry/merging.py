@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional
 
 import msgspec
 
@@ -46,12 +47,12 @@ class Arrival(NamedTuple):
     raw_id: int = 0
 
     @property
-    def key(self) -> Tuple[int, str, str]:
+    def key(self) -> tuple[int, str, str]:
         """What one tool row stands for: connection, developer, date."""
         return (self.connection_id, self.report.developer_id, self.report.date)
 
     @property
-    def age(self) -> Tuple[int, int]:
+    def age(self) -> tuple[int, int]:
         """Newer means greater."""
         return (self.arrived_us, self.raw_id)
 
@@ -89,7 +90,9 @@ class ToolRow(NamedTuple):
 
 KEY_COLUMNS = ToolRow._fields[:3]
 # The four columns of provenance carry a leading underscore, which a NamedTuple can't have.
-TOOL_COLUMNS = tuple(f"_{name}" if name.startswith("raw_data") else name for name in ToolRow._fields)
+TOOL_COLUMNS = tuple(
+    f"_{name}" if name.startswith("raw_data") else name for name in ToolRow._fields
+)
 
 
 def strategy_of(text: Optional[str]) -> str:
@@ -102,9 +105,9 @@ def strategy_of(text: Optional[str]) -> str:
     return strategy
 
 
-def newest_by_key(arrivals: Iterable[Arrival]) -> Dict[Tuple[int, str, str], Arrival]:
+def newest_by_key(arrivals: Iterable[Arrival]) -> dict[tuple[int, str, str], Arrival]:
     """Fold arrivals to the newest of each key, in the order of the keys."""
-    newest: Dict[Tuple[int, str, str], Arrival] = {}
+    newest: dict[tuple[int, str, str], Arrival] = {}
     for arrival in arrivals:
         best = newest.get(arrival.key)
         if best is None or arrival.age > best.age:
@@ -155,9 +158,7 @@ def tool_row(arrivals: Sequence[Arrival], first_arrived_us: int) -> ToolRow:
 
 def raw_params(connection_id: int) -> str:
     """The provenance string by which DevLake finds a scope's rows."""
-    return json.dumps(
-        {"ConnectionId": connection_id, "ScopeId": SCOPE_ID}, separators=(",", ":")
-    )
+    return json.dumps({"ConnectionId": connection_id, "ScopeId": SCOPE_ID}, separators=(",", ":"))
 
 
 def timestamp(epoch_us: int) -> str:
@@ -175,8 +176,8 @@ def _total(values: Sequence[Number]) -> Number:
     return math.fsum(values) if any(isinstance(value, float) for value in values) else sum(values)
 
 
-def _add(mappings: Iterable[Mapping[str, Number]]) -> Dict[str, Number]:
-    values: Dict[str, List[Number]] = {}
+def _add(mappings: Iterable[Mapping[str, Number]]) -> dict[str, Number]:
+    values: dict[str, list[Number]] = {}
     for mapping in mappings:
         for name, value in mapping.items():
             values.setdefault(name, []).append(value)
@@ -188,18 +189,18 @@ def _count(value: Number) -> int:
     return max(0, math.floor(value + 0.5) if isinstance(value, float) else value)
 
 
-def _rounded(counts: Mapping[str, Number]) -> Dict[str, int]:
+def _rounded(counts: Mapping[str, Number]) -> dict[str, int]:
     return {name: _count(value) for name, value in counts.items()}
 
 
-def _union(lists: Iterable[Sequence[str]]) -> List[str]:
+def _union(lists: Iterable[Sequence[str]]) -> list[str]:
     return list(dict.fromkeys(item for each in lists for item in each))
 
 
-def _git_activity(git: Mapping[str, Number], reports: Sequence[Report]) -> Dict[str, object]:
+def _git_activity(git: Mapping[str, Number], reports: Sequence[Report]) -> dict[str, object]:
     if not git:
         return {}
-    by_name: Dict[str, List[Repository]] = {}
+    by_name: dict[str, list[Repository]] = {}
     for report in reports:
         for repository in report.repositories:
             by_name.setdefault(repository.name, []).append(repository)

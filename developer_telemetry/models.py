@@ -9,9 +9,9 @@ import datetime
 from typing import Optional
 
 from pydantic import SecretStr
-from pydevlake import Connection, Field, ScopeConfig, ToolModel, ToolScope
 
 from developer_telemetry.merging import SCOPE_ID
+from pydevlake import Connection, Field, ScopeConfig, ToolModel, ToolScope
 
 SCOPE_NAME = "All reports"
 
@@ -24,7 +24,7 @@ class TelemetryConnection(Connection):
     # Nothing is fetched from anywhere; the specification has the field, so it is kept.
     endpoint: Optional[str] = None
     secret_token: Optional[SecretStr] = None
-    # "overwrite" (also ""): a day's newest report is its row. "sum": the newest of each host, added.
+    # "overwrite" (also ""): a day's newest report is its row; "sum": each host's newest, added.
     duplicate_strategy: Optional[str] = None
 
 

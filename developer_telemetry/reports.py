@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from datetime import date
-from typing import Any, Dict, List, Mapping, Tuple, Union
+from typing import Any, Union
 
 import msgspec
 
@@ -39,8 +40,8 @@ class Repository(msgspec.Struct, frozen=True):
     """What was done in one repository on one day; it has a name and never a path."""
 
     name: str
-    counts: Tuple[Number, ...]  # in the order of REPOSITORY_COUNTS
-    branches: Tuple[str, ...]
+    counts: tuple[Number, ...]  # in the order of REPOSITORY_COUNTS
+    branches: tuple[str, ...]
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -56,13 +57,13 @@ class Report(msgspec.Struct, frozen=True):
     email: str
     name: str
     active_hours: Number
-    tools: Tuple[str, ...]
-    projects: Tuple[str, ...]
-    commands: Dict[str, Number]
-    git: Dict[str, Number]  # GIT_TOTALS; empty when the report has no git activity
-    repositories: Tuple[Repository, ...]
-    development: Dict[str, Number]  # DEVELOPMENT_COUNTS; empty when not sent
-    os_info: Union[str, Dict[str, str]]
+    tools: tuple[str, ...]
+    projects: tuple[str, ...]
+    commands: dict[str, Number]
+    git: dict[str, Number]  # GIT_TOTALS; empty when the report has no git activity
+    repositories: tuple[Repository, ...]
+    development: dict[str, Number]  # DEVELOPMENT_COUNTS; empty when not sent
+    os_info: Union[str, dict[str, str]]
     payload: str
 
 
@@ -75,7 +76,9 @@ def parse(body: Union[bytes, str]) -> Report:
 def read(document: object, payload: str) -> Report:
     """Map one decoded JSON document to a `Report`; `payload` is the text that it came from."""
     if not isinstance(document, dict):
-        raise ReportRefused("body", 'not an object; send one such as {"developer": ..., "date": ...}')
+        raise ReportRefused(
+            "body", 'not an object; send one such as {"developer": ..., "date": ...}'
+        )
     metrics = document.get("metrics")
     # The flat form has its metrics at the top level; a null in `metrics` doesn't hide them.
     fields = {**document, **{k: v for k, v in _mapping(metrics).items() if v is not None}}
@@ -151,9 +154,9 @@ def _too_deep() -> ReportRefused:
 
 
 def _check_depth(document: object) -> None:
-    level: List[object] = [document]
+    level: list[object] = [document]
     for _ in range(MAX_DEPTH + 1):
-        below: List[object] = []
+        below: list[object] = []
         for value in level:
             if isinstance(value, dict):
                 below.extend(value.values())
@@ -166,7 +169,7 @@ def _check_depth(document: object) -> None:
 
 
 def _check_texts(document: object) -> None:
-    stack: List[object] = [document]
+    stack: list[object] = [document]
     while stack:
         value = stack.pop()
         if isinstance(value, dict):
@@ -229,14 +232,14 @@ def _number(value: object) -> Number:
     return max(-MAX_COUNT, min(MAX_COUNT, value))
 
 
-def _items(value: object) -> List[object]:
+def _items(value: object) -> list[object]:
     """A list for whatever stands where a list is due; a mapping counts as its keys."""
     if isinstance(value, (list, dict)):
         return list(value)
     return [] if value is None else [value]
 
 
-def _names(value: object) -> Tuple[str, ...]:
+def _names(value: object) -> tuple[str, ...]:
     """Distinct names in the order sent, of texts or of objects with a `name` or a `path`."""
     return tuple(dict.fromkeys(filter(None, map(_name, _items(value)))))
 
@@ -251,9 +254,9 @@ def _name(item: object) -> str:
     return _text(re.split(r"[\\/]", name.rstrip("\\/"))[-1] if _ABSOLUTE.match(name) else name)
 
 
-def _counts(value: object) -> Dict[str, Number]:
+def _counts(value: object) -> dict[str, Number]:
     pairs = value.items() if isinstance(value, dict) else ((item, 1) for item in _items(value))
-    counts: Dict[str, Number] = {}
+    counts: dict[str, Number] = {}
     for item, count in pairs:
         name = _name(item)
         if name:
@@ -261,13 +264,13 @@ def _counts(value: object) -> Dict[str, Number]:
     return counts
 
 
-def _os_info(value: object) -> Union[str, Dict[str, str]]:
+def _os_info(value: object) -> Union[str, dict[str, str]]:
     if isinstance(value, dict):
         return {key: _text(item) for key, item in value.items()}
     return _text(value) or {}
 
 
-def _repositories(value: object) -> Tuple[Repository, ...]:
+def _repositories(value: object) -> tuple[Repository, ...]:
     return tuple(
         Repository(
             name=_name(item),
@@ -280,8 +283,8 @@ def _repositories(value: object) -> Tuple[Repository, ...]:
 
 
 def _git_totals(
-    git: Mapping[str, object], repositories: Tuple[Repository, ...]
-) -> Dict[str, Number]:
+    git: Mapping[str, object], repositories: tuple[Repository, ...]
+) -> dict[str, Number]:
     """The totals sent, or, where one is missing, the sum over the repositories."""
     if not git:
         return {}
@@ -293,7 +296,7 @@ def _git_totals(
     }
 
 
-def _development(development: Mapping[str, object]) -> Dict[str, Number]:
+def _development(development: Mapping[str, object]) -> dict[str, Number]:
     if not development:
         return {}
     return {count: _number(development.get(count)) for count in DEVELOPMENT_COUNTS}

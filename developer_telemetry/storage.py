@@ -7,11 +7,21 @@ matter, and harmless when repeated: a report's id is unique in the raw layer.
 from __future__ import annotations
 
 import logging
-from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.dialects import MAX_ROWS, Progress, batches, dialect_of, flat, insert, reading, transact
+from developer_telemetry.dialects import (
+    MAX_ROWS,
+    Progress,
+    batches,
+    dialect_of,
+    flat,
+    insert,
+    reading,
+    transact,
+)
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.merging import (
     KEY_COLUMNS,
@@ -43,7 +53,7 @@ RAW_COLUMNS = (
 # What a claimed row has for an arrival until it is written, later in the same transaction.
 UNWRITTEN = -1
 
-Key = Tuple[int, str, str]
+Key = tuple[int, str, str]
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +77,7 @@ def _store(
     _claim(connection, summed)
     kept = _insert_raw(connection, arrivals)
     replacing = [each for each in kept if strategies[each.connection_id] == OVERWRITE]
-    first: Dict[Key, int] = {}
+    first: dict[Key, int] = {}
     for each in replacing:
         first[each.key] = min(each.arrived_us, first.get(each.key, each.arrived_us))
     rows = [tool_row([each], first[key]) for key, each in newest_by_key(replacing).items()]
@@ -84,7 +94,7 @@ def reextract(engine: Engine, connection_id: int, strategy: str) -> Iterator[Pro
     """
     total = _count_keys(engine, connection_id)
     done = 0
-    last: Tuple[str, str] = ("", "0001-01-01")
+    last: tuple[str, str] = ("", "0001-01-01")
     while True:
         keys = _keys_after(engine, connection_id, last)
         if not keys:
@@ -122,12 +132,12 @@ def _release(connection: Connection, keys: Sequence[Key]) -> None:
         )
 
 
-def _insert_raw(connection: Connection, arrivals: Sequence[Arrival]) -> List[Arrival]:
+def _insert_raw(connection: Connection, arrivals: Sequence[Arrival]) -> list[Arrival]:
     """Insert those that are not there yet; return all of them with their raw ids."""
     dialect = dialect_of(connection)
     rows = [_raw_row(arrival) for arrival in arrivals]
     insert(connection, RAW_TABLE, RAW_COLUMNS, rows, dialect.on_conflict(("report_id",), ()))
-    ids: Dict[str, int] = {}
+    ids: dict[str, int] = {}
     for batch in batches(connection, [(arrival.report_id,) for arrival in arrivals]):
         found = connection.exec_driver_sql(
             f"SELECT report_id, id FROM {RAW_TABLE} WHERE report_id"
@@ -138,7 +148,7 @@ def _insert_raw(connection: Connection, arrivals: Sequence[Arrival]) -> List[Arr
     return [arrival._replace(raw_id=ids[arrival.report_id]) for arrival in arrivals]
 
 
-def _raw_row(arrival: Arrival) -> Tuple[Any, ...]:
+def _raw_row(arrival: Arrival) -> tuple[Any, ...]:
     report = arrival.report
     return (
         raw_params(arrival.connection_id),
@@ -185,10 +195,10 @@ def _newer_wins(connection: Connection) -> str:
     return dialect.on_conflict(KEY_COLUMNS, assignments)
 
 
-def _rows_from_raw(connection: Connection, keys: Sequence[Key], strategy: str) -> List[ToolRow]:
+def _rows_from_raw(connection: Connection, keys: Sequence[Key], strategy: str) -> list[ToolRow]:
     """The tool rows that the raw layer gives for `keys` (of one connection), sorted by key."""
-    arrivals: Dict[Key, List[Arrival]] = {}
-    first: Dict[Key, int] = {}
+    arrivals: dict[Key, list[Arrival]] = {}
+    first: dict[Key, int] = {}
     for row in _newest_raw(connection, keys, strategy):
         try:
             report = parse(row.payload)
@@ -229,7 +239,7 @@ def _count_keys(engine: Engine, connection_id: int) -> int:
         ).scalar_one()
 
 
-def _keys_after(engine: Engine, connection_id: int, last: Tuple[str, str]) -> List[Key]:
+def _keys_after(engine: Engine, connection_id: int, last: tuple[str, str]) -> list[Key]:
     """The next batch of keys that have raw rows, in order, after developer and date `last`."""
     mark = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:

@@ -4,17 +4,16 @@ The SDK's own subtasks would delete raw rows to fetch them anew and empty the to
 filling it. Reports are pushed and can't be fetched again, so these subtasks delete nothing.
 """
 
-from typing import Iterable, Iterator, List
-
-from pydevlake import Context, DomainType, Stream
-from pydevlake.message import RemoteProgress
-from pydevlake.subtasks import Collector, Convertor, Extractor
+from collections.abc import Iterable, Iterator
 
 from developer_telemetry.accounts import convert
 from developer_telemetry.dialects import Progress, prepare
 from developer_telemetry.merging import RAW_TABLE, strategy_of
 from developer_telemetry.models import DeveloperMetrics
 from developer_telemetry.storage import reextract
+from pydevlake import Context, DomainType, Stream
+from pydevlake.message import RemoteProgress
+from pydevlake.subtasks import Collector, Convertor, Extractor
 
 
 class ReportCollector(Collector):
@@ -49,7 +48,7 @@ class Reports(Stream):
         self.convertor = ReportConvertor(self)
 
     tool_model = DeveloperMetrics
-    domain_types: List[DomainType] = [DomainType.CROSS]
+    domain_types: list[DomainType] = [DomainType.CROSS]
     raw_model_table = RAW_TABLE
 
     @property

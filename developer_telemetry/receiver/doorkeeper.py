@@ -1,0 +1,84 @@
+"""Lets in who shows a connection's secret token."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Optional
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from developer_telemetry.connections import Connection, Connections
+from developer_telemetry.errors import TelemetryError, Unavailable
+
+
+class NoSuchConnection(TelemetryError):
+    """There is no connection of that id (HTTP 404)."""
+
+
+class Unauthorized(TelemetryError):
+    """The token is missing or wrong (HTTP 401). The message never repeats it."""
+
+    def __init__(self, message: str, connection_id: int) -> None:
+        super().__init__(message)
+        self.connection_id = connection_id
+
+
+class Doorkeeper:
+    """Decides from memory; asks the database once more before it turns anyone away."""
+
+    def __init__(self, connections: Connections, require_token: bool) -> None:
+        self._connections = connections
+        self._require_token = require_token
+        self._reload: Optional[asyncio.Task[None]] = None
+        self._reload_started = False
+
+    async def admit(
+        self, connection_id: str, authorization: str, must_have_token: bool
+    ) -> Connection:
+        """The connection that a request may send to.
+
+        `authorization` is the header as it came. Raises `NoSuchConnection`, `Unauthorized` or
+        `Unavailable`.
+        """
+        number = int(connection_id) if connection_id.isdigit() and len(connection_id) < 19 else 0
+        try:
+            return self._check(number, authorization, must_have_token)
+        except TelemetryError:
+            # Whoever set a connection or a token just now would find it refused for seconds.
+            await self._read_again()
+        return self._check(number, authorization, must_have_token)
+
+    def _check(self, number: int, authorization: str, must_have_token: bool) -> Connection:
+        connection = self._connections.get(number)
+        if connection is None:
+            raise NoSuchConnection(
+                "no such connection; take the URL from DevLake's connection or `status`"
+            )
+        if connection.fault:
+            raise Unavailable(f"connection {number} can't be used: {connection.fault}", 60)
+        must_have_token = must_have_token or self._require_token
+        if connection.token is None:
+            if must_have_token:
+                raise Unauthorized("the connection has no secret token; set one first", number)
+            return connection
+        scheme, _, token = authorization.strip().partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise Unauthorized("token is missing; send `Authorization: Bearer TOKEN`", number)
+        if not connection.accepts(token.strip()):
+            raise Unauthorized("the token is not this connection's", number)
+        return connection
+
+    async def _read_again(self) -> None:
+        """Wait for a reload that starts from now on; all who wait share one, a second apart."""
+        if self._reload is None or self._reload.done() or self._reload_started:
+            self._reload_started = False
+            self._reload = asyncio.ensure_future(self._read_when_due())
+        try:
+            await asyncio.shield(self._reload)
+        except SQLAlchemyError:
+            raise Unavailable("the database can't be asked for the connection now") from None
+
+    async def _read_when_due(self) -> None:
+        await asyncio.sleep(self._connections.reload_due_in())
+        self._reload_started = True
+        await asyncio.to_thread(self._connections.reload)

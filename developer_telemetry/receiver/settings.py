@@ -1,0 +1,150 @@
+"""What can be set from outside, each thing declared once: name, default, what it is for."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from developer_telemetry.errors import ConfigurationError
+
+
+class Setting(NamedTuple):
+    """One environment variable. `NAME_FILE` may name a file that holds the value instead."""
+
+    name: str
+    default: str
+    help: str
+
+
+SETTINGS = (
+    Setting(
+        "DB_URL",
+        "",
+        "DevLake's database, in DevLake's own style or SQLAlchemy's;"
+        " without it an SQLite file in TELEMETRY_DATA_DIR",
+    ),
+    Setting(
+        "ENCRYPTION_SECRET",
+        "",
+        "DevLake's secret, with which tokens are encrypted in the database;"
+        " on SQLite one is made and kept in TELEMETRY_DATA_DIR if it isn't set",
+    ),
+    Setting("TELEMETRY_DATA_DIR", "data", "where the embedded database and its secret are kept"),
+    Setting("TELEMETRY_HOST", "127.0.0.1", "the address to listen on; 0.0.0.0 for all"),
+    Setting("TELEMETRY_PORT", "8090", "the port to listen on"),
+    Setting(
+        "TELEMETRY_REQUIRE_TOKEN",
+        "false",
+        "true refuses reports to a connection that has no secret token",
+    ),
+    Setting("TELEMETRY_LOG_LEVEL", "info", "debug, info, warning or error"),
+)
+
+
+class Settings(NamedTuple):
+    """The values in force."""
+
+    db_url: str
+    encryption_secret: str
+    host: str
+    port: int
+    require_token: bool
+    log_level: str
+    embedded: bool  # the database is an SQLite file of our own
+
+
+def load(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings; make the embedded default's folder and secret where it needs them."""
+    values = {setting.name: _value(environment, setting) for setting in SETTINGS}
+    folder = Path(values["TELEMETRY_DATA_DIR"])
+    db_url = values["DB_URL"] or f"sqlite:///{folder.absolute() / 'telemetry.db'}"
+    embedded = db_url.startswith("sqlite")
+    secret = values["ENCRYPTION_SECRET"].strip()
+    if embedded:
+        if not values["DB_URL"] or not secret:
+            _make_folder(folder)
+        secret = secret or _embedded_secret(folder)
+    elif not secret:
+        raise ConfigurationError(
+            "ENCRYPTION_SECRET is not set; give it the value that DevLake's server has"
+        )
+    return Settings(
+        db_url=db_url,
+        encryption_secret=secret,
+        host=values["TELEMETRY_HOST"],
+        port=_port(values["TELEMETRY_PORT"]),
+        require_token=_switch("TELEMETRY_REQUIRE_TOKEN", values["TELEMETRY_REQUIRE_TOKEN"]),
+        log_level=_log_level(values["TELEMETRY_LOG_LEVEL"]),
+        embedded=embedded,
+    )
+
+
+def _value(environment: Mapping[str, str], setting: Setting) -> str:
+    path = environment.get(f"{setting.name}_FILE")
+    if not path:
+        return environment.get(setting.name) or setting.default
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{setting.name}_FILE: can't read {path} ({error.strerror}); mend the path or its rights"
+        ) from None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _embedded_secret(folder: Path) -> str:
+    path = folder / "encryption_secret"
+    try:
+        if not path.exists():
+            # Linked into place whole, so that two processes starting at once agree on one.
+            draft = folder / f"encryption_secret.{os.getpid()}"
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+            with suppress(FileExistsError):
+                os.link(draft, path)
+            draft.unlink()
+        return path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"can't keep data in {folder.absolute()} ({error.strerror});"
+        " set TELEMETRY_DATA_DIR to a folder that can be written"
+    )
+
+
+def _port(text: str) -> int:
+    if text.isdigit() and 0 <= int(text) <= 65535:
+        return int(text)
+    raise ConfigurationError(f"TELEMETRY_PORT is {text!r}; set it to a number from 1 to 65535")
+
+
+def _switch(name: str, text: str) -> bool:
+    value = text.strip().lower()
+    if value in ("true", "1", "yes", "on"):
+        return True
+    if value in ("false", "0", "no", "off"):
+        return False
+    raise ConfigurationError(f"{name} is {text!r}; set it to true or false")
+
+
+def _log_level(text: str) -> str:
+    level = text.strip().lower()
+    if level in ("debug", "info", "warning", "error"):
+        return level
+    raise ConfigurationError(
+        f"TELEMETRY_LOG_LEVEL is {text!r}; set it to debug, info, warning or error"
+    )
