@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import NamedTuple, Optional
 
 import msgspec
@@ -18,6 +19,7 @@ from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.reports import (
     DEVELOPMENT_COUNTS,
     GIT_TOTALS,
+    MAX_COUNT,
     REPOSITORY_COUNTS,
     Number,
     Report,
@@ -156,6 +158,7 @@ def tool_row(arrivals: Sequence[Arrival], first_arrived_us: int) -> ToolRow:
     )
 
 
+@lru_cache(maxsize=1024)
 def raw_params(connection_id: int) -> str:
     """The provenance string by which DevLake finds a scope's rows."""
     return json.dumps({"ConnectionId": connection_id, "ScopeId": SCOPE_ID}, separators=(",", ":"))
@@ -164,7 +167,7 @@ def raw_params(connection_id: int) -> str:
 def timestamp(epoch_us: int) -> str:
     """Epoch microseconds as UTC text in milliseconds (cut, not rounded: the columns keep three)."""
     moment = _EPOCH + timedelta(microseconds=epoch_us)
-    return moment.strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
+    return moment.isoformat(" ", "milliseconds")[:23]  # without the offset
 
 
 def _first(texts: Iterable[str]) -> str:
@@ -172,21 +175,27 @@ def _first(texts: Iterable[str]) -> str:
 
 
 def _total(values: Sequence[Number]) -> Number:
+    if len(values) == 1:
+        return values[0]
     # fsum is exact, so fractions add up to the same in any order.
     return math.fsum(values) if any(isinstance(value, float) for value in values) else sum(values)
 
 
 def _add(mappings: Iterable[Mapping[str, Number]]) -> dict[str, Number]:
+    together = list(mappings)
+    if len(together) == 1:  # as nearly always on a push
+        return dict(together[0])
     values: dict[str, list[Number]] = {}
-    for mapping in mappings:
+    for mapping in together:
         for name, value in mapping.items():
             values.setdefault(name, []).append(value)
     return {name: _total(each) for name, each in values.items()}
 
 
 def _count(value: Number) -> int:
-    """A whole number from 0 up; halves are rounded up."""
-    return max(0, math.floor(value + 0.5) if isinstance(value, float) else value)
+    """A whole number from 0 to `MAX_COUNT`; halves are rounded up."""
+    whole = math.floor(value + 0.5) if isinstance(value, float) else value
+    return max(0, min(MAX_COUNT, whole))
 
 
 def _rounded(counts: Mapping[str, Number]) -> dict[str, int]:
