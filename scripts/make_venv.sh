@@ -9,7 +9,7 @@ fail() {
     exit 1
 }
 
-if .venv/bin/python -c '' 2>/dev/null; then
+if .venv/bin/python -c 'import pip' 2>/dev/null; then
     exit 0
 fi
 command -v "$python" >/dev/null ||
