@@ -1,0 +1,195 @@
+"""Bring a database to today's schema, or tell whether it is there.
+
+On a database of its own DevLake's server runs the migrations; on any other `migrate` runs the
+very same scripts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import inspect
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from developer_telemetry.dialects import dialect_of, reading
+from developer_telemetry.errors import ConfigurationError, Unavailable
+from developer_telemetry.migrations import MYSQL_TABLE_OPTIONS, SCRIPTS, SQLITE_STATEMENTS
+from pydevlake.migration import MigrationScript
+
+HISTORY = "_tool_developer_telemetry_migrations"
+DEVLAKE_HISTORY = "_devlake_migration_history"
+
+# How long one process waits for another that migrates the same database.
+LOCK_SECONDS = 60
+LOCK_NAME = "developer_telemetry migrations"
+
+_HISTORY_COLUMNS = "script_version BIGINT NOT NULL PRIMARY KEY, script_name VARCHAR(255) NOT NULL"
+# DevLake's domain table of people, where DevLake isn't there to make it: its columns, exactly.
+_ACCOUNTS_COLUMNS = """
+    id VARCHAR(255){exact} NOT NULL PRIMARY KEY,
+    created_at {time},
+    updated_at {time},
+    _raw_data_params VARCHAR(255),
+    _raw_data_table VARCHAR(255),
+    _raw_data_id BIGINT,
+    _raw_data_remark {text},
+    email VARCHAR(255),
+    full_name VARCHAR(255),
+    user_name VARCHAR(255),
+    avatar_url VARCHAR(255),
+    organization VARCHAR(255),
+    created_date {time},
+    status BIGINT"""
+_ACCOUNTS_WORDS = {
+    "mysql": {"exact": "", "time": "DATETIME(3)", "text": "LONGTEXT"},
+    "postgres": {"exact": ' COLLATE "C"', "time": "TIMESTAMPTZ(3)", "text": "TEXT"},
+    "sqlite": {"exact": "", "time": "DATETIME", "text": "TEXT"},
+}
+
+
+def migrate(engine: Engine) -> list[str]:
+    """Apply what is pending and return its versions and names; `engine` is of `open_engine`.
+
+    Processes that do so at once wait for each other.
+
+    :raises ConfigurationError: the database is DevLake's and something is pending there.
+    :raises Unavailable: another process kept the database locked all the time.
+    """
+    try:
+        with _alone(engine) as connection:
+            if inspect(connection).has_table(DEVLAKE_HISTORY):
+                _refuse_pending(connection)
+                return []
+            missing = _missing(connection)
+            _create(connection, HISTORY, _HISTORY_COLUMNS)
+            for script in missing:
+                _run(connection, script)
+                # The values are our own constants: a number, and a name without quotes.
+                connection.exec_driver_sql(
+                    f"INSERT INTO {HISTORY} (script_version, script_name)"
+                    f" VALUES ({script.version}, '{script.name}')"
+                )
+            words = _ACCOUNTS_WORDS[dialect_of(connection).name]
+            _create(connection, "accounts", _ACCOUNTS_COLUMNS.format_map(words))
+            return [_title(script) for script in missing]
+    except DBAPIError as error:
+        if dialect_of(engine).is_conflict(error):
+            raise _busy() from error
+        raise
+
+
+def pending(engine: Engine) -> list[str]:
+    """Versions and names of the scripts that nobody has completed on this database yet.
+
+    Two or three small queries. A version counts from the moment its last statement is through,
+    so that nothing is written to a table in the middle of its change.
+    """
+    with reading(engine).connect() as connection:
+        return [_title(script) for script in _missing(connection)]
+
+
+def is_migrated(engine: Engine) -> bool:
+    """Whether reports can be stored: DevLake's server or `migrate` has completed every script."""
+    return not pending(engine)
+
+
+def apply(connection: Connection, operation: Any) -> None:
+    """Do one operation of a script as DevLake's server does it, on MySQL or PostgreSQL."""
+    if operation.type == "execute":
+        if operation.dialect is None or operation.dialect.value == dialect_of(connection).name:
+            _execute(connection, operation.sql, operation.ignore_error)
+    elif operation.type == "add_column":
+        table, column = operation.table, operation.column
+        columns = connection.exec_driver_sql(f"SELECT * FROM {table} WHERE 1 = 0").keys()
+        if column not in columns:
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD {column} {operation.column_type}")
+    else:
+        raise NotImplementedError(f"{operation.type}: no script has used it so far")
+
+
+def _execute(connection: Connection, statement: str, ignore_error: bool) -> None:
+    try:
+        connection.exec_driver_sql(statement)
+    except DBAPIError:
+        if not ignore_error:
+            raise
+
+
+def _run(connection: Connection, script: MigrationScript) -> None:
+    if dialect_of(connection).name == "sqlite":
+        for statement in SQLITE_STATEMENTS[script.version]:
+            connection.exec_driver_sql(statement)
+    else:
+        for operation in script.operations:
+            apply(connection, operation)
+
+
+def _missing(connection: Connection) -> list[MigrationScript]:
+    applied: set[tuple[int, str]] = set()
+    # A database may have been ours alone before DevLake took it over.
+    for history in (HISTORY, DEVLAKE_HISTORY):
+        if inspect(connection).has_table(history):
+            rows = connection.exec_driver_sql(f"SELECT script_version, script_name FROM {history}")
+            applied.update((int(row[0]), row[1]) for row in rows)
+    return [script for script in SCRIPTS if (script.version, script.name) not in applied]
+
+
+def _refuse_pending(connection: Connection) -> None:
+    missing = _missing(connection)
+    if missing:
+        raise ConfigurationError(
+            f"this database is DevLake's, so its server has to run {len(missing)} pending"
+            " migration(s) of developer_telemetry: add the plugin to DevLake, restart the server"
+            " and confirm in its web page (or GET /api/proceed-db-migration); with"
+            " FORCE_MIGRATION=true the server does not ask"
+        )
+
+
+def _create(connection: Connection, table: str, columns: str) -> None:
+    options = MYSQL_TABLE_OPTIONS if dialect_of(connection).name == "mysql" else ""
+    if not inspect(connection).has_table(table):
+        connection.exec_driver_sql(f"CREATE TABLE {table} ({columns}){options}")
+
+
+def _title(script: MigrationScript) -> str:
+    return f"{script.version} {script.name}"
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[Connection]:
+    """A transaction, committed at the end, that no other process migrates beside."""
+    name = dialect_of(engine).name
+    if name == "mysql":
+        with _mysql_lock(engine), engine.begin() as connection:
+            yield connection
+        return
+    # On SQLite our engines begin each transaction as the only writer, which is lock enough.
+    with engine.begin() as connection:
+        if name == "postgres":
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock(hashtext('{LOCK_NAME}'))")
+        yield connection
+
+
+@contextmanager
+def _mysql_lock(engine: Engine) -> Iterator[None]:
+    """Hold a lock of the server's that DDL, which commits, does not give up."""
+    # Such names are the whole server's, and 64 characters at most.
+    name = f"CONCAT('{LOCK_NAME} ', LEFT(MD5(DATABASE()), 16))"
+    with engine.connect() as connection:
+        if connection.exec_driver_sql(f"SELECT GET_LOCK({name}, {LOCK_SECONDS})").scalar() != 1:
+            raise _busy()
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql(f"SELECT RELEASE_LOCK({name})")
+
+
+def _busy() -> Unavailable:
+    return Unavailable(
+        "the schema can't be changed while another process keeps this database locked;"
+        " wait until that has ended (is a migration running elsewhere?) and try again"
+    )
