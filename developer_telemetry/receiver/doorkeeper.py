@@ -40,7 +40,8 @@ class Doorkeeper:
         `authorization` is the header as it came. Raises `NoSuchConnection`, `Unauthorized` or
         `Unavailable`.
         """
-        number = int(connection_id) if connection_id.isdigit() and len(connection_id) < 19 else 0
+        digits = connection_id.isascii() and connection_id.isdigit() and len(connection_id) < 19
+        number = int(connection_id) if digits else 0
         try:
             return self._check(number, authorization, must_have_token)
         except TelemetryError:

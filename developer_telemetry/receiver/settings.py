@@ -89,9 +89,10 @@ def _value(environment: Mapping[str, str], setting: Setting) -> str:
         return environment.get(setting.name) or setting.default
     try:
         return Path(path).read_text(encoding="utf-8").strip()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigurationError(
-            f"{setting.name}_FILE: can't read {path} ({error.strerror}); mend the path or its rights"
+            f"{setting.name}_FILE: can't read {path} ({why}); mend the path, its rights or the file"
         ) from None
 
 
@@ -127,7 +128,7 @@ def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
 
 
 def _port(text: str) -> int:
-    if text.isdigit() and 0 <= int(text) <= 65535:
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= 65535:
         return int(text)
     raise ConfigurationError(f"TELEMETRY_PORT is {text!r}; set it to a number from 1 to 65535")
 

@@ -1,0 +1,161 @@
+"""Settings: where they come from, what a bad one is answered with, where they are written down."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Optional
+
+import pytest
+
+from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.receiver.settings import SETTINGS, Setting, Settings, load
+from tests.receivers import run_command
+
+README = Path(__file__).parent.parent / "README.md"
+LAKE = "mysql://merico:merico@mysql:3306/lake?charset=utf8mb4&parseTime=True"
+
+each_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+
+
+def documented() -> dict[str, str]:
+    """The README's table: name to default, as written there."""
+    [section] = re.findall(r"^## Settings\n(.*?)^## ", README.read_text(), re.M | re.S)
+    return dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.M))
+
+
+@each_setting
+def test_the_readme_has_each_setting_with_its_default(setting: Setting) -> None:
+    written = documented()[setting.name]
+
+    if setting.default:
+        assert written == f"`{setting.default}`"
+    else:
+        assert not re.fullmatch(r"`.*`", written), "a value where there is no default"
+
+
+def test_the_readme_has_no_other_settings() -> None:
+    assert set(documented()) == {setting.name for setting in SETTINGS}
+
+
+def test_the_command_names_each_setting(tmp_path: Path) -> None:
+    shown = run_command(tmp_path, "--help").stdout
+
+    assert [setting.name for setting in SETTINGS if setting.name not in shown] == []
+
+
+def test_nothing_set_gives_an_embedded_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    settings = load({})
+
+    assert settings == Settings(
+        db_url=f"sqlite:///{tmp_path}/data/telemetry.db",
+        encryption_secret=(tmp_path / "data/encryption_secret").read_text(),
+        host="127.0.0.1",
+        port=8090,
+        require_token=False,
+        log_level="info",
+        embedded=True,
+    )
+
+
+def test_the_secret_of_the_embedded_database_is_kept_and_readable_by_its_owner_alone(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "kept"
+    first = load({"TELEMETRY_DATA_DIR": str(folder)}).encryption_secret
+
+    assert load({"TELEMETRY_DATA_DIR": str(folder)}).encryption_secret == first
+    assert len(first) >= 32
+    assert (folder / "encryption_secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_values_from_the_environment_are_in_force() -> None:
+    settings = load(
+        {
+            "DB_URL": LAKE,
+            "ENCRYPTION_SECRET": "secret",
+            "TELEMETRY_HOST": "0.0.0.0",
+            "TELEMETRY_PORT": "80",
+            "TELEMETRY_REQUIRE_TOKEN": "True",
+            "TELEMETRY_LOG_LEVEL": "DEBUG",
+        }
+    )
+
+    assert settings == Settings(LAKE, "secret", "0.0.0.0", 80, True, "debug", False)
+
+
+def test_an_empty_value_means_the_default() -> None:
+    # Compose files pass variables on that nobody has set: FOO=${FOO:-}.
+    empty = {setting.name: "" for setting in SETTINGS}
+
+    settings = load({**empty, "DB_URL": LAKE, "ENCRYPTION_SECRET": "secret"})
+
+    assert (settings.host, settings.port, settings.log_level) == ("127.0.0.1", 8090, "info")
+
+
+@each_setting
+def test_each_value_may_come_from_a_file(setting: Setting, tmp_path: Path) -> None:
+    values = {
+        "DB_URL": LAKE,
+        "ENCRYPTION_SECRET": "secret",
+        "TELEMETRY_DATA_DIR": str(tmp_path / "elsewhere"),
+        "TELEMETRY_HOST": "::",
+        "TELEMETRY_PORT": "80",
+        "TELEMETRY_REQUIRE_TOKEN": "true",
+        "TELEMETRY_LOG_LEVEL": "debug",
+    }
+    expected = load(values)
+    file = tmp_path / "value"
+    file.write_text(values.pop(setting.name) + "\n")
+
+    assert load({**values, f"{setting.name}_FILE": str(file)}) == expected
+
+
+def test_a_file_wins_over_a_value() -> None:
+    settings = load({"DB_URL": LAKE, "ENCRYPTION_SECRET_FILE": __file__, "ENCRYPTION_SECRET": "x"})
+
+    assert settings.encryption_secret == Path(__file__).read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TELEMETRY_PORT", "http"),
+        ("TELEMETRY_PORT", "0"),
+        ("TELEMETRY_PORT", "65536"),
+        ("TELEMETRY_PORT", "-1"),
+        ("TELEMETRY_PORT", "80²"),
+        ("TELEMETRY_REQUIRE_TOKEN", "maybe"),
+        ("TELEMETRY_LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_bad_value_is_named_and_shown(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is '{value}'; set it to"):
+        load({"DB_URL": LAKE, "ENCRYPTION_SECRET": "secret", name: value})
+
+
+def test_devlakes_database_needs_devlakes_secret() -> None:
+    with pytest.raises(ConfigurationError, match="ENCRYPTION_SECRET is not set; give it"):
+        load({"DB_URL": LAKE})
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "not-text"])
+def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, content: Optional[bytes]) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match=f"ENCRYPTION_SECRET_FILE: can't read {file}"):
+        load({"DB_URL": LAKE, "ENCRYPTION_SECRET_FILE": str(file)})
+
+
+def test_a_data_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+
+    with pytest.raises(ConfigurationError, match=f"can't keep data in {in_the_way}/data"):
+        load({"TELEMETRY_DATA_DIR": str(in_the_way / "data")})
