@@ -8,7 +8,6 @@ string for a list) is read as well as it can be; the raw layer keeps the body as
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from datetime import date
@@ -24,7 +23,7 @@ Number = Union[int, float]
 TEXT_LIMIT = 255
 # A collector's body is six levels deep; databases and dashboards choke on far deeper ones.
 MAX_DEPTH = 64
-# No count that a machine measures in a day comes near; it keeps any sum inside a BIGINT.
+# No count that a machine measures in a day comes near, and a BIGINT holds it.
 MAX_COUNT = 10**15
 
 REPOSITORY_COUNTS = ("commits", "lines_added", "lines_deleted", "files_changed")
@@ -32,7 +31,7 @@ GIT_TOTALS = tuple(f"total_{count}" for count in REPOSITORY_COUNTS)
 DEVELOPMENT_COUNTS = ("test_runs_detected", "build_commands_detected")
 
 _DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ].*)?", re.DOTALL)
-_ABSOLUTE = re.compile(r"(?:/|~|[A-Za-z]:[\\/]|\\\\)")
+_ABSOLUTE_PATH = re.compile(r"""(?:^|(?<=[\s"'=(]))(?:[/~]|[A-Za-z][\w+.-]*:[\\/]|\\\\)""")
 _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 
@@ -142,11 +141,11 @@ def _load_slowly(text: str) -> object:
 
 def _integer(digits: str) -> Number:
     # Longer ones are beyond any range anyway, and Python refuses to read the longest.
-    return int(digits) if len(digits) < 20 else float(digits)
+    return int(digits) if len(digits) < 300 else float(digits)
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"found {name}, which is no number in JSON")
 
 
 def _too_deep() -> ReportRefused:
@@ -154,17 +153,12 @@ def _too_deep() -> ReportRefused:
 
 
 def _check_depth(document: object) -> None:
-    level: list[object] = [document]
-    for _ in range(MAX_DEPTH + 1):
-        below: list[object] = []
-        for value in level:
-            if isinstance(value, dict):
-                below.extend(value.values())
-            elif isinstance(value, list):
-                below.extend(value)
-        if not below:
+    level = [document] if isinstance(document, (dict, list)) else []
+    for _ in range(MAX_DEPTH):
+        inside = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [item for items in inside for item in items if isinstance(item, (dict, list))]
+        if not level:
             return
-        level = below
     raise _too_deep()
 
 
@@ -186,15 +180,11 @@ def _check_texts(document: object) -> None:
 
 def _developer(document: Mapping[str, object]) -> str:
     for field in ("developer", "developer_id"):
-        value = document.get(field)
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        if not isinstance(value, str) or not value.strip():
-            continue
-        developer = value.strip()
+        developer = _trimmed(document.get(field))
         if len(developer) > TEXT_LIMIT:
             raise ReportRefused(field, f"longer than {TEXT_LIMIT} characters; send a shorter id")
-        return developer
+        if developer:
+            return developer
     raise ReportRefused("developer", "missing; send the developer's id as a text")
 
 
@@ -215,10 +205,15 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _text(value: object) -> str:
+def _trimmed(value: object) -> str:
+    """A text without space around it; a number as its digits, anything else as empty."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
-    return value.strip()[:TEXT_LIMIT].rstrip() if isinstance(value, str) else ""
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _text(value: object) -> str:
+    return _trimmed(value)[:TEXT_LIMIT].rstrip()
 
 
 def _number(value: object) -> Number:
@@ -227,7 +222,8 @@ def _number(value: object) -> Number:
             value = float(value)
         except ValueError:
             return 0
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+    # Not math.isnan: it fails on an int that is too big for a float.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         return 0
     return max(-MAX_COUNT, min(MAX_COUNT, value))
 
@@ -247,11 +243,20 @@ def _names(value: object) -> tuple[str, ...]:
 def _name(item: object) -> str:
     if isinstance(item, dict):
         return _name(item.get("name")) or _name(item.get("path"))
-    if not isinstance(item, str):
-        return _text(item)
-    name = item.strip()
-    # Home directories must not reach the tool layer, whatever field they came in.
-    return _text(re.split(r"[\\/]", name.rstrip("\\/"))[-1] if _ABSOLUTE.match(name) else name)
+    name = _trimmed(item)
+    if "/" in name or "\\" in name:
+        name = _without_path(name)
+    return _text(name)
+
+
+def _without_path(name: str) -> str:
+    """Home directories must not reach the tool layer, whatever field they came in."""
+    path = _ABSOLUTE_PATH.search(name)
+    if path is None:
+        return name
+    name = name.rstrip("\\/")
+    last = max(name.rfind("/"), name.rfind("\\")) + 1
+    return name[: path.start()] + name[max(last, path.start()) :]
 
 
 def _counts(value: object) -> dict[str, Number]:
@@ -266,8 +271,8 @@ def _counts(value: object) -> dict[str, Number]:
 
 def _os_info(value: object) -> Union[str, dict[str, str]]:
     if isinstance(value, dict):
-        return {key: _text(item) for key, item in value.items()}
-    return _text(value) or {}
+        return {_name(key): _name(item) for key, item in value.items()}
+    return _name(value) or {}
 
 
 def _repositories(value: object) -> tuple[Repository, ...]:

@@ -1,0 +1,49 @@
+"""Bodies, arrivals and rows for tests, each with as much said as the test is about."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import uuid
+from typing import Any
+
+from developer_telemetry.merging import Arrival, ToolRow, tool_row
+from developer_telemetry.reports import parse
+
+DEVELOPER = "ann.lee"
+DATE = "2026-11-23"
+# 2026-11-23 20:26:40.123456 UTC, which the tables keep in milliseconds.
+START_US = 1_795_465_600_123_456
+SECOND_US = 1_000_000
+
+_numbers = itertools.count(1)
+
+
+def body(**fields: Any) -> bytes:
+    """A report's body, pretty-printed as the collector does it; fields may be in any shape."""
+    document = {"date": DATE, "developer": DEVELOPER, **fields}
+    return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def arrival(
+    sent: bytes | None = None,
+    *,
+    after: float = 0,
+    connection_id: int = 1,
+    raw_id: int = 0,
+    **fields: Any,
+) -> Arrival:
+    """A report (of `fields`, or the body `sent`) that arrived `after` seconds from the start."""
+    return Arrival(
+        report_id=str(uuid.UUID(int=next(_numbers))),
+        connection_id=connection_id,
+        arrived_us=START_US + round(after * SECOND_US),
+        report=parse(body(**fields) if sent is None else sent),
+        raw_id=raw_id,
+    )
+
+
+def row_of(*sent: bytes) -> ToolRow:
+    """The row that these bodies give, added up; the first comes first."""
+    arrivals = [arrival(each, after=n, raw_id=n + 1) for n, each in enumerate(sent)]
+    return tool_row(arrivals, START_US)
