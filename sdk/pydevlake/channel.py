@@ -1,0 +1,83 @@
+"""File descriptor 3, on which DevLake's server reads a plugin's answers."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from pydevlake.failure import Failure
+from pydevlake.message import Message, RemoteProgress
+
+# The server's line scanner takes no more, newline included.
+LONGEST_LINE = 5 * 1024 * 1024
+# The server looks whether a pipeline was cancelled only when it reads a line, so a subtask may
+# not stay silent for longer than two seconds.
+_LONGEST_SILENCE = 1.5
+
+
+class Channel:
+    """Writes one compact JSON document a line and flushes it."""
+
+    def __init__(self, descriptor: int = 3) -> None:
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            raise Failure(
+                f"file descriptor {descriptor}, on which the answer goes out, is not open",
+                f"Add {descriptor}>&1 to the command.",
+            ) from None
+        self._file: BinaryIO = os.fdopen(descriptor, "wb", closefd=False)
+        self._lock = threading.Lock()
+        self._written_at = time.monotonic()
+        self._progress = RemoteProgress()
+
+    def send(self, message: Message) -> None:
+        line = message.model_dump_json(by_alias=True, exclude_none=True).encode()
+        if len(line) + 1 > LONGEST_LINE:
+            raise Failure(
+                f"the answer ({type(message).__name__}) has {len(line)} bytes, and DevLake's "
+                f"server reads no line above {LONGEST_LINE}",
+                "Answer with less at a time.",
+            )
+        if isinstance(message, RemoteProgress):
+            self._progress = message
+        self._write(line)
+
+    def _write(self, line: bytes) -> None:
+        with self._lock:
+            try:
+                self._file.write(line + b"\n")
+                self._file.flush()
+            except BrokenPipeError:
+                raise Failure(
+                    "DevLake's server has closed the channel for answers",
+                    "Look in the server's log for why it stopped listening.",
+                ) from None
+            self._written_at = time.monotonic()
+
+    @contextmanager
+    def kept_awake(self) -> Iterator[None]:
+        """Repeats the last progress, with nothing added, when the work in the block is silent."""
+        ended = threading.Event()
+        thread = threading.Thread(target=self._repeat_progress, args=(ended,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _repeat_progress(self, ended: threading.Event) -> None:
+        wait = _LONGEST_SILENCE
+        while not ended.wait(wait):
+            wait = self._written_at + _LONGEST_SILENCE - time.monotonic()
+            if wait <= 0:
+                last = self._progress
+                try:
+                    self.send(RemoteProgress(current=last.current, total=last.total))
+                except Failure:
+                    # The main thread finds out when it writes the next time.
+                    return
+                wait = _LONGEST_SILENCE

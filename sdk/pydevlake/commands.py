@@ -1,0 +1,207 @@
+"""The verbs by which DevLake's server calls a plugin, each in a process of its own."""
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Generator
+from contextlib import closing
+from inspect import Parameter, signature
+from logging import DEBUG
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Callable, Optional, get_origin
+
+import fire
+from fire.decorators import SetParseFn
+
+from pydevlake.channel import Channel
+from pydevlake.context import Context
+from pydevlake.database import create_db_engine
+from pydevlake.failure import Failure, describe
+from pydevlake.logger import configure, logger
+from pydevlake.message import Message
+
+if TYPE_CHECKING:
+    from pydevlake.plugin import Plugin
+
+Messages = Generator[Message, None, None]
+
+_CANCELLED_STATUS = 128 + signal.SIGTERM
+
+
+class _Cancelled(SystemExit):
+    """SIGTERM came. Not an Exception, so that no plugin's `except` holds it up."""
+
+
+def main(plugin_type: "type[Plugin]", arguments: list[str]) -> int:
+    """Carries out one call, `VERB CONFIG ARG...`, and returns the process's exit status.
+
+    CONFIG and each ARG are JSON documents. Answers go to file descriptor 3. A failure is one
+    line on stderr (and a traceback at log level debug) and status 1; SIGTERM is status 143.
+    """
+    configure(None)
+    # A pipe would hold back what a plugin prints.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    signal.signal(signal.SIGTERM, _cancel)
+    commands = Commands(plugin_type)
+    try:
+        _dispatch(commands, arguments)
+    except _Cancelled:
+        logger.info("%s was cancelled and rolled back", commands.subject)
+        return _CANCELLED_STATUS
+    except Exception as error:
+        # Over before the line is written: a SIGTERM now would add a second one.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if logger.isEnabledFor(DEBUG):
+            traceback.print_exc()
+        print(describe(commands.subject, error), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _cancel(number: int, frame: Optional[FrameType]) -> None:
+    # A second one must not interrupt the rollback.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Cancelled(_CANCELLED_STATUS)
+
+
+def _dispatch(commands: "Commands", arguments: list[str]) -> None:
+    verbs = [name for name in vars(Commands) if not name.startswith("_")]
+    verb = arguments[0].replace("-", "_") if arguments else "--help"
+    if verb not in verbs and verb != "--help":
+        # Fire would answer with a page of usage.
+        known = ", ".join(name.replace("_", "-") for name in verbs)
+        raise Failure(f"there is no verb {arguments[0]!r}", f"Use one of {known}.")
+    fire.Fire(commands, command=[verb, *arguments[1:]], name="run.sh")
+
+
+def _verb(answers: Callable[..., Messages]) -> Callable[..., None]:
+    """Makes a command of a generator of messages: documents in, lines on descriptor 3 out.
+
+    The first document is the remote config. An optional last one may be left out.
+    """
+    parameters = list(signature(answers).parameters.values())[1:]
+    required = sum(parameter.default is parameter.empty for parameter in parameters)
+    usage = " ".join(["CONFIG", *(parameter.name.upper() for parameter in parameters)])
+
+    def command(self: "Commands", *documents: str) -> None:
+        self.subject = answers.__name__.replace("_", "-")
+        config, *values = [_parsed(document) for document in documents] or [None]
+        configure(config)
+        if not required <= len(values) <= len(parameters):
+            raise Failure(
+                f"it got {len(documents)} arguments", f"Call it as {self.subject} {usage}."
+            )
+        for parameter, value in zip(parameters, values):
+            _check_type(parameter, value)
+        self.channel = Channel()
+        # Closed at once when a signal comes between two messages, so that it rolls back.
+        with closing(answers(self, *values)) as messages:
+            for message in messages:
+                self.channel.send(message)
+
+    # Fire lists a verb by its name and summary. Its arguments are none of Fire's business, so
+    # they don't get the method's signature.
+    command.__name__, command.__doc__ = answers.__name__, answers.__doc__
+    SetParseFn(str)(command)
+    return command
+
+
+def _parsed(document: str) -> Any:
+    if not document.strip():
+        return None
+    try:
+        return json.loads(document)
+    except ValueError as error:
+        raise Failure(
+            f"an argument is no JSON document ({error})", "Pass each argument as JSON."
+        ) from None
+
+
+def _check_type(parameter: Parameter, value: Any) -> None:
+    for wanted, name in ((dict, "object"), (list, "array")):
+        if get_origin(parameter.annotation) is wanted and not isinstance(value, wanted):
+            raise Failure(f"{parameter.name} is no JSON {name}", f"Pass a JSON {name}.")
+
+
+class Commands:
+    """What DevLake's server asks of a plugin. Arguments are JSON documents, the config first."""
+
+    def __init__(self, plugin_type: "type[Plugin]") -> None:
+        self._plugin_type = plugin_type
+        self.subject = "the call"
+        self.channel: Channel
+
+    @_verb
+    def plugin_info(self) -> Messages:
+        """Says what the plugin is made of."""
+        yield self._plugin().plugin_info()
+
+    @_verb
+    def test_connection(self, connection: dict[str, Any]) -> Messages:
+        """Says whether a connection works."""
+        plugin = self._plugin()
+        # A connection that exists already is tested without its name.
+        yield plugin.test_connection(
+            plugin.connection_type(**{"name": "Test connection", **connection})
+        )
+
+    @_verb
+    def remote_scopes(self, connection: dict[str, Any], group_id: Optional[str] = None) -> Messages:
+        """Lists the groups of scopes, or the scopes of one group."""
+        plugin = self._plugin()
+        yield from plugin.make_remote_scopes(plugin.connection_type(**connection), group_id)
+
+    @_verb
+    def make_pipeline(self, scope_config_pairs: list[Any], connection: dict[str, Any]) -> Messages:
+        """Plans a pipeline for scopes, each with its scope config or null."""
+        plugin = self._plugin()
+        pairs = [
+            (plugin.tool_scope_type(**scope), plugin.scope_config_type(**(config or {})))
+            for scope, config in scope_config_pairs
+        ]
+        yield plugin.make_pipeline(pairs, plugin.connection_type(**connection))
+
+    @_verb
+    def collect(self, context: dict[str, Any], stream: str) -> Messages:
+        """Runs a stream's first step for a scope."""
+        yield from self._run("collect", context, stream)
+
+    @_verb
+    def extract(self, context: dict[str, Any], stream: str) -> Messages:
+        """Runs a stream's second step for a scope."""
+        yield from self._run("extract", context, stream)
+
+    @_verb
+    def convert(self, context: dict[str, Any], stream: str) -> Messages:
+        """Runs a stream's third step for a scope."""
+        yield from self._run("convert", context, stream)
+
+    def _plugin(self) -> "Plugin":
+        return self._plugin_type()
+
+    def _run(self, step: str, data: dict[str, Any], stream: str) -> Messages:
+        self.subject = f"{step} {stream}"
+        plugin = self._plugin()
+        context = _context(plugin, data)
+        self.subject += f" (connection {context.connection.id}, scope {context.scope.id})"
+        try:
+            with self.channel.kept_awake():
+                yield from getattr(plugin, step)(context, stream)
+        finally:
+            context.engine.dispose()
+
+
+def _context(plugin: "Plugin", data: dict[str, Any]) -> Context:
+    missing = [key for key in ("db_url", "connection", "scope") if not data.get(key)]
+    if missing:
+        raise Failure(
+            f"the context lacks {', '.join(missing)}", "Pass the context as DevLake's server does."
+        )
+    return Context(
+        engine=create_db_engine(data["db_url"]),
+        connection=plugin.connection_type(**data["connection"]),
+        scope=plugin.tool_scope_type(**data["scope"]),
+        scope_config=plugin.scope_config_type(**(data.get("scope_config") or {})),
+        options=data.get("options"),
+    )

@@ -1,0 +1,166 @@
+"""From the database URL that DevLake is configured with to an SQLAlchemy engine."""
+
+import re
+from importlib import import_module
+from typing import Any, NamedTuple, Optional
+from urllib.parse import parse_qsl, unquote
+
+from sqlalchemy.engine import URL, Engine
+
+_SCHEMES = {
+    "mysql": "mysql",
+    "mariadb": "mysql",
+    "postgres": "postgresql",
+    "postgresql": "postgresql",
+    "sqlite": "sqlite",
+}
+# SQLAlchemy's name of a driver and the module it needs, the preferred one first.
+_DRIVERS = {
+    "mysql": {"mysqldb": "MySQLdb", "pymysql": "pymysql"},
+    "postgresql": {"psycopg": "psycopg", "psycopg2": "psycopg2"},
+}
+_PACKAGES = {"mysql": "PyMySQL", "postgresql": "psycopg[binary]"}
+# Options of Go's MySQL driver that the ones for Python don't know.
+_GO_ONLY = {
+    "allowAllFiles", "allowCleartextPasswords", "allowFallbackToPlaintext",
+    "allowNativePasswords", "allowOldPasswords", "checkConnLiveness", "clientFoundRows",
+    "collation", "columnsWithAlias", "connectionAttributes", "interpolateParams", "loc",
+    "maxAllowedPacket", "multiStatements", "parseTime", "readTimeout", "rejectReadOnly",
+    "serverPubKey", "timeTruncate", "timeout", "writeTimeout",
+}  # fmt: skip
+
+# Greedy on purpose: a password may hold any character unescaped, so the last @ that leaves a
+# host and a database name behind it is the one that ends it.
+_SERVER = re.compile(
+    r"(?:(?P<user>[^:@]*)(?::(?P<password>.*))?@)?"
+    r"(?:(?P<net>tcp|unix)\((?P<address>[^()]*)\)|(?P<host>\[[^\]]*\]|[^/?#:@\[\]()]*)(?::(?P<port>\d*))?)"
+    r"/(?P<name>[^/?#]*)(?:\?(?P<query>[^?]*))?",
+    re.DOTALL,
+)
+
+
+class DatabaseUrlError(ValueError):
+    """The URL can't be used as it stands, or no driver for it is installed."""
+
+
+class _Server(NamedTuple):
+    user: Optional[str]
+    password: Optional[str]
+    host: Optional[str]
+    port: Optional[int]
+    socket: Optional[str]
+    name: Optional[str]
+    query: dict[str, str]
+
+
+def create_db_engine(db_url: str) -> Engine:
+    """Makes an engine, without connecting, for a URL in Go's style or in SQLAlchemy's.
+
+    Understood are `mysql://user:password@host:3306/lake?charset=utf8mb4&parseTime=True&loc=UTC`,
+    `user:password@tcp(host:3306)/lake`, `postgres://user:password@host:5432/lake?sslmode=disable`,
+    `mysql+pymysql://...`, `postgresql+psycopg://...` and `sqlite:///file.db`. Special characters
+    in a password may be percent-encoded or not. Unless the URL names a driver, mysqlclient is
+    taken before PyMySQL and psycopg 3 before psycopg2. MySQL speaks utf8mb4 unless told
+    otherwise; a PostgreSQL session is in UTC unless `TimeZone` says otherwise.
+
+    DatabaseUrlError (a ValueError) if the URL can't be read or no driver is installed; its text
+    never holds the password.
+    """
+    from sqlalchemy import create_engine
+
+    scheme, separator, rest = db_url.strip().partition("://")
+    if not separator:
+        # Go's own spelling of a MySQL address has no scheme.
+        scheme, rest = "mysql", db_url.strip()
+    family, _, driver = scheme.lower().partition("+")
+    backend = _SCHEMES.get(family)
+    if backend is None or (not separator and "(" not in rest):
+        raise DatabaseUrlError(_unreadable(f"{family}://..." if separator else "text"))
+    if backend == "sqlite":
+        return create_engine(db_url.strip())
+    server = _parse(rest, backend)
+    driver = driver or _installed_driver(backend)
+    url = URL.create(
+        f"{backend}+{driver}", server.user, server.password, server.host, server.port, server.name
+    )
+    arguments = _mysql_arguments if backend == "mysql" else _postgresql_arguments
+    # Pinged before use: servers close idle connections.
+    return create_engine(url, connect_args=arguments(server, driver), pool_pre_ping=True)
+
+
+def _parse(rest: str, backend: str) -> _Server:
+    match = _SERVER.fullmatch(rest)
+    if match is None:
+        raise DatabaseUrlError(_unreadable(f"{backend}://..."))
+    # Go's spelling with tcp(...) takes user and password literally.
+    decode = str if match["net"] else unquote
+    host, port, socket = match["host"], match["port"], None
+    if match["net"] == "tcp":
+        host, _, port = (
+            match["address"].rpartition(":")
+            if ":" in match["address"]
+            else (match["address"], "", "")
+        )
+    elif match["net"] == "unix":
+        socket = match["address"]
+    return _Server(
+        user=decode(match["user"]) if match["user"] else None,
+        password=decode(match["password"]) if match["password"] else None,
+        host=host.strip("[]") if host else None,
+        port=int(port) if port else None,
+        socket=socket,
+        name=unquote(match["name"]) or None,
+        query=dict(parse_qsl(match["query"] or "")),
+    )
+
+
+def _unreadable(what: str) -> str:
+    return (
+        f"The database URL ({what}) can't be read: write it as "
+        "mysql://user:password@host:3306/name, postgres://user:password@host:5432/name or "
+        "sqlite:///file.db."
+    )
+
+
+def _installed_driver(backend: str) -> str:
+    for driver, module in _DRIVERS[backend].items():
+        try:
+            import_module(module)
+        except ImportError:
+            # Not there, or there without the C library that it needs.
+            continue
+        return driver
+    raise DatabaseUrlError(
+        f"No driver for {backend} is installed: run `pip install '{_PACKAGES[backend]}'`."
+    )
+
+
+def _mysql_arguments(server: _Server, driver: str) -> dict[str, Any]:
+    options = {key: value for key, value in server.query.items() if key not in _GO_ONLY}
+    tls = options.pop("tls", "false").lower()
+    arguments: dict[str, Any] = dict(options)
+    # Go takes a list and uses the first one that the server has.
+    arguments["charset"] = options.get("charset", "utf8mb4").split(",")[0]
+    if server.socket:
+        arguments["unix_socket"] = server.socket
+    if tls not in ("false", "0", "preferred"):
+        arguments.update(_mysql_tls(tls, driver))
+    return arguments
+
+
+def _mysql_tls(tls: str, driver: str) -> dict[str, Any]:
+    """`skip-verify` encrypts and trusts any certificate; `true` checks it and its host name."""
+    trusting = tls == "skip-verify"
+    if driver == "pymysql":
+        return {"ssl": {"check_hostname": not trusting, "verify_mode": not trusting}}
+    return {"ssl_mode": "REQUIRED" if trusting else "VERIFY_IDENTITY"}
+
+
+def _postgresql_arguments(server: _Server, driver: str) -> dict[str, Any]:
+    arguments = dict(server.query)
+    for foreign in ("charset", "loc", "parseTime"):
+        arguments.pop(foreign, None)
+    zone = arguments.pop("TimeZone", "UTC")
+    # Times go out as UTC without a zone; the session has to take them so.
+    arguments["options"] = f"{arguments.get('options', '')} -c timezone={zone}".strip()
+    return arguments

@@ -1,0 +1,107 @@
+"""What a plugin answers to DevLake's server, one JSON document each."""
+
+from typing import Any, Literal, Optional, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+
+from pydevlake.migration import MigrationScript
+from pydevlake.model import ToolScope
+from pydevlake.model_info import DynamicModelInfo
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class SubtaskMeta(BaseModel):
+    name: str
+    entry_point_name: str
+    required: bool
+    enabled_by_default: bool
+    description: str
+    domain_types: list[str]
+    arguments: Optional[list[str]] = None
+
+
+class PluginInfo(Message):
+    """All that the server learns of a plugin when it loads it. Its keys stay in snake_case."""
+
+    name: str
+    description: str
+    connection_model_info: DynamicModelInfo
+    scope_model_info: DynamicModelInfo
+    scope_config_model_info: Optional[DynamicModelInfo] = None
+    tool_model_infos: list[DynamicModelInfo]
+    migration_scripts: list[MigrationScript]
+    plugin_path: str
+    subtask_metas: list[SubtaskMeta]
+    extension: str = "datasource"
+
+
+class RemoteProgress(Message):
+    """How far a subtask is: records since the last message, so far, and in all (0: unknown)."""
+
+    increment: int = 0
+    current: int = 0
+    total: int = 0
+
+
+class PipelineTask(Message):
+    plugin: str
+    skip_on_fail: bool = Field(default=False, alias="skipOnFail")
+    subtasks: list[str] = Field(default_factory=list)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class DynamicDomainScope(Message):
+    """A domain scope: the Go struct's name, and its JSON as a string."""
+
+    type_name: str
+    data: str
+
+
+class PipelineData(Message):
+    plan: list[list[PipelineTask]]
+    scopes: list[DynamicDomainScope]
+
+
+class RemoteScopeTreeNode(Message):
+    id: str
+    name: str
+
+
+class RemoteScopeGroup(RemoteScopeTreeNode):
+    type: Literal["group"] = "group"
+
+
+class RemoteScope(RemoteScopeTreeNode):
+    type: Literal["scope"] = "scope"
+    parent_id: str = Field(alias="parentId")
+    data: SerializeAsAny[ToolScope]
+
+
+class ApiResponse(Protocol):
+    """The part of an HTTP client's answer that tells whether a connection works."""
+
+    @property
+    def status(self) -> int: ...
+
+
+class TestConnectionResult(Message):
+    """Whether a connection works; `status` becomes the HTTP status of the server's answer."""
+
+    __test__ = False  # pytest would take the class for a test
+
+    success: bool
+    message: str
+    status: int
+
+    @staticmethod
+    def from_api_response(
+        response: ApiResponse, message: Optional[str] = None
+    ) -> "TestConnectionResult":
+        success = response.status == 200
+        default = "Connection successful" if success else "Connection failed"
+        return TestConnectionResult(
+            success=success, message=message or default, status=response.status
+        )

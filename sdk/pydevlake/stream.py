@@ -1,0 +1,109 @@
+"""A stream takes one kind of thing from its source through the three layers."""
+
+from collections.abc import Iterable
+from typing import Any, Optional
+
+from sqlalchemy import Table
+from sqlmodel import Session
+
+from pydevlake.context import Context
+from pydevlake.extractor import autoextract
+from pydevlake.model import RawModel, ToolModel, ToolScope
+from pydevlake.subtasks import Collector, Convertor, Extractor, SubstreamCollector, Subtask
+
+
+class Stream:
+    """Collects raw data, extracts tool rows from it, converts those to domain rows.
+
+    A plugin's stream sets `tool_model`, `domain_types` and `domain_models` and overrides what it
+    needs of `collect`, `extract` and `convert`.
+    """
+
+    tool_model: Any = None  # type[ToolModel]
+    domain_types: Any = ()  # Sequence[DomainType]
+    # The tables that a new conversion empties of the scope's rows first.
+    domain_models: Any = None  # Optional[Sequence[type[NoPKModel]]]
+
+    def __init__(self, plugin_name: str) -> None:
+        self.plugin_name = plugin_name
+        self.collector: Subtask = Collector(self)
+        self.extractor: Subtask = Extractor(self)
+        self.convertor: Subtask = Convertor(self)
+        self._raw_model: Optional[type[RawModel]] = None
+
+    @property
+    def subtasks(self) -> list[Subtask]:
+        return [self.collector, self.extractor, self.convertor]
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.lower()
+
+    @property
+    def qualified_name(self) -> str:
+        return f"{self.plugin_name}_{self.name}"
+
+    @property
+    def raw_model_table(self) -> str:
+        return f"_raw_{self.qualified_name}"
+
+    def raw_model(self, session: Session) -> type[RawModel]:
+        """The model of the stream's raw table, which is made if it doesn't exist."""
+        if self._raw_model is None:
+            model = _model_of_table(self.raw_model_table)
+            _table_of(model).create(session.get_bind(), checkfirst=True)
+            self._raw_model = model
+        return self._raw_model
+
+    def collect(self, state: dict[str, Any], context: Context) -> Iterable[Any]:
+        """Yields pairs of a raw JSON value and the state to go on from.
+
+        `state` is what the last pair of the last completed run held; it is empty unless the run
+        is incremental. `x_request_url` and `x_request_input` in a raw object are stored beside it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} collects nothing: override `collect`.")
+
+    def extract(self, raw_data: dict[str, Any]) -> ToolModel:
+        row: ToolModel = autoextract(raw_data, self.tool_model)
+        return row
+
+    def convert(self, tool_model: Any, context: Context) -> Any:
+        """Returns a domain row, an iterable of them, or None."""
+        raise NotImplementedError(f"{type(self).__name__} converts nothing: override `convert`.")
+
+    def should_run_on(self, scope: ToolScope) -> bool:
+        return True
+
+
+class Substream(Stream):
+    """A stream that collects something for each tool row of its `parent_stream`."""
+
+    parent_stream: Any = None  # type[Stream]
+
+    def __init__(self, plugin_name: str) -> None:
+        super().__init__(plugin_name)
+        self.collector = SubstreamCollector(self)
+
+    def collect(  # type: ignore[override]
+        self, state: dict[str, Any], context: Context, parent: Any
+    ) -> Iterable[Any]:
+        """Like a stream's, with the parent's tool row."""
+        raise NotImplementedError(f"{type(self).__name__} collects nothing: override `collect`.")
+
+
+def _model_of_table(name: str) -> type[RawModel]:
+    for mapper in RawModel._sa_registry.mappers:
+        if mapper.class_.__tablename__ == name:
+            known: type[RawModel] = mapper.class_
+            return known
+    # Named after the table: SQLAlchemy warns of two classes with one name.
+    metaclass: Any = type(RawModel)
+    model: type[RawModel] = metaclass(
+        f"Raw{name}", (RawModel,), {"__tablename__": name, "__module__": __name__}, table=True
+    )
+    return model
+
+
+def _table_of(model: Any) -> Table:
+    table: Table = model.__table__
+    return table
