@@ -29,6 +29,8 @@ ATTEMPTS = 10
 MEBIBYTE = 1 << 20
 # Rows in one statement: enough to hide the round trip, well below SQLite's 32,766 parameters.
 MAX_ROWS = 500
+# The digits of a BIGINT.
+NUMBER_LENGTH = 19
 
 
 class Progress(NamedTuple):
@@ -111,8 +113,8 @@ class MySQL(Dialect):
     def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
         super().start_session(cursor, info)
         cursor.execute("SELECT @@max_allowed_packet")
-        # A quarter, because a character can take four bytes and escaping adds to it.
-        info["statement_characters"] = int(cursor.fetchone()[0]) // 4
+        # A quarter of it in characters of four bytes, less what stands between the values.
+        info["statement_characters"] = int(cursor.fetchone()[0]) // 20
 
 
 class PostgreSQL(Dialect):
@@ -263,7 +265,7 @@ def batches(connection: Connection, rows: Iterable[Row]) -> Iterator[list[Row]]:
     batch: list[Row] = []
     size = 0
     for row in rows:
-        characters = sum(len(value) for value in row if isinstance(value, str))
+        characters = sum(len(value) if isinstance(value, str) else NUMBER_LENGTH for value in row)
         if batch and (len(batch) == MAX_ROWS or size + characters > limit):
             yield batch
             batch, size = [], 0

@@ -2,8 +2,113 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+from typing import Callable
+
+import pytest
 from hypothesis import settings
+from sqlalchemy import inspect
+from sqlalchemy.engine import Engine
+
+from developer_telemetry.dialects import open_engine
+from developer_telemetry.schema import HISTORY, migrate
+from tests.servers import create_database, drop_database, in_database
+
+DATABASES = ["sqlite", "mariadb", "postgresql"]
 
 # The same examples in every run: a failure is never a matter of luck.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 settings.load_profile("fixed")
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[[str], Engine]]:
+    """Opens the database of a URL; what it opened is closed after the test."""
+    engines: list[Engine] = []
+
+    def open_one(url: str) -> Engine:
+        engines.append(open_engine(url))
+        return engines[-1]
+
+    yield open_one
+    for engine in engines:
+        engine.dispose()
+
+
+@pytest.fixture(params=DATABASES)
+def migrated_url(request: pytest.FixtureRequest, migrated: Callable[[str], str]) -> str:
+    """A migrated database without rows; the test runs on each kind."""
+    return migrated(request.param)
+
+
+@pytest.fixture
+def engine(migrated_url: str, opened: Callable[[str], Engine]) -> Engine:
+    """An engine of ours on `migrated_url`."""
+    return opened(migrated_url)
+
+
+@pytest.fixture(params=[*DATABASES, "mariadb_loose"])
+def exact_engine(
+    request: pytest.FixtureRequest,
+    migrated: Callable[[str], str],
+    opened: Callable[[str], Engine],
+) -> Engine:
+    """As `engine`, and also on a server that by itself would compare and cut loosely."""
+    return opened(migrated(request.param))
+
+
+@pytest.fixture
+def migrated(
+    request: pytest.FixtureRequest, opened: Callable[[str], Engine]
+) -> Callable[[str], str]:
+    """Gives the URL of the migrated database of a kind, emptied for this test."""
+
+    def empty(kind: str) -> str:
+        url: str = request.getfixturevalue(f"{kind}_once")
+        with opened(url).begin() as connection:
+            for table in inspect(connection).get_table_names():
+                if table != HISTORY:
+                    connection.exec_driver_sql(f"DELETE FROM {table}")
+        return url
+
+    return empty
+
+
+# To make and migrate a database for each test would take most of the tests' time.
+
+
+@pytest.fixture(scope="session")
+def sqlite_once(tmp_path_factory: pytest.TempPathFactory) -> str:
+    url = f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/telemetry.db"
+    _migrate(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def mariadb_once(mariadb_server: str) -> Iterator[str]:
+    yield from _once(mariadb_server)
+
+
+@pytest.fixture(scope="session")
+def mariadb_loose_once(mariadb_loose_server: str) -> Iterator[str]:
+    yield from _once(mariadb_loose_server)
+
+
+@pytest.fixture(scope="session")
+def postgresql_once(postgresql_server: str) -> Iterator[str]:
+    yield from _once(postgresql_server)
+
+
+def _once(server: str) -> Iterator[str]:
+    url = in_database(server, f"telemetry_test_{secrets.token_hex(6)}")
+    create_database(url)
+    _migrate(url)
+    yield url
+    drop_database(url)
+
+
+def _migrate(url: str) -> None:
+    engine = open_engine(url)
+    migrate(engine)
+    engine.dispose()

@@ -1,0 +1,649 @@
+"""What lies in the raw and the tool layer after reports arrived, on every database."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from random import Random
+from typing import Any, Callable
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from developer_telemetry.dialects import dialect_of, insert, transact
+from developer_telemetry.merging import (
+    OVERWRITE,
+    RAW_TABLE,
+    SUM,
+    TOOL_COLUMNS,
+    Arrival,
+    tool_row,
+)
+from developer_telemetry.storage import RAW_COLUMNS, TOOL_TABLE, _store, reextract, store
+from tests.factories import START_US, arrival
+
+STRATEGIES = {1: OVERWRITE, 2: SUM}
+BOTH = pytest.mark.parametrize("strategy", [OVERWRITE, SUM])
+Row = dict[str, Any]
+
+
+# What is there ----------------------------------------------------------------------------------
+
+
+def rows(engine: Engine, table: str, columns: Sequence[str], order: str) -> list[Row]:
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(
+            f"SELECT {', '.join(columns)} FROM {table} ORDER BY {order}"
+        ).fetchall()
+    return [dict(zip(columns, map(plain, row))) for row in found]
+
+
+def plain(value: Any) -> Any:
+    """A value as we wrote it, whatever type the driver gives for it."""
+    if isinstance(value, datetime.datetime):
+        assert value.microsecond % 1000 == 0
+        return value.replace(tzinfo=None).isoformat(" ", "milliseconds")
+    return str(value) if isinstance(value, datetime.date) else value
+
+
+def tool_rows(engine: Engine) -> list[Row]:
+    found = rows(engine, TOOL_TABLE, TOOL_COLUMNS, "connection_id, developer_id, date")
+    # Sorted here, since SQLite, MySQL and PostgreSQL need not agree on an order.
+    return sorted(found, key=lambda row: (row["connection_id"], row["developer_id"], row["date"]))
+
+
+def tool_row_of(engine: Engine) -> Row:
+    [row] = tool_rows(engine)
+    return row
+
+
+def raw_rows(engine: Engine) -> list[Row]:
+    return rows(engine, RAW_TABLE, ("id", *RAW_COLUMNS), "id")
+
+
+def rewritten(engine: Engine, strategies: dict[int, str] = STRATEGIES) -> list[Row]:
+    """The tool rows after a full extract of every connection."""
+    for connection_id, strategy in strategies.items():
+        for _ in reextract(engine, connection_id, strategy):
+            pass
+    return tool_rows(engine)
+
+
+def expected(
+    engine: Engine, arrivals: Iterable[Arrival], strategies: dict[int, str] = STRATEGIES
+) -> list[Row]:
+    """The tool rows that these arrivals have to give, worked out without SQL."""
+    ids = {row["report_id"]: row["id"] for row in raw_rows(engine)}
+    days: dict[tuple[int, str, str], list[Arrival]] = {}
+    for each in arrivals:
+        days.setdefault(each.key, []).append(each._replace(raw_id=ids[each.report_id]))
+    result = []
+    for key, day in sorted(days.items()):
+        day.sort(key=lambda each: (each.arrived_us, each.raw_id))
+        newest = {each.report.hostname: each for each in day}
+        counted = list(newest.values()) if strategies[key[0]] == SUM else day[-1:]
+        result.append(dict(zip(TOOL_COLUMNS, tool_row(counted, day[0].arrived_us))))
+    return result
+
+
+# One report -------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_a_report_is_in_both_layers_after_the_answer(engine: Engine, strategy: str) -> None:
+    report = arrival(active_hours=7, hostname="laptop", email="ann@example.com")
+    store(engine, [report], {1: strategy})
+    [raw] = raw_rows(engine)
+    assert raw.pop("id") > 0
+    assert raw == {
+        "params": '{"ConnectionId":1,"ScopeId":"all"}',
+        "connection_id": 1,
+        "payload": report.report.payload,
+        "created_at": "2026-11-23 20:26:40.123",
+        "report_id": report.report_id,
+        "developer_id": "ann.lee",
+        "date": "2026-11-23",
+        "hostname": "laptop",
+        "arrived_us": START_US,
+    }
+    assert tool_rows(engine) == expected(engine, [report], {1: strategy})
+
+
+@BOTH
+def test_a_report_stored_again_changes_nothing(engine: Engine, strategy: str) -> None:
+    first, second = arrival(active_hours=1), arrival(after=60, active_hours=2)
+    store(engine, [first, second, first], {1: strategy})
+    before = raw_rows(engine), tool_rows(engine)
+    store(engine, [second], {1: strategy})
+    store(engine, [first, first], {1: strategy})
+    assert (raw_rows(engine), tool_rows(engine)) == before
+    assert [row["report_id"] for row in before[0]] == [first.report_id, second.report_id]
+
+
+@BOTH
+def test_an_older_report_after_a_newer_changes_nothing_but_the_creation(
+    engine: Engine, strategy: str
+) -> None:
+    store(engine, [arrival(after=60, active_hours=5, name="Ann")], {1: strategy})
+    before = tool_row_of(engine)
+    store(engine, [arrival(after=1, active_hours=9, name="Bob")], {1: strategy})
+    assert tool_row_of(engine) == {**before, "created_at": "2026-11-23 20:26:41.123"}
+
+
+@BOTH
+def test_a_newer_report_changes_all_but_the_creation(engine: Engine, strategy: str) -> None:
+    store(engine, [arrival(active_hours=5, tools_used=["vim"])], {1: strategy})
+    newer = arrival(after=60, active_hours=9, name="Ann")
+    store(engine, [newer], {1: strategy})
+    [row] = expected(engine, [newer], {1: strategy})
+    assert tool_row_of(engine) == {**row, "created_at": "2026-11-23 20:26:40.123"}
+
+
+@BOTH
+def test_of_reports_of_one_microsecond_the_later_stored_counts(
+    engine: Engine, strategy: str
+) -> None:
+    store(engine, [arrival(active_hours=1), arrival(active_hours=2)], {1: strategy})
+    assert tool_row_of(engine)["active_hours"] == 2
+    store(engine, [arrival(active_hours=3)], {1: strategy})
+    assert tool_row_of(engine)["active_hours"] == 3
+
+
+def test_under_sum_an_older_report_of_another_host_is_added(engine: Engine) -> None:
+    store(engine, [arrival(after=60, hostname="laptop", active_hours=5)], {1: SUM})
+    before = tool_row_of(engine)
+    store(engine, [arrival(hostname="tower", active_hours=3, tools_used=["vim"])], {1: SUM})
+    assert tool_row_of(engine) == {
+        **before,
+        "active_hours": 8,
+        "tools_used": '["vim"]',
+        "created_at": "2026-11-23 20:26:40.123",
+    }
+
+
+def test_under_sum_a_host_counts_once_with_its_newest_report(engine: Engine) -> None:
+    store(engine, [arrival(hostname="laptop", active_hours=2)], {1: SUM})
+    store(engine, [arrival(hostname="tower", active_hours=3)], {1: SUM})
+    store(engine, [arrival(after=60, hostname="laptop", active_hours=4)], {1: SUM})
+    store(engine, [arrival(after=30, hostname="laptop", active_hours=24)], {1: SUM})
+    assert tool_row_of(engine)["active_hours"] == 7
+
+
+# Push and extract -------------------------------------------------------------------------------
+
+
+def traffic(seed: int, count: int) -> list[Arrival]:
+    """Reports of two connections, few developers, days and hosts: many for the same row."""
+    random = Random(seed)
+    return [
+        arrival(
+            connection_id=random.choice([1, 2]),
+            after=random.choice([0, 1, random.uniform(0, 3600)]),
+            developer=random.choice(["ann.lee", "Ann.Lee", "zoë", "DESKTOP-7\\bob"]),
+            date=random.choice(["2026-11-22", "2026-11-23"]),
+            hostname=random.choice(["laptop", "Laptop", "tower", ""]),
+            email=random.choice(["", "a@example.com", "b@example.com"]),
+            name=random.choice(["", "Ann", "Zoë 🐙"]),
+            metrics={
+                "active_hours": random.choice([-1, 0, 3.5, 8, 30]),
+                "tools_used": random.sample(["git", "vim", "go", "é"], random.randint(0, 4)),
+                "projects": random.sample(["billing", "web-shop"], random.randint(0, 2)),
+                "commands": {"git": random.randint(0, 9), "make": random.uniform(0, 2)},
+                "git_activity": random.choice(
+                    [
+                        None,
+                        {"total_commits": random.randint(0, 9)},
+                        {"repositories": [{"name": "billing", "lines_added": 0.1}]},
+                    ]
+                ),
+                "development_activity": {"test_runs_detected": random.randint(0, 9)},
+            },
+        )
+        for _ in range(count)
+    ]
+
+
+def push_in_batches(engine: Engine, arrivals: Iterable[Arrival], random: Random) -> None:
+    waiting = iter(arrivals)
+    while batch := list(islice(waiting, random.randint(1, 12))):
+        store(engine, batch, STRATEGIES)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_rows_of_pushes_equal_rows_of_an_extract_in_every_column(engine: Engine, seed: int) -> None:
+    arrivals = traffic(seed, 150)
+    push_in_batches(engine, arrivals, Random(seed))
+    pushed = tool_rows(engine)
+    assert pushed == expected(engine, arrivals)
+    assert rewritten(engine) == pushed
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")
+    assert rewritten(engine) == pushed
+
+
+def test_after_a_change_of_strategy_an_extract_gives_the_rows_of_the_new_one(
+    engine: Engine,
+) -> None:
+    arrivals = traffic(3, 100)
+    push_in_batches(engine, arrivals, Random(3))
+    changed = {1: SUM, 2: OVERWRITE}
+    assert expected(engine, arrivals, changed) != expected(engine, arrivals)
+    assert rewritten(engine, changed) == expected(engine, arrivals, changed)
+    assert rewritten(engine) == expected(engine, arrivals)
+
+
+def test_the_order_of_arrival_in_the_database_does_not_matter(engine: Engine) -> None:
+    arrivals = [each._replace(arrived_us=START_US + n) for n, each in enumerate(traffic(4, 60))]
+    Random(4).shuffle(arrivals)
+    push_in_batches(engine, arrivals, Random(4))
+    assert tool_rows(engine) == expected(engine, arrivals)
+
+
+def test_an_extract_keeps_to_its_connection(engine: Engine) -> None:
+    store(engine, [arrival(connection_id=1), arrival(connection_id=2)], STRATEGIES)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")
+    assert [row["connection_id"] for row in rewritten(engine, {2: SUM})] == [2]
+
+
+@BOTH
+def test_an_extract_of_nothing_does_nothing(engine: Engine, strategy: str) -> None:
+    assert list(reextract(engine, 1, strategy)) == []
+    assert tool_rows(engine) == []
+
+
+@BOTH
+def test_more_than_one_statement_holds_is_stored_and_extracted_in_several(
+    engine: Engine, strategy: str
+) -> None:
+    many = [arrival(developer=f"developer-{n}", active_hours=n % 24) for n in range(601)]
+    store(engine, many, {1: strategy})
+    pushed = tool_rows(engine)
+    assert pushed == expected(engine, many, {1: strategy})
+    steps = list(reextract(engine, 1, strategy))
+    assert [step.done for step in steps] == [500, 601]
+    assert {step.total for step in steps} == {601}
+    assert tool_rows(engine) == pushed
+
+
+def test_raw_rows_that_cannot_be_read_are_left_out_and_told(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    reports = [arrival(connection_id=1), arrival(connection_id=2)]
+    store(engine, reports, STRATEGIES)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")
+        connection.exec_driver_sql(f"UPDATE {RAW_TABLE} SET payload = 'secret stuff'")
+    with caplog.at_level(logging.WARNING):
+        assert rewritten(engine) == []
+    ids = [row["id"] for row in raw_rows(engine)]
+    assert [record.args[0] for record in caplog.records if record.args] == ids
+    assert "secret" not in caplog.text
+
+
+# Exactness --------------------------------------------------------------------------------------
+
+LOOK_ALIKES = ["Irfan", "irfan", "IRFAN", "jose", "josé", "jose\u0301", "straße", "strasse", "ﬁ"]
+
+
+@BOTH
+def test_names_that_look_alike_stay_different_people(exact_engine: Engine, strategy: str) -> None:
+    arrivals = [arrival(developer=name, active_hours=n) for n, name in enumerate(LOOK_ALIKES)]
+    store(exact_engine, arrivals, {1: strategy})
+    for each in arrivals:
+        store(exact_engine, [each], {1: strategy})
+    assert {row["developer_id"]: row["active_hours"] for row in tool_rows(exact_engine)} == {
+        name: hours for hours, name in enumerate(LOOK_ALIKES)
+    }
+    assert rewritten(exact_engine, {1: strategy}) == expected(exact_engine, arrivals, {1: strategy})
+
+
+def test_hosts_that_look_alike_are_added_up(exact_engine: Engine) -> None:
+    arrivals = [arrival(hostname=name, active_hours=1) for name in LOOK_ALIKES]
+    store(exact_engine, arrivals, {1: SUM})
+    assert tool_row_of(exact_engine)["active_hours"] == len(LOOK_ALIKES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("é" * 255, id="as-long-as-the-column"),
+        pytest.param("🐙" * 255, id="four-bytes-a-character"),
+        pytest.param("100% %s %(a)s ? :b {c} ' \" \\ \\' --", id="marks-of-drivers-and-sql"),
+    ],
+)
+def test_texts_reach_every_column_whole(exact_engine: Engine, text: str) -> None:
+    report = arrival(developer=text, hostname=text, email=text, name=text, tools_used=[text])
+    store(exact_engine, [report], {1: SUM})
+    row = tool_row_of(exact_engine)
+    assert [row[column] for column in ("developer_id", "hostname", "email", "name")] == [text] * 4
+    assert json.loads(row["tools_used"]) == [text]
+    [raw] = raw_rows(exact_engine)
+    assert (raw["developer_id"], raw["hostname"]) == (text, text)
+
+
+def test_what_is_longer_than_64_kib_is_kept_whole(exact_engine: Engine) -> None:
+    tools = [f"tool-{n}-é" for n in range(20_000)]
+    report = arrival(tools_used=tools)
+    store(exact_engine, [report], {1: SUM})
+    assert json.loads(tool_row_of(exact_engine)["tools_used"]) == tools
+    assert raw_rows(exact_engine)[0]["payload"] == report.report.payload
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param('{\n  "developer": "a",\r\n\t"date":"2026-11-23" }\n\n', id="space"),
+        pytest.param('\ufeff{"developer":"a","date":"2026-11-23"}', id="byte-order-mark"),
+        pytest.param(
+            '{"date":"2026-11-23","x":"🐙é\\ud83d\\ude00\\/\\"","developer":"a"}', id="text"
+        ),
+        pytest.param('{"date":"2026-11-23","developer":"a","x":1.0,"x":1e2}', id="keys-twice"),
+        pytest.param('{"date":"2026-11-23","developer":"a","x":"%s %% ? :x \\\\"}', id="marks"),
+    ],
+)
+def test_a_payload_is_stored_byte_by_byte(exact_engine: Engine, sent: str) -> None:
+    store(exact_engine, [arrival(sent.encode())], {1: OVERWRITE})
+    assert raw_rows(exact_engine)[0]["payload"].encode() == sent.encode()
+    assert rewritten(exact_engine, {1: OVERWRITE}) == tool_rows(exact_engine)
+
+
+def test_times_do_not_follow_the_zone_of_the_server(exact_engine: Engine) -> None:
+    store(exact_engine, [arrival(after=0.0009)], {1: OVERWRITE})
+    row = tool_row_of(exact_engine)
+    [raw] = raw_rows(exact_engine)
+    assert {row["created_at"], row["updated_at"], raw["created_at"]} == {"2026-11-23 20:26:40.124"}
+    assert raw["arrived_us"] == row["arrived_us"] == START_US + 900
+
+
+# SQLite's columns have no length, so that nothing can be cut there.
+@pytest.mark.parametrize("exact_engine", ["mariadb", "mariadb_loose", "postgresql"], indirect=True)
+def test_a_text_too_long_for_its_column_is_an_error_and_nothing_is_stored(
+    exact_engine: Engine,
+) -> None:
+    fitting = arrival()
+    overlong = fitting._replace(
+        report_id="ffffffff-ffff-ffff-ffff-ffffffffffff",
+        report=type(fitting.report)(**{**_fields(fitting), "hostname": "h" * 256}),
+    )
+    with pytest.raises(DBAPIError):
+        store(exact_engine, [fitting, overlong], {1: OVERWRITE})
+    assert raw_rows(exact_engine) == []
+    assert tool_rows(exact_engine) == []
+
+
+def _fields(of: Arrival) -> dict[str, Any]:
+    return {name: getattr(of.report, name) for name in of.report.__struct_fields__}
+
+
+def test_sessions_are_strict_and_in_utc(exact_engine: Engine) -> None:
+    with exact_engine.connect() as connection:
+
+        def ask(statement: str) -> Any:
+            return connection.exec_driver_sql(statement).scalar()
+
+        name = dialect_of(connection).name
+        if name == "mysql":
+            assert {"STRICT_TRANS_TABLES", "ONLY_FULL_GROUP_BY"} <= set(
+                ask("SELECT @@sql_mode").split(",")
+            )
+            assert ask("SELECT @@time_zone") == "+00:00"
+        elif name == "postgres":
+            assert ask("SHOW TIME ZONE") == "UTC"
+            assert ask("SHOW transaction_isolation") == "read committed"
+        else:
+            assert ask("PRAGMA synchronous") == 2
+            assert ask("PRAGMA journal_mode") == "delete"
+            assert ask("PRAGMA busy_timeout") >= 5000
+
+
+# Rows that DevLake's older plugin left ----------------------------------------------------------
+
+
+def leave_foreign_row(engine: Engine, developer: str = "ann.lee") -> None:
+    """As the Go plugin wrote it: without an arrival, without a raw row."""
+    values = {
+        "connection_id": 1,
+        "developer_id": developer,
+        "date": "2026-11-23",
+        "email": "ann@example.com",
+        "name": "Ann",
+        "hostname": "tower",
+        "active_hours": 6,
+        "tools_used": '["vim"]',
+        "os_info": None,
+        "commits": 3,
+        "created_at": "2025-01-01 00:00:00.000",
+        "updated_at": "2027-01-01 00:00:00.000",
+    }
+    with engine.begin() as connection:
+        insert(connection, TOOL_TABLE, list(values), [tuple(values.values())], "")
+
+
+@BOTH
+def test_rows_without_a_raw_row_survive_an_extract(engine: Engine, strategy: str) -> None:
+    leave_foreign_row(engine)
+    [before] = tool_rows(engine)
+    assert before["arrived_us"] == 0
+    assert before["_raw_data_id"] is None
+    bob = arrival(developer="bob")
+    store(engine, [bob], {1: strategy})
+    assert rewritten(engine, {1: strategy}) == [before, *expected(engine, [bob], {1: strategy})]
+
+
+@BOTH
+def test_a_row_without_an_arrival_loses_to_any_report(engine: Engine, strategy: str) -> None:
+    leave_foreign_row(engine)
+    report = arrival(hostname="laptop", active_hours=2)
+    store(engine, [report], {1: strategy})
+    assert tool_rows(engine) == expected(engine, [report], {1: strategy})
+
+
+# Many at once -----------------------------------------------------------------------------------
+
+
+def at_once(tasks: Sequence[Callable[[], None]]) -> None:
+    """Run all of them at the same moment; raise what any of them raised."""
+    barrier = threading.Barrier(len(tasks))
+
+    def run(task: Callable[[], None]) -> None:
+        barrier.wait()
+        task()
+
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        for future in [pool.submit(run, task) for task in tasks]:
+            future.result()
+
+
+def senders(engines: Sequence[Engine], batches: Sequence[Sequence[Arrival]], strategy: str) -> None:
+    """Store each batch from a thread of its own, through one of the engines."""
+    at_once(
+        [
+            partial(store, engines[n % len(engines)], batch, {1: strategy})
+            for n, batch in enumerate(batches)
+        ]
+    )
+
+
+@pytest.fixture
+def engines(engine: Engine, opened: Callable[[str], Engine], migrated_url: str) -> list[Engine]:
+    """As many receivers on one database."""
+    return [engine, opened(migrated_url), opened(migrated_url)]
+
+
+@BOTH
+def test_the_first_report_of_a_day_from_32_senders_at_once_makes_one_row(
+    engines: list[Engine], strategy: str
+) -> None:
+    arrivals = [arrival(after=n, active_hours=n % 24) for n in range(32)]
+    senders(engines, [[each] for each in arrivals], strategy)
+    assert len(raw_rows(engines[0])) == 32
+    assert tool_rows(engines[0]) == expected(engines[0], arrivals, {1: strategy})
+
+
+def test_eight_hosts_at_once_give_their_sum(engines: list[Engine]) -> None:
+    developers = [f"developer-{n}" for n in range(6)]
+    batches = [
+        Random(host).sample(
+            [
+                arrival(
+                    developer=developer,
+                    hostname=f"host-{host}",
+                    after=host,
+                    active_hours=1,
+                    git_activity={"total_commits": 10**host},
+                )
+                for developer in developers
+            ],
+            len(developers),
+        )
+        for host in range(8)
+    ]
+    senders(engines, batches, SUM)
+    found = tool_rows(engines[0])
+    assert {row["commits"] for row in found} == {11_111_111}
+    assert {row["active_hours"] for row in found} == {8}
+    assert found == expected(engines[0], [each for batch in batches for each in batch], {1: SUM})
+
+
+@BOTH
+def test_reports_that_arrive_while_an_extract_runs_are_not_lost(
+    engines: list[Engine], strategy: str
+) -> None:
+    first = [arrival(developer=f"developer-{n}") for n in range(40)]
+    store(engines[0], first, {1: strategy})
+    later = [
+        [
+            arrival(
+                developer=f"developer-{n}",
+                hostname=f"host-{sender}",
+                after=round_ * 10 + sender,
+                active_hours=round_ + 1,
+            )
+            for n in Random(f"{sender} {round_}").sample(range(60), 20)
+        ]
+        for round_ in range(3)
+        for sender in range(4)
+    ]
+    pushing = threading.Event()
+    pushing.set()
+    extracts = gaps = 0
+
+    def push() -> None:
+        try:
+            for batches in [later[n : n + 4] for n in range(0, len(later), 4)]:
+                senders(engines[:2], batches, strategy)
+        finally:
+            pushing.clear()
+
+    def extract() -> None:
+        nonlocal extracts, gaps
+        while pushing.is_set():
+            for _ in reextract(engines[2], 1, strategy):
+                gaps += len(tool_rows(engines[2])) < len(first)
+            extracts += 1
+
+    at_once([push, extract])
+    assert extracts > 0
+    assert gaps == 0
+    arrivals = [*first, *(each for batch in later for each in batch)]
+    assert len(raw_rows(engines[0])) == len(arrivals)
+    assert tool_rows(engines[0]) == expected(engines[0], arrivals, {1: strategy})
+
+
+# When the database takes a session away ---------------------------------------------------------
+
+
+# SQLite has no sessions to end.
+WITH_SESSIONS = pytest.mark.parametrize("migrated_url", ["mariadb", "postgresql"], indirect=True)
+
+
+def end_session(connection: Connection, by: Engine) -> None:
+    """End the connection's session on the server, as a restart or an administrator does."""
+    own, end = {
+        "mysql": ("SELECT CONNECTION_ID()", "KILL {}"),
+        "postgres": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({}, 5000)"),
+    }[dialect_of(connection).name]
+    session = connection.exec_driver_sql(own).scalar()
+    with by.connect() as other:
+        other.exec_driver_sql(end.format(session))
+
+
+@WITH_SESSIONS
+@BOTH
+def test_a_session_lost_on_the_way_is_repeated(engines: list[Engine], strategy: str) -> None:
+    report = arrival(active_hours=3)
+    attempts: list[int] = []
+
+    def work(connection: Connection) -> None:
+        attempts.append(1)
+        _store(connection, [report], {1: strategy})
+        if len(attempts) == 1:
+            end_session(connection, engines[1])
+            connection.exec_driver_sql("SELECT 1")
+
+    transact(engines[0], work)
+    assert len(attempts) == 2
+    assert len(raw_rows(engines[0])) == 1
+    assert tool_rows(engines[0]) == expected(engines[0], [report], {1: strategy})
+
+
+@WITH_SESSIONS
+@BOTH
+def test_a_session_lost_after_its_commit_leaves_the_report_stored_once(
+    engines: list[Engine], strategy: str
+) -> None:
+    lost: list[Connection] = []
+
+    def lose_the_answer(connection: Connection) -> None:
+        if not lost:
+            lost.append(connection)
+            connection.connection.commit()
+            end_session(connection, engines[1])
+
+    event.listen(engines[0], "commit", lose_the_answer)
+    report = arrival(active_hours=3)
+    store(engines[0], [report], {1: strategy})
+    assert lost
+    assert len(raw_rows(engines[0])) == 1
+    assert tool_rows(engines[0]) == expected(engines[0], [report], {1: strategy})
+
+
+def test_an_error_that_is_no_conflict_is_raised_at_once(engine: Engine) -> None:
+    attempts: list[int] = []
+
+    def work(connection: Connection) -> None:
+        attempts.append(1)
+        connection.exec_driver_sql("SELECT nonsense FROM nowhere")
+
+    with pytest.raises(DBAPIError):
+        transact(engine, work)
+    assert len(attempts) == 1
+
+
+# The size of statements -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("migrated_url", ["mariadb"], indirect=True)
+@pytest.mark.parametrize("mark", ["🐙", '"', "a"], ids=["four-bytes", "escaped", "plain"])
+def test_statements_stay_under_a_quarter_of_what_mysql_takes(engine: Engine, mark: str) -> None:
+    sizes: list[int] = []
+
+    def measure(_: Any, cursor: Any, statement: str, values: Any, *rest: object) -> None:
+        sizes.append(len(cursor.mogrify(statement, values).encode()))
+
+    event.listen(engine, "before_cursor_execute", measure)
+    many = [arrival(developer=f"developer-{n}", extra=mark * 10_000) for n in range(300)]
+    store(engine, many, {1: SUM})
+    with engine.connect() as connection:
+        limit = connection.exec_driver_sql("SELECT @@max_allowed_packet").scalar_one()
+    assert len(sizes) > 3
+    assert max(sizes) < limit / 4
