@@ -52,10 +52,10 @@ class Connection(NamedTuple):
             return (f"{who} has no secret token: whoever reaches this receiver can send to it",)
         return ()
 
-    def accepts(self, token: str) -> bool:
-        """Whether `token` is this connection's, compared in constant time."""
-        expected = self.token or ""
-        same = hmac.compare_digest(token.encode(), expected.encode())
+    def accepts(self, token: bytes) -> bool:
+        """Whether `token`, as it was sent, is this connection's; compared in constant time."""
+        expected = (self.token or "").encode()
+        same = hmac.compare_digest(token, expected)
         return same and bool(expected) and not self.fault
 
 

@@ -17,7 +17,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar, Union
@@ -226,6 +229,18 @@ def eventually(check: Callable[[], T], seconds: float) -> T:
         assert time.monotonic() < deadline, f"not within {seconds} s; last: {value!r}"
         time.sleep(0.05)
     return value
+
+
+def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """What these calls give, all of them started at the same moment."""
+    start = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], T]) -> T:
+        start.wait(30)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
 
 
 def free_port() -> int:

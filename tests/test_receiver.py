@@ -7,7 +7,7 @@ import http.client
 import json
 import zlib
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import httpx
 import pytest
@@ -148,7 +148,7 @@ def bare_deflate(body: bytes) -> bytes:
     return compressor.compress(body) + compressor.flush()
 
 
-COMPRESSIONS = {
+COMPRESSIONS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "gzip": ("gzip", gzip.compress),
     "gzip in capitals": ("GZIP", gzip.compress),
     "x-gzip": ("x-gzip", gzip.compress),

@@ -62,8 +62,9 @@ class Doorkeeper:
             if must_have_token:
                 raise Unauthorized("the connection has no secret token; set one first", number)
             return connection
-        scheme, _, token = authorization.strip().partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
+        # Headers come decoded as Latin-1; a token may be any text, and its bytes are UTF-8's.
+        scheme, _, token = authorization.encode("latin-1").strip().partition(b" ")
+        if scheme.lower() != b"bearer" or not token.strip():
             raise Unauthorized("token is missing; send `Authorization: Bearer TOKEN`", number)
         if not connection.accepts(token.strip()):
             raise Unauthorized("the token is not this connection's", number)
