@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Optional, Union, get_args, get_origin
 
-from pydantic import AnyUrl, BaseModel, ConfigDict, SecretStr, ValidationError, field_validator
+from pydantic import AnyUrl, BaseModel, ConfigDict, ValidationError, field_validator
 from sqlalchemy import Column, LargeBinary, Table, Text
 from sqlalchemy import inspect as inspect_mapped
 from sqlalchemy.orm import declared_attr
@@ -128,11 +128,7 @@ class ToolTable(Base):
     holds the package. Set `__tablename__` to depend on neither.
     """
 
-    model_config = ConfigDict(
-        alias_generator=camel_case,
-        populate_by_name=True,
-        json_encoders={SecretStr: lambda secret: secret.get_secret_value()},
-    )
+    model_config = ConfigDict(alias_generator=camel_case, populate_by_name=True)
 
     @declared_attr  # type: ignore[arg-type]
     def __tablename__(cls: Any) -> str:

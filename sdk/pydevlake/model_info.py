@@ -13,6 +13,8 @@ from sqlmodel import SQLModel
 from pydevlake.model import primary_key_names
 
 _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
+# Keywords that hold values and not schemas. A default of null is left out.
+_PLAIN_VALUES = ("default", "enum", "const", "examples")
 
 
 class DynamicModelInfo(BaseModel):
@@ -57,15 +59,14 @@ def _flatten(node: Any, definitions: dict[str, Any], seen: tuple[str, ...]) -> A
             # A model that holds itself has no end; for the server it is JSON all the same.
             return {"type": "object", **node}
         return {**_flatten(definitions[name], definitions, (*seen, name)), **node}
-    flat = {
-        key: value
-        if key in ("default", "enum", "const", "examples")
-        else {name: _flatten(each, definitions, seen) for name, each in value.items()}
-        if key == "properties"
-        else _flatten(value, definitions, seen)
-        for key, value in node.items()
-        if not (key == "default" and value is None)
-    }
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if key == "properties":
+            flat[key] = {name: _flatten(each, definitions, seen) for name, each in value.items()}
+        elif key not in _PLAIN_VALUES:
+            flat[key] = _flatten(value, definitions, seen)
+        elif value is not None:
+            flat[key] = value
     return _with_type(_without_choice(flat))
 
 
