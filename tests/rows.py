@@ -1,0 +1,45 @@
+"""Rows read back from a database, as they were written, whatever its driver gives."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.engine import Engine
+
+from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS
+from developer_telemetry.storage import RAW_COLUMNS, TOOL_TABLE
+
+Row = dict[str, Any]
+
+
+def rows(engine: Engine, table: str, columns: Sequence[str], order: str) -> list[Row]:
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(
+            f"SELECT {', '.join(columns)} FROM {table} ORDER BY {order}"
+        ).fetchall()
+    return [dict(zip(columns, map(plain, row))) for row in found]
+
+
+def plain(value: Any) -> Any:
+    """A value as we wrote it, whatever type the driver gives for it."""
+    if isinstance(value, datetime.datetime):
+        assert value.microsecond % 1000 == 0
+        return value.replace(tzinfo=None).isoformat(" ", "milliseconds")
+    return str(value) if isinstance(value, datetime.date) else value
+
+
+def tool_rows(engine: Engine) -> list[Row]:
+    found = rows(engine, TOOL_TABLE, TOOL_COLUMNS, "connection_id, developer_id, date")
+    # Sorted here, since SQLite, MySQL and PostgreSQL need not agree on an order.
+    return sorted(found, key=lambda row: (row["connection_id"], row["developer_id"], row["date"]))
+
+
+def tool_row_of(engine: Engine) -> Row:
+    [row] = tool_rows(engine)
+    return row
+
+
+def raw_rows(engine: Engine) -> list[Row]:
+    return rows(engine, RAW_TABLE, ("id", *RAW_COLUMNS), "id")
