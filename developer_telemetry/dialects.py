@@ -75,6 +75,13 @@ class Dialect:
         row = f"({', '.join([self.placeholder] * width)})"
         return ", ".join([row] * count)
 
+    def connected(self, connection: Any, record: Any) -> None:
+        """Called by SQLAlchemy with each new connection of the driver and its pool's record."""
+        cursor = connection.cursor()
+        self.start_session(cursor, record.info)
+        cursor.close()
+        connection.commit()
+
     def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
         """Set up a new session; leave in `info` what later statements need to know."""
         for statement in self.session:
@@ -148,6 +155,10 @@ class SQLite(Dialect):
         "PRAGMA busy_timeout = 10000",
     )
 
+    def connected(self, connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # we begin transactions ourselves, in `_begin`
+        super().connected(connection, record)
+
     def is_conflict(self, error: DBAPIError) -> bool:
         return "locked" in str(error.orig)
 
@@ -176,27 +187,22 @@ def open_engine(url: str) -> Engine:
 
 
 def prepare(engine: Engine) -> Engine:
-    """Give every session of `engine` our settings; those that it already had are closed."""
+    """Give every session of `engine` our settings; those that it already had are closed.
+
+    Done twice, it is as if done once.
+    """
     dialect = dialect_of(engine)
     engine.dispose()
-
-    def start_session(connection: Any, record: Any) -> None:
-        if dialect.name == "sqlite":
-            connection.isolation_level = None  # we begin transactions ourselves, below
-        cursor = connection.cursor()
-        dialect.start_session(cursor, record.info)
-        cursor.close()
-        connection.commit()
-
-    def begin(connection: Connection) -> None:
-        # Taking the write lock at once: a read that turns into a write can't wait for it.
-        reading = connection.get_execution_options().get("reading")
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-    event.listen(engine, "connect", start_session)
+    event.listen(engine, "connect", dialect.connected)
     if dialect.name == "sqlite":
-        event.listen(engine, "begin", begin)
+        event.listen(engine, "begin", _begin)
     return engine
+
+
+def _begin(connection: Connection) -> None:
+    # Taking the write lock at once: a read that turns into a write can't wait for it.
+    reading = connection.get_execution_options().get("reading")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
 def now_us() -> int:

@@ -17,7 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.dialects import dialect_of, insert, transact
+from developer_telemetry.dialects import dialect_of, insert, prepare, transact
 from developer_telemetry.merging import (
     OVERWRITE,
     RAW_TABLE,
@@ -368,6 +368,12 @@ def test_sessions_are_strict_and_in_utc(exact_engine: Engine) -> None:
             assert ask("PRAGMA synchronous") == 2
             assert ask("PRAGMA journal_mode") == "delete"
             assert ask("PRAGMA busy_timeout") >= 5000
+
+
+def test_an_engine_prepared_twice_works_as_if_once(engine: Engine) -> None:
+    report = arrival()
+    store(prepare(engine), [report], {1: SUM})
+    assert tool_rows(engine) == expected(engine, [report], {1: SUM})
 
 
 # Rows that DevLake's older plugin left ----------------------------------------------------------
