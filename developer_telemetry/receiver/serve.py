@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
+from types import FrameType
+from typing import Optional
 
 import uvicorn
 from sqlalchemy.engine import Engine
@@ -36,6 +39,8 @@ def serve(engine: Engine, settings: Settings) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
     )
+    # uvicorn stops in good order and then repeats the signal, which would end us as if killed.
+    signal.signal(signal.SIGTERM, _leave)
     uvicorn.run(
         receiver(engine, settings).app(),
         host=settings.host,
@@ -46,3 +51,7 @@ def serve(engine: Engine, settings: Settings) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
+
+
+def _leave(number: int, frame: Optional[FrameType]) -> None:
+    raise SystemExit(0)
