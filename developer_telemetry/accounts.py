@@ -91,7 +91,7 @@ def _accounts(engine: Engine, connection_id: int, developers: Sequence[str]) -> 
     with reading(engine).connect() as connection:
         rows = connection.exec_driver_sql(
             f"SELECT developer_id, email, name, updated_at, _raw_data_id FROM {TOOL_TABLE}"
-            f" WHERE connection_id = {mark} AND developer_id BETWEEN {mark} AND {mark}"
+            f" WHERE connection_id = {mark} AND developer_id >= {mark} AND developer_id <= {mark}"
             " ORDER BY developer_id, arrived_us DESC, date DESC",
             (connection_id, developers[0], developers[-1]),
         ).fetchall()

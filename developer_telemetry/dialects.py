@@ -97,6 +97,9 @@ class MySQL(Dialect):
         "SET SESSION sql_mode = 'ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,"
         "NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
         "SET SESSION time_zone = '+00:00'",
+        # Two literals are compared by the session's collation: MariaDB reads BETWEEN 'a' AND 'A'
+        # as = 'a' where that one ignores case.
+        "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         "SET SESSION innodb_lock_wait_timeout = 10",
     )

@@ -157,6 +157,12 @@ def test_names_that_look_alike_have_accounts_of_their_own(exact_engine: Engine) 
     }
 
 
+def test_developers_between_two_spellings_of_one_name_have_accounts(exact_engine: Engine) -> None:
+    names = ["Irfan", "ann", "bob", "irfan"]
+    accounts = converted(exact_engine, *[arrival(developer=name) for name in names])
+    assert sorted(account["user_name"] for account in accounts) == names
+
+
 LONGEST = "é" * (255 - len("developer_telemetry:Account:1:"))
 
 
