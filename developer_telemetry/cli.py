@@ -10,7 +10,7 @@ import typer
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.errors import TelemetryError
+from developer_telemetry.errors import ConfigurationError, TelemetryError
 from developer_telemetry.receiver.settings import SETTINGS, Settings, load
 
 app = typer.Typer(
@@ -38,12 +38,21 @@ def clear_errors() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def open_database(settings: Settings) -> Engine:
-    """The database of the settings; the embedded one is made and migrated as needed."""
+def engine_of(settings: Settings) -> Engine:
+    """The settings' database, as it is."""
     from developer_telemetry.dialects import open_engine
+
+    try:
+        return open_engine(settings.db_url)
+    except ValueError as error:  # of the SDK, about the URL
+        raise ConfigurationError(f"DB_URL: {error}") from None
+
+
+def open_database(settings: Settings) -> Engine:
+    """The settings' database; the embedded one is made and migrated as needed."""
     from developer_telemetry.schema import migrate
 
-    engine = open_engine(settings.db_url)
+    engine = engine_of(settings)
     if settings.embedded:
         migrate(engine)
     return engine
@@ -107,10 +116,9 @@ def _introduce(engine: Engine, settings: Settings) -> None:
 def migrate() -> None:
     """Make or update the tables of a database that DevLake does not own."""
     with clear_errors():
-        from developer_telemetry.dialects import open_engine
         from developer_telemetry.schema import migrate as apply
 
-        applied = apply(open_engine(load().db_url))
+        applied = apply(engine_of(load()))
         typer.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
 
 

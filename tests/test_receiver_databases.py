@@ -21,12 +21,13 @@ from tests.receivers import (
     add_connection,
     at_once,
     eventually,
+    free_port,
     migrate,
     query,
     report,
     run_command,
 )
-from tests.servers import PASSWORD, create_database, drop_database, in_database
+from tests.servers import HOST, PASSWORD, create_database, drop_database, in_database
 
 RAW = "_raw_developer_telemetry"
 TOOL = "_tool_developer_metrics"
@@ -292,3 +293,20 @@ def test_before_the_migration_it_answers_503_and_then_becomes_ready_by_itself(
     assert query(url, f"SELECT developer_id FROM {TOOL}") == [("ann",)]
     assert "not ready: the database is not migrated" in receiver.log
     assert "ready for reports" in receiver.log
+
+
+@pytest.mark.parametrize("scheme", ["mysql", "postgres"])
+def test_without_its_database_it_starts_and_asks_senders_to_come_back(
+    tmp_path: Path, scheme: str
+) -> None:
+    url = f"{scheme}://merico:{PASSWORD}@{HOST}:{free_port()}/lake"
+    receiver = Receiver(url, tmp_path)
+    receiver.start(answering="/health/live")
+
+    answers = [receiver.client.get("/health/ready"), receiver.send(report("ann"), 1)]
+
+    assert [answer.status_code for answer in answers] == [503, 503]
+    assert int(answers[1].headers["retry-after"]) > 0
+    assert receiver.stop() == 0
+    assert "not ready: the database can't be used" in receiver.log
+    assert PASSWORD not in receiver.log

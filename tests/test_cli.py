@@ -1,0 +1,312 @@
+"""The command, as an operator types it: on each real database, and what it says to mistakes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from tests.receivers import SECRET, Receiver, eventually, free_port, query, report, run_command
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+TOOL = "_tool_developer_metrics"
+DEAD = {
+    "mysql": "mysql://merico:hidden-pw@127.0.0.1:{}/lake?charset=utf8mb4&parseTime=True&loc=UTC",
+    "postgresql": "postgres://merico:hidden-pw@127.0.0.1:{}/lake?sslmode=disable",
+}
+
+
+@pytest.fixture
+def run(database_url: str, tmp_path: Path) -> Run:
+    """Runs the command on an empty database of each kind."""
+
+    def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return run_command(tmp_path, *arguments, **{"DB_URL": database_url, **settings})
+
+    return run
+
+
+@pytest.fixture
+def run_embedded(tmp_path: Path) -> Run:
+    """Runs the command with nothing set."""
+
+    def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return run_command(tmp_path, *arguments, **{"ENCRYPTION_SECRET": "", **settings})
+
+    return run
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def assert_failed(done: subprocess.CompletedProcess[str], status: int, message: str) -> None:
+    """That it said one line, in words."""
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert re.search(message, line), line
+
+
+def test_migrate_says_what_it_did_and_does_it_once(run: Run, database_url: str) -> None:
+    first = said(run("migrate")).splitlines()
+
+    assert len(first) >= 1
+    assert all(re.fullmatch(r"applied \d{14} developer telemetry: .+", line) for line in first)
+    assert said(run("migrate")) == "nothing to do\n"
+    assert query(database_url, f"SELECT * FROM {TOOL}") == []
+
+
+def test_a_day_of_an_operator(run: Run, database_url: str, tmp_path: Path) -> None:
+    run("migrate")
+    for name, strategy in (("fleet", "overwrite"), ("many hosts", "sum")):
+        assert "Connection " in said(run("connect", name, "--duplicate-strategy", strategy))
+    made = json.loads(said(run("connect", "tëst", "--secret-token", "mine", "--json")))
+    assert made == {
+        "id": made["id"],
+        "token": "mine",
+        "url": f"http://127.0.0.1:8090/plugins/developer-telemetry/{made['id']}/report",
+    }
+    with Receiver(database_url, tmp_path) as receiver:
+        for host in ("desk", "desk", "laptop"):
+            body = report("ann", hostname=host, email="ann@example.com")
+            assert receiver.send(body, made["id"], "mine").status_code == 200
+        assert receiver.send(report("bob"), made["id"], "mine").status_code == 200
+
+    statuses = json.loads(said(run("status", "--json")))
+    assert [each["name"] for each in statuses if each["reports"] == 0][-2:] == [
+        "fleet",
+        "many hosts",
+    ]
+    assert statuses[-1] == {
+        "id": made["id"],
+        "name": "tëst",
+        "reports": 4,
+        "developers": 2,
+        "machines": 3,
+        "newest": statuses[-1]["newest"],
+    }
+    head, *lines = said(run("status")).splitlines()
+    assert re.split(r"  +", head) == [
+        *("id", "name", "reports", "developers", "machines", "newest report (UTC)")
+    ]
+    assert re.split(r"  +", lines[-1]) == [str(value) for value in statuses[-1].values()]
+
+    [(newest_us,)] = query(database_url, f"SELECT MAX(arrived_us) FROM {TOOL}")
+    seconds = query(database_url, "SELECT MAX(created_at) FROM _raw_developer_telemetry")[0][0]
+    assert statuses[-1]["newest"][:19] == str(seconds)[:19]
+    assert newest_us > 0
+
+    kept = rows(database_url)
+    query(database_url, f"DELETE FROM {TOOL} WHERE developer_id = 'ann'")
+    query(database_url, f"UPDATE {TOOL} SET active_hours = 9")
+    assert said(run("reextract", "--connection", str(made["id"]))) == (
+        f"connection {made['id']}: 2 rows, 2 accounts\n"
+    )
+    assert rows(database_url) == kept
+    assert len(said(run("reextract")).splitlines()) == len(statuses)
+    assert query(database_url, "SELECT id, email FROM accounts ORDER BY id") == [
+        (f"developer_telemetry:Account:{made['id']}:ann", "ann@example.com"),
+        (f"developer_telemetry:Account:{made['id']}:bob", ""),
+    ]
+
+
+def rows(database_url: str) -> list[tuple[Any, ...]]:
+    return query(database_url, f"SELECT * FROM {TOOL} ORDER BY connection_id, developer_id")
+
+
+def test_what_connect_prints_can_be_pasted(run_embedded: Run, tmp_path: Path) -> None:
+    printed = said(run_embedded("connect", "fleet", TELEMETRY_PORT="1234"))
+
+    [line] = [line for line in printed.splitlines() if line.startswith("  curl ")]
+    command = shlex.split(line)
+    url = "http://127.0.0.1:1234/plugins/developer-telemetry/1/report"
+    assert command[:2] == ["curl", url]
+    assert url in printed
+    authorization = command[command.index("-H") + 1]
+    token = re.fullmatch(r"Authorization: Bearer ([\w-]{40,})", authorization)
+    assert token
+    assert f"Secret token   {token.group(1)}\n" in printed
+    assert json.loads(command[command.index("-d") + 1])["date"]
+
+
+def test_the_token_is_not_in_the_database_in_clear(run_embedded: Run, tmp_path: Path) -> None:
+    said(run_embedded("connect", "fleet", "--secret-token", "a-secret-in-clear"))
+
+    assert b"fleet" in (tmp_path / "data/telemetry.db").read_bytes()
+    assert b"a-secret-in-clear" not in (tmp_path / "data/telemetry.db").read_bytes()
+
+
+def test_random_tokens_differ(run_embedded: Run) -> None:
+    made = [json.loads(said(run_embedded("connect", name, "--json"))) for name in ("a", "b")]
+
+    assert made[0]["token"] != made[1]["token"]
+    assert [each["id"] for each in made] == [1, 2]
+
+
+def test_a_name_is_given_once(run: Run) -> None:
+    run("migrate")
+    said(run("connect", "fleet"))
+
+    assert_failed(
+        run("connect", "fleet"), 2, "connection named 'fleet' already; choose another name"
+    )
+    assert_failed(run("connect", " fleet "), 2, "already")
+    names = [each["name"] for each in json.loads(said(run("status", "--json")))]
+    assert names.count("fleet") == 1
+
+
+@pytest.mark.parametrize("name", ["   ", "x" * 101])
+def test_a_name_has_1_to_100_characters(run_embedded: Run, name: str) -> None:
+    assert_failed(run_embedded("connect", name), 2, "1 to 100 characters")
+
+
+def test_an_unknown_strategy_is_refused(run_embedded: Run) -> None:
+    done = run_embedded("connect", "fleet", "--duplicate-strategy", "newest")
+
+    assert_failed(done, 2, "'newest'; set it to 'overwrite' or 'sum'")
+    assert json.loads(said(run_embedded("status", "--json"))) == []
+
+
+def test_reextract_of_an_unknown_connection_says_so(run_embedded: Run) -> None:
+    assert_failed(run_embedded("reextract", "--connection", "7"), 2, "no connection 7")
+
+
+def test_nothing_to_show_is_no_error(run_embedded: Run) -> None:
+    assert said(run_embedded("reextract")) == ""
+    assert len(said(run_embedded("status")).splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["migrate", "status"])
+@pytest.mark.parametrize("server", DEAD)
+def test_a_dead_server_is_said_in_one_line(run_embedded: Run, server: str, command: str) -> None:
+    url = DEAD[server].format(free_port())
+
+    done = run_embedded(command, DB_URL=url, ENCRYPTION_SECRET=SECRET)
+
+    assert_failed(done, 1, "the database says: .*127.0.0.1.*; check DB_URL and the server$")
+    assert "hidden-pw" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["connect", "x"], ["reextract"]], ids=" ".join)
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+def test_a_database_without_tables_is_said_in_one_line(
+    request: pytest.FixtureRequest, run_embedded: Run, kind: str, arguments: list[str]
+) -> None:
+    url = request.getfixturevalue(f"{kind}_url")
+
+    done = run_embedded(*arguments, DB_URL=url, ENCRYPTION_SECRET=SECRET)
+
+    assert_failed(done, 1, "the database says: .*_tool_developer_telemetry_connections")
+
+
+@pytest.mark.parametrize(
+    ("url", "command"),
+    [
+        ("nonsense", "serve"),
+        ("oracle://x:hidden-pw@host/lake", "status"),
+        ("mysql://h:x/y", "migrate"),
+    ],
+)
+def test_a_database_url_that_can_not_be_read_is_said_in_one_line(
+    run_embedded: Run, url: str, command: str
+) -> None:
+    done = run_embedded(command, DB_URL=url, ENCRYPTION_SECRET=SECRET)
+
+    assert_failed(done, 2, "DB_URL: .*mysql://user:password@host:3306/name")
+    assert "hidden-pw" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "status"])
+def test_devlakes_database_without_devlakes_secret_is_said_in_one_line(
+    run_embedded: Run, command: str
+) -> None:
+    assert_failed(run_embedded(command, DB_URL=DEAD["mysql"]), 2, "ENCRYPTION_SECRET is not set")
+
+
+def test_a_database_file_that_is_none_is_said_in_one_line(
+    run_embedded: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "file.db").write_text("not a database, but long enough to be looked at" * 99)
+
+    done = run_embedded("status", DB_URL=f"sqlite:///{tmp_path}/file.db")
+
+    assert_failed(done, 1, "the database says: file is not a database")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["connect"], ["reextract", "--connection", "x"], ["fly"]], ids=" ".join
+)
+def test_wrong_usage_exits_with_2_and_shows_the_usage(
+    run_embedded: Run, arguments: list[str]
+) -> None:
+    done = run_embedded(*arguments)
+
+    assert done.returncode == 2
+    assert "Usage: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_each_command_explains_itself(run_embedded: Run) -> None:
+    overview = said(run_embedded("--help"))
+
+    for command in ("serve", "migrate", "connect", "reextract", "status"):
+        assert command in overview
+        assert len(said(run_embedded(command, "--help")).splitlines()) > 5
+
+
+def test_serve_shows_the_token_when_it_is_new_and_then_keeps_it_to_itself(tmp_path: Path) -> None:
+    receiver = Receiver("", tmp_path, ENCRYPTION_SECRET="")
+    with receiver:
+        first = receiver.log
+        [token] = re.findall(r"^Secret token   ([\w-]{40,})$", first, re.M)
+        assert f"{receiver.url}/plugins/developer-telemetry/1/report" in first
+        assert receiver.send(report("ann"), 1, token).status_code == 200
+    assert receiver.log.count(token) == 2
+
+    with receiver:
+        # Made anew it would be another token, and this one refused.
+        assert receiver.send(report("ann"), 1, token).status_code == 200
+
+    again = receiver.log[len(first) :]
+    assert f"Reports go to  {receiver.url}/plugins/developer-telemetry/1/report" in again
+    assert token not in again
+    assert query(f"sqlite:///{tmp_path}/data/telemetry.db", f"SELECT COUNT(*) FROM {TOOL}") == [
+        (1,)
+    ]
+
+
+def test_serve_on_a_port_in_use_says_so_and_ends(run_embedded: Run) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+
+        done = run_embedded("serve", TELEMETRY_PORT=port)
+
+    assert done.returncode != 0
+    assert port in done.stderr
+    assert "address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_serve_and_the_other_commands_share_the_embedded_database(tmp_path: Path) -> None:
+    settings = {"ENCRYPTION_SECRET": ""}
+    with Receiver("", tmp_path, **settings) as receiver:
+        made = json.loads(said(run_command(tmp_path, "connect", "b", "--json", **settings)))
+        assert receiver.send(report("ann"), made["id"], made["token"]).status_code == 200
+
+        shown = json.loads(said(run_command(tmp_path, "status", "--json", **settings)))
+
+        assert [(each["id"], each["reports"]) for each in shown] == [(1, 0), (made["id"], 1)]
+        eventually(lambda: receiver.status("/health/ready") == 200, seconds=5)
