@@ -57,7 +57,7 @@ def convert(engine: Engine, connection_id: int) -> Iterator[Progress]:
     """Write one account for each developer who has tool rows. Yields after each batch."""
     with reading(engine).connect() as connection:
         mark = dialect_of(engine).placeholder
-        total = connection.exec_driver_sql(
+        total: int = connection.exec_driver_sql(
             f"SELECT COUNT(DISTINCT developer_id) FROM {TOOL_TABLE} WHERE connection_id = {mark}",
             (connection_id,),
         ).scalar_one()
@@ -88,17 +88,31 @@ def _developers_after(engine: Engine, connection_id: int, last: str) -> list[str
 def _accounts(engine: Engine, connection_id: int, developers: Sequence[str]) -> list[Account]:
     """The accounts of developers that stand side by side in the tool layer."""
     mark = dialect_of(engine).placeholder
+    # At most three rows a developer, however many days: the newest, and those that name them.
     with reading(engine).connect() as connection:
         rows = connection.exec_driver_sql(
-            f"SELECT developer_id, email, name, updated_at, _raw_data_id FROM {TOOL_TABLE}"
+            "SELECT developer_id, email, name, updated_at, _raw_data_id FROM ("
+            " SELECT developer_id, email, name, updated_at, _raw_data_id,"
+            f" {_place()} AS newest,"
+            f" {_place('email')} AS with_email,"
+            f" {_place('name')} AS with_name"
+            f" FROM {TOOL_TABLE}"
             f" WHERE connection_id = {mark} AND developer_id >= {mark} AND developer_id <= {mark}"
-            " ORDER BY developer_id, arrived_us DESC, date DESC",
+            ") days WHERE 1 IN (newest, with_email, with_name) ORDER BY developer_id, newest",
             (connection_id, developers[0], developers[-1]),
         ).fetchall()
     return [
         _account(connection_id, developer, list(newest_first))
         for developer, newest_first in groupby(rows, key=lambda row: row[0])
     ]
+
+
+def _place(known: str = "") -> str:
+    """A row's place among its developer's, newest first; those with a text in `known` lead."""
+    first = f"CASE WHEN {known} > '' THEN 0 ELSE 1 END, " if known else ""
+    return (
+        f"ROW_NUMBER() OVER (PARTITION BY developer_id ORDER BY {first}arrived_us DESC, date DESC)"
+    )
 
 
 def _account(connection_id: int, developer: str, newest_first: list[tuple[Any, ...]]) -> Account:
