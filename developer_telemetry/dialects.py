@@ -108,7 +108,7 @@ class MySQL(Dialect):
     conflicts = frozenset((1205, 1213, 1020))
 
     def is_conflict(self, error: DBAPIError) -> bool:
-        arguments = getattr(error.orig, "args", ())
+        arguments: Sequence[Any] = getattr(error.orig, "args", ())
         return bool(arguments) and arguments[0] in self.conflicts
 
     def new(self, column: str) -> str:
@@ -225,7 +225,7 @@ def clock_offset_us(engine: Engine) -> int:
         return 0
     with engine.connect() as connection:
         before = now_us()
-        theirs = connection.exec_driver_sql(f"SELECT {clock}").scalar_one()
+        theirs: Any = connection.exec_driver_sql(f"SELECT {clock}").scalar_one()
         after = now_us()
     return int(theirs * 1_000_000) - (before + after) // 2
 
