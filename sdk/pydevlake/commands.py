@@ -47,14 +47,14 @@ def main(plugin_type: "type[Plugin]", arguments: list[str]) -> int:
     try:
         _dispatch(commands, arguments)
     except _Cancelled:
-        logger.info("%s was cancelled and rolled back", commands.subject)
+        logger.info("%s was cancelled and rolled back", commands._subject)
         return _CANCELLED_STATUS
     except Exception as error:
         # Over before the line is written: a SIGTERM now would add a second one.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if logger.isEnabledFor(DEBUG):
             traceback.print_exc()
-        print(describe(commands.subject, error), file=sys.stderr)
+        print(describe(commands._subject, error), file=sys.stderr)
         return 1
     return 0
 
@@ -67,12 +67,13 @@ def _cancel(number: int, frame: Optional[FrameType]) -> None:
 
 def _dispatch(commands: "Commands", arguments: list[str]) -> None:
     verbs = [name for name in vars(Commands) if not name.startswith("_")]
-    verb = arguments[0].replace("-", "_") if arguments else "--help"
-    if verb not in verbs and verb != "--help":
+    verb, *documents = arguments or ["--help"]
+    verb = "--help" if verb == "--help" else verb.replace("-", "_")
+    if verb not in (*verbs, "--help"):
         # Fire would answer with a page of usage.
         known = ", ".join(name.replace("_", "-") for name in verbs)
         raise Failure(f"there is no verb {arguments[0]!r}", f"Use one of {known}.")
-    fire.Fire(commands, command=[verb, *arguments[1:]], name="run.sh")
+    fire.Fire(commands, command=[verb, *documents], name="run.sh")
 
 
 def _verb(answers: Callable[..., Messages]) -> Callable[..., None]:
@@ -85,20 +86,20 @@ def _verb(answers: Callable[..., Messages]) -> Callable[..., None]:
     usage = " ".join(["CONFIG", *(parameter.name.upper() for parameter in parameters)])
 
     def command(self: "Commands", *documents: str) -> None:
-        self.subject = answers.__name__.replace("_", "-")
+        self._subject = answers.__name__.replace("_", "-")
         config, *values = [_parsed(document) for document in documents] or [None]
         configure(config)
         if not required <= len(values) <= len(parameters):
             raise Failure(
-                f"it got {len(documents)} arguments", f"Call it as {self.subject} {usage}."
+                f"it got {len(documents)} arguments", f"Call it as {self._subject} {usage}."
             )
         for parameter, value in zip(parameters, values):
             _check_type(parameter, value)
-        self.channel = Channel()
+        self._channel = Channel()
         # Closed at once when a signal comes between two messages, so that it rolls back.
         with closing(answers(self, *values)) as messages:
             for message in messages:
-                self.channel.send(message)
+                self._channel.send(message)
 
     # Fire lists a verb by its name and summary. Its arguments are none of Fire's business, so
     # they don't get the method's signature.
@@ -129,8 +130,9 @@ class Commands:
 
     def __init__(self, plugin_type: "type[Plugin]") -> None:
         self._plugin_type = plugin_type
-        self.subject = "the call"
-        self.channel: Channel
+        self._channel: Channel
+        # What a failure is said to be of.
+        self._subject = "the call"
 
     @_verb
     def plugin_info(self) -> Messages:
@@ -181,12 +183,12 @@ class Commands:
         return self._plugin_type()
 
     def _run(self, step: str, data: dict[str, Any], stream: str) -> Messages:
-        self.subject = f"{step} {stream}"
+        self._subject = f"{step} {stream}"
         plugin = self._plugin()
         context = _context(plugin, data)
-        self.subject += f" (connection {context.connection.id}, scope {context.scope.id})"
+        self._subject += f" (connection {context.connection.id}, scope {context.scope.id})"
         try:
-            with self.channel.kept_awake():
+            with self._channel.kept_awake():
                 yield from getattr(plugin, step)(context, stream)
         finally:
             context.engine.dispose()

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Optional, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic import AliasChoices, BaseModel, Field, SerializeAsAny
 
 from pydevlake.migration import MigrationScript
 from pydevlake.model import ToolScope
@@ -10,7 +10,12 @@ from pydevlake.model_info import DynamicModelInfo
 
 
 class Message(BaseModel):
-    model_config = ConfigDict(populate_by_name=True)
+    """One JSON document on file descriptor 3."""
+
+
+def _camel(name: str, alias: str, **kwargs: Any) -> Any:
+    # Not `alias`: type checkers would take that for the only name of the argument.
+    return Field(validation_alias=AliasChoices(name, alias), serialization_alias=alias, **kwargs)
 
 
 class SubtaskMeta(BaseModel):
@@ -48,7 +53,7 @@ class RemoteProgress(Message):
 
 class PipelineTask(Message):
     plugin: str
-    skip_on_fail: bool = Field(default=False, alias="skipOnFail")
+    skip_on_fail: bool = _camel("skip_on_fail", "skipOnFail", default=False)
     subtasks: list[str] = Field(default_factory=list)
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -76,7 +81,7 @@ class RemoteScopeGroup(RemoteScopeTreeNode):
 
 class RemoteScope(RemoteScopeTreeNode):
     type: Literal["scope"] = "scope"
-    parent_id: str = Field(alias="parentId")
+    parent_id: str = _camel("parent_id", "parentId")
     data: SerializeAsAny[ToolScope]
 
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable
 from datetime import datetime
 from enum import Enum
-from typing import Any, Optional, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Optional, Union, get_args, get_origin
 
 from pydantic import AnyUrl, BaseModel, ConfigDict, ValidationError, field_validator
 from sqlalchemy import Column, LargeBinary, Table, Text
@@ -130,9 +130,13 @@ class ToolTable(Base):
 
     model_config = ConfigDict(alias_generator=camel_case, populate_by_name=True)
 
-    @declared_attr  # type: ignore[arg-type]
-    def __tablename__(cls: Any) -> str:
-        return f"_tool_{plugin_name_of(cls)}_{plural(cls.__name__.lower())}"
+    if TYPE_CHECKING:
+        __tablename__: ClassVar[Any]
+    else:
+
+        @declared_attr
+        def __tablename__(cls) -> str:
+            return f"_tool_{plugin_name_of(cls)}_{plural(cls.__name__.lower())}"
 
 
 class Connection(ToolTable, Model):

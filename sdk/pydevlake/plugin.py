@@ -124,7 +124,7 @@ class Plugin(ABC):
         for scope in self.remote_scopes(connection, group_id):
             scope.connection_id = connection.id
             self._set_origin(scope, connection, scope.id)
-            yield RemoteScope(id=scope.id, parentId=group_id, name=scope.name, data=scope)
+            yield RemoteScope(id=scope.id, parent_id=group_id, name=scope.name, data=scope)
 
     def make_pipeline(self, scope_config_pairs: list[Any], connection: Any) -> PipelineData:
         """The plan and the domain scopes for the scopes that a blueprint holds."""

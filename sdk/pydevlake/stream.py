@@ -11,6 +11,9 @@ from pydevlake.extractor import autoextract
 from pydevlake.model import RawModel, ToolModel, ToolScope
 from pydevlake.subtasks import Collector, Convertor, Extractor, SubstreamCollector, Subtask
 
+# By table. SQLAlchemy itself holds a class only as long as somebody uses it.
+_RAW_MODELS: dict[str, type[RawModel]] = {}
+
 
 class Stream:
     """Collects raw data, extracts tool rows from it, converts those to domain rows.
@@ -92,12 +95,17 @@ class Substream(Stream):
 
 
 def _model_of_table(name: str) -> type[RawModel]:
-    for mapper in RawModel._sa_registry.mappers:
-        if mapper.class_.__tablename__ == name:
-            known: type[RawModel] = mapper.class_
-            return known
-    # Named after the table: SQLAlchemy warns of two classes with one name.
+    if name not in _RAW_MODELS:
+        declared = [each.class_ for each in RawModel._sa_registry.mappers]
+        # A plugin may have declared the table itself.
+        known = [each for each in declared if each.__tablename__ == name]
+        _RAW_MODELS[name] = known[0] if known else _made_model(name)
+    return _RAW_MODELS[name]
+
+
+def _made_model(name: str) -> type[RawModel]:
     metaclass: Any = type(RawModel)
+    # Named after the table: SQLAlchemy warns of two classes with one name.
     model: type[RawModel] = metaclass(
         f"Raw{name}", (RawModel,), {"__tablename__": name, "__module__": __name__}, table=True
     )

@@ -1,0 +1,178 @@
+import sys
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from pydevlake import database
+from pydevlake.database import DatabaseUrlError, create_db_engine
+
+AWKWARD = "p@ss/w:o?r#d% "
+
+
+@pytest.fixture
+def connected(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What an engine's driver would be called with."""
+
+    def arguments(url: str) -> dict[str, Any]:
+        engine = create_db_engine(url)
+        seen: dict[str, Any] = {}
+
+        def connect(*args: Any, **kwargs: Any) -> None:
+            seen.update(kwargs)
+            raise engine.dialect.loaded_dbapi.Error("not today")
+
+        monkeypatch.setattr(engine.dialect.loaded_dbapi, "connect", connect)
+        with pytest.raises(Exception, match="not today"):
+            engine.connect()
+        return seen
+
+    return arguments
+
+
+@pytest.mark.parametrize(
+    ("url", "driver", "host", "port", "name"),
+    [
+        ("mysql://u:p@h:3307/lake?charset=utf8mb4&parseTime=True&loc=UTC", None, "h", 3307, "lake"),
+        ("mysql://u:p@h/lake", None, "h", None, "lake"),
+        ("mariadb://u:p@h/lake", None, "h", None, "lake"),
+        ("u:p@tcp(h:3307)/lake?parseTime=True", None, "h", 3307, "lake"),
+        ("mysql://u:p@tcp(h:3307)/lake", None, "h", 3307, "lake"),
+        ("mysql+pymysql://u:p@h:3307/lake", "pymysql", "h", 3307, "lake"),
+        ("mysql://u:p@[::1]:3307/lake", None, "::1", 3307, "lake"),
+        ("postgres://u:p@h:5433/lake?sslmode=disable", None, "h", 5433, "lake"),
+        ("postgresql://u:p@h/lake", None, "h", None, "lake"),
+        ("postgresql+psycopg://u:p@h/lake", "psycopg", "h", None, "lake"),
+    ],
+)
+def test_both_styles_of_url_name_the_same_server(
+    url: str, driver: str, host: str, port: int, name: str
+) -> None:
+    made = create_db_engine(url).url
+    assert (made.username, made.password) == ("u", "p")
+    assert (made.host, made.port, made.database) == (host, port, name)
+    assert made.get_backend_name() == ("postgresql" if "postgres" in url else "mysql")
+    assert driver in (None, made.get_driver_name())
+
+
+@pytest.mark.parametrize(
+    ("written", "password"),
+    [
+        ("p%40ss%2Fw%3Ao%3Fr%23d%25%20", AWKWARD),
+        (AWKWARD, AWKWARD),
+        ("50%off", "50%off"),
+        ("a@b@c", "a@b@c"),
+        ("user@host:3306/other", "user@host:3306/other"),
+        ("(tcp)", "(tcp)"),
+        ("ключ", "ключ"),
+        ("", None),
+    ],
+)
+@pytest.mark.parametrize("start", ["mysql://", "postgres://", "mysql+pymysql://"])
+def test_a_password_may_hold_any_character(start: str, written: str, password: str) -> None:
+    made = create_db_engine(f"{start}merico:{written}@db.example.org:1234/lake?x=1").url
+    assert (made.username, made.password) == ("merico", password)
+    assert (made.host, made.port, made.database) == ("db.example.org", 1234, "lake")
+
+
+def test_gos_own_spelling_takes_a_password_literally() -> None:
+    made = create_db_engine("merico:p%40@s(s)@tcp(h:3306)/lake?parseTime=true").url
+    assert (made.username, made.password, made.host) == ("merico", "p%40@s(s)", "h")
+
+
+def test_options_for_gos_driver_stay_away_from_pythons(connected: Any) -> None:
+    arguments = connected(
+        "mysql+pymysql://u:p@h/lake?charset=utf8mb4,utf8&parseTime=True&loc=UTC&timeout=5s"
+        "&readTimeout=1m&allowNativePasswords=true&connect_timeout=9"
+    )
+    assert arguments["charset"] == "utf8mb4"
+    assert arguments["connect_timeout"] == "9"
+    assert not {"parseTime", "loc", "timeout", "readTimeout", "allowNativePasswords"} & set(
+        arguments
+    )
+
+
+def test_mysql_speaks_utf8mb4_unless_told_otherwise(connected: Any) -> None:
+    assert connected("mysql+pymysql://u:p@h/lake")["charset"] == "utf8mb4"
+    assert connected("mysql+pymysql://u:p@h/lake?charset=latin1")["charset"] == "latin1"
+
+
+@pytest.mark.parametrize(
+    ("tls", "expected"),
+    [
+        ("true", {"check_hostname": True, "verify_mode": True}),
+        ("skip-verify", {"check_hostname": False, "verify_mode": False}),
+        ("preferred", None),
+        ("false", None),
+    ],
+)
+def test_tls_is_turned_into_the_drivers_own_option(connected: Any, tls: str, expected: Any) -> None:
+    arguments = connected(f"mysql+pymysql://u:p@h/lake?tls={tls}")
+    assert "tls" not in arguments
+    assert arguments.get("ssl") == expected
+
+
+def test_mysqlclient_gets_tls_as_a_mode() -> None:
+    assert database._mysql_tls("true", "mysqldb") == {"ssl_mode": "VERIFY_IDENTITY"}
+    assert database._mysql_tls("skip-verify", "mysqldb") == {"ssl_mode": "REQUIRED"}
+
+
+def test_a_socket_may_stand_for_a_host(connected: Any) -> None:
+    arguments = connected("mysql+pymysql://u:p@unix(/run/mysqld/mysqld.sock)/lake")
+    assert arguments["unix_socket"] == "/run/mysqld/mysqld.sock"
+
+
+def test_postgresql_keeps_sslmode_and_lives_in_utc(connected: Any) -> None:
+    arguments = connected("postgresql+psycopg2://u:p@h/lake?sslmode=require&loc=UTC&charset=x")
+    assert arguments["sslmode"] == "require"
+    assert arguments["options"] == "-c timezone=UTC"
+    assert not {"loc", "charset"} & set(arguments)
+    assert (
+        connected("postgresql+psycopg2://u:p@h/lake?TimeZone=Asia/Tokyo&options=-c%20a=b")[
+            "options"
+        ]
+        == "-c a=b -c timezone=Asia/Tokyo"
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "lake",
+        "oracle://u:hunter2@h/lake",
+        "mysql://u:hunter2@h",
+        "mysql://u:hunter2@h:port/lake",
+        "u:hunter2@h/lake",
+    ],
+)
+def test_an_unreadable_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(DatabaseUrlError, match="write it as") as refused:
+        create_db_engine(url)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "first", "package"),
+    [("mysql://u:p@h/lake", "MySQLdb", "PyMySQL"), ("postgres://u:p@h/lake", "psycopg", "psycopg")],
+)
+def test_a_missing_driver_is_named(
+    monkeypatch: pytest.MonkeyPatch, url: str, first: str, package: str
+) -> None:
+    for modules in database._DRIVERS.values():
+        for module in modules.values():
+            monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(DatabaseUrlError, match=f"pip install '{package}"):
+        create_db_engine(url)
+
+
+def test_an_engine_works_on_each_database(database_url: str) -> None:
+    engine = create_db_engine(database_url)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT 'žluťoučký 🐎'")).scalar() == "žluťoučký 🐎"
+    engine.dispose()
+
+
+def test_sqlite_is_taken_as_it_is() -> None:
+    assert create_db_engine("sqlite:////tmp/lake.db").url.database == "/tmp/lake.db"
+    assert create_db_engine("sqlite://").url.database is None
