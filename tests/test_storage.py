@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.dialects import dialect_of, insert, prepare, transact
+from developer_telemetry.dialects import dialect_of, insert, prepare, reading, transact
 from developer_telemetry.merging import (
     OVERWRITE,
     RAW_TABLE,
@@ -361,6 +362,10 @@ def test_sessions_are_strict_and_in_utc(exact_engine: Engine) -> None:
                 ask("SELECT @@sql_mode").split(",")
             )
             assert ask("SELECT @@time_zone") == "+00:00"
+            isolation = connection.exec_driver_sql(
+                "SHOW VARIABLES WHERE Variable_name IN ('transaction_isolation', 'tx_isolation')"
+            ).fetchall()
+            assert {value for _, value in isolation} == {"READ-COMMITTED"}
         elif name == "postgres":
             assert ask("SHOW TIME ZONE") == "UTC"
             assert ask("SHOW transaction_isolation") == "read committed"
@@ -368,6 +373,18 @@ def test_sessions_are_strict_and_in_utc(exact_engine: Engine) -> None:
             assert ask("PRAGMA synchronous") == 2
             assert ask("PRAGMA journal_mode") == "delete"
             assert ask("PRAGMA busy_timeout") >= 5000
+
+
+@pytest.mark.parametrize("migrated_url", ["sqlite"], indirect=True)
+def test_sqlite_lets_one_write_from_the_start_and_others_read(engines: list[Engine]) -> None:
+    writer, reader, other = engines
+    with writer.begin(), reading(reader).connect() as connection:
+        assert connection.exec_driver_sql(f"SELECT COUNT(*) FROM {RAW_TABLE}").scalar() == 0
+        second = other.raw_connection()
+        second.cursor().execute("PRAGMA busy_timeout = 0")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            second.cursor().execute("BEGIN IMMEDIATE")
+        second.close()
 
 
 def test_an_engine_prepared_twice_works_as_if_once(engine: Engine) -> None:
