@@ -27,7 +27,7 @@ ACTIVITY = {
     "git_activity": {"total_commits": 2, "repositories": [{"name": "billing", "commits": 2}]},
     "development_activity": {"test_runs_detected": 1, "build_commands_detected": 3},
 }
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "specification": {"metrics": {"active_hours": 5, "commands": {"git": 4}, "projects": ["shop"]}},
     "script": {"metrics": {"active_hours": 5, "tools_used": ["git"], **ACTIVITY}},
     "flat": {"active_hours": 5, "project_context": [{"name": "shop"}], **ACTIVITY},

@@ -211,16 +211,18 @@ def test_no_secret_and_no_body_is_in_the_log_even_at_debug(lake: Lake) -> None:
         f" WHERE id = {locked}",
     )
 
-    statuses = [
-        receiver.send(secret_body, lake.overwriting).status_code,
-        receiver.send(broken, lake.overwriting).status_code,
-        receiver.send(b"xyzzy" * 500_000, lake.overwriting).status_code,
-        receiver.send(secret_body, lake.overwriting, "xyzzy-token").status_code,
-        receiver.send(secret_body, locked).status_code,
-        receiver.send(secret_body, 0).status_code,
-    ]
+    answers = at_once(
+        [
+            partial(receiver.send, secret_body, lake.overwriting),
+            partial(receiver.send, broken, lake.overwriting),
+            partial(receiver.send, b"xyzzy" * 500_000, lake.overwriting),
+            partial(receiver.send, secret_body, lake.overwriting, "xyzzy-token"),
+            partial(receiver.send, secret_body, locked),
+            partial(receiver.send, secret_body, 0),
+        ]
+    )
 
-    assert statuses == [200, 400, 413, 401, 503, 404]
+    assert [answer.status_code for answer in answers] == [200, 400, 413, 401, 503, 404]
     log = receiver.log
     assert "ready for reports" in log
     for secret in ("xyzzy", TOKEN, SECRET, PASSWORD):
