@@ -11,10 +11,11 @@ import threading
 import time
 from typing import NamedTuple, Optional
 
+from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from developer_telemetry.dialects import dialect_of, now_us, reading, transact
+from developer_telemetry.dialects import dialect_of, insert, now_us, reading, transact
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.merging import OVERWRITE, SCOPE_ID, raw_params, strategy_of, timestamp
 
@@ -164,7 +165,7 @@ def create(
     strategy_of(strategy)
     now = timestamp(now_us())
     mark = dialect_of(engine).placeholder
-    connection_row = {
+    row = {
         "name": name,
         "endpoint": "",
         "secret_token": encrypt(token, encryption_secret),
@@ -173,15 +174,9 @@ def create(
         "updated_at": now,
     }
 
-    def work(connection) -> int:  # type: ignore[no-untyped-def]
-        def insert(table: str, row: dict[str, object]) -> None:
-            marks = ", ".join([mark] * len(row))
-            connection.exec_driver_sql(
-                f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values())
-            )
-
-        insert(CONNECTION_TABLE, connection_row)
-        connection_id = connection.exec_driver_sql(
+    def work(connection: SqlConnection) -> int:
+        insert(connection, CONNECTION_TABLE, tuple(row), [tuple(row.values())], "")
+        connection_id: int = connection.exec_driver_sql(
             f"SELECT id FROM {CONNECTION_TABLE} WHERE name = {mark}", (name,)
         ).scalar_one()
         scope = {
@@ -193,7 +188,7 @@ def create(
             "_raw_data_params": raw_params(connection_id),
             "_raw_data_table": "_raw_developer_telemetry_scopes",
         }
-        insert(SCOPE_TABLE, scope)
+        insert(connection, SCOPE_TABLE, tuple(scope), [tuple(scope.values())], "")
         return connection_id
 
     try:

@@ -232,11 +232,12 @@ def _newest_raw(connection: Connection, keys: Sequence[Key], strategy: str) -> I
 def _count_keys(engine: Engine, connection_id: int) -> int:
     mark = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
-        return connection.exec_driver_sql(
+        count: int = connection.exec_driver_sql(
             f"SELECT COUNT(*) FROM (SELECT DISTINCT developer_id, date FROM {RAW_TABLE}"
             f" WHERE connection_id = {mark}) k",
             (connection_id,),
         ).scalar_one()
+    return count
 
 
 def _keys_after(engine: Engine, connection_id: int, last: tuple[str, str]) -> list[Key]:

@@ -13,6 +13,7 @@ from developer_telemetry.models import DeveloperMetrics
 from developer_telemetry.storage import reextract
 from pydevlake import Context, DomainType, Stream
 from pydevlake.message import RemoteProgress
+from pydevlake.model import DomainModel
 from pydevlake.subtasks import Collector, Convertor, Extractor
 
 
@@ -52,7 +53,7 @@ class Reports(Stream):
     raw_model_table = RAW_TABLE
 
     @property
-    def domain_models(self) -> list:
+    def domain_models(self) -> list[type[DomainModel]]:
         from pydevlake.domain_layer.crossdomain import Account
 
         return [Account]

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import pytest
-from pydevlake.testing import assert_valid_plugin_info
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.merging import KEY_COLUMNS, TOOL_COLUMNS
 from developer_telemetry.storage import store
+from pydevlake.testing import assert_valid_plugin_info
 from tests.factories import arrival
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +53,9 @@ def call(verb: str, *arguments: Any) -> Answer:
 
 def recorded(verb: str, database: str = "mysql") -> list[Any]:
     """The arguments of the last recorded call of a verb."""
-    return [each["args"] for each in RECORDED if (each["verb"], each["db"]) == (verb, database)][-1]
+    calls = [each["args"] for each in RECORDED if (each["verb"], each["db"]) == (verb, database)]
+    arguments: list[Any] = calls[-1]
+    return arguments
 
 
 @pytest.fixture(scope="module")
@@ -262,4 +264,5 @@ def test_a_failed_run_says_why_in_one_line(
 def test_the_models_name_the_columns_that_are_written(plugin_info: dict[str, Any]) -> None:
     from developer_telemetry.models import DeveloperMetrics
 
-    assert set(DeveloperMetrics.__table__.columns.keys()) == set(TOOL_COLUMNS)
+    columns = DeveloperMetrics.metadata.tables["_tool_developer_metrics"].columns
+    assert set(columns.keys()) == set(TOOL_COLUMNS)
