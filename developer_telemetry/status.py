@@ -36,7 +36,4 @@ def connection_statuses(engine: Engine) -> list[ConnectionStatus]:
             "  GROUP BY connection_id) m ON m.connection_id = c.id"
             " ORDER BY c.id"
         ).fetchall()
-    return [
-        ConnectionStatus(*counts, timestamp(newest) if newest else "")
-        for *counts, newest in map(tuple, rows)
-    ]
+    return [ConnectionStatus._make((*row[:5], timestamp(row[5]) if row[5] else "")) for row in rows]
