@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Annotated, Callable, Literal, Optional, Union
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlmodel import SQLModel
 
 from pydevlake.model_info import DynamicModelInfo
@@ -54,6 +54,9 @@ class RenameTable(BaseModel):
 
 
 class CreateTable(BaseModel):
+    # Older versions of pydantic 2 want no field to start with `model_`.
+    model_config = ConfigDict(protected_namespaces=())
+
     type: Literal["create_table"] = "create_table"
     model_info: DynamicModelInfo
 

@@ -34,18 +34,16 @@ class Base(SQLModel):
     doesn't fit is logged once and left out. Other models are validated as usual.
     """
 
-    model_config = ConfigDict(coerce_numbers_to_str=True)  # type: ignore[assignment]
+    # A call of a plugin uses few of the models that it imports. Built late, a model also sees the
+    # defaults that are added below.
+    model_config = ConfigDict(coerce_numbers_to_str=True, defer_build=True)  # type: ignore[assignment]
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        changed = False
         for field in cls.model_fields.values():
             if field.is_required() and _takes_none(field.annotation):
                 field.default = None
-                changed = True
-        if changed:
-            cls.model_rebuild(force=True)
 
     @classmethod
     def __table_cls__(cls, *args: Any, **kwargs: Any) -> Table:

@@ -58,7 +58,7 @@ def described(annotation: Any, default: Any = None) -> dict[str, Any]:
         (Literal["all"], {"type": "string", "const": "all"}),
         (Optional[list[Colour]], None),
         (list[Any], {"type": "array", "items": {}}),
-        (dict[str, Any], {"type": "object", "additionalProperties": True}),
+        (dict[str, int], {"type": "object", "additionalProperties": {"type": "integer"}}),
         (Union[int, float], {"type": "number"}),
         (Union[int, str, None], {"type": "string"}),
     ],

@@ -25,7 +25,7 @@ _TIMES_OF_STORING = ("created_at", "updated_at")
 
 
 class ContextBuilder:
-    """Makes a context with objects of a plugin's own types and an empty database in memory."""
+    """Makes a context with objects of a plugin's own types, on an empty database in memory."""
 
     def __init__(self, plugin: Union[Plugin, type[Plugin]]) -> None:
         self.plugin = _made(plugin)
@@ -54,14 +54,8 @@ class ContextBuilder:
     def build(self) -> Context:
         if self.scope is not None and self.connection is not None:
             self.scope.connection_id = self.connection.id
-        return make_context(self.connection, self.scope, self.scope_config)
-
-
-def make_context(connection: Any, scope: Any, scope_config: Any) -> Context:
-    """A context on a database in memory that has every table known so far."""
-    engine = create_engine("sqlite://")
-    SQLModel.metadata.create_all(engine)
-    return Context(engine, connection, scope, scope_config)
+        engine = create_engine("sqlite://")
+        return Context(engine, self.connection, self.scope, self.scope_config)
 
 
 def assert_stream_convert(
@@ -95,12 +89,19 @@ def assert_stream_convert(
 def assert_stream_run(
     stream: Stream, connection: Connection, scope: ToolScope, scope_config: ScopeConfig
 ) -> None:
-    """Runs all three steps of a stream to their end, on a database in memory."""
+    """Runs all three steps of a stream to their end, on a database in memory.
+
+    The database has every table of the models that were imported so far.
+    """
     scope.connection_id = connection.id
-    ctx = make_context(connection, scope, scope_config)
-    for subtask in stream.subtasks:
-        for _ in subtask.run(ctx):
-            pass
+    engine = create_engine("sqlite://")
+    SQLModel.metadata.create_all(engine)
+    try:
+        for subtask in stream.subtasks:
+            for _ in subtask.run(Context(engine, connection, scope, scope_config)):
+                pass
+    finally:
+        engine.dispose()
 
 
 def assert_valid_plugin(plugin: Plugin) -> None:
