@@ -11,6 +11,7 @@ command -v mariadbd >/dev/null || packages+=(mariadb-server)
 command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ||
     packages+=(postgresql)
 command -v nginx >/dev/null || packages+=(nginx-light)
+command -v curl >/dev/null || packages+=(curl)
 if [ ${#packages[@]} -eq 0 ]; then
     exit 0
 fi
