@@ -107,7 +107,7 @@ class Receiver:
         self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
         deadline = time.monotonic() + START_SECONDS
         while self.status(answering) != 200:
-            if not self.running or time.monotonic() > deadline:
+            if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise ReceiverFailed(f"no 200 from {answering}:\n{self.log}")
             time.sleep(0.05)
