@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, unquote
 
 from sqlalchemy.engine import URL, Engine
 
-_SCHEMES = {
+_BACKENDS = {
     "mysql": "mysql",
     "mariadb": "mysql",
     "postgres": "postgresql",
@@ -19,6 +19,10 @@ _DRIVERS = {
     "mysql": {"mysqldb": "MySQLdb", "pymysql": "pymysql"},
     "postgresql": {"psycopg": "psycopg", "psycopg2": "psycopg2"},
 }
+_UNREADABLE = (
+    "The database URL can't be read: write it as mysql://user:password@host:3306/name,"
+    " postgres://user:password@host:5432/name or sqlite:///file.db."
+)
 _PACKAGES = {"mysql": "PyMySQL", "postgresql": "psycopg[binary]"}
 # Options of Go's MySQL driver that the ones for Python don't know.
 _GO_ONLY = {
@@ -29,13 +33,17 @@ _GO_ONLY = {
     "serverPubKey", "timeTruncate", "timeout", "writeTimeout",
 }  # fmt: skip
 
-# Greedy on purpose: a password may hold any character unescaped, so the last @ that leaves a
-# host and a database name behind it is the one that ends it.
-_SERVER = re.compile(
-    r"(?:(?P<user>[^:@]*)(?::(?P<password>.*))?@)?"
-    r"(?:(?P<net>tcp|unix)\((?P<address>[^()]*)\)|(?P<host>\[[^\]]*\]|[^/?#:@\[\]()]*)(?::(?P<port>\d*))?)"
-    r"/(?P<name>[^/?#]*)(?:\?(?P<query>[^?]*))?",
-    re.DOTALL,
+_SCHEME = re.compile(r"([a-z0-9]+)(?:\+([a-z0-9]+))?://", re.IGNORECASE)
+_ADDRESS = (
+    r"(?:(?P<net>tcp|unix)\((?P<address>[^()]*)\)"
+    r"|(?P<host>\[[^\]]*\]|[^/?#:@\[\]()]*)(?::(?P<port>\d*))?)"
+    r"/(?P<name>[^/?#]*)(?:\?(?P<query>[^?]*))?"
+)
+# The first that fits is taken: user and password as a URL has them, and else a password with
+# any character in it, unescaped. That one ends at the last @ that leaves an address behind it.
+_SERVERS = (
+    re.compile(r"(?:(?P<user>[^:@/?#]*)(?::(?P<password>[^@/?#]*))?@)?" + _ADDRESS),
+    re.compile(r"(?P<user>[^:/]*)(?::(?P<password>.*))?@" + _ADDRESS, re.DOTALL),
 )
 
 
@@ -68,18 +76,16 @@ def create_db_engine(db_url: str) -> Engine:
     """
     from sqlalchemy import create_engine
 
-    scheme, separator, rest = db_url.strip().partition("://")
-    if not separator:
-        # Go's own spelling of a MySQL address has no scheme.
-        scheme, rest = "mysql", db_url.strip()
-    family, _, driver = scheme.lower().partition("+")
-    backend = _SCHEMES.get(family)
-    if backend is None or (not separator and "(" not in rest):
-        raise DatabaseUrlError(_unreadable(f"{family}://..." if separator else "text"))
+    db_url = db_url.strip()
+    scheme = _SCHEME.match(db_url)
+    # Go's own spelling of a MySQL address, with tcp(...) or unix(...), has no scheme.
+    backend = _BACKENDS.get(scheme[1].lower()) if scheme else "mysql"
+    if backend is None or not (scheme or "(" in db_url):
+        raise DatabaseUrlError(_UNREADABLE)
     if backend == "sqlite":
-        return create_engine(db_url.strip())
-    server = _parse(rest, backend)
-    driver = driver or _installed_driver(backend)
+        return create_engine(db_url)
+    server = _parse(db_url[scheme.end() :] if scheme else db_url)
+    driver = (scheme and scheme[2]) or _installed_driver(backend)
     url = URL.create(
         f"{backend}+{driver}", server.user, server.password, server.host, server.port, server.name
     )
@@ -88,37 +94,23 @@ def create_db_engine(db_url: str) -> Engine:
     return create_engine(url, connect_args=arguments(server, driver), pool_pre_ping=True)
 
 
-def _parse(rest: str, backend: str) -> _Server:
-    match = _SERVER.fullmatch(rest)
+def _parse(rest: str) -> _Server:
+    match = _SERVERS[0].fullmatch(rest) or _SERVERS[1].fullmatch(rest)
     if match is None:
-        raise DatabaseUrlError(_unreadable(f"{backend}://..."))
+        raise DatabaseUrlError(_UNREADABLE)
     # Go's spelling with tcp(...) takes user and password literally.
     decode = str if match["net"] else unquote
-    host, port, socket = match["host"], match["port"], None
+    host, port = match["host"], match["port"]
     if match["net"] == "tcp":
-        host, _, port = (
-            match["address"].rpartition(":")
-            if ":" in match["address"]
-            else (match["address"], "", "")
-        )
-    elif match["net"] == "unix":
-        socket = match["address"]
+        host, _, port = match["address"].partition(":")
     return _Server(
         user=decode(match["user"]) if match["user"] else None,
         password=decode(match["password"]) if match["password"] else None,
         host=host.strip("[]") if host else None,
         port=int(port) if port else None,
-        socket=socket,
+        socket=match["address"] if match["net"] == "unix" else None,
         name=unquote(match["name"]) or None,
         query=dict(parse_qsl(match["query"] or "")),
-    )
-
-
-def _unreadable(what: str) -> str:
-    return (
-        f"The database URL ({what}) can't be read: write it as "
-        "mysql://user:password@host:3306/name, postgres://user:password@host:5432/name or "
-        "sqlite:///file.db."
     )
 
 

@@ -29,6 +29,8 @@ def configure(config: Any) -> None:
         handler.setFormatter(formatter)
     level = _LEVELS.get(str(name).lower(), logging.INFO)
     logging.basicConfig(level=level, handlers=[output, errors], force=True)
+    # On stderr, the server would take a warning for an error.
+    logging.captureWarnings(True)
 
 
 class _Formatter(logging.Formatter):

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Lobby:
         self.file = folder / "lake.db"
         self.url = f"sqlite:///{self.file}"
         self.put(ENTRIES)
-        with sqlite3.connect(self.file) as database:
+        with closing(sqlite3.connect(self.file)) as database:
             database.executescript(
                 """
                 CREATE TABLE _tool_guestbook_entries (connection_id BIGINT, id BIGINT, guest TEXT,
@@ -68,7 +69,7 @@ class Lobby:
         return progress
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with sqlite3.connect(self.file) as database:
+        with closing(sqlite3.connect(self.file)) as database:
             return database.execute(query).fetchall()
 
 
@@ -281,6 +282,21 @@ def test_sigterm_ends_a_step_that_waits_for_its_source(lobby: Lobby) -> None:
     assert lobby.rows("SELECT count(*) FROM _raw_guestbook_entries") == [(0,)]
 
 
+@pytest.mark.parametrize(
+    ("database", "sleep"),
+    [("mariadb_url", "SELECT SLEEP(300)"), ("postgresql_url", "SELECT pg_sleep(300)")],
+)
+def test_sigterm_ends_a_step_in_the_middle_of_a_statement(
+    request: pytest.FixtureRequest, database: str, sleep: str
+) -> None:
+    waiting = start("collect", context(request.getfixturevalue(database), sleep), "entries")
+    waiting.next_line()
+    waiting.process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    assert waiting.finish().status == 143
+    assert seconds_since(sent) < 5
+
+
 def test_a_silent_step_repeats_its_progress_within_two_seconds(lobby: Lobby) -> None:
     waiting = start("collect", context(lobby.url, "silent"), "entries")
     waiting.next_line()
@@ -355,7 +371,7 @@ def test_an_unknown_stream_is_answered_with_the_known_ones(lobby: Lobby) -> None
 
 def test_a_statement_that_fails_is_told_without_its_parameters(lobby: Lobby) -> None:
     lobby.run("collect")
-    with sqlite3.connect(lobby.file) as database:
+    with closing(sqlite3.connect(lobby.file)) as database:
         database.execute("DROP TABLE _tool_guestbook_entries")
     answer = call("extract", context(lobby.url, "x"), "entries")
     assert answer.status == 1

@@ -63,6 +63,7 @@ def test_both_styles_of_url_name_the_same_server(
         ("50%off", "50%off"),
         ("a@b@c", "a@b@c"),
         ("user@host:3306/other", "user@host:3306/other"),
+        ("a://b", "a://b"),
         ("(tcp)", "(tcp)"),
         ("ключ", "ключ"),
         ("", None),
@@ -78,6 +79,23 @@ def test_a_password_may_hold_any_character(start: str, written: str, password: s
 def test_gos_own_spelling_takes_a_password_literally() -> None:
     made = create_db_engine("merico:p%40@s(s)@tcp(h:3306)/lake?parseTime=true").url
     assert (made.username, made.password, made.host) == ("merico", "p%40@s(s)", "h")
+
+
+@pytest.mark.parametrize(
+    ("url", "user", "password", "host"),
+    [
+        ("postgres://user@tenant:p@h/lake", "user@tenant", "p", "h"),
+        ("postgres://h/lake", None, None, "h"),
+        ("postgres://u@h/lake", "u", None, "h"),
+        ("postgres://u:p@h/lake?application_name=a@b/c", "u", "p", "h"),
+        ("root:a://b@tcp(h:3306)/lake", "root", "a://b", "h"),
+    ],
+)
+def test_an_at_sign_elsewhere_does_not_end_the_password(
+    url: str, user: str, password: str, host: str
+) -> None:
+    made = create_db_engine(url).url
+    assert (made.username, made.password, made.host) == (user, password, host)
 
 
 def test_options_for_gos_driver_stay_away_from_pythons(connected: Any) -> None:

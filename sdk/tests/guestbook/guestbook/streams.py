@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional
 
+from sqlalchemy import text
+
 import pydevlake.domain_layer.crossdomain as cross
 from guestbook.models import Entry, Reply
 from pydevlake import Context, DomainType, Stream, Substream
@@ -25,6 +27,9 @@ class Entries(Stream):
             yield {"id": 1, "guest": {"name": "Ann"}}, {}
             while True:
                 time.sleep(0.05)
+        elif source.startswith("SELECT"):
+            with context.engine.connect() as connection:
+                connection.execute(text(source))
         elif source == "broken":
             yield {"id": 1, "guest": {"name": "Ann"}}, {}
             raise RuntimeError("the guestbook\nburnt down")
