@@ -19,10 +19,6 @@ _DRIVERS = {
     "mysql": {"mysqldb": "MySQLdb", "pymysql": "pymysql"},
     "postgresql": {"psycopg": "psycopg", "psycopg2": "psycopg2"},
 }
-_UNREADABLE = (
-    "The database URL can't be read: write it as mysql://user:password@host:3306/name,"
-    " postgres://user:password@host:5432/name or sqlite:///file.db."
-)
 _PACKAGES = {"mysql": "PyMySQL", "postgresql": "psycopg[binary]"}
 # Options of Go's MySQL driver that the ones for Python don't know.
 _GO_ONLY = {
@@ -81,10 +77,10 @@ def create_db_engine(db_url: str) -> Engine:
     # Go's own spelling of a MySQL address, with tcp(...) or unix(...), has no scheme.
     backend = _BACKENDS.get(scheme[1].lower()) if scheme else "mysql"
     if backend is None or not (scheme or "(" in db_url):
-        raise DatabaseUrlError(_UNREADABLE)
+        raise _unreadable(f"{scheme[1]}://..." if scheme else "no scheme")
     if backend == "sqlite":
         return create_engine(db_url)
-    server = _parse(db_url[scheme.end() :] if scheme else db_url)
+    server = _parse(db_url[scheme.end() :] if scheme else db_url, backend)
     driver = (scheme and scheme[2]) or _installed_driver(backend)
     url = URL.create(
         f"{backend}+{driver}", server.user, server.password, server.host, server.port, server.name
@@ -94,10 +90,10 @@ def create_db_engine(db_url: str) -> Engine:
     return create_engine(url, connect_args=arguments(server, driver), pool_pre_ping=True)
 
 
-def _parse(rest: str) -> _Server:
+def _parse(rest: str, backend: str) -> _Server:
     match = _SERVERS[0].fullmatch(rest) or _SERVERS[1].fullmatch(rest)
     if match is None:
-        raise DatabaseUrlError(_UNREADABLE)
+        raise _unreadable(f"{backend}://...")
     # Go's spelling with tcp(...) takes user and password literally.
     decode = str if match["net"] else unquote
     host, port = match["host"], match["port"]
@@ -111,6 +107,14 @@ def _parse(rest: str) -> _Server:
         socket=match["address"] if match["net"] == "unix" else None,
         name=unquote(match["name"]) or None,
         query=dict(parse_qsl(match["query"] or "")),
+    )
+
+
+def _unreadable(what: str) -> DatabaseUrlError:
+    return DatabaseUrlError(
+        f"The database URL ({what}) can't be read: write it as"
+        " mysql://user:password@host:3306/name, postgres://user:password@host:5432/name or"
+        " sqlite:///file.db."
     )
 
 

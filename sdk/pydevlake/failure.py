@@ -3,6 +3,8 @@
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from pydevlake.database import DatabaseUrlError
+
 _SEE_TRACEBACK = "Log level debug shows where."
 _LONGEST_CAUSE = 2000
 
@@ -22,12 +24,14 @@ def describe(subject: str, error: BaseException) -> str:
     """
     cause, advice = _cause_and_advice(error)
     cause = " ".join(cause.split())[:_LONGEST_CAUSE]
-    return f"{subject} failed: {cause.rstrip('.')}. {advice}"
+    return f"{subject} failed: {cause.rstrip('.')}. {advice}".rstrip()
 
 
 def _cause_and_advice(error: BaseException) -> tuple[str, str]:
     if isinstance(error, Failure):
         return str(error), error.advice
+    if isinstance(error, DatabaseUrlError):
+        return str(error), ""
     if isinstance(error, ValidationError):
         faults = [
             f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg']}"

@@ -348,7 +348,7 @@ def test_a_call_that_makes_no_sense_fails_in_one_line(arguments: list[str], said
 @pytest.mark.parametrize(
     ("db_url", "said"),
     [
-        ("oracle://u:hunter2@h/lake", "can't be read: write it as"),
+        ("oracle://u:hunter2@h/lake", "The database URL (oracle://...) can't be read: write it as"),
         ("mysql://u:hunter2@h:x/lake", "can't be read: write it as"),
         ("sqlite:////no/such/folder/lake.db", "the database refuses: unable to open"),
     ],
