@@ -5,12 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import logging
+import os
+import re
 import secrets
 import threading
 import time
-from typing import NamedTuple, Optional
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
 
+from sqlalchemy import inspect
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
@@ -20,6 +26,7 @@ from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.merging import OVERWRITE, SCOPE_ID, raw_params, strategy_of, timestamp
 
 CONNECTION_TABLE = "_tool_developer_telemetry_connections"
+API_KEY_TABLE = "_devlake_api_keys"
 SCOPE_TABLE = "_tool_developer_telemetry_scopes"
 MAX_NAME = 100
 
@@ -34,13 +41,17 @@ logger = logging.getLogger(__name__)
 class Connection(NamedTuple):
     """A connection as the receiver needs it.
 
-    `token` is None where none is set. `fault` says why its token can't be known, `""` if it can.
+    `token` is None where none is set; `previous_token` counts until `previous_until` (epoch
+    seconds), so that machines can change over. `fault` says why a token can't be known, `""` if
+    it can.
     """
 
     id: int
     name: str
     token: Optional[str]
     strategy: str
+    previous_token: Optional[str] = None
+    previous_until: int = 0
     fault: str = ""
 
     @property
@@ -55,9 +66,30 @@ class Connection(NamedTuple):
 
     def accepts(self, token: bytes) -> bool:
         """Whether `token`, as it was sent, is this connection's; compared in constant time."""
-        expected = (self.token or "").encode()
-        same = hmac.compare_digest(token, expected)
-        return same and bool(expected) and not self.fault
+        current = _same(token, self.token)
+        previous = _same(token, self.previous_token) and time.time() < self.previous_until
+        return (current or previous) and not self.fault
+
+
+def _same(token: bytes, expected: Optional[str]) -> bool:
+    return hmac.compare_digest(token, (expected or "").encode()) and bool(expected)
+
+
+class ApiKey(NamedTuple):
+    """One of DevLake's own API keys: a regular expression of paths, and epoch seconds or None."""
+
+    allowed_path: str
+    expires_at: Optional[float]
+
+    def allows(self, connection_id: int) -> bool:
+        """Whether it may report to a connection now, whichever of the report URLs was used."""
+        if self.expires_at is not None and self.expires_at <= time.time():
+            return False
+        path = f"/plugins/developer_telemetry/connections/{connection_id}/report"
+        try:
+            return re.search(self.allowed_path, path) is not None
+        except re.error:
+            return False
 
 
 def encrypt(value: str, encryption_secret: str) -> str:
@@ -90,19 +122,34 @@ def _cipher(encryption_secret: str):  # type: ignore[no-untyped-def]  # its type
     return Cipher(algorithms.AES(key), modes.CBC(key[:16]))
 
 
-class Connections:
-    """All connections, kept in memory so that a request asks the database nothing.
+class Stored(NamedTuple):
+    """What the database says, secrets as it has them: encrypted or hashed."""
 
-    `reload` may be called from any thread, at any time.
+    connections: list[list[Any]]  # id, name, secret, previous secret, its end, strategy
+    api_keys: list[list[Any]]  # hash, allowed path, expiry in epoch seconds or None
+
+
+class Connections:
+    """All connections and API keys, in memory, so that a request asks the database nothing.
+
+    `memory` is a file that outlives the process: whoever is known stays so while the database is
+    away. `reload` may be called from any thread, at any time.
     """
 
-    def __init__(self, engine: Engine, encryption_secret: str) -> None:
+    def __init__(
+        self, engine: Engine, encryption_secret: str, memory: Optional[Path] = None
+    ) -> None:
         self._engine = engine
         self._secret = encryption_secret
+        self._memory = memory
+        self._stored = Stored([], [])
         self._known: dict[int, Connection] = {}
+        self._api_keys: dict[str, ApiKey] = {}
         self._decrypted: dict[str, tuple[Optional[str], str]] = {}
         self._lock = threading.Lock()
         self._asked_at = float("-inf")
+        if memory is not None and memory.exists():
+            self._recall(memory)
 
     def get(self, connection_id: int) -> Optional[Connection]:
         """The connection as last read."""
@@ -112,31 +159,57 @@ class Connections:
         """Every connection as last read, by id."""
         return tuple(self._known[each] for each in sorted(self._known))
 
+    def api_key(self, key: bytes) -> Optional[ApiKey]:
+        """What DevLake knows of a key that was sent."""
+        digest = hmac.new(self._secret.strip().encode(), key, hashlib.sha256).hexdigest()
+        return self._api_keys.get(digest)
+
     def reload_due_in(self) -> float:
         """Seconds until reading again is not too soon."""
         return max(0.0, self._asked_at + RELOAD_SECONDS - time.monotonic())
 
     def reload(self) -> None:
-        """Read all connections; what is known stays as it is when the database can't be asked."""
+        """Read them all; what is known stays as it is when the database can't be asked."""
         with self._lock:
             self._asked_at = time.monotonic()
-            with reading(self._engine).connect() as connection:
-                rows = connection.exec_driver_sql(
-                    f"SELECT id, name, secret_token, duplicate_strategy FROM {CONNECTION_TABLE}"
-                ).fetchall()
-            self._known = {row[0]: self._read(*row) for row in rows}
+            stored = _read(self._engine)
+            if stored != self._stored:
+                self._take(stored)
+                if self._memory is not None:
+                    _write_private(self._memory, json.dumps(stored._asdict()))
 
-    def _read(
-        self, connection_id: int, name: str, secret_token: Optional[str], strategy: Optional[str]
+    def _recall(self, memory: Path) -> None:
+        try:
+            self._take(Stored(**json.loads(memory.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError) as error:
+            logger.warning("what %s remembers of connections can't be read: %s", memory, error)
+
+    def _take(self, stored: Stored) -> None:
+        self._known = {row[0]: self._connection(*row) for row in stored.connections}
+        self._api_keys = {row[0]: ApiKey(*row[1:]) for row in stored.api_keys}
+        self._stored = stored
+
+    def _connection(
+        self,
+        connection_id: int,
+        name: str,
+        secret: Optional[str],
+        previous_secret: Optional[str],
+        previous_until: Optional[int],
+        strategy: Optional[str],
     ) -> Connection:
-        token, fault = self._token(secret_token or "")
+        token, fault = self._token(secret or "")
+        # A previous token that can't be decrypted is no reason to refuse the current one.
+        previous, _ = self._token(previous_secret or "")
         try:
             strategy = strategy_of(strategy)
         except ConfigurationError as error:
             # A report is worth more than its strategy; a re-transform can apply another later.
             logger.warning("connection %s: %s; taken as %s", connection_id, error, OVERWRITE)
             strategy = OVERWRITE
-        return Connection(connection_id, name, token, strategy, fault)
+        return Connection(
+            connection_id, name, token, strategy, previous, previous_until or 0, fault
+        )
 
     def _token(self, encrypted: str) -> tuple[Optional[str], str]:
         if not encrypted:
@@ -148,6 +221,38 @@ class Connections:
                 fault = "its secret token can't be decrypted: ENCRYPTION_SECRET is not DevLake's"
                 self._decrypted[encrypted] = (None, fault)
         return self._decrypted[encrypted]
+
+
+def _read(engine: Engine) -> Stored:
+    with reading(engine).connect() as connection:
+        connections = connection.exec_driver_sql(
+            "SELECT id, name, secret_token, previous_secret_token, previous_token_until,"
+            f" duplicate_strategy FROM {CONNECTION_TABLE} ORDER BY id"
+        ).fetchall()
+        api_keys: list[list[Any]] = []
+        if inspect(connection).has_table(API_KEY_TABLE):  # not in a database of our own
+            rows = connection.exec_driver_sql(
+                f"SELECT api_key, allowed_path, expired_at FROM {API_KEY_TABLE} ORDER BY id"
+            )
+            api_keys = [[digest, path, _epoch(expiry)] for digest, path, expiry in rows]
+    return Stored([list(row) for row in connections], api_keys)
+
+
+def _epoch(moment: Optional[datetime]) -> Optional[float]:
+    if moment is None:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Replace a file as a whole, readable for its owner only, synced to disk."""
+    draft = path.with_name(f"{path.name}.new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
 
 
 def new_token() -> str:

@@ -18,6 +18,7 @@ from pydevlake.migration import Dialect, MigrationScriptBuilder, migration
 
 CREATE_TABLES = 20261123000001
 TAKE_OVER_ROWS = 20261123000002
+ADD_PREVIOUS_TOKEN = 20261123000003
 
 
 class Table(NamedTuple):
@@ -319,12 +320,26 @@ def take_over_rows(b: MigrationScriptBuilder) -> None:
     _take_over_metrics(b)
 
 
+CONNECTIONS = "_tool_developer_telemetry_connections"
+
+
+@migration(ADD_PREVIOUS_TOKEN, name="developer telemetry: add the previous token of connections")
+def add_previous_token(b: MigrationScriptBuilder) -> None:
+    """Two tokens are valid during a rotation: the old one until a time in epoch seconds."""
+    b.add_column(CONNECTIONS, "previous_secret_token", "TEXT")
+    b.add_column(CONNECTIONS, "previous_token_until", "BIGINT NOT NULL DEFAULT 0")
+
+
 SQLITE_STATEMENTS: dict[int, list[str]] = {
     CREATE_TABLES: [
         *(statement for table in TABLES for statement in other_table(table, SQLITE_WORDS)),
         f"CREATE {VIEW.replace('VIEW', 'VIEW IF NOT EXISTS', 1)}",
     ],
     TAKE_OVER_ROWS: [],
+    ADD_PREVIOUS_TOKEN: [
+        f"ALTER TABLE {CONNECTIONS} ADD COLUMN previous_secret_token TEXT",
+        f"ALTER TABLE {CONNECTIONS} ADD COLUMN previous_token_until BIGINT NOT NULL DEFAULT 0",
+    ],
 }
 
-SCRIPTS = (create_tables, take_over_rows)
+SCRIPTS = (create_tables, take_over_rows, add_previous_token)

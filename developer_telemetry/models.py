@@ -24,6 +24,9 @@ class TelemetryConnection(Connection):
     # Nothing is fetched from anywhere; the specification has the field, so it is kept.
     endpoint: Optional[str] = None
     secret_token: Optional[SecretStr] = None
+    # The token before the current one, still valid until this time in epoch seconds.
+    previous_secret_token: Optional[SecretStr] = None
+    previous_token_until: Optional[int] = None
     # "overwrite" (also ""): a day's newest report is its row; "sum": each host's newest, added.
     duplicate_strategy: Optional[str] = None
 

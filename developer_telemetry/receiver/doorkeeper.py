@@ -10,6 +10,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry.connections import Connection, Connections
 from developer_telemetry.errors import TelemetryError, Unavailable
 
+# How long a sender waits for the database to say who it is.
+RELOAD_PATIENCE = 5.0
+
 
 class NoSuchConnection(TelemetryError):
     """There is no connection of that id (HTTP 404)."""
@@ -57,18 +60,23 @@ class Doorkeeper:
             )
         if connection.fault:
             raise Unavailable(f"connection {number} can't be used: {connection.fault}", 60)
-        must_have_token = must_have_token or self._require_token
-        if connection.token is None:
-            if must_have_token:
-                raise Unauthorized("the connection has no secret token; set one first", number)
+        if connection.token is None and not (must_have_token or self._require_token):
             return connection
         # Headers come decoded as Latin-1; a token may be any text, and its bytes are UTF-8's.
         scheme, _, token = authorization.encode("latin-1").strip().partition(b" ")
-        if scheme.lower() != b"bearer" or not token.strip():
+        token = token.strip()
+        sent = scheme.lower() == b"bearer" and bool(token)
+        if sent and (connection.accepts(token) or self._key_allows(token, number)):
+            return connection
+        if connection.token is None:
+            raise Unauthorized("the connection has no secret token; set one first", number)
+        if not sent:
             raise Unauthorized("token is missing; send `Authorization: Bearer TOKEN`", number)
-        if not connection.accepts(token.strip()):
-            raise Unauthorized("the token is not this connection's", number)
-        return connection
+        raise Unauthorized("the token is not this connection's", number)
+
+    def _key_allows(self, key: bytes, connection_id: int) -> bool:
+        known = self._connections.api_key(key)
+        return known is not None and known.allows(connection_id)
 
     async def _read_again(self) -> None:
         """Wait for a reload that starts from now on; all who wait share one, a second apart."""
@@ -76,8 +84,9 @@ class Doorkeeper:
             self._reload_started = False
             self._reload = asyncio.ensure_future(self._read_when_due())
         try:
-            await asyncio.shield(self._reload)
-        except SQLAlchemyError:
+            await asyncio.wait_for(asyncio.shield(self._reload), RELOAD_PATIENCE)
+        except (SQLAlchemyError, asyncio.TimeoutError):
+            # It may be a connection or a token that the database has and we don't know yet.
             raise Unavailable("the database can't be asked for the connection now") from None
 
     async def _read_when_due(self) -> None:
