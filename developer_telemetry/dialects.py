@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import (
     Any,
     Callable,
@@ -48,6 +48,8 @@ class Dialect:
     earliest = "LEAST"
     # The database's clock in epoch seconds, with a fraction; "" where it is this machine's.
     clock = ""
+    # How long a driver waits for a server that went silent, unless the URL says otherwise.
+    patience: Mapping[str, int] = {}
     # Statements that each new session starts with: strict, in UTC, and never waiting for long.
     session: Sequence[str] = ()
 
@@ -74,6 +76,11 @@ class Dialect:
         """`count` parenthesised rows of `width` placeholders."""
         row = f"({', '.join([self.placeholder] * width)})"
         return ", ".join([row] * count)
+
+    def connecting(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
+        """A new connection is about to be made with `options`."""
+        for name, value in self.patience.items():
+            options.setdefault(name, value)
 
     def connected(self, connection: Any, record: Any) -> None:
         """Called by SQLAlchemy with each new connection of the driver and its pool's record."""
@@ -104,6 +111,7 @@ class MySQL(Dialect):
         "SET SESSION innodb_lock_wait_timeout = 10",
     )
     clock = "UNIX_TIMESTAMP(NOW(6))"
+    patience = {"connect_timeout": 5, "read_timeout": 300, "write_timeout": 300}
     # Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
     conflicts = frozenset((1205, 1213, 1020))
 
@@ -137,6 +145,7 @@ class PostgreSQL(Dialect):
         "SET lock_timeout = '10s'",
     )
     clock = "EXTRACT(EPOCH FROM clock_timestamp())"
+    patience = {"connect_timeout": 5, "tcp_user_timeout": 30_000, "keepalives_idle": 10}
     # Serialization failure, deadlock, lock not available.
     conflicts = frozenset(("40001", "40P01", "55P03"))
 
@@ -196,6 +205,7 @@ def prepare(engine: Engine) -> Engine:
     """
     dialect = dialect_of(engine)
     engine.dispose()
+    event.listen(engine, "do_connect", dialect.connecting)
     event.listen(engine, "connect", dialect.connected)
     if dialect.name == "sqlite":
         event.listen(engine, "begin", _begin)

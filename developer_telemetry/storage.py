@@ -7,6 +7,7 @@ matter, and harmless when repeated: a report's id is unique in the raw layer.
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,8 @@ RAW_COLUMNS = (
 )
 # What a claimed row has for an arrival until it is written, later in the same transaction.
 UNWRITTEN = -1
+# No connection has this id, so that a probe meets nobody's rows.
+PROBE_CONNECTION = 0
 
 Key = tuple[int, str, str]
 
@@ -65,6 +68,19 @@ def store(engine: Engine, arrivals: Sequence[Arrival], strategies: Mapping[int, 
     arrivals are committed; when it raises, none of them is.
     """
     transact(engine, lambda connection: _store(connection, arrivals, strategies))
+
+
+def probe(engine: Engine) -> None:
+    """Raise `SQLAlchemyError` unless both layers take a report now; nothing is left of it.
+
+    Asking for less would not do: a database may be read-only, or not migrated yet.
+    """
+    report = parse('{"developer": "probe", "date": "2000-01-01"}')
+    arrival = Arrival(str(uuid.uuid4()), PROBE_CONNECTION, 0, report)
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        _store(connection, [arrival], {PROBE_CONNECTION: OVERWRITE})
+        transaction.rollback()
 
 
 def _store(

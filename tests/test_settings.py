@@ -58,6 +58,9 @@ def test_nothing_set_gives_an_embedded_database(
         port=8090,
         require_token=False,
         log_level="info",
+        log_format="text",
+        spool_dir=Path("data/spool"),
+        spool_max_bytes=512 << 20,
         embedded=True,
     )
 
@@ -85,7 +88,9 @@ def test_values_from_the_environment_are_in_force() -> None:
         }
     )
 
-    assert settings == Settings(LAKE, "secret", "0.0.0.0", 80, True, "debug", False)
+    assert settings == Settings(
+        LAKE, "secret", "0.0.0.0", 80, True, "debug", "text", Path("data/spool"), 512 << 20, False
+    )
 
 
 def test_an_empty_value_means_the_default() -> None:
@@ -107,6 +112,9 @@ def test_each_value_may_come_from_a_file(setting: Setting, tmp_path: Path) -> No
         "TELEMETRY_PORT": "80",
         "TELEMETRY_REQUIRE_TOKEN": "true",
         "TELEMETRY_LOG_LEVEL": "debug",
+        "TELEMETRY_LOG_FORMAT": "json",
+        "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool"),
+        "TELEMETRY_SPOOL_MAX_MB": "5",
     }
     expected = load(values)
     file = tmp_path / "value"
@@ -131,6 +139,8 @@ def test_a_file_wins_over_a_value() -> None:
         ("TELEMETRY_PORT", "80²"),
         ("TELEMETRY_REQUIRE_TOKEN", "maybe"),
         ("TELEMETRY_LOG_LEVEL", "loud"),
+        ("TELEMETRY_LOG_FORMAT", "xml"),
+        ("TELEMETRY_SPOOL_MAX_MB", "0"),
     ],
 )
 def test_a_bad_value_is_named_and_shown(name: str, value: str) -> None:

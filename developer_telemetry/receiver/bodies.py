@@ -1,15 +1,25 @@
-"""Read a request's body within bounds, before and after decompression."""
+"""Read a request's body within bounds: of size, before and after decompression, and of time."""
 
 from __future__ import annotations
 
+import asyncio
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
-from developer_telemetry.errors import ReportRefused, TelemetryError
+from starlette.requests import ClientDisconnect
 
-# A collector's body is about 2 kB; a long day in a hundred repositories stays below 100.
-MAX_SENT = 1 << 20
-MAX_INFLATED = 4 << 20
+from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
+
+KIBIBYTE = 1 << 10
+MEBIBYTE = 1 << 20
+# A collector sends 2 kB in one go; whoever needs longer holds a place that others want.
+BODY_SECONDS = 20.0
+# All bodies that are being read at one time.
+MAX_READING = 128 * MEBIBYTE
+# What is inflated at a time.
+PIECE = 64 * KIBIBYTE
 
 # Accepts the headers of gzip and of zlib alike; "deflate" is sent as either of zlib and bare.
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
@@ -24,34 +34,109 @@ class UnknownEncoding(TelemetryError):
     """The body is compressed in a way that we don't read (HTTP 415)."""
 
 
-async def read_body(chunks: AsyncIterator[bytes], encoding: str) -> bytes:
-    """The whole body, inflated if `encoding` (the Content-Encoding header) says so."""
-    encoding = encoding.strip().lower()
-    if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
+class Limit(NamedTuple):
+    """How many bytes a body may have as sent, and inflated."""
+
+    sent: int
+    inflated: int
+
+
+# A collector's body is about 2 kB; a long day in a hundred repositories stays below 100.
+ONE_REPORT = Limit(sent=MEBIBYTE, inflated=4 * MEBIBYTE)
+MANY_REPORTS = Limit(sent=5 * MEBIBYTE, inflated=64 * MEBIBYTE)
+
+
+class Bodies:
+    """Reads bodies; knows which are being read, so as to bound their sum and to end them."""
+
+    def __init__(self) -> None:
+        self._readers: set[asyncio.Task[object]] = set()
+        self._bytes = 0
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Take no further body: those half sent are answered with `Unavailable`."""
+        self._stopping = True
+        for reader in self._readers:
+            reader.cancel()
+
+    async def read(self, chunks: AsyncIterator[bytes], encoding: str, limit: Limit) -> bytes:
+        """The whole body, as sent. `encoding` is the Content-Encoding header."""
+        check_encoding(encoding)
+        sent: list[bytes] = []
+        size = 0
+        try:
+            with self._interruptible():
+                async for chunk in chunks:
+                    size += len(chunk)
+                    self._bytes += len(chunk)
+                    if size > limit.sent:
+                        raise TooLarge(f"the body is above {limit.sent} bytes; send less at once")
+                    if self._bytes > MAX_READING:
+                        raise Unavailable("too much is being sent at once; send this again")
+                    sent.append(chunk)
+        except ClientDisconnect:
+            raise ReportRefused("body", "the body ended too early; send all of it") from None
+        finally:
+            self._bytes -= size
+        return b"".join(sent)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        if self._stopping:
+            raise Unavailable("the receiver is stopping; send this again")
+        task = asyncio.current_task()
+        assert task is not None, "bodies are read by requests"
+        ended_by_us = False
+
+        def end() -> None:
+            nonlocal ended_by_us
+            ended_by_us = True
+            task.cancel()
+
+        timer = asyncio.get_running_loop().call_later(BODY_SECONDS, end)
+        self._readers.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not ended_by_us and not self._stopping:
+                raise
+            if hasattr(task, "uncancel"):  # from Python 3.11 on a cancellation is counted
+                task.uncancel()
+            why = "the receiver is stopping" if self._stopping else "the body came too slowly"
+            raise Unavailable(f"{why}; send this again") from None
+        finally:
+            timer.cancel()
+            self._readers.discard(task)
+
+
+def check_encoding(encoding: str) -> None:
+    """Raise `UnknownEncoding` unless it is one that we inflate, or none."""
+    if encoding.strip().lower() not in ("", "identity", "gzip", "x-gzip", "deflate"):
         raise UnknownEncoding(f"Content-Encoding {encoding!r}; send gzip, deflate or plain JSON")
-    sent: list[bytes] = []
-    size = 0
-    async for chunk in chunks:
-        size += len(chunk)
-        if size > MAX_SENT:
-            raise TooLarge(f"the body is above {MAX_SENT} bytes; send less at once")
-        sent.append(chunk)
-    body = b"".join(sent)
-    return body if encoding in ("", "identity") else _inflate(body)
 
 
-def _inflate(body: bytes) -> bytes:
+def inflate(body: bytes, encoding: str, limit: Limit) -> Iterator[bytes]:
+    """The body's content in pieces; raises `TooLarge` as soon as it is."""
+    if encoding.strip().lower() in ("", "identity"):
+        yield body
+        return
     bare = body[:1] and body[0] & 0x0F != 8 and body[:2] != b"\x1f\x8b"
-    inflated = b""
+    size = 0
     try:
         while body:  # gzip files may be strung together
             inflater = zlib.decompressobj(_BARE if bare else _GZIP_OR_ZLIB)
-            inflated += inflater.decompress(body, MAX_INFLATED + 1 - len(inflated))
-            if len(inflated) > MAX_INFLATED:
-                raise TooLarge(f"the body inflates above {MAX_INFLATED} bytes; send less at once")
-            if not inflater.eof:
-                raise ReportRefused("body", "the compressed body ends too early; send all of it")
+            while not inflater.eof:
+                piece = inflater.decompress(body, PIECE)
+                size += len(piece)
+                if size > limit.inflated:
+                    raise TooLarge(
+                        f"the body inflates above {limit.inflated} bytes; send less at once"
+                    )
+                body = inflater.unconsumed_tail
+                if not piece and not body and not inflater.eof:
+                    raise ReportRefused("body", "the compressed body ends too early; send it all")
+                yield piece
             body = inflater.unused_data
     except zlib.error:
         raise ReportRefused("body", "the body is not compressed as Content-Encoding says") from None
-    return inflated

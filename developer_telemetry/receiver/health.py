@@ -11,79 +11,110 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.connections import Connections
 from developer_telemetry.dialects import clock_offset_us
-from developer_telemetry.receiver.ingest import Ingest, reason
+from developer_telemetry.receiver.ingest import Ingest, Outage, reason
+from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.schema import is_migrated
 
 # A changed token is in force within 5 s.
 ROUND_SECONDS = 3.0
 CLOCK_SECONDS = 60.0
+# How long the first request waits for the first look: a database that hangs must not stop us.
+FIRST_LOOK_SECONDS = 6.0
+
+NOT_MIGRATED = (
+    "the database is not migrated; confirm DevLake's pending migration,"
+    " or run `developer-telemetry migrate` on a database of your own"
+)
 
 logger = logging.getLogger(__name__)
 
 
 class Health:
-    """Every few seconds: reload connections, write tallies, compare clocks.
-
-    `problem` is why a report could not be kept now, "" if it can.
-    """
+    """Every few seconds: reload connections, write tallies, compare clocks."""
 
     def __init__(
-        self, engine: Engine, connections: Connections, ingest: Ingest, tallies: Tallies
+        self,
+        engine: Engine,
+        connections: Connections,
+        ingest: Ingest,
+        spool: Spool,
+        outage: Outage,
+        tallies: Tallies,
     ) -> None:
-        self.problem = "starting"
+        self.stopping = False
         self._engine = engine
         self._connections = connections
         self._ingest = ingest
+        self._spool = spool
+        self._outage = outage
         self._tallies = tallies
         self._migrated = False
+        self._said = "starting"
         self._remarks: set[str] = set()
         self._clock_read_at = float("-inf")
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="health")
+        self._looked = threading.Event()
+        self._ending = threading.Event()
+        # A daemon, since a database that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
+
+    def problem(self) -> str:
+        """Why a report sent now could not be kept, "" if it can."""
+        if self.stopping:
+            return "the receiver is stopping"
+        if self._outage and not self._connections.all():
+            return f"no connection is known yet: {self._outage}"
+        if self._outage and self._spool.full:
+            return f"{self._outage}, and the spool is full"
+        return ""
+
+    def note(self) -> str:
+        """What an operator should know though reports are kept, "" if nothing."""
+        waiting = f"{self._spool.depth} reports wait in the spool" if self._spool.depth else ""
+        return "; ".join(filter(None, [str(self._outage), waiting]))
 
     def start(self) -> None:
         """Look once before the first request is taken, then go on in the background."""
-        self._look()
         self._thread.start()
+        self._looked.wait(FIRST_LOOK_SECONDS)
 
-    def stop(self) -> None:
-        """End the background rounds and write the last tallies."""
-        self._stopping.set()
-        self._thread.join()
-        self._attempt_flush()
+    def stop(self, seconds: float) -> None:
+        """End the background rounds and write the last tallies, within `seconds`."""
+        self._ending.set()
+        self._thread.join(seconds)
 
     def _run(self) -> None:
-        while not self._stopping.wait(ROUND_SECONDS):
+        while True:
             self._look()
-            self._attempt_flush()
+            self._say_readiness()
+            self._looked.set()
+            ending = self._ending.wait(ROUND_SECONDS)
+            self._flush()
+            if ending:
+                return
 
     def _look(self) -> None:
-        problem = self._find_problem()
-        if problem != self.problem:
-            log = logger.warning if problem else logger.info
-            log("%s", f"not ready: {problem}" if problem else "ready for reports")
-        self.problem = problem
-
-    def _find_problem(self) -> str:
         try:
             self._migrated = self._migrated or is_migrated(self._engine)
             if not self._migrated:
-                return (
-                    "the database is not migrated; confirm DevLake's pending migration,"
-                    " or run `developer-telemetry migrate` on a database of your own"
-                )
+                self._outage.began(NOT_MIGRATED)
+                return
             self._connections.reload()
             self._say_remarks()
             if time.monotonic() - self._clock_read_at >= CLOCK_SECONDS:
                 self._ingest.clock_offset_us = clock_offset_us(self._engine)
                 self._clock_read_at = time.monotonic()
         except SQLAlchemyError as error:
-            return f"the database can't be used: {reason(error)}"
+            self._outage.began(reason(error))
         except Exception:  # nothing may end the rounds
             logger.exception("a round of checks failed")
-            return "the receiver could not check itself; see its log"
-        return ""
+
+    def _say_readiness(self) -> None:
+        problem = self.problem()
+        if problem != self._said:
+            log = logger.warning if problem else logger.info
+            log("%s", f"not ready: {problem}" if problem else "ready for reports")
+        self._said = problem
 
     def _say_remarks(self) -> None:
         remarks = {each for known in self._connections.all() for each in known.remarks}
@@ -91,8 +122,8 @@ class Health:
             logger.warning("%s", remark)
         self._remarks = remarks
 
-    def _attempt_flush(self) -> None:
-        if not self._migrated:
+    def _flush(self) -> None:
+        if not self._migrated or self._outage:
             return
         try:
             self._tallies.flush(self._engine)

@@ -1,4 +1,4 @@
-"""Reports that wait for the database, written by one thread in shared transactions."""
+"""Reports on their way to the database: shared transactions, and the spool when it is away."""
 
 from __future__ import annotations
 
@@ -7,28 +7,35 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional
 
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.connections import Connection
 from developer_telemetry.dialects import now_us
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.merging import Arrival
+from developer_telemetry.receiver.metrics import Metrics
+from developer_telemetry.receiver.spool import Spool, Spooled
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.reports import Report
-from developer_telemetry.storage import store
+from developer_telemetry.storage import probe, store
 
 # One transaction: enough reports to share the cost of a commit, few enough to answer soon.
 BATCH_REPORTS = 256
 BATCH_CHARACTERS = 1 << 20
-# What may wait for the writer; beyond it a sender is told to come back.
+# What may wait in memory; beyond it a sender is told to come back.
 MAX_WAITING = 5_000
 MAX_WAITING_CHARACTERS = 64 << 20
+# A transaction that takes longer has a database that hangs: others needn't wait for it.
+HANGING_SECONDS = 3.0
+# A report that waited so long goes to the spool, while there is time to answer.
+RESCUE_SECONDS = 6.0
 # Collectors give up after 30 s, so an answer has to come before.
-ANSWER_SECONDS = 25.0
+ANSWER_SECONDS = 20.0
 
 logger = logging.getLogger(__name__)
 
@@ -38,39 +45,113 @@ class Waiting(NamedTuple):
 
     arrival: Arrival
     strategy: str
-    stored: asyncio.Future[None]
+    kept: asyncio.Future[None]
 
     @property
     def characters(self) -> int:
         return len(self.arrival.report.payload)
 
 
-class Ingest:
-    """Takes reports on the event loop, and returns when they are committed."""
+class Outage:
+    """Whether the database is away, and why. Set by whoever finds out."""
 
-    def __init__(self, engine: Engine, tallies: Tallies) -> None:
+    def __init__(self) -> None:
+        self.reason = ""
+        self._busy_since: Optional[float] = None
+
+    def begin_transaction(self) -> None:
+        """The writer starts to wait for the database."""
+        self._busy_since = time.monotonic()
+
+    def end_transaction(self) -> None:
+        """The database has answered the writer."""
+        self._busy_since = None
+
+    @property
+    def hanging(self) -> bool:
+        """Whether the writer has waited for longer than any transaction takes."""
+        since = self._busy_since
+        return since is not None and time.monotonic() - since > HANGING_SECONDS
+
+    def __bool__(self) -> bool:
+        return bool(self.reason) or self.hanging
+
+    def __str__(self) -> str:
+        return self.reason or ("the database does not answer" if self.hanging else "")
+
+    def began(self, reason: str) -> None:
+        """The database can't take reports."""
+        if not self.reason:
+            logger.warning("reports go to the spool: %s", reason)
+        self.reason = reason
+
+    def ended(self) -> None:
+        """The database takes reports again."""
+        if self.reason:
+            logger.info("the database takes reports again")
+        self.reason = ""
+
+
+class Ingest:
+    """Takes reports on the event loop, and returns when they are committed or spooled."""
+
+    def __init__(
+        self, engine: Engine, spool: Spool, outage: Outage, tallies: Tallies, metrics: Metrics
+    ) -> None:
         self.clock_offset_us = 0
         self._engine = engine
+        self._spool = spool
+        self._outage = outage
         self._tallies = tallies
-        self._queue: queue.SimpleQueue[Optional[Waiting]] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write, name="writer")
+        self._metrics = metrics
+        self._to_store = Batches(self._store, "writer")
+        self._to_spool = Batches(self._put_into_spool, "spooler")
         self._last_arrival_us = 0
         self._waiting = 0
         self._waiting_characters = 0
         self._loop: Optional[asyncio.AbstractEventLoop] = None
 
+    @property
+    def waiting(self) -> int:
+        """How many reports wait for an answer."""
+        return self._waiting
+
     def start(self) -> None:
         """Begin to write; called on the event loop that `keep` will run on."""
         self._loop = asyncio.get_running_loop()
-        self._writer.start()
+        self._to_store.start()
+        self._to_spool.start()
 
-    def stop(self) -> None:
-        """Write what was taken, then return."""
-        self._queue.put(None)
-        self._writer.join()
+    def stop(self, seconds: float) -> None:
+        """Write what was taken; what the database hasn't taken within `seconds` is spooled."""
+        left = self._to_store.stop(seconds)
+        for waiting in left:
+            self._to_spool.put(waiting)
+        self._to_spool.stop(seconds)
 
     async def keep(self, connection: Connection, report: Report) -> None:
-        """Return once the report is committed; raise `Unavailable` if that can't be promised."""
+        """Return once the report is durable; raise `Unavailable` if that can't be promised."""
+        (failure,) = await self.keep_all(connection, [report])
+        if failure is not None:
+            raise failure
+
+    async def keep_all(
+        self, connection: Connection, reports: Sequence[Report]
+    ) -> list[Optional[Unavailable]]:
+        """Keep reports, the first as the oldest; for each None, or why it can't be promised."""
+        taken = [self._take(connection, report) for report in reports]
+        futures = [each.kept for each in taken if isinstance(each, Waiting)]
+        if futures:
+            _, pending = await asyncio.wait(futures, timeout=RESCUE_SECONDS)
+            if pending:
+                # The database may have them in the end, too: a report's id is unique there.
+                for each in taken:
+                    if isinstance(each, Waiting) and each.kept in pending:
+                        self._to_spool.put(each)
+                await asyncio.wait(pending, timeout=ANSWER_SECONDS - RESCUE_SECONDS)
+        return [each if isinstance(each, Unavailable) else _failure(each) for each in taken]
+
+    def _take(self, connection: Connection, report: Report) -> Waiting | Unavailable:
         assert self._loop is not None, "start() comes first"
         characters = len(report.payload)
         full = (
@@ -78,65 +159,67 @@ class Ingest:
             or self._waiting_characters + characters > MAX_WAITING_CHARACTERS
         )
         if full:
-            raise Unavailable("too many reports are waiting; send this one again")
+            return Unavailable("too many reports are waiting; send this one again")
         arrived_us = self._arrival_time()
         arrival = Arrival(report_id(arrived_us), connection.id, arrived_us, report)
         waiting = Waiting(arrival, connection.strategy, self._loop.create_future())
         self._waiting += 1
         self._waiting_characters += characters
-        self._queue.put(waiting)
-        done, _ = await asyncio.wait([waiting.stored], timeout=ANSWER_SECONDS)
-        if not done:
-            raise Unavailable("the database did not answer in time; send this report again")
-        await waiting.stored
+        (self._to_spool if self._outage else self._to_store).put(waiting)
+        return waiting
 
     def _arrival_time(self) -> int:
         # Never the same twice and never backwards, whatever the clock does.
         self._last_arrival_us = max(self._last_arrival_us + 1, now_us() + self.clock_offset_us)
         return self._last_arrival_us
 
-    def _write(self) -> None:
-        while True:
-            first = self._queue.get()
-            if first is None:
-                return
-            batch = [first]
-            characters = first.characters
-            stopping = False
-            while len(batch) < BATCH_REPORTS and characters < BATCH_CHARACTERS:
-                try:
-                    following = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if following is None:
-                    stopping = True
-                    break
-                batch.append(following)
-                characters += following.characters
-            self._store(batch)
-            if stopping:
-                return
-
     def _store(self, batch: Sequence[Waiting]) -> None:
-        strategies = {each.arrival.connection_id: each.strategy for each in batch}
+        batch = [each for each in batch if not each.kept.done()]  # the rest was rescued meanwhile
+        if not batch:
+            return
         arrivals = [each.arrival for each in batch]
+        strategies = {each.arrival.connection_id: each.strategy for each in batch}
+        self._outage.begin_transaction()
         try:
-            store(self._engine, arrivals, strategies)
+            refused = store_apart(self._engine, arrivals, strategies)
         except SQLAlchemyError as error:
-            if len(batch) > 1 and isinstance(error, (DataError, IntegrityError)):
-                # One report must not fail its neighbours.
-                middle = len(batch) // 2
-                self._store(batch[:middle])
-                self._store(batch[middle:])
-                return
-            logger.error("can't store %d reports: %s", len(batch), reason(error))
-            self._answer(batch, Unavailable("the database can't take the report; send it again"))
+            self._outage.began(reason(error))
+            for each in batch:
+                self._to_spool.put(each)
+            return
         except Exception as error:  # the writer has to outlive whatever one batch does to it
-            logger.exception("can't store %d reports", len(batch))
+            logger.exception("%d reports could not be stored", len(batch))
             self._answer(batch, Unavailable(f"the report could not be stored: {error}"))
+            return
+        finally:
+            self._outage.end_transaction()
+        self._metrics.stored(each.connection_id for each in arrivals)
+        self._tallies.stored(arrivals)
+        stored = [each for each in batch if each.arrival.report_id not in refused]
+        self._answer(stored, None)
+        for each in batch:
+            if each.arrival.report_id in refused:
+                self._set_aside(each, refused[each.arrival.report_id])
+
+    def _put_into_spool(self, batch: Sequence[Waiting]) -> None:
+        try:
+            self._spool.put([spooled(each.arrival) for each in batch])
+        except Unavailable as error:
+            self._answer(batch, error)
         else:
-            self._tallies.stored(arrivals)
+            self._metrics.spooled(each.arrival.connection_id for each in batch)
             self._answer(batch, None)
+
+    def _set_aside(self, waiting: Waiting, why: str) -> None:
+        """Keep a report that the database refuses for good where an operator finds it."""
+        report = spooled(waiting.arrival)
+        logger.error("report %s is set aside: %s", report.report_id, why)
+        try:
+            self._spool.set_aside(report, why)
+        except Unavailable as error:
+            self._answer([waiting], error)
+        else:
+            self._answer([waiting], None)
 
     def _answer(self, batch: Sequence[Waiting], error: Optional[Unavailable]) -> None:
         assert self._loop is not None
@@ -144,14 +227,103 @@ class Ingest:
 
     def _resolve(self, batch: list[Waiting], error: Optional[Unavailable]) -> None:
         for waiting in batch:
+            if waiting.kept.done():
+                continue  # stored and spooled both, or the sender went away
             self._waiting -= 1
             self._waiting_characters -= waiting.characters
-            if waiting.stored.done():
-                continue  # the sender went away
             if error is None:
-                waiting.stored.set_result(None)
+                waiting.kept.set_result(None)
             else:
-                waiting.stored.set_exception(error)
+                waiting.kept.set_exception(error)
+
+
+class Batches:
+    """A queue whose items one thread handles: all that wait together, within bounds."""
+
+    def __init__(self, handle: Callable[[Sequence[Waiting]], None], name: str) -> None:
+        self._handle = handle
+        self._queue: queue.SimpleQueue[Optional[Waiting]] = queue.SimpleQueue()
+        # A daemon, since a database that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, item: Waiting) -> None:
+        self._queue.put(item)
+
+    def stop(self, seconds: float) -> list[Waiting]:
+        """Handle what is there, waiting for at most `seconds`; return what is left."""
+        self._queue.put(None)
+        self._thread.join(seconds)
+        left: list[Waiting] = []
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return left
+            if item is not None:
+                left.append(item)
+
+    def _run(self) -> None:
+        while True:
+            batch, ended = self._next()
+            if batch:
+                self._handle(batch)
+            if ended:
+                return
+
+    def _next(self) -> tuple[list[Waiting], bool]:
+        batch: list[Waiting] = []
+        characters = 0
+        item = self._queue.get()
+        while item is not None:
+            batch.append(item)
+            characters += item.characters
+            if len(batch) >= BATCH_REPORTS or characters >= BATCH_CHARACTERS:
+                return batch, False
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, False
+        return batch, True
+
+
+def store_apart(
+    engine: Engine, arrivals: Sequence[Arrival], strategies: dict[int, str]
+) -> dict[str, str]:
+    """Store arrivals; return those that the database refuses for good, by id, with its reason.
+
+    Raises `SQLAlchemyError` when the database takes no reports at all. What was stored until
+    then stays, which does no harm: storing a report again changes nothing.
+    """
+    try:
+        store(engine, arrivals, strategies)
+    except SQLAlchemyError as error:
+        # A statement can be so bad that it looks like an outage: ask with a harmless one.
+        probe(engine)
+        if len(arrivals) == 1:
+            return {arrivals[0].report_id: reason(error)}
+        middle = len(arrivals) // 2
+        return {
+            **store_apart(engine, arrivals[:middle], strategies),
+            **store_apart(engine, arrivals[middle:], strategies),
+        }
+    return {}
+
+
+def spooled(arrival: Arrival) -> Spooled:
+    """What the spool keeps of an arrival."""
+    return Spooled(
+        arrival.report_id, arrival.connection_id, arrival.arrived_us, arrival.report.payload
+    )
+
+
+def _failure(waiting: Waiting) -> Optional[Unavailable]:
+    if not waiting.kept.done():
+        return Unavailable("neither database nor spool answered in time; send this report again")
+    error = waiting.kept.exception()
+    return error if isinstance(error, Unavailable) else None
 
 
 def report_id(arrived_us: int) -> str:
@@ -164,7 +336,7 @@ def report_id(arrived_us: int) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def reason(error: SQLAlchemyError) -> str:
+def reason(error: Exception) -> str:
     """What the database said, without the statement and its parameters (they hold reports)."""
     original = getattr(error, "orig", None) or error
-    return " ".join(str(original).split())
+    return " ".join(str(original).split())[:500]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +41,14 @@ SETTINGS = (
         "false",
         "true refuses reports to a connection that has no secret token",
     ),
+    Setting(
+        "TELEMETRY_SPOOL_DIR",
+        "",
+        "where reports wait on local disk while the database is away, each receiver its own;"
+        " `spool` in TELEMETRY_DATA_DIR without it",
+    ),
+    Setting("TELEMETRY_SPOOL_MAX_MB", "512", "how much may wait there, in MiB"),
+    Setting("TELEMETRY_LOG_FORMAT", "text", "text or json"),
     Setting("TELEMETRY_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
 
@@ -54,6 +62,9 @@ class Settings(NamedTuple):
     port: int
     require_token: bool
     log_level: str
+    log_format: str
+    spool_dir: Path
+    spool_max_bytes: int
     embedded: bool  # the database is an SQLite file of our own
 
 
@@ -76,9 +87,12 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         db_url=db_url,
         encryption_secret=secret,
         host=values["TELEMETRY_HOST"],
-        port=_port(values["TELEMETRY_PORT"]),
-        require_token=_switch("TELEMETRY_REQUIRE_TOKEN", values["TELEMETRY_REQUIRE_TOKEN"]),
-        log_level=_log_level(values["TELEMETRY_LOG_LEVEL"]),
+        port=_number(values, "TELEMETRY_PORT", 1, 65535),
+        require_token=_switch(values, "TELEMETRY_REQUIRE_TOKEN"),
+        log_level=_word(values, "TELEMETRY_LOG_LEVEL", ("debug", "info", "warning", "error")),
+        log_format=_word(values, "TELEMETRY_LOG_FORMAT", ("text", "json")),
+        spool_dir=Path(values["TELEMETRY_SPOOL_DIR"] or folder / "spool"),
+        spool_max_bytes=_number(values, "TELEMETRY_SPOOL_MAX_MB", 1, 1 << 20) << 20,
         embedded=embedded,
     )
 
@@ -127,25 +141,27 @@ def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
     )
 
 
-def _port(text: str) -> int:
-    if text.isascii() and text.isdigit() and 1 <= int(text) <= 65535:
+def _number(values: Mapping[str, str], name: str, least: int, most: int) -> int:
+    text = values[name]
+    if text.isascii() and text.isdigit() and least <= int(text[:9]) <= most:
         return int(text)
-    raise ConfigurationError(f"TELEMETRY_PORT is {text!r}; set it to a number from 1 to 65535")
+    raise ConfigurationError(f"{name} is {text!r}; set it to a number from {least} to {most}")
 
 
-def _switch(name: str, text: str) -> bool:
-    value = text.strip().lower()
-    if value in ("true", "1", "yes", "on"):
-        return True
-    if value in ("false", "0", "no", "off"):
-        return False
-    raise ConfigurationError(f"{name} is {text!r}; set it to true or false")
-
-
-def _log_level(text: str) -> str:
-    level = text.strip().lower()
-    if level in ("debug", "info", "warning", "error"):
-        return level
-    raise ConfigurationError(
-        f"TELEMETRY_LOG_LEVEL is {text!r}; set it to debug, info, warning or error"
+def _switch(values: Mapping[str, str], name: str) -> bool:
+    return _word(values, name, ("true", "false", "1", "0", "yes", "no", "on", "off")) in (
+        "true",
+        "1",
+        "yes",
+        "on",
     )
+
+
+def _word(values: Mapping[str, str], name: str, words: Sequence[str]) -> str:
+    word = values[name].strip().lower()
+    if word not in words:
+        *first, last = words
+        raise ConfigurationError(
+            f"{name} is {values[name]!r}; set it to {', '.join(first)} or {last}"
+        )
+    return word

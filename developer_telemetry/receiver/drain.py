@@ -1,0 +1,114 @@
+"""Brings spooled reports into the database once it is back, beside those that arrive meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from developer_telemetry.connections import Connections
+from developer_telemetry.errors import ReportRefused, Unavailable
+from developer_telemetry.merging import Arrival
+from developer_telemetry.receiver.ingest import BATCH_REPORTS, Outage, reason, store_apart
+from developer_telemetry.receiver.metrics import Metrics
+from developer_telemetry.receiver.spool import Spool, Spooled
+from developer_telemetry.receiver.tallies import Tallies
+from developer_telemetry.reports import parse
+from developer_telemetry.schema import is_migrated
+from developer_telemetry.storage import probe
+
+PAUSE_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+class Drain:
+    """One thread that looks twice a second whether there is something to bring in."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        spool: Spool,
+        outage: Outage,
+        connections: Connections,
+        tallies: Tallies,
+        metrics: Metrics,
+    ) -> None:
+        self._engine = engine
+        self._spool = spool
+        self._outage = outage
+        self._connections = connections
+        self._tallies = tallies
+        self._metrics = metrics
+        self._stopping = threading.Event()
+        # A daemon, since a database that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="drain", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Finish the batch at hand, within `seconds`."""
+        self._stopping.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(PAUSE_SECONDS):
+            try:
+                self._work()
+            except SQLAlchemyError as error:
+                self._outage.began(reason(error))
+            except Unavailable as error:
+                logger.warning("the spool can't be drained now: %s", error)
+            except Exception:  # nothing may end the rounds
+                logger.exception("draining the spool failed; will try again")
+
+    def _work(self) -> None:
+        if self._outage.reason:
+            if not is_migrated(self._engine):
+                return
+            probe(self._engine)
+            self._outage.ended()
+        if not self._spool.depth:
+            return
+        # Which connections there are is for the database to say, not for our memory of it.
+        self._connections.reload()
+        while self._spool.depth and not self._stopping.is_set():
+            whole, damaged = self._spool.oldest(BATCH_REPORTS)
+            for report in damaged:
+                self._set_aside(report, "damaged on the spool's disk")
+            if whole:
+                self._bring_in(whole)
+
+    def _bring_in(self, reports: Sequence[Spooled]) -> None:
+        arrivals: list[Arrival] = []
+        strategies: dict[int, str] = {}
+        for report in reports:
+            connection = self._connections.get(report.connection_id)
+            if connection is None:
+                self._metrics.dropped()
+                continue
+            strategies[connection.id] = connection.strategy
+            try:
+                arrivals.append(
+                    Arrival(
+                        report.report_id, connection.id, report.arrived_us, parse(report.payload)
+                    )
+                )
+            except ReportRefused as refusal:
+                self._set_aside(report, str(refusal))
+        refused = store_apart(self._engine, arrivals, strategies) if arrivals else {}
+        by_id = {report.report_id: report for report in reports}
+        for report_id, why in refused.items():
+            self._set_aside(by_id[report_id], why)
+        self._tallies.stored(arrivals)
+        self._metrics.drained(len(arrivals) - len(refused))
+        self._spool.remove(reports)
+
+    def _set_aside(self, report: Spooled, why: str) -> None:
+        logger.error("report %s is set aside: %s", report.report_id, why)
+        self._spool.set_aside(report, why)

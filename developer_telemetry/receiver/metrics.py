@@ -1,0 +1,96 @@
+"""Figures for Prometheus. Label values are few: connections that exist, and words of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from developer_telemetry import __version__
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """What the receiver counts. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        # A second series for each counter, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        by_connection = ["connection"]
+        self._reports = self._counter(
+            "telemetry_reports", "Reports by what became of them", [*by_connection, "outcome"]
+        )
+        self._refusals = self._counter(
+            "telemetry_refusals", "Reports refused, by reason", [*by_connection, "reason"]
+        )
+        self._drained = self._counter("telemetry_drained", "Spooled reports brought in", [])
+        self._dropped = self._counter(
+            "telemetry_dropped", "Spooled reports whose connection was deleted meanwhile", []
+        )
+        self._seconds = Histogram(
+            "telemetry_request_seconds",
+            "From a report's headers to its answer",
+            ["status"],
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self._batch = Histogram(
+            "telemetry_batch_reports",
+            "Reports in one transaction",
+            buckets=SIZES,
+            registry=self._registry,
+        )
+        build = Info("telemetry_build", "What is running", registry=self._registry)
+        build.info({"version": __version__})
+
+    def stored(self, connection_ids: Iterable[int]) -> None:
+        """One transaction was committed, with one report for each id given."""
+        ids = list(connection_ids)
+        self._batch.observe(len(ids))
+        for connection_id in ids:
+            self._reports.labels(connection_id, "stored").inc()
+
+    def spooled(self, connection_ids: Iterable[int]) -> None:
+        """These reports were synced to the spool."""
+        for connection_id in connection_ids:
+            self._reports.labels(connection_id, "spooled").inc()
+
+    def refused(self, connection_id: int, reason: str) -> None:
+        """A report was answered with anything but 200."""
+        self._reports.labels(connection_id, "refused").inc()
+        self._refusals.labels(connection_id, reason).inc()
+
+    def drained(self, count: int) -> None:
+        """Reports came from the spool into the database."""
+        self._drained.inc(count)
+
+    def dropped(self) -> None:
+        """A spooled report has no connection any more."""
+        self._dropped.inc()
+
+    def answered(self, status: int, seconds: float) -> None:
+        """A request for a report route was answered."""
+        self._seconds.labels(status).observe(seconds)
+
+    def gauge(self, name: str, help_text: str, value: Callable[[], float]) -> None:
+        """A figure that is asked for whenever somebody looks."""
+        Gauge(name, help_text, registry=self._registry).set_function(value)
+
+    def page(self) -> bytes:
+        """All figures in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, help_text: str, labels: list[str]) -> Counter:
+        return Counter(name, help_text, labels, registry=self._registry)

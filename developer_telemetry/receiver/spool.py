@@ -1,0 +1,296 @@
+"""A durable queue on local disk for reports that the database can't take now.
+
+One SQLite file, used by one process through one connection: SQLite's recovery from a crash or a
+power cut is older and better tested than any file format of our own could be.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Optional
+
+from developer_telemetry.errors import ConfigurationError, Unavailable
+
+FILE_NAME = "spool.db"
+SCHEMA_VERSION = 1
+PAGE_BYTES = 4096
+
+_COLUMNS = "report_id, connection_id, arrived_us, payload, checksum"
+_SCHEMA = f"""
+CREATE TABLE waiting (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    report_id TEXT NOT NULL UNIQUE,
+    connection_id INTEGER NOT NULL,
+    arrived_us INTEGER NOT NULL,
+    payload TEXT NOT NULL,
+    checksum INTEGER NOT NULL
+);
+CREATE INDEX waiting_by_arrival ON waiting (arrived_us, position);
+CREATE TABLE dead (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    report_id TEXT NOT NULL UNIQUE,
+    connection_id INTEGER NOT NULL,
+    arrived_us INTEGER NOT NULL,
+    payload TEXT NOT NULL,
+    checksum INTEGER NOT NULL,
+    reason TEXT NOT NULL
+);
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+logger = logging.getLogger(__name__)
+
+
+class Spooled(NamedTuple):
+    """A report as it lies in the spool: what the raw layer needs, and nothing read from it."""
+
+    report_id: str
+    connection_id: int
+    arrived_us: int
+    payload: str
+
+    @property
+    def checksum(self) -> int:
+        """Guards against what the disk did to the row; SQLite doesn't look."""
+        fields = f"{self.report_id}\n{self.connection_id}\n{self.arrived_us}\n{self.payload}"
+        return zlib.crc32(fields.encode())
+
+
+class DeadLetter(NamedTuple):
+    """A report that the database refuses for good, and why."""
+
+    report: Spooled
+    reason: str
+
+
+class SpoolFull(Unavailable):
+    """The spool has reached its bound, or the disk its end."""
+
+
+class Spool:
+    """The queue in `folder`, which no other process may use meanwhile.
+
+    Every method may be called from any thread; when `put` returns, its reports are on disk.
+    `corruptions` counts the files found damaged; `full` says that the last write did not fit.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._path = folder / FILE_NAME
+        self._max_pages = max(16, max_bytes // PAGE_BYTES)
+        self._mutex = threading.Lock()
+        self.corruptions = 0
+        self.full = False
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock_file = _lock(folder)
+        self._database = self._open()
+        self._depth = self._count("waiting")
+        self._dead = self._count("dead")
+
+    @property
+    def depth(self) -> int:
+        """How many reports wait."""
+        return self._depth
+
+    @property
+    def dead(self) -> int:
+        """How many were set aside for good."""
+        return self._dead
+
+    @property
+    def bytes(self) -> int:
+        """What the file takes on disk."""
+        with suppress(FileNotFoundError):
+            return self._path.stat().st_size
+        return 0
+
+    def oldest_arrival_us(self) -> Optional[int]:
+        """When the report that waits longest arrived."""
+        with self._mutex:
+            row = self._database.execute("SELECT MIN(arrived_us) FROM waiting").fetchone()
+        return None if row[0] is None else int(row[0])
+
+    def put(self, reports: Sequence[Spooled]) -> None:
+        """Keep reports, those that are there already left as they are; synced when it returns."""
+        with self._transaction() as database:
+            before = database.total_changes
+            database.executemany(
+                f"INSERT INTO waiting ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (report_id) DO NOTHING",
+                [(*report, report.checksum) for report in reports],
+            )
+            added = database.total_changes - before
+        self._depth += added
+
+    def oldest(self, count: int) -> tuple[list[Spooled], list[Spooled]]:
+        """The next reports in order of arrival: those whole, and those damaged on disk."""
+        with self._mutex:
+            rows = self._database.execute(
+                f"SELECT {_COLUMNS} FROM waiting ORDER BY arrived_us, position LIMIT ?", (count,)
+            ).fetchall()
+        whole: list[Spooled] = []
+        damaged: list[Spooled] = []
+        for row in rows:
+            report = Spooled(*row[:4])
+            (whole if report.checksum == row[4] else damaged).append(report)
+        return whole, damaged
+
+    def remove(self, reports: Iterable[Spooled]) -> None:
+        """Forget reports that the database has."""
+        ids = [(report.report_id,) for report in reports]
+        with self._transaction() as database:
+            before = database.total_changes
+            database.executemany("DELETE FROM waiting WHERE report_id = ?", ids)
+            removed = database.total_changes - before
+        self._depth -= removed
+        if not self._depth and not self._dead:
+            with self._mutex:
+                self._database.execute("VACUUM")  # gives the space back to the disk
+
+    def set_aside(self, report: Spooled, reason: str) -> None:
+        """Move a report that the database refuses for good to the dead letters."""
+        with self._transaction() as database:
+            database.execute(
+                f"INSERT INTO dead ({_COLUMNS}, reason) VALUES (?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (report_id) DO NOTHING",
+                (*report, report.checksum, reason),
+            )
+            gone = database.execute(
+                "DELETE FROM waiting WHERE report_id = ?", (report.report_id,)
+            ).rowcount
+        self._depth -= gone
+        self._dead += 1
+
+    def close(self) -> None:
+        """Let go of the file and the lock."""
+        with self._mutex:
+            self._database.close()
+        self._lock_file.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._mutex:
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield self._database
+                self._database.execute("COMMIT")
+                self.full = False
+            except sqlite3.OperationalError as error:
+                self._roll_back()
+                self.full = True
+                raise SpoolFull(f"the spool can't take more ({error}); send it again", 30) from None
+            except BaseException:
+                self._roll_back()
+                raise
+
+    def _roll_back(self) -> None:
+        if self._database.in_transaction:
+            self._database.execute("ROLLBACK")
+
+    def _count(self, table: str) -> int:
+        return int(self._database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
+
+    def _open(self) -> sqlite3.Connection:
+        fault = _fault(self._path)
+        if not fault:
+            return self._connect()
+        self.corruptions += 1
+        aside = _move_aside(self._path)
+        database = self._connect()
+        rows = 0
+        for table, columns in (("waiting", _COLUMNS), ("dead", f"{_COLUMNS}, reason")):
+            marks = ", ".join("?" * (columns.count(",") + 1))
+            for row in _salvage(aside, table, columns):
+                if Spooled(*row[:4]).checksum == row[4]:
+                    database.execute(
+                        f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})", row
+                    )
+                    rows += 1
+        logger.error(
+            "the spool was damaged (%s): %d reports were salvaged; the rest stays in %s",
+            fault,
+            rows,
+            aside,
+        )
+        return database
+
+    def _connect(self) -> sqlite3.Connection:
+        fresh = not self._path.exists()
+        database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        # A rollback journal, deleted and synced at each commit: one that write-ahead logging
+        # would save is not worth a file that two connections can corrupt.
+        database.execute("PRAGMA journal_mode = DELETE")
+        database.execute("PRAGMA synchronous = EXTRA")
+        database.execute(f"PRAGMA max_page_count = {self._max_pages}")
+        if fresh:
+            database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        return database
+
+
+def dead_letters(folder: Path) -> list[DeadLetter]:
+    """What was set aside in the spool of `folder`, read beside a running receiver."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
+        rows = database.execute(f"SELECT {_COLUMNS}, reason FROM dead ORDER BY position")
+        return [DeadLetter(Spooled(*row[:4]), row[5]) for row in rows]
+
+
+def _lock(folder: Path) -> IO[str]:
+    lock_file = open(folder / "lock", "a")  # noqa: SIM115  (held until `close`)
+    try:
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock_file.close()
+        raise ConfigurationError(
+            f"the spool in {folder} belongs to another running receiver;"
+            " give each its own TELEMETRY_SPOOL_DIR"
+        ) from None
+    return lock_file
+
+
+def _fault(path: Path) -> str:
+    """Why the file can't be used as it is, "" if it can or isn't there."""
+    if not path.exists():
+        return ""
+    if not path.stat().st_size:
+        return "the file is empty"
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version != SCHEMA_VERSION:
+                return f"its layout is version {version}, not {SCHEMA_VERSION}"
+            found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            return "" if found == "ok" else str(found)
+    except sqlite3.DatabaseError as error:
+        return str(error)
+
+
+def _move_aside(path: Path) -> Path:
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    for suffix in ("-journal", ""):
+        with suppress(FileNotFoundError):
+            os.rename(f"{path}{suffix}", f"{aside}{suffix}")
+    return aside
+
+
+def _salvage(path: Path, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
+    """The rows of a damaged file, from its start and then from its end, as far as it reads."""
+    for order in ("ASC", "DESC"):
+        with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(path)) as database:
+            # With this set SQLite reads what there is of a file that lost its end.
+            database.execute("PRAGMA writable_schema = ON")
+            yield from database.execute(
+                f"SELECT {columns} FROM {table} NOT INDEXED ORDER BY position {order}"
+            )
+            return
