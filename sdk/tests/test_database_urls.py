@@ -141,14 +141,12 @@ def test_a_socket_may_stand_for_a_host(connected: Any) -> None:
 
 
 def test_postgresql_keeps_sslmode_and_lives_in_utc(connected: Any) -> None:
-    arguments = connected("postgresql+psycopg2://u:p@h/lake?sslmode=require&loc=UTC&charset=x")
+    arguments = connected("postgres://u:p@h/lake?sslmode=require&loc=UTC&charset=x")
     assert arguments["sslmode"] == "require"
     assert arguments["options"] == "-c timezone=UTC"
     assert not {"loc", "charset"} & set(arguments)
     assert (
-        connected("postgresql+psycopg2://u:p@h/lake?TimeZone=Asia/Tokyo&options=-c%20a=b")[
-            "options"
-        ]
+        connected("postgres://u:p@h/lake?TimeZone=Asia/Tokyo&options=-c%20a=b")["options"]
         == "-c a=b -c timezone=Asia/Tokyo"
     )
 
