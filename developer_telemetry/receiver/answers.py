@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import msgspec
-from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
 from developer_telemetry.receiver.bodies import TooLarge, UnknownEncoding
@@ -37,36 +37,48 @@ def status_of(error: TelemetryError) -> int:
     return next(status for kind, status in STATUS.items() if isinstance(error, kind))
 
 
-def answer(
-    status: int,
-    message: str,
-    more: Optional[dict[str, object]] = None,
-    retry_after: Optional[int] = None,
-) -> Response:
+class Answer(NamedTuple):
+    """A whole answer, which sends itself as an ASGI application does."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+
+    def with_header(self, name: str, value: str) -> Answer:
+        """The same with one more header."""
+        return self._replace(headers=(*self.headers, (name.encode(), value.encode())))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+def answer(status: int, message: str, more: Optional[dict[str, object]] = None) -> Answer:
     """An answer; `more` is added to its JSON."""
     content = {"success": status == 200, "message": message, **(more or {})}
-    response = Response(msgspec.json.encode(content), status, media_type="application/json")
-    if retry_after is not None:
-        response.headers["Retry-After"] = str(retry_after)
-    return response
+    body = msgspec.json.encode(content)
+    length = (b"content-length", b"%d" % len(body))
+    return Answer(status, body, ((b"content-type", b"application/json"), length))
 
 
-def refusal(error: TelemetryError) -> Response:
+def refusal(error: TelemetryError) -> Answer:
     """The answer to a request that failed with `error`."""
     status = status_of(error)
     if isinstance(error, ReportRefused):
         faults = [{"field": error.field, "message": error.message}]
         return answer(status, f"{error.field}: {error.message}", {"errors": faults})
-    retry_after = error.retry_after if isinstance(error, Unavailable) else None
-    response = answer(status, str(error), retry_after=retry_after)
+    given = answer(status, str(error))
+    if isinstance(error, Unavailable):
+        given = given.with_header("Retry-After", str(error.retry_after))
     if isinstance(error, Unauthorized):
-        response.headers["WWW-Authenticate"] = "Bearer"
+        given = given.with_header("WWW-Authenticate", "Bearer")
     if status in (413, 503):
-        response.headers["Connection"] = "close"  # what is still being sent is not read
-    return response
+        given = given.with_header("Connection", "close")  # what is still being sent is not read
+    return given
 
 
-def bulk_answer(results: Sequence[Result]) -> Response:
+def bulk_answer(results: Sequence[Result]) -> Answer:
     """200 if every valid report is kept, 503 if one is not, 400 if none was valid.
 
     413 if the body went on after what may be sent at once; what came before is kept.
@@ -82,7 +94,8 @@ def bulk_answer(results: Sequence[Result]) -> Response:
     if any(result.status == 413 for result in results):
         return answer(413, f"{stored} reports stored, the rest is too much at once", more)
     if lost:
-        return answer(503, f"{lost} reports could not be kept; send all of it again", more, 5)
+        given = answer(503, f"{lost} reports could not be kept; send all of it again", more)
+        return given.with_header("Retry-After", "5")
     if not stored:
         return answer(400, "no report of it is valid; see results", more)
     return answer(200, f"{stored} reports stored, {refused} refused", more)

@@ -36,7 +36,7 @@ class Doorkeeper:
         self._reload_started = False
 
     async def admit(
-        self, connection_id: str, authorization: str, must_have_token: bool
+        self, connection_id: str, authorization: bytes, must_have_token: bool
     ) -> Connection:
         """The connection that a request may send to.
 
@@ -52,7 +52,7 @@ class Doorkeeper:
             await self._read_again()
         return self._check(number, authorization, must_have_token)
 
-    def _check(self, number: int, authorization: str, must_have_token: bool) -> Connection:
+    def _check(self, number: int, authorization: bytes, must_have_token: bool) -> Connection:
         connection = self._connections.get(number)
         if connection is None:
             raise NoSuchConnection(
@@ -62,8 +62,7 @@ class Doorkeeper:
             raise Unavailable(f"connection {number} can't be used: {connection.fault}", 60)
         if connection.token is None and not (must_have_token or self._require_token):
             return connection
-        # Headers come decoded as Latin-1; a token may be any text, and its bytes are UTF-8's.
-        scheme, _, token = authorization.encode("latin-1").strip().partition(b" ")
+        scheme, _, token = authorization.strip().partition(b" ")
         token = token.strip()
         sent = scheme.lower() == b"bearer" and bool(token)
         if sent and (connection.accepts(token) or self._key_allows(token, number)):

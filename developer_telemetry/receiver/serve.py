@@ -116,12 +116,13 @@ def serve(engine: Engine, settings: Settings) -> None:
     # uvicorn stops in good order and then repeats the signal, which would end us as if killed.
     signal.signal(signal.SIGTERM, _leave)
     config = uvicorn.Config(
-        receiver.app(),
+        receiver.app,
         host=settings.host,
         port=settings.port,
         http=Protocol,
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,

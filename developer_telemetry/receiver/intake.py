@@ -1,0 +1,161 @@
+"""The report routes, the way that every report takes: plain ASGI, since a framework's request and
+response objects would cost as much as all the rest of it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, Optional
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from developer_telemetry.connections import Connection
+from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
+from developer_telemetry.receiver.answers import Answer, answer, bulk_answer, refusal, status_of
+from developer_telemetry.receiver.bodies import (
+    MANY_REPORTS,
+    ONE_REPORT,
+    Bodies,
+    TooLarge,
+    inflate,
+)
+from developer_telemetry.receiver.bulk import Bulk
+from developer_telemetry.receiver.doorkeeper import Doorkeeper, Unauthorized
+from developer_telemetry.receiver.ingest import Ingest
+from developer_telemetry.receiver.metrics import Metrics
+from developer_telemetry.receiver.tallies import Tallies
+from developer_telemetry.reports import parse
+
+REPORT_PATHS = (
+    "/plugins/developer-telemetry/{connection_id}/report",
+    "/plugins/developer_telemetry/connections/{connection_id}/report",
+    "/rest/plugins/developer_telemetry/connections/{connection_id}/report",
+)
+BULK_PATH = "/plugins/developer-telemetry/{connection_id}/reports"
+
+# The front proxy takes `/api` away, a receiver that is asked directly gets it.
+_ROUTE = re.compile(
+    "/(?:api/)?(?:"
+    + "|".join(
+        path[1:].replace("{connection_id}", f"(?P<{name}>[^/]+)")
+        for name, path in zip(("first", "second", "rest", "bulk"), (*REPORT_PATHS, BULK_PATH))
+    )
+    + ")"
+)
+STORED = answer(200, "report stored")
+
+# What a refusal is counted under; a fixed few, since every word becomes a row a day.
+REASONS = {401: "token", 413: "size", 415: "encoding", 503: "unavailable"}
+
+logger = logging.getLogger(__name__)
+
+
+class Intake:
+    """Takes reports at their routes; whatever else comes is for `others`."""
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        doorkeeper: Doorkeeper,
+        tallies: Tallies,
+        metrics: Metrics,
+        others: ASGIApp,
+    ) -> None:
+        self._ingest = ingest
+        self._doorkeeper = doorkeeper
+        self._tallies = tallies
+        self._metrics = metrics
+        self._others = others
+        self._bodies = Bodies()
+
+    def stop(self) -> None:
+        """Answer those who are still sending that they have to come back."""
+        self._bodies.stop()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        route = _ROUTE.fullmatch(scope["path"]) if scope["type"] == "http" else None
+        if route is None:
+            await self._others(scope, receive, send)
+        elif scope["method"] != "POST":
+            given = answer(405, "send a report with POST").with_header("Allow", "POST")
+            await given(scope, receive, send)
+        else:
+            given = await self._take(scope, receive, route)
+            await given(scope, receive, send)
+
+    async def _take(self, scope: Scope, receive: Receive, route: re.Match[str]) -> Answer:
+        started = time.monotonic()
+        connection: Optional[Connection] = None
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        encoding = headers.get(b"content-encoding", b"").decode("latin-1")
+        kind: Any = route.lastgroup
+        try:
+            connection = await self._doorkeeper.admit(
+                route[kind], headers.get(b"authorization", b""), must_have_token=kind == "rest"
+            )
+            take = self._take_many if kind == "bulk" else self._take_one
+            given = await take(connection, _chunks(receive), encoding)
+        except TelemetryError as error:
+            self._count(error, connection)
+            given = refusal(error)
+        except Exception as error:
+            logger.error("a request failed: %r", error)
+            given = refusal(Unavailable("the receiver failed; send this again", 30))
+        if given.status != 200:
+            given = _logged(given, scope["path"])
+        self._metrics.answered(given.status, time.monotonic() - started)
+        return given
+
+    async def _take_one(
+        self, connection: Connection, chunks: AsyncIterator[bytes], encoding: str
+    ) -> Answer:
+        body = await self._bodies.read(chunks, encoding, ONE_REPORT)
+        await self._ingest.keep(connection, parse(b"".join(inflate(body, encoding, ONE_REPORT))))
+        return STORED
+
+    async def _take_many(
+        self, connection: Connection, chunks: AsyncIterator[bytes], encoding: str
+    ) -> Answer:
+        body = await self._bodies.read(chunks, encoding, MANY_REPORTS)
+        bulk = Bulk(self._ingest, connection)
+        try:
+            await bulk.take(inflate(body, encoding, MANY_REPORTS))
+        except (ReportRefused, TooLarge) as error:
+            bulk.refuse_rest(error)
+        for failure in bulk.errors:
+            self._count(failure, connection)
+        return bulk_answer(bulk.results)
+
+    def _count(self, error: TelemetryError, connection: Optional[Connection]) -> None:
+        if isinstance(error, Unauthorized):
+            connection_id = error.connection_id
+        elif connection is not None:
+            connection_id = connection.id
+        else:
+            return
+        status = status_of(error)
+        reason = error.field if isinstance(error, ReportRefused) else REASONS[status]
+        self._metrics.refused(connection_id, reason)
+        if status < 500:
+            self._tallies.refused(connection_id, reason)
+
+
+async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
+
+
+def _logged(given: Answer, path: str) -> Answer:
+    request_id = uuid.uuid4().hex
+    logger.info("refused %s with %d, request %s", path, given.status, request_id)
+    return given.with_header("X-Request-ID", request_id)
