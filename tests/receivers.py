@@ -79,6 +79,11 @@ class Receiver:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None, "start() comes first"
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """All that it wrote to stdout and stderr since it was made, restarts included."""
         return self._log.read_text(encoding="utf-8")

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import unquote, urlsplit
@@ -55,6 +57,7 @@ class Server:
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._guard: Optional[subprocess.Popen[bytes]] = None
         self._crashed = False
+        self._suspended: list[int] = []
         self._find()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
         self.data = self.folder / "data"
@@ -115,6 +118,25 @@ class Server:
         self._process.wait()
         self._crashed = True
         self._forget()
+
+    def suspend(self) -> None:
+        """Let it hang: it keeps its connections and takes new ones, and answers nothing."""
+        assert self._process is not None
+        # First the one who starts the others.
+        self._suspended = [self._process.pid]
+        os.kill(self._process.pid, signal.SIGSTOP)
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        for pid in map(int, children.read_text().split()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+                self._suspended.append(pid)
+
+    def resume(self) -> None:
+        """Let it go on where it was."""
+        for pid in self._suspended:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        self._suspended = []
 
     def restart(self) -> None:
         self.stop()
