@@ -1,0 +1,1 @@
+"""What `make bench` measures. Times are printed and written down, never asserted."""

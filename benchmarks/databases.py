@@ -1,0 +1,154 @@
+"""The databases that benchmarks run on, and what each of them does by itself."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
+
+from sqlalchemy.engine import Engine
+
+from benchmarks.fleet import raw_row, tool_row_of
+from developer_telemetry.dialects import dialect_of, flat, open_engine
+from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS
+from developer_telemetry.schema import migrate
+from developer_telemetry.storage import RAW_COLUMNS, TOOL_TABLE
+from tests.servers import MariaDB, PostgreSQL, Server, create_database
+
+NAMES = ("mariadb", "postgresql", "sqlite")
+BATCH = 64
+# Parameters made ahead at a time, so that memory stays small.
+ROWS_AHEAD = 1024
+
+_VERSIONS = {
+    "mysql": "SELECT VERSION()",
+    "postgres": "SHOW server_version",
+    "sqlite": "SELECT sqlite_version()",
+}
+
+# Makes an empty, migrated database and gives its URL.
+Fresh = Callable[[], str]
+
+
+class OwnRate(NamedTuple):
+    """What the plain driver reaches over one connection."""
+
+    rows_a_second: float
+    p50_ms: float  # of one transaction
+
+
+class _MariaDB(MariaDB):
+    """With the memory that it takes when nobody says otherwise."""
+
+    def _command(self) -> list[str]:
+        defaults = ["--innodb-buffer-pool-size=128M", "--innodb-log-file-size=96M"]
+        return [*super()._command(), *defaults]
+
+
+class _PostgreSQL(PostgreSQL):
+    """With the memory that it takes when nobody says otherwise."""
+
+    def _command(self) -> list[str]:
+        return [*super()._command(), "-c", "shared_buffers=128MB"]
+
+
+_SERVERS: dict[str, type[Server]] = {"mariadb": _MariaDB, "postgresql": _PostgreSQL}
+
+
+@contextmanager
+def database(name: str) -> Iterator[Fresh]:
+    """A database system of our own, with its default durability.
+
+    :raises tests.servers.ServerMissing: it isn't installed.
+    """
+    numbers = itertools.count(1)
+    if name == "sqlite":
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+            yield lambda: _migrated(f"sqlite:///{Path(folder)}/{next(numbers)}.db")
+        return
+    with _SERVERS[name]() as server:
+
+        def fresh() -> str:
+            url = server.url(f"benchmark_{next(numbers)}")
+            create_database(url)
+            return _migrated(url)
+
+        yield fresh
+
+
+def _migrated(url: str) -> str:
+    with opened(url) as engine:
+        migrate(engine)
+    return url
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Engine]:
+    """An engine of ours for a while."""
+    engine = open_engine(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def describe(url: str) -> str:
+    """Version and driver, as `MariaDB 10.11, PyMySQL`."""
+    with opened(url) as engine, engine.connect() as connection:
+        version = connection.exec_driver_sql(_VERSIONS[dialect_of(engine).name]).scalar_one()
+        return f"{version} through {engine.driver}"
+
+
+def count(url: str, table: str) -> int:
+    """How many rows a table has."""
+    with opened(url) as engine, engine.connect() as connection:
+        return int(connection.exec_driver_sql(f"SELECT COUNT(*) FROM {table}").scalar_one())
+
+
+def own_rate(url: str, batch: int, seconds: float) -> OwnRate:
+    """Store the fleet's rows for `seconds`, `batch` of them in each transaction.
+
+    Raw and tool rows, one statement for each, over the plain driver of one connection. Statements
+    and parameters are made beforehand; only the driver's and the database's time counts.
+    """
+    with opened(url) as engine:
+        dialect = dialect_of(engine)
+        statements = [
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES {dialect.rows(len(columns), batch)}"
+            for table, columns in ((RAW_TABLE, RAW_COLUMNS), (TOOL_TABLE, TOOL_COLUMNS))
+        ]
+        borrowed = engine.raw_connection()
+        cursor = borrowed.cursor()
+        times: list[float] = []
+        first = 0
+        borrowed.commit()
+        while sum(times) < seconds:
+            numbers = range(first, first + max(1, ROWS_AHEAD // batch) * batch)
+            first = numbers.stop
+            for parameters in [_parameters(some) for some in _cut(numbers, batch)]:
+                started = time.perf_counter()
+                if dialect.name == "sqlite":  # the drivers of the others begin by themselves
+                    cursor.execute("BEGIN IMMEDIATE")
+                for statement, values in zip(statements, parameters):
+                    cursor.execute(statement, values)
+                borrowed.commit()
+                times.append(time.perf_counter() - started)
+        cursor.close()
+        borrowed.close()
+    return OwnRate(len(times) * batch / sum(times), statistics.median(times) * 1000)
+
+
+def _cut(numbers: range, size: int) -> list[range]:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def _parameters(numbers: Sequence[int]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    return (
+        flat([raw_row(number, number) for number in numbers]),
+        flat([tool_row_of(number) for number in numbers]),
+    )

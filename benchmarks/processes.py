@@ -1,0 +1,32 @@
+"""What the system knows of a running process."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+
+def peak_memory_mib(pid: int) -> float:
+    """The most memory that a process has had since its program began, in MiB.
+
+    :raises ProcessLookupError: it has ended.
+    """
+    status = _read(pid, "status")
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    if found is None:  # a process that ended and was not waited for has no memory
+        raise ProcessLookupError(pid)
+    return int(found[1]) / 1024
+
+
+def cpu_seconds(pid: int) -> float:
+    """How long a process has computed, in all of its threads."""
+    fields = _read(pid, "stat").rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ProcessLookupError(pid) from None
