@@ -27,7 +27,7 @@ from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
 
 # What is left of the time to stop is shared by the threads that end one after another.
-THREAD_SECONDS = 4.0
+THREAD_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
 

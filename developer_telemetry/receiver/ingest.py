@@ -32,8 +32,9 @@ MAX_WAITING = 5_000
 MAX_WAITING_CHARACTERS = 64 << 20
 # A transaction that takes longer has a database that hangs: others needn't wait for it.
 HANGING_SECONDS = 3.0
-# A report that waited so long goes to the spool, while there is time to answer.
-RESCUE_SECONDS = 6.0
+# A report that waited so long goes to the spool, while there is time to answer: also when the
+# receiver was just told to stop, which it does not put off for much longer.
+RESCUE_SECONDS = 4.0
 # Collectors give up after 30 s, so an answer has to come before.
 ANSWER_SECONDS = 20.0
 

@@ -158,16 +158,16 @@ class Spool:
     def set_aside(self, report: Spooled, reason: str) -> None:
         """Move a report that the database refuses for good to the dead letters."""
         with self._transaction() as database:
-            database.execute(
+            added = database.execute(
                 f"INSERT INTO dead ({_COLUMNS}, reason) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (report_id) DO NOTHING",
                 (*report, report.checksum, reason),
-            )
+            ).rowcount
             gone = database.execute(
                 "DELETE FROM waiting WHERE report_id = ?", (report.report_id,)
             ).rowcount
         self._depth -= gone
-        self._dead += 1
+        self._dead += added
 
     def close(self) -> None:
         """Let go of the file and the lock."""
