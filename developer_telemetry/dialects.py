@@ -26,6 +26,8 @@ Row = TypeVar("Row", bound=Sequence[Any])
 
 # A batch's conflicts are over in milliseconds; ten tries with growing pauses span two seconds.
 ATTEMPTS = 10
+# A second loss is the statement's own fault or an outage; neither is over in milliseconds.
+LOST_CONNECTIONS = 2
 MEBIBYTE = 1 << 20
 # Rows in one statement: enough to hide the round trip, well below SQLite's 32,766 parameters.
 MAX_ROWS = 500
@@ -247,13 +249,15 @@ def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
     harmless when done twice.
     """
     dialect = dialect_of(engine)
+    lost = 0
     for attempt in range(1, ATTEMPTS + 1):
         try:
             with engine.begin() as connection:
                 return work(connection)
         except DBAPIError as error:
+            lost += error.connection_invalidated
             passing = error.connection_invalidated or dialect.is_conflict(error)
-            if attempt == ATTEMPTS or not passing:
+            if attempt == ATTEMPTS or lost == LOST_CONNECTIONS or not passing:
                 raise
             time.sleep(random.uniform(0, 0.01) * attempt * attempt)
     raise AssertionError("unreachable")
