@@ -23,6 +23,11 @@ from developer_telemetry.errors import ConfigurationError, Unavailable
 FILE_NAME = "spool.db"
 SCHEMA_VERSION = 1
 PAGE_BYTES = 4096
+# Even to delete takes space, for the journal. Where others have filled the disk, this file gives
+# it, and so many reports at a time fit into it.
+RESERVE_NAME = "reserve"
+RESERVE_BYTES = 1 << 18
+RESERVE_REPORTS = 8
 
 _COLUMNS = "report_id, connection_id, arrived_us, payload, checksum"
 _SCHEMA = f"""
@@ -85,6 +90,7 @@ class Spool:
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._path = folder / FILE_NAME
+        self._reserve = folder / RESERVE_NAME
         self._max_pages = max(16, max_bytes // PAGE_BYTES)
         self._mutex = threading.Lock()
         self.corruptions = 0
@@ -94,6 +100,7 @@ class Spool:
         self._database = self._open()
         self._depth = self._count("waiting")
         self._dead = self._count("dead")
+        self._make_reserve()
 
     @property
     def depth(self) -> int:
@@ -146,14 +153,24 @@ class Spool:
     def remove(self, reports: Iterable[Spooled]) -> None:
         """Forget reports that the database has."""
         ids = [(report.report_id,) for report in reports]
+        try:
+            self._delete(ids)
+        except SpoolFull:
+            self._reserve.unlink(missing_ok=True)
+            for first in range(0, len(ids), RESERVE_REPORTS):
+                self._delete(ids[first : first + RESERVE_REPORTS])
+        if not self._depth and not self._dead:
+            with self._mutex:
+                self._database.execute("VACUUM")  # gives the space back to the disk
+        if not self._depth:
+            self._make_reserve()
+
+    def _delete(self, ids: Sequence[tuple[str]]) -> None:
         with self._transaction() as database:
             before = database.total_changes
             database.executemany("DELETE FROM waiting WHERE report_id = ?", ids)
             removed = database.total_changes - before
         self._depth -= removed
-        if not self._depth and not self._dead:
-            with self._mutex:
-                self._database.execute("VACUUM")  # gives the space back to the disk
 
     def set_aside(self, report: Spooled, reason: str) -> None:
         """Move a report that the database refuses for good to the dead letters."""
@@ -190,6 +207,14 @@ class Spool:
             except BaseException:
                 self._roll_back()
                 raise
+
+    def _make_reserve(self) -> None:
+        if self._reserve.exists():
+            return
+        try:
+            self._reserve.write_bytes(b"\0" * RESERVE_BYTES)
+        except OSError:  # the disk is full already
+            self._reserve.unlink(missing_ok=True)
 
     def _roll_back(self) -> None:
         if self._database.in_transaction:
