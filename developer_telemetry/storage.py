@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.dialects import (
     MAX_ROWS,
+    Dialect,
     Progress,
     batches,
     dialect_of,
@@ -181,11 +183,12 @@ def _raw_row(arrival: Arrival) -> tuple[Any, ...]:
 
 def _upsert_tool(connection: Connection, rows: Sequence[ToolRow]) -> None:
     """Write tool rows, sorted by key, each only where it is not older than what is there."""
-    insert(connection, TOOL_TABLE, TOOL_COLUMNS, rows, _newer_wins(connection))
+    insert(connection, TOOL_TABLE, TOOL_COLUMNS, rows, _newer_wins(dialect_of(connection)))
 
 
-def _newer_wins(connection: Connection) -> str:
-    dialect = dialect_of(connection)
+@cache
+def _newer_wins(dialect: Dialect) -> str:
+    """The tail of an upsert that leaves a newer row as it is."""
 
     def old(column: str) -> str:
         return f"{TOOL_TABLE}.{column}"

@@ -60,9 +60,8 @@ class Receiver:
         self.url = f"http://{HOST}:{self.port}"
         self._folder = folder
         self._log = folder / f"receiver-{self.port}.log"
-        self._environment = environment(
-            DB_URL=database_url, TELEMETRY_PORT=str(self.port), **settings
-        )
+        own = {"TELEMETRY_SPOOL_DIR": str(folder / f"spool-{self.port}"), **settings}
+        self._environment = environment(DB_URL=database_url, TELEMETRY_PORT=str(self.port), **own)
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._client: Optional[httpx.Client] = None
 

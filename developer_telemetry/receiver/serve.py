@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from types import FrameType
 from typing import Optional
 
@@ -12,7 +13,7 @@ from sqlalchemy.engine import Engine
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from developer_telemetry.connections import Connections
-from developer_telemetry.dialects import now_us
+from developer_telemetry.dialects import now_us, open_writing_engine
 from developer_telemetry.receiver.app import Receiver
 from developer_telemetry.receiver.doorkeeper import Doorkeeper
 from developer_telemetry.receiver.drain import Drain
@@ -28,6 +29,9 @@ from developer_telemetry.receiver.tallies import Tallies
 KEEP_ALIVE_SECONDS = 75
 # From the start of a connection or a request to the end of its headers.
 HEADER_SECONDS = 10.0
+# The thread that writes waits for the database several times in a transaction; after each it would
+# wait as long as this for its turn among Python's threads.
+SWITCH_SECONDS = 0.0005
 # How long answers may take after SIGTERM; the threads behind them end in the seconds after.
 STOP_SECONDS = 5
 
@@ -85,8 +89,9 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     memory = settings.spool_dir / "connections.json"
     connections = Connections(engine, settings.encryption_secret, memory)
     outage, tallies, metrics = Outage(), Tallies(), Metrics()
-    ingest = Ingest(engine, spool, outage, tallies, metrics)
-    drain = Drain(engine, spool, outage, connections, tallies, metrics)
+    writing = open_writing_engine(settings.db_url)
+    ingest = Ingest(writing, spool, outage, tallies, metrics)
+    drain = Drain(writing, spool, outage, connections, tallies, metrics)
     health = Health(engine, connections, ingest, spool, outage, tallies)
     doorkeeper = Doorkeeper(connections, settings.require_token)
     metrics.gauge("telemetry_queue", "Reports that wait for an answer", lambda: ingest.waiting)
@@ -127,6 +132,7 @@ def serve(engine: Engine, settings: Settings) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
+    sys.setswitchinterval(SWITCH_SECONDS)
     Server(config, receiver).run()
 
 

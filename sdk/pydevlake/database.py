@@ -57,7 +57,7 @@ class _Server(NamedTuple):
     query: dict[str, str]
 
 
-def create_db_engine(db_url: str) -> Engine:
+def create_db_engine(db_url: str, **options: Any) -> Engine:
     """Makes an engine, without connecting, for a URL in Go's style or in SQLAlchemy's.
 
     Understood are `mysql://user:password@host:3306/lake?charset=utf8mb4&parseTime=True&loc=UTC`,
@@ -66,6 +66,8 @@ def create_db_engine(db_url: str) -> Engine:
     in a password may be percent-encoded or not. Unless the URL names a driver, mysqlclient is
     taken before PyMySQL and psycopg 3 before psycopg2. MySQL speaks utf8mb4 unless told
     otherwise; a PostgreSQL session is in UTC unless `TimeZone` says otherwise.
+
+    `options` go to SQLAlchemy's `create_engine`.
 
     DatabaseUrlError (a ValueError) if the URL can't be read or no driver is installed; its text
     never holds the password.
@@ -79,7 +81,7 @@ def create_db_engine(db_url: str) -> Engine:
     if backend is None or not (scheme or "(" in db_url):
         raise _unreadable(f"{scheme[1]}://..." if scheme else "no scheme")
     if backend == "sqlite":
-        return create_engine(db_url)
+        return create_engine(db_url, **options)
     server = _parse(db_url[scheme.end() :] if scheme else db_url, backend)
     driver = (scheme and scheme[2]) or _installed_driver(backend)
     url = URL.create(
@@ -87,7 +89,8 @@ def create_db_engine(db_url: str) -> Engine:
     )
     arguments = _mysql_arguments if backend == "mysql" else _postgresql_arguments
     # Pinged before use: servers close idle connections.
-    return create_engine(url, connect_args=arguments(server, driver), pool_pre_ping=True)
+    options = {"pool_pre_ping": True, **options}
+    return create_engine(url, connect_args=arguments(server, driver), **options)
 
 
 def _parse(rest: str, backend: str) -> _Server:
