@@ -79,9 +79,8 @@ def refusal(error: TelemetryError) -> Answer:
 
 
 def bulk_answer(results: Sequence[Result]) -> Answer:
-    """200 if every valid report is kept, 503 if one is not, 400 if none was valid.
-
-    413 if the body went on after what may be sent at once; what came before is kept.
+    """503 if a valid report could not be kept; 413 if the body goes on after what may be sent at
+    once, with what came before kept; 400 if none was valid; else 200.
     """
     stored = sum(result.status == 200 for result in results)
     lost = sum(result.status == 503 for result in results)
@@ -91,11 +90,11 @@ def bulk_answer(results: Sequence[Result]) -> Answer:
         "refused": refused,
         "results": list(results),
     }
-    if any(result.status == 413 for result in results):
-        return answer(413, f"{stored} reports stored, the rest is too much at once", more)
     if lost:
         given = answer(503, f"{lost} reports could not be kept; send all of it again", more)
         return given.with_header("Retry-After", "5")
+    if any(result.status == 413 for result in results):
+        return answer(413, f"{stored} reports stored, the rest is too much at once", more)
     if not stored:
         return answer(400, "no report of it is valid; see results", more)
     return answer(200, f"{stored} reports stored, {refused} refused", more)

@@ -18,8 +18,11 @@ MEBIBYTE = 1 << 20
 BODY_SECONDS = 20.0
 # All bodies that are being read at one time.
 MAX_READING = 128 * MEBIBYTE
-# What is inflated at a time.
+# What is inflated at a time, and what of.
 PIECE = 64 * KIBIBYTE
+SIP = 4 * KIBIBYTE
+# Each costs as much to begin as a whole report does to inflate.
+MAX_MEMBERS = 10_000
 
 # Accepts the headers of gzip and of zlib alike; "deflate" is sent as either of zlib and bare.
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
@@ -53,6 +56,11 @@ class Bodies:
         self._readers: set[asyncio.Task[object]] = set()
         self._bytes = 0
         self._stopping = False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping
 
     def stop(self) -> None:
         """Take no further body: those half sent are answered with `Unavailable`."""
@@ -121,22 +129,36 @@ def inflate(body: bytes, encoding: str, limit: Limit) -> Iterator[bytes]:
     if encoding.strip().lower() in ("", "identity"):
         yield body
         return
-    bare = body[:1] and body[0] & 0x0F != 8 and body[:2] != b"\x1f\x8b"
-    size = 0
     try:
-        while body:  # gzip files may be strung together
-            inflater = zlib.decompressobj(_BARE if bare else _GZIP_OR_ZLIB)
-            while not inflater.eof:
-                piece = inflater.decompress(body, PIECE)
-                size += len(piece)
-                if size > limit.inflated:
-                    raise TooLarge(
-                        f"the body inflates above {limit.inflated} bytes; send less at once"
-                    )
-                body = inflater.unconsumed_tail
-                if not piece and not body and not inflater.eof:
-                    raise ReportRefused("body", "the compressed body ends too early; send it all")
-                yield piece
-            body = inflater.unused_data
+        size = 0
+        for piece in _inflated(body):
+            size += len(piece)
+            if size > limit.inflated:
+                raise TooLarge(f"the body inflates above {limit.inflated} bytes; send less at once")
+            yield piece
     except zlib.error:
         raise ReportRefused("body", "the body is not compressed as Content-Encoding says") from None
+
+
+def _inflated(body: bytes) -> Iterator[bytes]:
+    bare = body[:1] and body[0] & 0x0F != 8 and body[:2] != b"\x1f\x8b"
+    members = 0
+    inflater = None
+    # A little at a time, since zlib copies all of what it has not read yet, each time.
+    for start in range(0, len(body), SIP):
+        rest = body[start : start + SIP]
+        more = True
+        while rest or more:
+            if inflater is None:  # gzip files may be strung together
+                members += 1
+                if members > MAX_MEMBERS:
+                    raise TooLarge(f"the body has more than {MAX_MEMBERS} compressed parts")
+                inflater = zlib.decompressobj(_BARE if bare else _GZIP_OR_ZLIB)
+            piece = inflater.decompress(rest, PIECE)
+            more = len(piece) == PIECE  # it may hold back what did not fit
+            rest = inflater.unconsumed_tail
+            if inflater.eof:
+                rest, more, inflater = inflater.unused_data, False, None
+            yield piece
+    if inflater is not None:
+        raise ReportRefused("body", "the compressed body ends too early; send it all")

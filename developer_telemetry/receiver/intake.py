@@ -20,7 +20,6 @@ from developer_telemetry.receiver.bodies import (
     MANY_REPORTS,
     ONE_REPORT,
     Bodies,
-    TooLarge,
     inflate,
 )
 from developer_telemetry.receiver.bulk import Bulk
@@ -46,6 +45,8 @@ _ROUTE = re.compile(
     )
     + ")"
 )
+# Each holds some ten MiB; importers are few, and can wait.
+BULKS_AT_ONCE = 8
 STORED = answer(200, "report stored")
 
 # What a refusal is counted under; a fixed few, since every word becomes a row a day.
@@ -71,6 +72,7 @@ class Intake:
         self._metrics = metrics
         self._others = others
         self._bodies = Bodies()
+        self._bulks = 0
 
     def stop(self) -> None:
         """Answer those who are still sending that they have to come back."""
@@ -104,10 +106,11 @@ class Intake:
             self._count(error, connection)
             given = refusal(error)
         except Exception as error:
-            logger.error("a request failed: %r", error)
+            # Its text may hold the body.
+            logger.error("a request failed: %s", type(error).__name__)
             given = refusal(Unavailable("the receiver failed; send this again", 30))
         if given.status != 200:
-            given = _logged(given, scope["path"])
+            given = _logged(given, route[kind])
         self._metrics.answered(given.status, time.monotonic() - started)
         return given
 
@@ -121,12 +124,15 @@ class Intake:
     async def _take_many(
         self, connection: Connection, chunks: AsyncIterator[bytes], encoding: str
     ) -> Answer:
-        body = await self._bodies.read(chunks, encoding, MANY_REPORTS)
-        bulk = Bulk(self._ingest, connection)
+        if self._bulks >= BULKS_AT_ONCE:
+            raise Unavailable("too many large bodies are being read; send this again")
+        self._bulks += 1
         try:
+            body = await self._bodies.read(chunks, encoding, MANY_REPORTS)
+            bulk = Bulk(self._ingest, connection, stopping=lambda: self._bodies.stopping)
             await bulk.take(inflate(body, encoding, MANY_REPORTS))
-        except (ReportRefused, TooLarge) as error:
-            bulk.refuse_rest(error)
+        finally:
+            self._bulks -= 1
         for failure in bulk.errors:
             self._count(failure, connection)
         return bulk_answer(bulk.results)
@@ -155,7 +161,14 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
         more = message.get("more_body", False)
 
 
-def _logged(given: Answer, path: str) -> Answer:
+def _logged(given: Answer, connection_id: str) -> Answer:
     request_id = uuid.uuid4().hex
-    logger.info("refused %s with %d, request %s", path, given.status, request_id)
+    # What a stranger writes there may be anything: an invented line, a token, a home path.
+    logger.info(
+        "refused a request for connection %s with %d, request %s",
+        connection_id if connection_id.isdigit() and len(connection_id) < 19 else "?",
+        given.status,
+        request_id,
+        extra={"request_id": request_id},
+    )
     return given.with_header("X-Request-ID", request_id)
