@@ -164,6 +164,7 @@ def raw_params(connection_id: int) -> str:
     return json.dumps({"ConnectionId": connection_id, "ScopeId": SCOPE_ID}, separators=(",", ":"))
 
 
+@lru_cache(maxsize=1024)
 def timestamp(epoch_us: int) -> str:
     """Epoch microseconds as UTC text in milliseconds (cut, not rounded: the columns keep three)."""
     moment = _EPOCH + timedelta(microseconds=epoch_us)
@@ -194,6 +195,8 @@ def _add(mappings: Iterable[Mapping[str, Number]]) -> dict[str, Number]:
 
 def _count(value: Number) -> int:
     """A whole number from 0 to `MAX_COUNT`; halves are rounded up."""
+    if type(value) is int and 0 <= value <= MAX_COUNT:  # as nearly always
+        return value
     whole = math.floor(value + 0.5) if isinstance(value, float) else value
     return max(0, min(MAX_COUNT, whole))
 

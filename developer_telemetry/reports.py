@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import date
+from functools import lru_cache
 from typing import Any, Union
 
 import msgspec
@@ -217,6 +218,8 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> Number:
+    if type(value) is int and -MAX_COUNT <= value <= MAX_COUNT:  # as nearly always
+        return value
     if isinstance(value, str):
         try:
             value = float(value)
@@ -241,9 +244,20 @@ def _names(value: object) -> tuple[str, ...]:
 
 
 def _name(item: object) -> str:
+    if isinstance(item, str) and len(item) <= TEXT_LIMIT:
+        return _known_name(item)
     if isinstance(item, dict):
         return _name(item.get("name")) or _name(item.get("path"))
-    name = _trimmed(item)
+    return _read_name(_trimmed(item))
+
+
+@lru_cache(maxsize=4096)
+def _known_name(text: str) -> str:
+    # A fleet uses the same few hundred tools, projects and branches every day.
+    return _read_name(text.strip())
+
+
+def _read_name(name: str) -> str:
     if "/" in name or "\\" in name:
         name = _without_path(name)
     return _text(name)
