@@ -12,6 +12,7 @@ command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres
     packages+=(postgresql)
 command -v nginx >/dev/null || packages+=(nginx-light)
 command -v curl >/dev/null || packages+=(curl)
+command -v strace >/dev/null || packages+=(strace)
 if [ ${#packages[@]} -eq 0 ]; then
     exit 0
 fi

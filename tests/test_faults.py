@@ -2,125 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-import sqlite3
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Callable, Optional
 
-import httpx
 import pytest
-from sqlalchemy.engine import Engine
 
-from developer_telemetry.dialects import open_engine
 from developer_telemetry.merging import RAW_TABLE
-from developer_telemetry.receiver.spool import FILE_NAME, dead_letters
-from developer_telemetry.schema import migrate
+from developer_telemetry.receiver.spool import dead_letters
 from developer_telemetry.storage import TOOL_TABLE
-from tests.oracle import Oracle
-from tests.receivers import (
-    Receiver,
-    add_connection,
-    at_once,
-    eventually,
-    free_port,
-    query,
-    report,
-    run_command,
-)
-from tests.servers import (
-    HOST,
-    MariaDB,
-    PostgreSQL,
-    Server,
-    ServerMissing,
-    create_database,
-    drop_database,
-)
+from tests.receivers import at_once, eventually, query, report
+from tests.servers import MariaDB, PostgreSQL, Server, create_database
+from tests.sites import CONNECTION_TABLE, Site, own_server, read_only, server_of, site_on
 
-# Without the rights of an administrator, whom MariaDB lets write even when it is read-only.
-ORDINARY = "telemetry"
 STOP_SECONDS = 15.0
-# Eight kilobytes, two pages of the spool's file.
-LARGE = {"projects": ["x" * 200] * 40}
-CONNECTION_TABLE = "_tool_developer_telemetry_connections"
-
-
-class Site:
-    """A receiver, and a database that tests break: one connection overwrites, one sums."""
-
-    def __init__(self, server: Optional[Server], url: str, folder: Path) -> None:
-        self.server = server
-        self.url = url
-        self.folder = folder
-        self.spool = folder / "spool"
-        self.settings: dict[str, str] = {}
-        with closing_engine(url) as engine:
-            migrate(engine)
-        self.overwriting = add_connection(url)
-        self.summing = add_connection(url, strategy="sum")
-        self.receiver = self.another_receiver()
-
-    def another_receiver(self, **settings: str) -> Receiver:
-        """One more, or instead of the first with other settings, on the same spool."""
-        url = self.url.replace("merico:merico@", f"{ORDINARY}:{ORDINARY}@")
-        return Receiver(
-            url if self.url.startswith("mysql") else self.url,
-            self.folder,
-            TELEMETRY_SPOOL_DIR=str(self.spool),
-            **settings,
-        )
-
-    def oracle(self, senders: int = 8) -> Oracle:
-        return Oracle(self.receiver, {self.overwriting: "", self.summing: "sum"}, senders)
-
-    def metric(self, name: str) -> float:
-        """A figure of the receiver's without labels."""
-        page = self.receiver.client.get("/metrics").text
-        [value] = [line.split()[1] for line in page.splitlines() if line.startswith(f"{name} ")]
-        return float(value)
-
-    def spooled(self) -> int:
-        """How many reports wait in the spool."""
-        return int(self.metric("telemetry_spool_reports"))
-
-    def send(self, developer: str, connection_id: int = 0) -> int:
-        """The status that one report is answered with."""
-        return self.receiver.send(report(developer), connection_id or self.overwriting).status_code
-
-    def developers(self, table: str = RAW_TABLE) -> list[str]:
-        """Whose reports are there, once for each, sorted."""
-        return sorted(row[0] for row in query(self.url, f"SELECT developer_id FROM {table}"))
-
-    def becomes_stored(self, developers: list[str]) -> None:
-        """Return when these are in both layers, and nobody else."""
-        for table in (RAW_TABLE, TOOL_TABLE):
-            eventually(partial(self._has, table, sorted(developers)), 20)
-
-    def _has(self, table: str, developers: list[str]) -> bool:
-        return self.developers(table) == developers
-
-    @contextmanager
-    def without_table(self) -> Iterator[None]:
-        """The cheapest outage there is: nothing can be stored meanwhile."""
-        query(self.url, f"ALTER TABLE {TOOL_TABLE} RENAME TO moved_away")
-        try:
-            yield
-        finally:
-            query(self.url, f"ALTER TABLE moved_away RENAME TO {TOOL_TABLE}")
-
-
-@contextmanager
-def closing_engine(url: str) -> Iterator[Engine]:
-    engine = open_engine(url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture(scope="module", params=[MariaDB, PostgreSQL], ids=["mariadb", "postgresql"])
@@ -130,49 +26,11 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield server
 
 
-@contextmanager
-def own_server(make: Callable[[], Server]) -> Iterator[Server]:
-    try:
-        server = make()
-    except ServerMissing as error:
-        missing(str(error))
-    with server:
-        if server.name == "mariadb":
-            query(server.url(""), f"CREATE USER {ORDINARY}@'{HOST}' IDENTIFIED BY '{ORDINARY}'")
-            query(server.url(""), f"GRANT ALL ON `faults%`.* TO {ORDINARY}@'{HOST}'")
-        yield server
-
-
-def missing(what: str) -> None:
-    """Skip what can't be tested here; CI has to be able to."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(what, pytrace=False)
-    pytest.skip(f"NOT TESTED: {what}")
-
-
 @pytest.fixture
 def site(server: Server, tmp_path: Path) -> Iterator[Site]:
     """A running receiver on each server."""
-    url = server.url(f"faults_{secrets.token_hex(4)}")
-    create_database(url)
-    site = Site(server, url, tmp_path)
-    with site.receiver:
+    with site_on(server, tmp_path) as site:
         yield site
-    server.start()
-    drop_database(url)
-
-
-@pytest.fixture
-def small_site(tmp_path: Path) -> Iterator[Site]:
-    """A running receiver on SQLite, where an outage costs no time."""
-    site = Site(None, f"sqlite:///{tmp_path}/telemetry.db", tmp_path)
-    with site.receiver:
-        yield site
-
-
-def server_of(site: Site) -> Server:
-    assert site.server is not None
-    return site.server
 
 
 # Under load
@@ -234,23 +92,6 @@ def test_reports_are_spooled_while_the_database_is_read_only(site: Site) -> None
         oracle.wait_for(50)
     assert oracle.check(site.url).asked_to_come_back == 0
     eventually(lambda: not site.spooled(), 10)
-
-
-@contextmanager
-def read_only(server: Server) -> Iterator[None]:
-    if server.name == "mariadb":
-        on, off = ["SET GLOBAL read_only = ON"], ["SET GLOBAL read_only = OFF"]
-    else:
-        parameter, reload = "default_transaction_read_only", "SELECT pg_reload_conf()"
-        on = [f"ALTER SYSTEM SET {parameter} = on", reload]
-        off = [f"ALTER SYSTEM RESET {parameter}", reload]
-    for statement in on:
-        query(server.url(""), statement)
-    try:
-        yield
-    finally:
-        for statement in off:
-            query(server.url(""), statement)
 
 
 def test_reports_are_spooled_while_a_table_is_away(site: Site) -> None:
@@ -373,136 +214,3 @@ def test_a_report_larger_than_the_database_takes_is_no_outage(tmp_path: Path) ->
     assert '"poison"' in letter.report.payload
     # All that the driver knows: the server hung up on it.
     assert "gone away" in letter.reason or "packet" in letter.reason
-
-
-def test_spooled_reports_of_a_deleted_connection_are_dropped_and_counted(small_site: Site) -> None:
-    site = small_site
-    with site.without_table():
-        assert [site.send("kept"), site.send("left", site.summing)] == [200, 200]
-        assert site.spooled() == 2
-        query(site.url, f"DELETE FROM {CONNECTION_TABLE} WHERE id = {site.summing}")
-
-    site.becomes_stored(["kept"])
-    eventually(lambda: not site.spooled(), 10)
-    assert site.metric("telemetry_dropped_total") == 1
-    assert site.metric("telemetry_drained_total") == 1
-
-
-# The spool itself
-
-
-@pytest.mark.parametrize("disk", ["bound", "small disk"])
-def test_a_full_spool_asks_senders_to_come_back_and_loses_nothing(
-    small_site: Site, disk: str
-) -> None:
-    site = small_site
-    site.receiver.stop()
-    with small_disk(site.spool) if disk == "small disk" else nullcontext():
-        bound = "512" if disk == "small disk" else "1"
-        site.receiver = site.another_receiver(TELEMETRY_SPOOL_MAX_MB=bound)
-        with site.receiver as receiver:
-            with site.without_table():
-                kept, refused = fill_spool(site)
-                ready = receiver.client.get("/health/ready")
-            assert (refused.status_code, ready.status_code) == (503, 503)
-            assert int(refused.headers["retry-after"]) > 0
-            assert "full" in ready.json()["message"]
-            eventually(lambda: receiver.status("/health/ready") == 200, 10)
-            assert site.send("again") == 200
-            site.becomes_stored([*kept, "again"])
-            eventually(lambda: not site.spooled(), 10)
-            assert receiver.stop() == 0
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """A file system of one MiB at `folder`."""
-    shutil.rmtree(folder)
-    folder.mkdir(mode=0o700)
-    options = ["-t", "tmpfs", "-o", "size=1m", "tmpfs"]
-    mounted = subprocess.run(["mount", *options, folder], capture_output=True, text=True)
-    if mounted.returncode:  # not even root may, in most containers
-        pytest.skip(f"NOT TESTED: can't mount a small disk: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-def fill_spool(site: Site) -> tuple[list[str], httpx.Response]:
-    """Send until a report is refused; return whose reports were taken, and the refusal."""
-    kept: list[str] = []
-    for number in range(1000):
-        body = report(f"developer {number}", metrics=LARGE)
-        answer = site.receiver.send(body, site.overwriting)
-        if answer.status_code != 200:
-            return kept, answer
-        kept.append(f"developer {number}")
-    raise AssertionError("the spool never got full")
-
-
-def test_two_receivers_do_not_share_a_spool(small_site: Site) -> None:
-    second = run_command(
-        small_site.folder,
-        "serve",
-        DB_URL=small_site.url,
-        TELEMETRY_PORT=str(free_port()),
-        TELEMETRY_SPOOL_DIR=str(small_site.spool),
-    )
-
-    assert second.returncode == 2
-    assert "belongs to another running receiver" in second.stderr
-    assert "TELEMETRY_SPOOL_DIR" in second.stderr
-    assert "Traceback" not in second.stderr
-    assert small_site.send("ann") == 200
-
-
-def truncate(file: Path) -> None:
-    os.truncate(file, file.stat().st_size // 2)
-
-
-def flip_bits(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 4096] = bytes(255 - byte for byte in data[middle : middle + 4096])
-    file.write_bytes(data)
-
-
-def empty(file: Path) -> None:
-    os.truncate(file, 0)
-
-
-def change_version(file: Path) -> None:
-    with closing(sqlite3.connect(file)) as database:
-        database.execute("PRAGMA user_version = 99")
-
-
-@pytest.mark.parametrize(
-    ("damage", "least"),
-    [(truncate, 1), (flip_bits, 10), (empty, 0), (change_version, 60)],
-    ids=lambda value: getattr(value, "__name__", None),
-)
-def test_a_damaged_spool_does_not_keep_it_from_starting(
-    small_site: Site, damage: Callable[[Path], None], least: int
-) -> None:
-    site = small_site
-    developers = [f"developer {number}" for number in range(60)]
-    with site.without_table():
-        for developer in developers:
-            body = report(developer, metrics=LARGE)
-            assert site.receiver.send(body, site.overwriting).status_code == 200
-        site.receiver.kill()
-        damage(site.spool / FILE_NAME)
-        site.receiver.start()
-        assert site.metric("telemetry_spool_corruptions") == 1
-        salvaged = site.spooled()
-        assert site.send("fresh") == 200
-
-    eventually(lambda: not site.spooled(), 10)
-    stored = site.developers()
-    assert "fresh" in stored
-    assert set(stored) <= {*developers, "fresh"}
-    assert len(stored) == salvaged + 1 >= least + 1
-    assert "the spool was damaged" in site.receiver.log
-    assert list(site.spool.glob(f"{FILE_NAME}.damaged-*"))
-    assert "Traceback" not in site.receiver.log
