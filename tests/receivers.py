@@ -82,6 +82,10 @@ class Receiver:
         assert self._process is not None, "start() comes first"
         return self._process.pid
 
+    def command(self) -> list[str]:
+        """What is run; a test may have its own start it in another way."""
+        return [str(COMMAND), "serve"]
+
     @property
     def log(self) -> str:
         """All that it wrote to stdout and stderr since it was made, restarts included."""
@@ -101,7 +105,7 @@ class Receiver:
         assert not self.running, "stop() or kill() comes first"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [COMMAND, "serve"],
+                self.command(),
                 cwd=self._folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
