@@ -73,8 +73,6 @@ def refusal(error: TelemetryError) -> Answer:
         given = given.with_header("Retry-After", str(error.retry_after))
     if isinstance(error, Unauthorized):
         given = given.with_header("WWW-Authenticate", "Bearer")
-    if status in (413, 503):
-        given = given.with_header("Connection", "close")  # what is still being sent is not read
     return given
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import sys
 from types import FrameType
@@ -10,7 +11,6 @@ from typing import Optional
 
 import uvicorn
 from sqlalchemy.engine import Engine
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from developer_telemetry.connections import Connections
 from developer_telemetry.dialects import now_us, open_writing_engine
@@ -21,54 +21,20 @@ from developer_telemetry.receiver.health import Health
 from developer_telemetry.receiver.ingest import Ingest, Outage
 from developer_telemetry.receiver.logs import set_up_logs
 from developer_telemetry.receiver.metrics import Metrics
+from developer_telemetry.receiver.protocol import Protocol
 from developer_telemetry.receiver.settings import Settings
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
 
 # nginx keeps its connections to an upstream for 60 s; being the first to close loses requests.
 KEEP_ALIVE_SECONDS = 75
-# From the start of a connection or a request to the end of its headers.
-HEADER_SECONDS = 10.0
 # The thread that writes waits for the database several times in a transaction; after each it would
 # wait as long as this for its turn among Python's threads.
 SWITCH_SECONDS = 0.0005
+# Twice what a front proxy opens to us, and little memory.
+MAX_OPEN_FILES = 65_536
 # How long answers may take after SIGTERM; the threads behind them end in the seconds after.
 STOP_SECONDS = 5
-
-
-class Protocol(HttpToolsProtocol):
-    """Cuts off who opens a connection and then takes his time with the headers."""
-
-    _header_timer: Optional[asyncio.TimerHandle] = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._expect_headers()
-
-    def connection_lost(self, exc: Optional[Exception]) -> None:
-        self._have_headers()
-        super().connection_lost(exc)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._expect_headers()
-
-    def on_headers_complete(self) -> None:
-        self._have_headers()
-        super().on_headers_complete()
-
-    def _expect_headers(self) -> None:
-        if self._header_timer is None:
-            self._header_timer = self.loop.call_later(HEADER_SECONDS, self._cut_off)
-
-    def _have_headers(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
-
-    def _cut_off(self) -> None:
-        self._header_timer = None
-        self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -80,7 +46,8 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Optional[FrameType]) -> None:
         super().handle_exit(sig, frame)
-        self._receiver.stop()
+        # Not from here, in the middle of whatever the signal interrupted.
+        asyncio.get_running_loop().call_soon_threadsafe(self._receiver.stop)
 
 
 def make_receiver(engine: Engine, settings: Settings) -> Receiver:
@@ -132,8 +99,17 @@ def serve(engine: Engine, settings: Settings) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
+    _allow_many_connections()
     sys.setswitchinterval(SWITCH_SECONDS)
     Server(config, receiver).run()
+
+
+def _allow_many_connections() -> None:
+    """Open files are limited to 1,024 for old programs' sake; a fleet has more machines."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _leave(number: int, frame: Optional[FrameType]) -> None:
