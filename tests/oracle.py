@@ -5,8 +5,8 @@
         receiver.start()
     oracle.check(database_url)
 
-Each sender counts up. A value is sent once and so may be stored once: it must be when it was
-acknowledged, and may be when the answer got lost.
+It may be entered again after a check. Each sender counts up. A value is sent once and so may be
+stored once: it must be when it was acknowledged, and may be when the answer got lost.
 """
 
 from __future__ import annotations
@@ -98,12 +98,16 @@ class Oracle:
         self._statuses: Counter[int] = Counter()
         self._wrong: list[str] = []
         self._slowest = 0.0
-        self._threads = [
-            threading.Thread(target=self._send_until_told, args=(number,), daemon=True)
-            for number in range(senders)
-        ]
+        self._checks = itertools.count(1)
+        self._values = [itertools.count(1) for _ in range(senders)]
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Oracle:
+        self._ending.clear()
+        self._threads = [
+            threading.Thread(target=self._send_until_told, args=(number,), daemon=True)
+            for number in range(len(self._values))
+        ]
         for thread in self._threads:
             thread.start()
         return self
@@ -158,15 +162,16 @@ class Oracle:
         while problems := self.problems(database_url):
             assert time.monotonic() < deadline, "\n".join([*problems, self._receiver.log[-3000:]])
             time.sleep(0.3)
-        for connection_id in self._strategies:
-            answer = self._receiver.send(report("someone fresh"), connection_id)
-            assert answer.status_code == 200, answer.text
-            fresh = (
-                f"SELECT 1 FROM {TOOL_TABLE} WHERE developer_id = 'someone fresh'"
-                f" AND connection_id = {connection_id}"
-            )
-            eventually(lambda fresh=fresh: query(database_url, fresh), 10)  # type: ignore[misc]
+        self._check_fresh(database_url)
         return self.figures
+
+    def _check_fresh(self, database_url: str) -> None:
+        developer = f"fresh {next(self._checks)}"
+        for connection_id in self._strategies:
+            answer = self._receiver.send(report(developer), connection_id)
+            assert answer.status_code == 200, answer.text
+        fresh = f"SELECT connection_id FROM {TOOL_TABLE} WHERE developer_id = '{developer}'"
+        eventually(lambda: len(query(database_url, fresh)) == len(self._strategies), 10)
 
     def problems(self, database_url: str) -> list[str]:
         """What differs between the promises and the database now, in words."""
@@ -224,7 +229,7 @@ class Oracle:
         # Lighter than a client for many uses: the senders share two cores with what they test.
         client = http.client.HTTPConnection(HOST, self._receiver.port, timeout=PATIENCE_SECONDS)
         connections = itertools.cycle(self._strategies)
-        for value in itertools.count(1):
+        for value in self._values[number]:
             if self._ending.wait(PAUSE_SECONDS) or len(self._sent) >= self._most:
                 break
             developer = f"developer {number // MACHINES}"

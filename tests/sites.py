@@ -34,7 +34,6 @@ class Site:
         self.url = url
         self.folder = folder
         self.spool = folder / "spool"
-        self.settings: dict[str, str] = {}
         with closing_engine(url) as engine:
             migrate(engine)
         self.overwriting = add_connection(url)
