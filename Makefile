@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 SHELL_SCRIPTS := $(wildcard run.sh build.sh sdk/*.sh scripts/*.sh .ci/run)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check constraints clean
+.PHONY: help install run test soak check constraints clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -19,6 +19,10 @@ run: install ## serve, on SQLite unless DB_URL says otherwise
 test: .venv/installed-dev ## run every test; as root on Debian, install MariaDB, PostgreSQL, nginx
 	@scripts/install_servers.sh
 	$(BIN)/python -m pytest $(TESTS)
+
+soak: .venv/installed-dev ## break receiver and databases for minutes (SOAK="--memory 1000000")
+	@scripts/install_servers.sh
+	$(BIN)/python -m tests.soak $(SOAK)
 
 check: .venv/installed-dev ## lint, types, and that it all works on Python 3.9
 	$(BIN)/ruff check .
