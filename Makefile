@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 SHELL_SCRIPTS := $(wildcard run.sh build.sh sdk/*.sh scripts/*.sh .ci/run)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test soak check constraints clean
+.PHONY: help install run test soak check bench constraints clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -27,12 +27,17 @@ soak: .venv/installed-dev ## break receiver and databases for minutes (SOAK="--m
 check: .venv/installed-dev ## lint, types, and that it all works on Python 3.9
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy developer_telemetry tests scripts conftest.py
+	$(BIN)/mypy developer_telemetry tests benchmarks scripts conftest.py
 	cd sdk && ../$(BIN)/mypy --config-file ../pyproject.toml pydevlake tests
-	$(BIN)/vermin --quiet --no-tips --target=3.9- --violations developer_telemetry sdk scripts tests
+	$(BIN)/vermin --quiet --no-tips --target=3.9- --violations developer_telemetry sdk scripts tests benchmarks
 	$(BIN)/python scripts/pip_as.py 3.9.2 --quiet --no-build-isolation ./sdk .
 	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SCRIPTS); \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi
+
+bench: .venv/installed-dev ## measure receiver and runs on each database; renews docs/benchmarks.md
+	@scripts/install_servers.sh
+	$(BIN)/python -m benchmarks.receiver
+	$(BIN)/python -m benchmarks.runs
 
 constraints: .venv/installed-dev ## renew constraints.txt with today's versions
 	$(BIN)/python scripts/constraints.py

@@ -14,7 +14,7 @@ from typing import Any, Callable, NamedTuple
 from sqlalchemy.engine import Engine
 
 from benchmarks.fleet import raw_row, tool_row_of
-from developer_telemetry.dialects import dialect_of, flat, open_engine
+from developer_telemetry.dialects import dialect_of, open_engine
 from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS
 from developer_telemetry.schema import migrate
 from developer_telemetry.storage import RAW_COLUMNS, TOOL_TABLE
@@ -119,8 +119,8 @@ def own_rate(url: str, batch: int, seconds: float) -> OwnRate:
     with opened(url) as engine:
         dialect = dialect_of(engine)
         statements = [
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES {dialect.rows(len(columns), batch)}"
-            for table, columns in ((RAW_TABLE, RAW_COLUMNS), (TOOL_TABLE, TOOL_COLUMNS))
+            _insert(RAW_TABLE, RAW_COLUMNS, batch, dialect.placeholder),
+            _insert(TOOL_TABLE, TOOL_COLUMNS, batch, dialect.placeholder),
         ]
         borrowed = engine.raw_connection()
         cursor = borrowed.cursor()
@@ -147,8 +147,12 @@ def _cut(numbers: range, size: int) -> list[range]:
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
-def _parameters(numbers: Sequence[int]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    return (
-        flat([raw_row(number, number) for number in numbers]),
-        flat([tool_row_of(number) for number in numbers]),
-    )
+def _insert(table: str, columns: Sequence[str], rows: int, mark: str) -> str:
+    row = f"({', '.join([mark] * len(columns))})"
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
+
+
+def _parameters(numbers: Sequence[int]) -> tuple[list[Any], list[Any]]:
+    raw = [value for number in numbers for value in raw_row(number, number)]
+    tool = [value for number in numbers for value in tool_row_of(number)]
+    return raw, tool

@@ -1,0 +1,64 @@
+"""The benchmarks work; how fast anything is, no test says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import page, receiver, runs
+from benchmarks.fleet import body, date_of, developer_of, raw_row, tool_row_of
+from developer_telemetry.merging import Arrival, tool_row
+from developer_telemetry.reports import parse
+from developer_telemetry.storage import RAW_COLUMNS
+
+
+def test_the_receiver_is_measured(tmp_path: Path) -> None:
+    output = tmp_path / "docs" / "benchmarks.md"
+    sizes = ["--connections", "1", "--seconds", "0.2"]
+    receiver.main(["--databases", "sqlite", *sizes, "--output", str(output)])
+    written = output.read_text()
+    assert "| sqlite, 1 |" in written
+    assert "| sqlite, 64 |" in written
+
+
+def test_runs_are_measured(tmp_path: Path) -> None:
+    output = tmp_path / "benchmarks.md"
+    runs.main(["--databases", "sqlite", "--rows", "60", "--repeats", "1", "--output", str(output)])
+    written = output.read_text()
+    assert "| sqlite, extract | 60 |" in written
+    assert "| sqlite, convert | 30 |" in written
+    assert "| `./run.sh make-pipeline` |" in written
+
+
+def test_a_section_is_renewed_and_the_others_stay(tmp_path: Path) -> None:
+    output = tmp_path / "benchmarks.md"
+    for title, text in (("One", "old"), ("Two", "stays"), ("One", "new")):
+        page.put(output, title, text)
+    written = output.read_text()
+    assert [line for line in written.splitlines() if line.startswith("#")] == [
+        "# Benchmarks",
+        "## One",
+        "## Two",
+    ]
+    assert "old" not in written
+    assert written.index("new") < written.index("## Two") < written.index("stays")
+
+
+@pytest.mark.parametrize("number", [0, 5, 10_006, 10_007, 1_000_000])
+def test_the_fleets_rows_are_those_of_its_bodies(number: int) -> None:
+    raw = dict(zip(RAW_COLUMNS, raw_row(number, number)))
+    report = parse(body(number))
+    assert raw["payload"] == report.payload
+    assert (raw["developer_id"], raw["date"], raw["hostname"]) == (
+        report.developer_id,
+        report.date,
+        report.hostname,
+    )
+    arrival = Arrival(raw["report_id"], 1, raw["arrived_us"], report, number + 1)
+    assert tool_row([arrival], arrival.arrived_us) == tool_row_of(number)
+
+
+def test_each_report_of_the_fleet_is_another_day_of_another_developer() -> None:
+    reports = range(25_000)
+    assert len({(developer_of(number), date_of(number)) for number in reports}) == len(reports)
