@@ -34,7 +34,8 @@ LOAD_SECONDS = 20.0
 # The database gets this part of the time, for so long.
 THROTTLED_SHARE = 0.1
 THROTTLED_SECONDS = 60.0
-THROTTLE_PERIOD_SECONDS = 0.5
+# Long enough for the receiver to see that the database hangs, each time anew.
+THROTTLE_PERIOD_SECONDS = 6.0
 RELIEF_SECONDS = 5.0
 
 
