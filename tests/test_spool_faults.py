@@ -158,6 +158,31 @@ def test_a_damaged_spool_does_not_keep_it_from_starting(
     assert "Traceback" not in site.receiver.log
 
 
+def test_a_spool_that_is_damaged_while_in_use_is_replaced(site: Site) -> None:
+    with site.without_table():
+        assert site.send("first") == 200
+        # In place, as a disk does it.
+        with (site.spool / FILE_NAME).open("r+b") as file:
+            file.write(b"no database at all\n" * 3000)
+        damaged = site.receiver.send(report("second"), site.overwriting)
+        assert (damaged.status_code, "retry-after" in damaged.headers) == (503, True)
+        assert site.send("third") == 200
+        assert site.metric("telemetry_spool_corruptions") == 1
+    eventually(lambda: "third" in site.developers(), 10)
+    assert "second" not in site.developers()
+
+
+@pytest.mark.parametrize("place", ["/dev/null/spool", "/proc/spool"])
+def test_a_spool_that_can_not_be_kept_is_an_error_to_mend(tmp_path: Path, place: str) -> None:
+    url = f"sqlite:///{tmp_path}/telemetry.db"
+    done = run_command(tmp_path, "serve", DB_URL=url, TELEMETRY_SPOOL_DIR=place)
+
+    assert done.returncode == 2
+    assert place in done.stderr
+    assert "TELEMETRY_SPOOL_DIR" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 # What no kill can show, since the system keeps what a killed process wrote
 
 

@@ -207,6 +207,9 @@ class Ingest:
             self._spool.put([spooled(each.arrival) for each in batch])
         except Unavailable as error:
             self._answer(batch, error)
+        except Exception as error:  # the spooler has to outlive whatever one batch does to it
+            logger.exception("%d reports could not be spooled", len(batch))
+            self._answer(batch, Unavailable(f"the report could not be spooled: {error}"))
         else:
             self._metrics.spooled(each.arrival.connection_id for each in batch)
             self._answer(batch, None)

@@ -95,11 +95,15 @@ class Spool:
         self._mutex = threading.Lock()
         self.corruptions = 0
         self.full = False
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock_file = _lock(folder)
-        self._database = self._open()
-        self._depth = self._count("waiting")
-        self._dead = self._count("dead")
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock_file = _lock(folder)
+            self._reopen()
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigurationError(
+                f"can't keep a spool in {folder} ({error});"
+                " set TELEMETRY_SPOOL_DIR to a folder that can be written and has room"
+            ) from None
         self._make_reserve()
 
     @property
@@ -121,8 +125,8 @@ class Spool:
 
     def oldest_arrival_us(self) -> Optional[int]:
         """When the report that waits longest arrived."""
-        with self._mutex:
-            row = self._database.execute("SELECT MIN(arrived_us) FROM waiting").fetchone()
+        with self._held() as database:
+            row = database.execute("SELECT MIN(arrived_us) FROM waiting").fetchone()
         return None if row[0] is None else int(row[0])
 
     def put(self, reports: Sequence[Spooled]) -> None:
@@ -139,8 +143,8 @@ class Spool:
 
     def oldest(self, count: int) -> tuple[list[Spooled], list[Spooled]]:
         """The next reports in order of arrival: those whole, and those damaged on disk."""
-        with self._mutex:
-            rows = self._database.execute(
+        with self._held() as database:
+            rows = database.execute(
                 f"SELECT {_COLUMNS} FROM waiting ORDER BY arrived_us, position LIMIT ?", (count,)
             ).fetchall()
         whole: list[Spooled] = []
@@ -193,12 +197,25 @@ class Spool:
         self._lock_file.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _held(self) -> Iterator[sqlite3.Connection]:
+        """The file for one thread alone; opened anew when it proves to be damaged."""
         with self._mutex:
             try:
-                self._database.execute("BEGIN IMMEDIATE")
                 yield self._database
-                self._database.execute("COMMIT")
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError as error:
+                self._database.close()
+                self._reopen()
+                raise Unavailable(f"the spool was damaged ({error}); send it again") from None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._held() as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                yield database
+                database.execute("COMMIT")
                 self.full = False
             except sqlite3.OperationalError as error:
                 self._roll_back()
@@ -207,6 +224,11 @@ class Spool:
             except BaseException:
                 self._roll_back()
                 raise
+
+    def _reopen(self) -> None:
+        self._database = self._open()
+        self._depth = self._count("waiting")
+        self._dead = self._count("dead")
 
     def _make_reserve(self) -> None:
         if self._reserve.exists():
@@ -218,7 +240,8 @@ class Spool:
 
     def _roll_back(self) -> None:
         if self._database.in_transaction:
-            self._database.execute("ROLLBACK")
+            with suppress(sqlite3.DatabaseError):  # of a damaged file, which `_held` looks after
+                self._database.execute("ROLLBACK")
 
     def _count(self, table: str) -> int:
         return int(self._database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
