@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -81,6 +82,20 @@ class Receiver:
     def pid(self) -> int:
         assert self._process is not None, "start() comes first"
         return self._process.pid
+
+    def memory(self) -> float:
+        """What it has in memory, in MiB; `peak` starts from here."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        return self._in_mebibytes("VmRSS")
+
+    def peak(self) -> float:
+        """The most that it had in memory since `memory` was asked for, in MiB."""
+        return self._in_mebibytes("VmHWM")
+
+    def _in_mebibytes(self, name: str) -> float:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        [kibibytes] = re.findall(rf"{name}:\s+(\d+) kB", status)
+        return int(kibibytes) / 1024
 
     def command(self) -> list[str]:
         """What is run; a test may have its own start it in another way."""

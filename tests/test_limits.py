@@ -119,20 +119,6 @@ class Lake(NamedTuple):
         rows = query(self.url, "SELECT developer_id FROM _raw_developer_telemetry")
         return {developer for (developer,) in rows}
 
-    def memory(self) -> float:
-        """What the receiver has in memory, in MiB; `peak` starts from here."""
-        Path(f"/proc/{self.receiver.pid}/clear_refs").write_text("5")
-        return self._figure("VmRSS")
-
-    def peak(self) -> float:
-        """The most that it had in memory since `memory` was asked for, in MiB."""
-        return self._figure("VmHWM")
-
-    def _figure(self, name: str) -> float:
-        status = Path(f"/proc/{self.receiver.pid}/status").read_text()
-        [kibibytes] = re.findall(rf"{name}:\s+(\d+) kB", status)
-        return int(kibibytes) / 1024
-
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
@@ -228,7 +214,7 @@ def test_reports_go_through_beside_2000_idle_connections(lake: Lake) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2500), hard))
     with ExitStack() as stack:
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        before = lake.memory()
+        before = lake.receiver.memory()
         # Opened with a request each, since a connection that says nothing is soon cut off.
         lines = []
         for _ in range(2000):
@@ -244,7 +230,7 @@ def test_reports_go_through_beside_2000_idle_connections(lake: Lake) -> None:
             seconds.append(time.monotonic() - started)
 
         assert sorted(seconds)[10] < 0.2, seconds
-        assert lake.memory() - before < 100
+        assert lake.receiver.memory() - before < 100
         # They are all still there: nobody was thrown out for it.
         for line in lines[::100]:
             line.send("GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -309,7 +295,7 @@ def test_what_is_not_http_is_answered_in_the_same_shape_and_closed(lake: Lake, s
 
 
 def test_a_chunked_body_of_100_mebibytes_is_refused_in_flat_memory(lake: Lake) -> None:
-    before = lake.memory()
+    before = lake.receiver.memory()
     chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
     with lake.line() as line:
         line.send(CHUNKED)
@@ -323,7 +309,7 @@ def test_a_chunked_body_of_100_mebibytes_is_refused_in_flat_memory(lake: Lake) -
         # Who sends it all the same may go on with another report.
         line.send(LENGTH.format(len(body("after it"))).encode() + body("after it"))
         assert line.answer().status == 200
-    assert lake.peak() - before < 20
+    assert lake.receiver.peak() - before < 20
 
 
 def test_32_senders_of_too_much_at_once_stay_in_flat_memory(lake: Lake) -> None:
@@ -334,9 +320,9 @@ def test_32_senders_of_too_much_at_once_stay_in_flat_memory(lake: Lake) -> None:
                 line.send(b"10000\r\n" + b" " * 65536 + b"\r\n")
             return line.answer().status
 
-    before = lake.memory()
+    before = lake.receiver.memory()
     assert at_once([send_too_much] * 32) == [413] * 32
-    assert lake.peak() - before < 100
+    assert lake.receiver.peak() - before < 100
 
 
 @pytest.mark.parametrize(
@@ -348,19 +334,19 @@ def test_32_senders_of_too_much_at_once_stay_in_flat_memory(lake: Lake) -> None:
     ],
 )
 def test_headers_without_end_are_cut_off_in_flat_memory(lake: Lake, start: str) -> None:
-    before = lake.memory()
+    before = lake.receiver.memory()
     with lake.line() as line:
         line.send(start)
         assert is_cut_off(line)
-    assert lake.peak() - before < 20
+    assert lake.receiver.peak() - before < 20
 
 
 def test_trailers_without_end_are_cut_off_in_flat_memory(lake: Lake) -> None:
-    before = lake.memory()
+    before = lake.receiver.memory()
     with lake.line() as line:
         line.send(CHUNKED + "2\r\n{}\r\n0\r\nX-Trailer: ")
         assert is_cut_off(line)
-    assert lake.peak() - before < 20
+    assert lake.receiver.peak() - before < 20
 
 
 def test_a_gzip_bomb_is_refused_soon_and_in_flat_memory(lake: Lake) -> None:
@@ -369,7 +355,7 @@ def test_a_gzip_bomb_is_refused_soon_and_in_flat_memory(lake: Lake) -> None:
         "many members": gzip.compress(b" " * MEBIBYTE) * 200,
         "empty members": gzip.compress(b"") * 50_000,
     }
-    before = lake.memory()
+    before = lake.receiver.memory()
     for name, bomb in bombs.items():
         assert len(bomb) < MEBIBYTE
         started = time.monotonic()
@@ -377,7 +363,7 @@ def test_a_gzip_bomb_is_refused_soon_and_in_flat_memory(lake: Lake) -> None:
             answer = lake.receiver.send(bomb, CONNECTION, path=route, content_encoding="gzip")
             assert answer.status_code == 413, name
         assert time.monotonic() - started < 5, name
-    assert lake.peak() - before < 40
+    assert lake.receiver.peak() - before < 40
 
 
 @pytest.mark.parametrize("opening", ["[", '{"x":'])

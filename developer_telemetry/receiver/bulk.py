@@ -26,6 +26,7 @@ _INSIDE = re.compile(r'"[^"\\]*"|["\[\]{}]')
 _OUTSIDE = re.compile(r'"[^"\\]*"|["\[\]{},]')
 # As much of a text as one match can take in little memory, which grows with its escapes.
 _OF_TEXT = re.compile(r'[^"\\]*(?:\\.[^"\\]*){0,1000}', re.DOTALL)
+_NOT_UTF_8 = re.compile("[\udc80-\udcff]")
 _DEEPER = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
@@ -38,21 +39,18 @@ def items(pieces: Iterable[bytes]) -> Iterator[str]:
     texts = _decoded(pieces)
     for text in texts:
         start = text.lstrip("\ufeff \t\r\n")
-        if start[:1] == "[":
-            return _elements(chain([start[1:]], texts))
         if start:
-            return _lines(chain([start], texts))
-    return iter(())
+            split = _elements if start[0] == "[" else _lines
+            yield from split(chain([start[1:] if start[0] == "[" else start], texts))
+            return
 
 
 def _decoded(pieces: Iterable[bytes]) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for piece in pieces:
-            yield decoder.decode(piece)
-        yield decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        raise ReportRefused("body", "not UTF-8; send the JSON in UTF-8") from None
+    # What isn't UTF-8 comes as `_NOT_UTF_8`, so that only the report is refused that it is in.
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    for piece in pieces:
+        yield decoder.decode(piece)
+    yield decoder.decode(b"", final=True)
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:
@@ -182,4 +180,6 @@ class Bulk:
 def _parse(text: str) -> Report:
     if len(text) > MAX_CHARACTERS:
         raise ReportRefused("body", f"above {MAX_CHARACTERS} characters; leave it out")
+    if _NOT_UTF_8.search(text):
+        raise ReportRefused("body", "not UTF-8; send the JSON in UTF-8")
     return parse(text)
