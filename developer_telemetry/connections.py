@@ -78,7 +78,7 @@ def _same(token: bytes, expected: Optional[str]) -> bool:
 class ApiKey(NamedTuple):
     """One of DevLake's own API keys: a regular expression of paths, and epoch seconds or None."""
 
-    allowed_path: str
+    allowed_path: Optional[str]
     expires_at: Optional[float]
 
     def allows(self, connection_id: int) -> bool:
@@ -87,7 +87,7 @@ class ApiKey(NamedTuple):
             return False
         path = f"/plugins/developer_telemetry/connections/{connection_id}/report"
         try:
-            return re.search(self.allowed_path, path) is not None
+            return self.allowed_path is not None and bool(re.search(self.allowed_path, path))
         except re.error:
             return False
 
@@ -175,8 +175,15 @@ class Connections:
             stored = _read(self._engine)
             if stored != self._stored:
                 self._take(stored)
-                if self._memory is not None:
-                    _write_private(self._memory, json.dumps(stored._asdict()))
+                self._remember()
+
+    def _remember(self) -> None:
+        if self._memory is None:
+            return
+        try:
+            _write_private(self._memory, json.dumps(self._stored._asdict()))
+        except OSError as error:  # a full disk is no reason to turn anyone away
+            logger.warning("can't remember the connections in %s: %s", self._memory, error)
 
     def _recall(self, memory: Path) -> None:
         try:
