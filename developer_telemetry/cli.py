@@ -191,6 +191,35 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
         typer.echo(_table([head, *([str(value) for value in each] for each in statuses)]))
 
 
+@app.command(name="dead-letters")
+def dead_letters(
+    as_json: bool = typer.Option(False, "--json", help="Print a JSON list, with the bodies."),
+) -> None:
+    """Show the reports in the spool that the database refused for good, and why."""
+    with clear_errors():
+        from developer_telemetry.merging import timestamp
+        from developer_telemetry.receiver.spool import dead_letters as read
+
+        rows = [
+            {
+                "report": letter.report.report_id,
+                "connection": letter.report.connection_id,
+                "arrived": timestamp(letter.report.arrived_us),
+                "reason": letter.reason,
+                "body": letter.report.payload,
+            }
+            for letter in read(load().spool_dir)
+        ]
+        if as_json:
+            typer.echo(json.dumps(rows))
+            return
+        if not rows:
+            typer.echo("no report was set aside")
+            return
+        head = ["report", "connection", "arrived (UTC)", "reason"]
+        typer.echo(_table([head, *([str(cell) for cell in row.values()][:4] for row in rows)]))
+
+
 def _table(rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join(

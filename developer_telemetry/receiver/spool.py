@@ -289,9 +289,15 @@ def dead_letters(folder: Path) -> list[DeadLetter]:
     path = folder / FILE_NAME
     if not path.exists():
         return []
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
-        rows = database.execute(f"SELECT {_COLUMNS}, reason FROM dead ORDER BY position")
-        return [DeadLetter(Spooled(*row[:4]), row[5]) for row in rows]
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True, timeout=10)) as database:
+            rows = database.execute(f"SELECT {_COLUMNS}, reason FROM dead ORDER BY position")
+            return [DeadLetter(Spooled(*row[:4]), row[5]) for row in rows]
+    except sqlite3.DatabaseError as error:
+        raise ConfigurationError(
+            f"can't read {path} ({error}); a receiver mends its spool when it starts"
+        ) from None
 
 
 def _lock(folder: Path) -> IO[str]:
