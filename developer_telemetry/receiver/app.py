@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.receiver import metrics
+from developer_telemetry.receiver import metrics, openapi
 from developer_telemetry.receiver.answers import Answer, answer, refusal
 from developer_telemetry.receiver.doorkeeper import Doorkeeper
 from developer_telemetry.receiver.drain import Drain
@@ -62,6 +62,7 @@ class Receiver:
             "/health/live": self.live,
             "/health/ready": self.ready,
             "/metrics": self.metrics,
+            "/openapi.json": self.openapi,
         }
         errors: dict[Any, Any] = {HTTPException: _http_error, Exception: _server_error}
         app = Starlette(
@@ -95,6 +96,10 @@ class Receiver:
     async def metrics(self, request: Request) -> Response:
         """Figures for Prometheus."""
         return Response(self._metrics.page(), media_type=metrics.CONTENT_TYPE)
+
+    async def openapi(self, request: Request) -> Response:
+        """What there is to ask, for programs."""
+        return Response(openapi.DOCUMENT, media_type="application/json")
 
 
 async def _http_error(request: Request, error: HTTPException) -> Answer:

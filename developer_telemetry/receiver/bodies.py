@@ -28,6 +28,9 @@ MAX_MEMBERS = 10_000
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _BARE = -zlib.MAX_WBITS
 
+# Of Content-Encoding.
+ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")
+
 
 class TooLarge(TelemetryError):
     """The body is above a limit (HTTP 413)."""
@@ -120,7 +123,7 @@ class Bodies:
 
 def check_encoding(encoding: str) -> None:
     """Raise `UnknownEncoding` unless it is one that we inflate, or none."""
-    if encoding.strip().lower() not in ("", "identity", "gzip", "x-gzip", "deflate"):
+    if encoding.strip().lower() not in ENCODINGS:
         raise UnknownEncoding(f"Content-Encoding {encoding!r}; send gzip, deflate or plain JSON")
 
 

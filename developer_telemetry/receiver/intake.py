@@ -37,8 +37,10 @@ REPORT_PATHS = (
 BULK_PATH = "/plugins/developer-telemetry/{connection_id}/reports"
 
 # The front proxy takes `/api` away, a receiver that is asked directly gets it.
+PREFIXES = ("", "/api")
+
 _ROUTE = re.compile(
-    "/(?:api/)?(?:"
+    f"(?:{'|'.join(PREFIXES)})/(?:"
     + "|".join(
         path[1:].replace("{connection_id}", f"(?P<{name}>[^/]+)")
         for name, path in zip(("first", "second", "rest", "bulk"), (*REPORT_PATHS, BULK_PATH))
