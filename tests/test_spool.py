@@ -14,6 +14,7 @@ import pytest
 
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.receiver.spool import FILE_NAME, Spool, Spooled, SpoolFull, dead_letters
+from tests.damages import change_version, empty, flip_bits, replace, truncate, zero_the_header
 
 MEBIBYTE = 1 << 20
 
@@ -162,39 +163,14 @@ def _lines(path: Path) -> int:
     return len(path.read_text().split()) if path.exists() else 0
 
 
-def truncate(file: Path) -> None:
-    os.truncate(file, file.stat().st_size // 2)
-
-
-def flip_bits_in_the_middle(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 4096] = bytes(255 - byte for byte in data[middle : middle + 4096])
-    file.write_bytes(data)
-
-
-def empty(file: Path) -> None:
-    os.truncate(file, 0)
-
-
-def make_it_something_else(file: Path) -> None:
-    file.write_bytes(b"no database at all\n" * 1000)
-
-
-def spoil_the_header(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[:100] = b"\0" * 100
-    file.write_bytes(data)
-
-
 @pytest.mark.parametrize(
     ("damage", "salvageable"),
     [
         (truncate, 1),
-        (flip_bits_in_the_middle, 100),
+        (flip_bits, 100),
         (empty, 0),
-        (make_it_something_else, 0),
-        (spoil_the_header, 0),
+        (replace, 0),
+        (zero_the_header, 0),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -224,8 +200,7 @@ def test_a_file_of_another_version_is_set_aside_and_its_reports_brought_over(
 ) -> None:
     spool.put(reports(5))
     spool.close()
-    with closing(sqlite3.connect(folder / FILE_NAME)) as database:
-        database.execute("PRAGMA user_version = 99")
+    change_version(folder / FILE_NAME)
     again = Spool(folder, 8 * MEBIBYTE)
     assert all_of(again) == reports(5)
     assert again.corruptions == 1

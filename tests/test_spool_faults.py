@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Callable
 
@@ -16,6 +14,7 @@ import httpx
 import pytest
 
 from developer_telemetry.receiver.spool import FILE_NAME
+from tests.damages import change_version, empty, flip_bits, truncate
 from tests.receivers import eventually, free_port, query, report, run_command
 from tests.sites import CONNECTION_TABLE, Site, missing
 
@@ -106,26 +105,6 @@ def test_two_receivers_do_not_share_a_spool(site: Site) -> None:
     assert "TELEMETRY_SPOOL_DIR" in second.stderr
     assert "Traceback" not in second.stderr
     assert site.send("ann") == 200
-
-
-def truncate(file: Path) -> None:
-    os.truncate(file, file.stat().st_size // 2)
-
-
-def flip_bits(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 4096] = bytes(255 - byte for byte in data[middle : middle + 4096])
-    file.write_bytes(data)
-
-
-def empty(file: Path) -> None:
-    os.truncate(file, 0)
-
-
-def change_version(file: Path) -> None:
-    with closing(sqlite3.connect(file)) as database:
-        database.execute("PRAGMA user_version = 99")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""What can happen to a file on disk, for tests of what must survive it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+
+def truncate(file: Path) -> None:
+    """The second half is gone."""
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def flip_bits(file: Path) -> None:
+    """4 KiB in the middle are inverted."""
+    data = bytearray(file.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 4096] = bytes(255 - byte for byte in data[middle : middle + 4096])
+    file.write_bytes(data)
+
+
+def empty(file: Path) -> None:
+    """Its name is all that is left."""
+    os.truncate(file, 0)
+
+
+def replace(file: Path) -> None:
+    """It is no database at all."""
+    file.write_bytes(b"no database at all\n" * 1000)
+
+
+def zero_the_header(file: Path) -> None:
+    """What says that it is a database is gone."""
+    data = bytearray(file.read_bytes())
+    data[:100] = bytes(100)
+    file.write_bytes(data)
+
+
+def change_version(file: Path) -> None:
+    """It was written by a version that nobody knows here."""
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("PRAGMA user_version = 99")
