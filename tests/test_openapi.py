@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from openapi_spec_validator import validate
 from schemathesis import checks
 from schemathesis.specs.openapi.checks import (
-    allow_header_conformance,
     content_type_conformance,
     response_headers_conformance,
     response_schema_conformance,
@@ -39,7 +38,6 @@ NEGATIVE = schemathesis.GenerationMode.NEGATIVE
 # Not whether bodies are refused that the document doesn't describe: what can be kept is kept.
 CHECKS = [
     checks.not_a_server_error,
-    allow_header_conformance,
     content_type_conformance,
     response_headers_conformance,
     response_schema_conformance,
