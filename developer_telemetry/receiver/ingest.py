@@ -194,9 +194,9 @@ class Ingest:
             return
         finally:
             self._outage.end_transaction()
-        self._metrics.stored(each.connection_id for each in arrivals)
-        self._tallies.stored(arrivals)
         stored = [each for each in batch if each.arrival.report_id not in refused]
+        self._metrics.stored(each.arrival.connection_id for each in stored)
+        self._tallies.stored(each.arrival for each in stored)
         self._answer(stored, None)
         for each in batch:
             if each.arrival.report_id in refused:
@@ -223,6 +223,7 @@ class Ingest:
         except Unavailable as error:
             self._answer([waiting], error)
         else:
+            self._metrics.set_aside(report.connection_id)
             self._answer([waiting], None)
 
     def _answer(self, batch: Sequence[Waiting], error: Optional[Unavailable]) -> None:

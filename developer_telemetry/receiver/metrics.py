@@ -67,6 +67,10 @@ class Metrics:
         for connection_id in connection_ids:
             self._reports.labels(connection_id, "spooled").inc()
 
+    def set_aside(self, connection_id: int) -> None:
+        """A report that the database refuses for good went to the dead letters."""
+        self._reports.labels(connection_id, "set_aside").inc()
+
     def refused(self, connection_id: int, reason: str) -> None:
         """A report was answered with anything but 200."""
         self._reports.labels(connection_id, "refused").inc()
