@@ -14,9 +14,9 @@ PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 _INTRODUCTION = """# Benchmarks
 
-Written by `make bench`. The machine ran client, receiver and database together and had other
-work to do, so absolute figures are noisy; compare ratios, whose two sides were measured within
-the same minutes.
+Written by `make bench`. The machine ran client, receiver and database together and may have had
+other work to do, so absolute figures are noisy; compare ratios, whose two sides were measured
+within the same minutes.
 """
 _PACKAGES = (
     "SQLAlchemy",
