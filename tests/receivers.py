@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -181,6 +181,28 @@ class Receiver:
         if isinstance(body, bytes):
             return self.client.post(path.format(connection_id), content=body, headers=sent)
         return self.client.post(path.format(connection_id), json=body, headers=sent)
+
+
+class Altered(Receiver):
+    """A receiver with other constants, for what would take a test too long.
+
+    `constants` are named by their module, as in `{"receiver.bodies.BODY_SECONDS": 1}`.
+    """
+
+    constants: Mapping[str, float] = {}
+
+    def command(self) -> list[str]:
+        names = [f"developer_telemetry.{name}" for name in self.constants]
+        imports = [f"import {name.rpartition('.')[0]}" for name in names]
+        values = [f"{name} = {value}" for name, value in zip(names, self.constants.values())]
+        run = ["from developer_telemetry.cli import app", "app(['serve'])"]
+        return [sys.executable, "-c", "\n".join([*imports, *values, *run])]
+
+
+class Impatient(Altered):
+    """Looks at the database again as soon as a stranger comes."""
+
+    constants = {"connections.RELOAD_SECONDS": 0.05}
 
 
 def environment(**settings: str) -> dict[str, str]:

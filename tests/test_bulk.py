@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.receiver.answers import Result, bulk_answer
 from developer_telemetry.receiver.bulk import MAX_CHARACTERS, items
-from tests.receivers import TOKEN, Receiver, add_connection, eventually, query, report
+from tests.receivers import TOKEN, Impatient, Receiver, add_connection, eventually, query, report
 
 MEBIBYTE = 1 << 20
 PATH = "/plugins/developer-telemetry/{}/reports"
@@ -153,7 +153,7 @@ class Lake(NamedTuple):
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     folder = tmp_path_factory.mktemp("bulk")
     url = f"sqlite:///{folder}/telemetry.db"
-    with Receiver(url, folder) as receiver:
+    with Impatient(url, folder) as receiver:
         yield Lake(receiver, url, add_connection(url), add_connection(url, strategy="sum"))
     assert "ERROR" not in receiver.log
     assert "Traceback" not in receiver.log
@@ -478,7 +478,7 @@ def test_what_could_not_be_kept_is_told_and_sending_all_of_it_again_mends_it(
     tmp_path: Path,
 ) -> None:
     url = f"sqlite:///{tmp_path}/telemetry.db"
-    with Receiver(url, tmp_path, TELEMETRY_SPOOL_MAX_MB="1") as receiver:
+    with Impatient(url, tmp_path, TELEMETRY_SPOOL_MAX_MB="1") as receiver:
         lake = Lake(receiver, url, add_connection(url), add_connection(url, strategy="sum"))
         git = [{"total_commits": number} for number in range(40)]
         sent: list[Any] = [

@@ -10,7 +10,6 @@ import json
 import re
 import resource
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.receivers import TOKEN, Receiver, add_connection, at_once, query, report
+from tests.receivers import TOKEN, Altered, Receiver, add_connection, at_once, query, report
 from tests.servers import HOST
 
 MEBIBYTE = 1 << 20
@@ -32,13 +31,6 @@ HEAD = f"POST {ROUTE} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
 LENGTH = HEAD + "Content-Length: {}\r\n\r\n"
 CHUNKED = HEAD + "Transfer-Encoding: chunked\r\n\r\n"
 WRONG = "/plugins/developer-telemetry/999/report"
-
-# Nobody waits half a minute in a test; what is tested is that there is an end.
-SHORT = {
-    "bodies.BODY_SECONDS": 0.7,
-    "protocol.HEADER_SECONDS": 1.0,
-    "protocol.REQUEST_SECONDS": 1.5,
-}
 
 
 class Answer(NamedTuple):
@@ -96,16 +88,15 @@ class Line:
             return True
 
 
-class Impatient(Receiver):
-    """A receiver with short patience."""
+class Brisk(Altered):
+    """Nobody waits half a minute in a test; what is tested is that there is an end."""
 
-    def command(self) -> list[str]:
-        lines = [f"{SHORT_IMPORT}; {name} = {value}" for name, value in SHORT.items()]
-        program = "\n".join([*lines, "from developer_telemetry.cli import app", "app(['serve'])"])
-        return [sys.executable, "-c", program]
-
-
-SHORT_IMPORT = "from developer_telemetry.receiver import bodies, protocol"
+    constants = {
+        "connections.RELOAD_SECONDS": 0.05,
+        "receiver.bodies.BODY_SECONDS": 0.7,
+        "receiver.protocol.HEADER_SECONDS": 1.0,
+        "receiver.protocol.REQUEST_SECONDS": 1.5,
+    }
 
 
 class Lake(NamedTuple):
@@ -124,7 +115,7 @@ class Lake(NamedTuple):
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     folder = tmp_path_factory.mktemp("limits")
     url = f"sqlite:///{folder}/telemetry.db"
-    with Impatient(url, folder) as receiver:
+    with Brisk(url, folder) as receiver:
         assert add_connection(url) == CONNECTION
         assert receiver.send(report("first"), CONNECTION).status_code == 200
         yield Lake(receiver, url)

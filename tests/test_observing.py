@@ -16,6 +16,7 @@ from developer_telemetry import __version__
 from tests.receivers import (
     SECRET,
     TOKEN,
+    Impatient,
     Receiver,
     add_connection,
     at_once,
@@ -80,7 +81,7 @@ class Lake(NamedTuple):
 def lake(tmp_path: Path) -> Iterator[Lake]:
     url = f"sqlite:///{tmp_path}/telemetry.db"
     settings = {"TELEMETRY_SPOOL_MAX_MB": "1", "TELEMETRY_LOG_FORMAT": "json"}
-    with Receiver(url, tmp_path, TELEMETRY_LOG_LEVEL="debug", **settings) as receiver:
+    with Impatient(url, tmp_path, TELEMETRY_LOG_LEVEL="debug", **settings) as receiver:
         yield Lake(receiver, url)
 
 

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from developer_telemetry.receiver.openapi import document
-from tests.receivers import TOKEN, Receiver, add_connection
+from tests.receivers import TOKEN, Impatient, Receiver, add_connection
 
 ROUTES = {
     "/plugins/developer-telemetry/{connection_id}/report": "post",
@@ -50,7 +50,7 @@ CHECKS = [
 def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
     folder = tmp_path_factory.mktemp("openapi")
     url = f"sqlite:///{folder}/telemetry.db"
-    with Receiver(url, folder) as receiver:
+    with Impatient(url, folder) as receiver:
         assert add_connection(url) == 2
         yield receiver
     assert "ERROR" not in receiver.log
