@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
-import sys
 from types import FrameType
 from typing import Optional
 
@@ -28,9 +27,6 @@ from developer_telemetry.receiver.tallies import Tallies
 
 # nginx keeps its connections to an upstream for 60 s; being the first to close loses requests.
 KEEP_ALIVE_SECONDS = 75
-# The thread that writes waits for the database several times in a transaction; after each it would
-# wait as long as this for its turn among Python's threads.
-SWITCH_SECONDS = 0.0005
 # Twice what a front proxy opens to us, and little memory.
 MAX_OPEN_FILES = 65_536
 # How long answers may take after SIGTERM; the threads behind them end in the seconds after.
@@ -100,7 +96,6 @@ def serve(engine: Engine, settings: Settings) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     _allow_many_connections()
-    sys.setswitchinterval(SWITCH_SECONDS)
     Server(config, receiver).run()
 
 
