@@ -157,7 +157,7 @@ def reextract(
     with clear_errors():
         from developer_telemetry.accounts import convert
         from developer_telemetry.connections import Connections
-        from developer_telemetry.storage import reextract as extract
+        from developer_telemetry.extraction import reextract as extract
 
         settings = load()
         engine = open_database(settings)

@@ -6,26 +6,21 @@ matter, and harmless when repeated: a report's id is unique in the raw layer.
 
 from __future__ import annotations
 
-import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.dialects import (
-    MAX_ROWS,
     Dialect,
-    Progress,
     batches,
     dialect_of,
     flat,
     insert,
-    reading,
     transact,
 )
-from developer_telemetry.errors import ReportRefused
 from developer_telemetry.merging import (
     KEY_COLUMNS,
     OVERWRITE,
@@ -39,6 +34,7 @@ from developer_telemetry.merging import (
     timestamp,
     tool_row,
 )
+from developer_telemetry.raw import Key, rows_from_raw
 from developer_telemetry.reports import parse
 
 TOOL_TABLE = "_tool_developer_metrics"
@@ -57,10 +53,6 @@ RAW_COLUMNS = (
 UNWRITTEN = -1
 # No connection has this id, so that a probe meets nobody's rows.
 PROBE_CONNECTION = 0
-
-Key = tuple[int, str, str]
-
-logger = logging.getLogger(__name__)
 
 
 def store(engine: Engine, arrivals: Sequence[Arrival], strategies: Mapping[int, str]) -> None:
@@ -92,62 +84,25 @@ def _store(
     # Writing the tool rows first makes concurrent reports of one day queue up behind each other,
     # so that whoever comes second reads the first one's raw row. A lock on a row that isn't
     # there yet would not.
-    _claim(connection, summed)
+    claim(connection, summed)
     kept = _insert_raw(connection, arrivals)
     replacing = [each for each in kept if strategies[each.connection_id] == OVERWRITE]
     first: dict[Key, int] = {}
     for each in replacing:
         first[each.key] = min(each.arrived_us, first.get(each.key, each.arrived_us))
     rows = [tool_row([each], first[key]) for key, each in newest_by_key(replacing).items()]
-    _upsert_tool(connection, rows)
+    upsert_tool(connection, rows)
     for connection_id in sorted({key[0] for key in summed}):
         keys = [key for key in summed if key[0] == connection_id]
-        _upsert_tool(connection, _rows_from_raw(connection, keys, SUM))
+        upsert_tool(connection, rows_from_raw(connection, keys, SUM))
 
 
-def reextract(engine: Engine, connection_id: int, strategy: str) -> Iterator[Progress]:
-    """Rewrite a connection's tool rows from its raw rows, while reports go on arriving.
-
-    Nothing is deleted and no row is away at any moment. Yields after each batch.
-    """
-    total = _count_keys(engine, connection_id)
-    done = 0
-    last: tuple[str, str] = ("", "0001-01-01")
-    while True:
-        keys = _keys_after(engine, connection_id, last)
-        if not keys:
-            return
-
-        def rewrite(connection: Connection, keys: Sequence[Key] = keys) -> None:
-            if strategy == SUM:
-                _claim(connection, keys)
-            _upsert_tool(connection, _rows_from_raw(connection, keys, strategy))
-            if strategy == SUM:
-                _release(connection, keys)
-
-        transact(engine, rewrite)
-        last = keys[-1][1:]
-        done += len(keys)
-        yield Progress(done, max(done, total))
-
-
-def _claim(connection: Connection, keys: Sequence[Key]) -> None:
+def claim(connection: Connection, keys: Sequence[Key]) -> None:
     """Hold the tool rows of `keys` (sorted) until the transaction ends, making missing ones."""
     dialect = dialect_of(connection)
     columns = (*KEY_COLUMNS, "arrived_us")
     tail = dialect.on_conflict(KEY_COLUMNS, [("arrived_us", f"{TOOL_TABLE}.arrived_us")])
     insert(connection, TOOL_TABLE, columns, [(*key, UNWRITTEN) for key in keys], tail)
-
-
-def _release(connection: Connection, keys: Sequence[Key]) -> None:
-    """Take back claimed rows whose raw rows were deleted before they could be read."""
-    dialect = dialect_of(connection)
-    for batch in batches(connection, keys):
-        connection.exec_driver_sql(
-            f"DELETE FROM {TOOL_TABLE} WHERE arrived_us = {UNWRITTEN} AND "
-            + dialect.in_rows(KEY_COLUMNS, len(batch)),
-            flat(batch),
-        )
 
 
 def _insert_raw(connection: Connection, arrivals: Sequence[Arrival]) -> list[Arrival]:
@@ -181,7 +136,7 @@ def _raw_row(arrival: Arrival) -> tuple[Any, ...]:
     )
 
 
-def _upsert_tool(connection: Connection, rows: Sequence[ToolRow]) -> None:
+def upsert_tool(connection: Connection, rows: Sequence[ToolRow]) -> None:
     """Write tool rows, sorted by key, each only where it is not older than what is there."""
     insert(connection, TOOL_TABLE, TOOL_COLUMNS, rows, _newer_wins(dialect_of(connection)))
 
@@ -212,62 +167,3 @@ def _newer_wins(dialect: Dialect) -> str:
     assignments.append(("created_at", created))
     assignments.extend((column, newer(column)) for column in compared)
     return dialect.on_conflict(KEY_COLUMNS, assignments)
-
-
-def _rows_from_raw(connection: Connection, keys: Sequence[Key], strategy: str) -> list[ToolRow]:
-    """The tool rows that the raw layer gives for `keys` (of one connection), sorted by key."""
-    arrivals: dict[Key, list[Arrival]] = {}
-    first: dict[Key, int] = {}
-    for row in _newest_raw(connection, keys, strategy):
-        try:
-            report = parse(row.payload)
-        except ReportRefused as refusal:
-            logger.warning("raw row %s is left out: %s: %s", row.id, refusal.field, refusal)
-            continue
-        arrival = Arrival(row.report_id, keys[0][0], row.arrived_us, report, row.id)
-        arrivals.setdefault(arrival.key, []).append(arrival)
-        first[arrival.key] = row.first_us
-    return [tool_row(each, first[key]) for key, each in sorted(arrivals.items())]
-
-
-def _newest_raw(connection: Connection, keys: Sequence[Key], strategy: str) -> Iterator[Any]:
-    """The newest raw row of each key, under `sum` of each host of it."""
-    dialect = dialect_of(connection)
-    day = "developer_id, date"
-    one = f"{day}, hostname" if strategy == SUM else day
-    for batch in batches(connection, [key[1:] for key in keys]):
-        # Payloads are fetched only for the rows that count, after the window has found them.
-        yield from connection.exec_driver_sql(
-            f"SELECT r.id, r.report_id, r.arrived_us, r.payload, n.first_us FROM ("
-            f" SELECT id, MIN(arrived_us) OVER (PARTITION BY {day}) AS first_us, ROW_NUMBER()"
-            f" OVER (PARTITION BY {one} ORDER BY arrived_us DESC, id DESC) AS place"
-            f" FROM {RAW_TABLE} WHERE connection_id = {dialect.placeholder}"
-            f" AND {dialect.in_rows(('developer_id', 'date'), len(batch))}"
-            f") n JOIN {RAW_TABLE} r ON r.id = n.id WHERE n.place = 1",
-            (keys[0][0], *flat(batch)),
-        )
-
-
-def _count_keys(engine: Engine, connection_id: int) -> int:
-    mark = dialect_of(engine).placeholder
-    with reading(engine).connect() as connection:
-        count: int = connection.exec_driver_sql(
-            f"SELECT COUNT(*) FROM (SELECT DISTINCT developer_id, date FROM {RAW_TABLE}"
-            f" WHERE connection_id = {mark}) k",
-            (connection_id,),
-        ).scalar_one()
-    return count
-
-
-def _keys_after(engine: Engine, connection_id: int, last: tuple[str, str]) -> list[Key]:
-    """The next batch of keys that have raw rows, in order, after developer and date `last`."""
-    mark = dialect_of(engine).placeholder
-    with reading(engine).connect() as connection:
-        # Written out, because MySQL walks no index for (a, b) > (x, y).
-        rows = connection.exec_driver_sql(
-            f"SELECT DISTINCT developer_id, date FROM {RAW_TABLE} WHERE connection_id = {mark}"
-            f" AND developer_id >= {mark} AND (developer_id > {mark} OR date > {mark})"
-            f" ORDER BY developer_id, date LIMIT {MAX_ROWS}",
-            (connection_id, last[0], *last),
-        ).fetchall()
-    return [(connection_id, row[0], str(row[1])) for row in rows]

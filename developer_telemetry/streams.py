@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 
 from developer_telemetry.accounts import convert
 from developer_telemetry.dialects import Progress, prepare
+from developer_telemetry.extraction import reextract
 from developer_telemetry.merging import RAW_TABLE, strategy_of
 from developer_telemetry.models import DeveloperMetrics
-from developer_telemetry.storage import reextract
 from pydevlake import Context, DomainType, Stream
 from pydevlake.message import RemoteProgress
 from pydevlake.model import DomainModel

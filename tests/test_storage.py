@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.dialects import dialect_of, insert, prepare, reading, transact
+from developer_telemetry.extraction import reextract
 from developer_telemetry.merging import (
     OVERWRITE,
     RAW_TABLE,
@@ -27,7 +28,7 @@ from developer_telemetry.merging import (
     Arrival,
     tool_row,
 )
-from developer_telemetry.storage import TOOL_TABLE, _store, reextract, store
+from developer_telemetry.storage import TOOL_TABLE, _store, store
 from tests.factories import START_US, arrival
 from tests.rows import Row, raw_rows, tool_row_of, tool_rows
 
