@@ -139,11 +139,22 @@ class MySQL(Dialect):
         unchanged = [(keys[0], keys[0])]
         return "ON DUPLICATE KEY UPDATE " + _assignments(assignments or unchanged)
 
+    def connected(self, connection: Any, record: Any) -> None:
+        if type(connection).__module__.startswith("pymysql"):
+            # Its own takes thirty times as long, for marks that mean nothing between apostrophes.
+            connection.escape_string = connection._escape_string = _escaped
+        super().connected(connection, record)
+
     def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
         super().start_session(cursor, info)
         cursor.execute("SELECT @@max_allowed_packet")
         # A quarter of it in characters of four bytes, less what stands between the values.
         info["statement_characters"] = int(cursor.fetchone()[0]) // 20
+
+
+def _escaped(text: str) -> str:
+    """A text as it stands between apostrophes, in the SQL mode that our sessions set."""
+    return text.replace("\\", "\\\\").replace("'", "\\'")
 
 
 # The types of the columns that bulk inserts write, where it is not text.
