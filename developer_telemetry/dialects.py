@@ -164,6 +164,8 @@ _TYPES = {
     **dict.fromkeys(("connection_id", "_raw_data_id", "arrived_us", "active_hours"), "bigint"),
     **dict.fromkeys(("commits", "lines_added", "lines_deleted", "files_changed"), "bigint"),
     **dict.fromkeys(("test_runs", "builds", "reports", "count"), "bigint"),
+    **dict.fromkeys(("created_date", "started_date", "finished_date"), "timestamptz"),
+    "duration_sec": "double precision",
 }
 
 

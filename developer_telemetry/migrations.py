@@ -19,6 +19,7 @@ from pydevlake.migration import Dialect, MigrationScriptBuilder, migration
 CREATE_TABLES = 20261123000001
 TAKE_OVER_ROWS = 20261123000002
 ADD_PREVIOUS_TOKEN = 20261123000003
+ADD_TASKS_SWITCH = 20261123000020
 
 
 class Table(NamedTuple):
@@ -330,6 +331,14 @@ def add_previous_token(b: MigrationScriptBuilder) -> None:
     b.add_column(CONNECTIONS, "previous_token_until", "BIGINT NOT NULL DEFAULT 0")
 
 
+SCOPE_CONFIGS = "_tool_developer_telemetry_scope_configs"
+
+
+@migration(ADD_TASKS_SWITCH, name="developer telemetry: add the switch for cicd tasks")
+def add_tasks_switch(b: MigrationScriptBuilder) -> None:
+    b.add_column(SCOPE_CONFIGS, "test_and_build_tasks", "BOOLEAN NOT NULL DEFAULT FALSE")
+
+
 SQLITE_STATEMENTS: dict[int, list[str]] = {
     CREATE_TABLES: [
         *(statement for table in TABLES for statement in other_table(table, SQLITE_WORDS)),
@@ -340,6 +349,10 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
         f"ALTER TABLE {CONNECTIONS} ADD COLUMN previous_secret_token TEXT",
         f"ALTER TABLE {CONNECTIONS} ADD COLUMN previous_token_until BIGINT NOT NULL DEFAULT 0",
     ],
+    ADD_TASKS_SWITCH: [
+        f"ALTER TABLE {SCOPE_CONFIGS} ADD COLUMN test_and_build_tasks"
+        " BOOLEAN NOT NULL DEFAULT FALSE",
+    ],
 }
 
-SCRIPTS = (create_tables, take_over_rows, add_previous_token)
+SCRIPTS = (create_tables, take_over_rows, add_previous_token, add_tasks_switch)

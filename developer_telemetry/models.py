@@ -47,6 +47,8 @@ class TelemetryScopeConfig(ScopeConfig):
 
     # True leaves out the blueprint's last stage, which links accounts to users.
     keep_accounts_unlinked: Optional[bool] = None
+    # True makes test runs and builds tasks of DevLake's domain layer.
+    test_and_build_tasks: Optional[bool] = None
 
 
 class DeveloperMetrics(ToolModel, table=True):

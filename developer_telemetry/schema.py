@@ -27,7 +27,7 @@ LOCK_SECONDS = 60
 LOCK_NAME = "developer_telemetry migrations"
 
 _HISTORY_COLUMNS = "script_version BIGINT NOT NULL PRIMARY KEY, script_name VARCHAR(255) NOT NULL"
-# DevLake's domain table of people, where DevLake isn't there to make it: its columns, exactly.
+# DevLake's domain tables, where DevLake isn't there to make them: their columns, exactly.
 _ACCOUNTS_COLUMNS = """
     id VARCHAR(255){exact} NOT NULL PRIMARY KEY,
     created_at {time},
@@ -43,7 +43,31 @@ _ACCOUNTS_COLUMNS = """
     organization VARCHAR(255),
     created_date {time},
     status BIGINT"""
-_ACCOUNTS_WORDS = {
+_TASKS_COLUMNS = """
+    id VARCHAR(255){exact} NOT NULL PRIMARY KEY,
+    created_at {time},
+    updated_at {time},
+    _raw_data_params VARCHAR(255),
+    _raw_data_table VARCHAR(255),
+    _raw_data_id BIGINT,
+    _raw_data_remark {text},
+    name VARCHAR(255),
+    pipeline_id VARCHAR(255),
+    result VARCHAR(100),
+    status VARCHAR(100),
+    original_status VARCHAR(100),
+    original_result VARCHAR(100),
+    type VARCHAR(100),
+    environment VARCHAR(255),
+    duration_sec DOUBLE PRECISION,
+    queued_duration_sec DOUBLE PRECISION,
+    created_date {time},
+    queued_date {time},
+    started_date {time},
+    finished_date {time},
+    cicd_scope_id VARCHAR(255)"""
+_DOMAIN_TABLES = {"accounts": _ACCOUNTS_COLUMNS, "cicd_tasks": _TASKS_COLUMNS}
+_DOMAIN_WORDS = {
     "mysql": {"exact": "", "time": "DATETIME(3)", "text": "LONGTEXT"},
     "postgres": {"exact": ' COLLATE "C"', "time": "TIMESTAMPTZ(3)", "text": "TEXT"},
     "sqlite": {"exact": "", "time": "DATETIME", "text": "TEXT"},
@@ -72,8 +96,9 @@ def migrate(engine: Engine) -> list[str]:
                     f"INSERT INTO {HISTORY} (script_version, script_name)"
                     f" VALUES ({script.version}, '{script.name}')"
                 )
-            words = _ACCOUNTS_WORDS[dialect_of(connection).name]
-            _create(connection, "accounts", _ACCOUNTS_COLUMNS.format_map(words))
+            words = _DOMAIN_WORDS[dialect_of(connection).name]
+            for table, columns in _DOMAIN_TABLES.items():
+                _create(connection, table, columns.format_map(words))
             return [_title(script) for script in missing]
     except DBAPIError as error:
         if dialect_of(engine).is_conflict(error):

@@ -7,6 +7,7 @@ filling it. Reports are pushed and can't be fetched again, so these subtasks del
 from collections.abc import Iterable, Iterator
 
 from developer_telemetry.accounts import convert
+from developer_telemetry.cicd import convert_tasks, remove_tasks
 from developer_telemetry.dialects import Progress, prepare
 from developer_telemetry.extraction import reextract
 from developer_telemetry.merging import RAW_TABLE, strategy_of
@@ -33,10 +34,15 @@ class ReportExtractor(Extractor):
 
 
 class ReportConvertor(Convertor):
-    """Make one account a developer."""
+    """Make one account a developer and, where that is wanted, tasks of test runs and builds."""
 
     def run(self, ctx: Context, sync_point_interval: int = 0) -> Iterator[RemoteProgress]:
-        yield from _messages(convert(prepare(ctx.engine), ctx.connection.id))
+        engine = prepare(ctx.engine)
+        yield from _messages(convert(engine, ctx.connection.id))
+        if ctx.scope_config.test_and_build_tasks:
+            yield from _messages(convert_tasks(engine, ctx.connection.id))
+        else:
+            remove_tasks(engine, ctx.connection.id)
 
 
 class Reports(Stream):

@@ -230,6 +230,25 @@ def test_a_run_rewrites_the_pushed_rows_as_they_were_and_makes_accounts(
     ]
 
 
+def test_test_runs_and_builds_become_tasks_while_the_scope_config_says_so(
+    migrated_url: str, engine: Engine
+) -> None:
+    counts = {"test_runs_detected": 3, "build_commands_detected": 2}
+    store(engine, [arrival(metrics={"development_activity": counts})], {1: "overwrite"})
+    tasks = "SELECT type, name FROM cicd_tasks ORDER BY type"
+    config, context, stream = recorded("collect")
+    for wanted, expected in [
+        (None, []),
+        (True, [("BUILD", "2 builds"), ("TEST", "3 test runs")]),
+        (False, []),
+    ]:
+        scope_config = {**(context["scope_config"] or {}), "testAndBuildTasks": wanted}
+        context = {**context, "db_url": migrated_url, "scope_config": scope_config}
+        answer = call("convert", config, context, stream)
+        assert (answer.status, answer.errors) == (0, "")
+        assert _rows(engine, tasks) == expected
+
+
 ORDER = "ORDER BY " + ", ".join(KEY_COLUMNS)
 
 

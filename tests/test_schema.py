@@ -56,13 +56,28 @@ def test_a_second_time_changes_nothing(empty: Engine) -> None:
     assert fetch(empty, "SELECT id, email FROM accounts") == [("kept", "a@b")]
 
 
-def test_accounts_have_devlakes_columns(engine: Engine) -> None:
-    assert set(columns_of(engine, "accounts")) == {
-        *("id", "created_at", "updated_at", "email", "full_name", "user_name", "avatar_url"),
+# The columns that DevLake's own tables have, beside the id, the times and the provenance.
+DOMAIN_TABLES = {
+    "accounts": (
+        *("email", "full_name", "user_name", "avatar_url"),
         *("organization", "created_date", "status"),
+    ),
+    "cicd_tasks": (
+        *("name", "pipeline_id", "cicd_scope_id", "type", "environment"),
+        *("result", "status", "original_result", "original_status"),
+        *("duration_sec", "queued_duration_sec"),
+        *("created_date", "queued_date", "started_date", "finished_date"),
+    ),
+}
+
+
+@pytest.mark.parametrize("table", list(DOMAIN_TABLES))
+def test_domain_tables_have_devlakes_columns(engine: Engine, table: str) -> None:
+    assert set(columns_of(engine, table)) == {
+        *("id", "created_at", "updated_at", *DOMAIN_TABLES[table]),
         *("_raw_data_params", "_raw_data_table", "_raw_data_id", "_raw_data_remark"),
     }
-    assert inspect(engine).get_pk_constraint("accounts")["constrained_columns"] == ["id"]
+    assert inspect(engine).get_pk_constraint(table)["constrained_columns"] == ["id"]
 
 
 def test_every_database_has_the_same_columns(
@@ -88,7 +103,7 @@ def test_devlakes_server_would_have_made_the_same(
     schema.migrate(opened(database.url))
 
     by_us = database.structure()
-    for beside in ("accounts", schema.HISTORY):
+    for beside in ("accounts", "cicd_tasks", schema.HISTORY):
         del by_us[beside]
     assert by_us == by_the_server
     database.close()

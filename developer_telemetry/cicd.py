@@ -1,0 +1,204 @@
+"""Test runs and builds of the tool layer as tasks of DevLake's domain layer, where it is wanted.
+
+A day's test runs are one task and its builds another, since a report has only their number. They
+are of no pipeline and no environment, neither succeed nor fail and are no deployments, so that
+nothing which DORA's metrics count comes from here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Optional
+
+from sqlalchemy.engine import Connection, Engine
+
+from developer_telemetry.dialects import (
+    MAX_ROWS,
+    Progress,
+    batches,
+    dialect_of,
+    flat,
+    insert,
+    reading,
+    transact,
+)
+from developer_telemetry.merging import RAW_TABLE, SCOPE_ID, raw_params
+from developer_telemetry.raw import Key
+from developer_telemetry.storage import TOOL_TABLE
+
+TASK_TABLE = "cicd_tasks"
+MAX_ID = 255
+# Comes before every date that a report may have.
+FIRST_DATE = "0001-01-01"
+
+
+class Kind(NamedTuple):
+    """A kind of task: its number's column, DevLake's type of it, its id's and its name's word."""
+
+    column: str
+    type: str
+    identity: str
+    noun: str
+
+
+KINDS = (
+    Kind("test_runs", "TEST", "TestRuns", "test run"),
+    Kind("builds", "BUILD", "Builds", "build"),
+)
+
+
+class Task(NamedTuple):
+    """One row of DevLake's `cicd_tasks`, its fields in the order of `TASK_COLUMNS`."""
+
+    id: str
+    name: str
+    pipeline_id: str
+    cicd_scope_id: str
+    result: str
+    status: str
+    original_status: str
+    original_result: str
+    type: str
+    environment: str
+    duration_sec: int
+    created_date: str
+    started_date: str
+    finished_date: str
+    created_at: Any
+    updated_at: Any
+    raw_data_params: str
+    raw_data_table: str
+    raw_data_id: int
+    raw_data_remark: str
+
+
+TASK_COLUMNS = tuple(f"_{name}" if name.startswith("raw_data") else name for name in Task._fields)
+
+
+def convert_tasks(
+    engine: Engine, connection_id: int, developers: Optional[Sequence[str]] = None
+) -> Iterator[Progress]:
+    """Write the tasks of a connection's tool rows, of all or of some developers.
+
+    Yields after each batch, not knowing how many there are.
+    """
+    done = 0
+    for some in _chunks(developers):
+        last = ("", FIRST_DATE)
+        while True:
+            days = _days_after(engine, connection_id, last, some)
+            if not days:
+                break
+            transact(engine, partial(_rewrite, connection_id=connection_id, days=days))
+            last = (days[-1].developer_id, str(days[-1].date))
+            done += len(days)
+            yield Progress(done, done)
+
+
+def remove_tasks(engine: Engine, connection_id: int) -> None:
+    """Delete all tasks of a connection, in a transaction of its own."""
+    mark = dialect_of(engine).placeholder
+    statement = (
+        f"DELETE FROM {TASK_TABLE} WHERE _raw_data_params = {mark} AND _raw_data_table = {mark}"
+    )
+    origin = (raw_params(connection_id), RAW_TABLE)
+    transact(engine, lambda connection: connection.exec_driver_sql(statement, origin))
+
+
+def forget_tasks(connection: Connection, keys: Sequence[Key]) -> None:
+    """Delete the tasks of these days, in the caller's transaction."""
+    _delete(connection, [task_id(kind, *key) for key in keys for kind in KINDS])
+
+
+def task_id(kind: Kind, connection_id: int, developer_id: str, date: str) -> str:
+    """The task's id in the domain layer; a developer too long for it is hashed."""
+    prefix = f"developer_telemetry:{kind.identity}:{connection_id}"
+    if len(prefix) + len(developer_id) + len(date) + 2 > MAX_ID:
+        developer_id = hashlib.sha256(developer_id.encode()).hexdigest()
+    return f"{prefix}:{developer_id}:{date}"
+
+
+def _chunks(developers: Optional[Sequence[str]]) -> Iterator[Optional[Sequence[str]]]:
+    """The developers in as many at a time as fit into a statement; None stands for everyone."""
+    if developers is None:
+        yield None
+        return
+    for start in range(0, len(developers), MAX_ROWS):
+        yield developers[start : start + MAX_ROWS]
+
+
+def _days_after(
+    engine: Engine,
+    connection_id: int,
+    last: tuple[str, str],
+    developers: Optional[Sequence[str]],
+) -> Sequence[Any]:
+    """The next batch of tool rows, in order, after developer and date `last`."""
+    mark = dialect_of(engine).placeholder
+    among = ""
+    if developers is not None:
+        among = f" AND developer_id IN ({', '.join([mark] * len(developers))})"
+    with reading(engine).connect() as connection:
+        # Written out, because MySQL walks no index for (a, b) > (x, y).
+        return connection.exec_driver_sql(
+            "SELECT developer_id, date, test_runs, builds, updated_at, _raw_data_id"
+            f" FROM {TOOL_TABLE} WHERE connection_id = {mark}{among}"
+            f" AND developer_id >= {mark} AND (developer_id > {mark} OR date > {mark})"
+            f" ORDER BY developer_id, date LIMIT {MAX_ROWS}",
+            (connection_id, *(developers or ()), last[0], *last),
+        ).fetchall()
+
+
+def _rewrite(connection: Connection, connection_id: int, days: Sequence[Any]) -> None:
+    """Write the tasks of these tool rows; delete those whose number has become zero."""
+    tasks: list[Task] = []
+    gone: list[str] = []
+    for day in days:
+        for kind in KINDS:
+            identity = task_id(kind, connection_id, day.developer_id, str(day.date))
+            number = getattr(day, kind.column)
+            if number > 0:
+                tasks.append(_task(identity, kind, number, connection_id, day))
+            else:
+                gone.append(identity)
+    dialect = dialect_of(connection)
+    changing = [column for column in TASK_COLUMNS if column not in ("id", "created_at")]
+    tail = dialect.on_conflict(("id",), [(column, dialect.new(column)) for column in changing])
+    insert(connection, TASK_TABLE, TASK_COLUMNS, sorted(tasks), tail)
+    _delete(connection, sorted(gone))
+
+
+def _delete(connection: Connection, ids: Sequence[str]) -> None:
+    mark = dialect_of(connection).placeholder
+    for batch in batches(connection, [(each,) for each in ids]):
+        marks = ", ".join([mark] * len(batch))
+        connection.exec_driver_sql(f"DELETE FROM {TASK_TABLE} WHERE id IN ({marks})", flat(batch))
+
+
+def _task(identity: str, kind: Kind, number: int, connection_id: int, day: Any) -> Task:
+    # When on the day it was, or how long it took, a report does not say.
+    midnight = f"{day.date} 00:00:00.000"
+    return Task(
+        id=identity,
+        name=f"{number} {kind.noun}{'' if number == 1 else 's'}",
+        pipeline_id="",
+        cicd_scope_id=f"developer_telemetry:TelemetryScope:{connection_id}:{SCOPE_ID}",
+        result="",
+        status="DONE",
+        original_status="",
+        original_result="",
+        type=kind.type,
+        environment="",
+        duration_sec=0,
+        created_date=midnight,
+        started_date=midnight,
+        finished_date=midnight,
+        created_at=day.updated_at,
+        updated_at=day.updated_at,
+        raw_data_params=raw_params(connection_id),
+        raw_data_table=RAW_TABLE,
+        raw_data_id=day._raw_data_id or 0,
+        raw_data_remark="",
+    )
