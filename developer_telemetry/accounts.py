@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Engine
 
+from developer_telemetry.ahead import ahead
 from developer_telemetry.dialects import (
     MAX_ROWS,
     Progress,
@@ -19,6 +20,7 @@ from developer_telemetry.dialects import (
     transact,
 )
 from developer_telemetry.merging import RAW_TABLE, raw_params
+from developer_telemetry.raw import first_page, span
 from developer_telemetry.storage import TOOL_TABLE
 
 ACCOUNT_TABLE = "accounts"
@@ -53,41 +55,81 @@ def account_id(connection_id: int, developer_id: str) -> str:
     return prefix + hashlib.sha256(developer_id.encode()).hexdigest()
 
 
-def convert(engine: Engine, connection_id: int) -> Iterator[Progress]:
-    """Write one account for each developer who has tool rows. Yields after each batch."""
-    with reading(engine).connect() as connection:
-        mark = dialect_of(engine).placeholder
-        total: int = connection.exec_driver_sql(
-            f"SELECT COUNT(DISTINCT developer_id) FROM {TOOL_TABLE} WHERE connection_id = {mark}",
-            (connection_id,),
-        ).scalar_one()
+def convert(
+    engine: Engine, connection_id: int, developers: Optional[Collection[str]] = None
+) -> Iterator[Progress]:
+    """Write one account for each developer who has tool rows; for all, or for those named.
+
+    Yields after each batch.
+    """
+    if developers is None:
+        total = _count(engine, connection_id)
+        some: Iterator[Sequence[str]] = _all_developers(engine, connection_id)
+    else:
+        total = len(developers)
+        some = _batches(sorted(developers))
     done = 0
-    last = ""
-    while True:
-        developers = _developers_after(engine, connection_id, last)
-        if not developers:
-            return
-        accounts = _accounts(engine, connection_id, developers)
+    found = ((each, _accounts(engine, connection_id, each)) for each in some)
+    for batch, accounts in ahead(found):
         transact(engine, partial(_upsert, accounts=accounts))
-        last = developers[-1]
-        done += len(developers)
+        done += len(batch)
         yield Progress(done, max(done, total))
 
 
-def _developers_after(engine: Engine, connection_id: int, last: str) -> list[str]:
+def developers_above(engine: Engine, connection_id: int, above: int) -> set[str]:
+    """Whose reports a connection has got since the raw id `above`."""
+    mark = dialect_of(engine).placeholder
+    developers: set[str] = set()
+    with reading(engine).connect() as connection:
+        rest, _ = span(connection, connection_id, above)
+        while rest.above < rest.last:
+            # A page at a time keeps every database from reading all there is by another index.
+            page, _ = first_page(connection, rest)
+            rows = connection.exec_driver_sql(
+                f"SELECT DISTINCT developer_id FROM {RAW_TABLE}"
+                f" WHERE connection_id = {mark} AND id > {mark} AND id <= {mark}",
+                page,
+            )
+            developers.update(row[0] for row in rows)
+            rest = rest._replace(above=page.last)
+    return developers
+
+
+def _count(engine: Engine, connection_id: int) -> int:
     mark = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
-        rows = connection.exec_driver_sql(
-            f"SELECT DISTINCT developer_id FROM {TOOL_TABLE} WHERE connection_id = {mark}"
-            f" AND developer_id > {mark} ORDER BY developer_id LIMIT {MAX_ROWS}",
-            (connection_id, last),
-        ).fetchall()
-    return [row[0] for row in rows]
+        count: int = connection.exec_driver_sql(
+            f"SELECT COUNT(DISTINCT developer_id) FROM {TOOL_TABLE} WHERE connection_id = {mark}",
+            (connection_id,),
+        ).scalar_one()
+    return count
+
+
+def _all_developers(engine: Engine, connection_id: int) -> Iterator[Sequence[str]]:
+    mark = dialect_of(engine).placeholder
+    last = ""
+    while True:
+        with reading(engine).connect() as connection:
+            rows = connection.exec_driver_sql(
+                f"SELECT DISTINCT developer_id FROM {TOOL_TABLE} WHERE connection_id = {mark}"
+                f" AND developer_id > {mark} ORDER BY developer_id LIMIT {MAX_ROWS}",
+                (connection_id, last),
+            ).fetchall()
+        if not rows:
+            return
+        last = rows[-1][0]
+        yield [row[0] for row in rows]
+
+
+def _batches(developers: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(developers), MAX_ROWS):
+        yield developers[start : start + MAX_ROWS]
 
 
 def _accounts(engine: Engine, connection_id: int, developers: Sequence[str]) -> list[Account]:
-    """The accounts of developers that stand side by side in the tool layer."""
-    mark = dialect_of(engine).placeholder
+    dialect = dialect_of(engine)
+    columns = ("connection_id", "developer_id")
+    keys = [(connection_id, developer) for developer in developers]
     # At most three rows a developer, however many days: the newest, and those that name them.
     with reading(engine).connect() as connection:
         rows = connection.exec_driver_sql(
@@ -96,10 +138,9 @@ def _accounts(engine: Engine, connection_id: int, developers: Sequence[str]) -> 
             f" {_place()} AS newest,"
             f" {_place('email')} AS with_email,"
             f" {_place('name')} AS with_name"
-            f" FROM {TOOL_TABLE}"
-            f" WHERE connection_id = {mark} AND developer_id >= {mark} AND developer_id <= {mark}"
+            f" FROM {TOOL_TABLE} WHERE {dialect.among(columns, len(keys))}"
             ") days WHERE 1 IN (newest, with_email, with_name) ORDER BY developer_id, newest",
-            (connection_id, developers[0], developers[-1]),
+            dialect.parameters(columns, keys),
         ).fetchall()
     return [
         _account(connection_id, developer, list(newest_first))

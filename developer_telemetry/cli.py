@@ -158,6 +158,7 @@ def reextract(
         from developer_telemetry.accounts import convert
         from developer_telemetry.connections import Connections
         from developer_telemetry.extraction import reextract as extract
+        from developer_telemetry.runs import EXTRACT, begin, complete
 
         settings = load()
         engine = open_database(settings)
@@ -169,10 +170,12 @@ def reextract(
                 f"no connection {connection}; `developer-telemetry status` lists them"
             )
         for each in chosen:
-            rows = [step.done for step in extract(engine, each.id, each.strategy)]
+            run = begin(engine, each.id, EXTRACT, each.strategy, everything=True)
+            reports = [step.done for step in extract(engine, each.id, each.strategy)]
+            complete(engine, run)
             accounts = [step.done for step in convert(engine, each.id)]
             typer.echo(
-                f"connection {each.id}: {max(rows, default=0)} rows, "
+                f"connection {each.id}: {max(reports, default=0)} reports, "
                 f"{max(accounts, default=0)} accounts"
             )
 

@@ -19,6 +19,7 @@ from pydevlake.migration import Dialect, MigrationScriptBuilder, migration
 CREATE_TABLES = 20261123000001
 TAKE_OVER_ROWS = 20261123000002
 ADD_PREVIOUS_TOKEN = 20261123000003
+ADD_RUNS = 20261123000010
 ADD_TASKS_SWITCH = 20261123000020
 
 
@@ -331,6 +332,26 @@ def add_previous_token(b: MigrationScriptBuilder) -> None:
     b.add_column(CONNECTIONS, "previous_token_until", "BIGINT NOT NULL DEFAULT 0")
 
 
+RUNS = Table(
+    "_tool_developer_telemetry_runs",
+    """
+    connection_id BIGINT NOT NULL,
+    subtask VARCHAR(16){exact} NOT NULL,
+    settings VARCHAR(255){exact} NOT NULL,
+    raw_id BIGINT NOT NULL,
+    report_id VARCHAR(36){ascii} NOT NULL,
+    PRIMARY KEY (connection_id, subtask)""",
+)
+
+
+@migration(ADD_RUNS, name="developer telemetry: add the watermarks of runs")
+def add_runs(b: MigrationScriptBuilder) -> None:
+    """Up to which raw row the last complete run of each subtask and connection came."""
+    b.execute(mysql_table(RUNS), Dialect.MYSQL)
+    for statement in other_table(RUNS, POSTGRESQL_WORDS):
+        b.execute(statement, Dialect.POSTGRESQL)
+
+
 SCOPE_CONFIGS = "_tool_developer_telemetry_scope_configs"
 
 
@@ -349,10 +370,11 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
         f"ALTER TABLE {CONNECTIONS} ADD COLUMN previous_secret_token TEXT",
         f"ALTER TABLE {CONNECTIONS} ADD COLUMN previous_token_until BIGINT NOT NULL DEFAULT 0",
     ],
+    ADD_RUNS: other_table(RUNS, SQLITE_WORDS),
     ADD_TASKS_SWITCH: [
         f"ALTER TABLE {SCOPE_CONFIGS} ADD COLUMN test_and_build_tasks"
         " BOOLEAN NOT NULL DEFAULT FALSE",
     ],
 }
 
-SCRIPTS = (create_tables, take_over_rows, add_previous_token, add_tasks_switch)
+SCRIPTS = (create_tables, take_over_rows, add_previous_token, add_runs, add_tasks_switch)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Optional
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
-from developer_telemetry.dialects import MAX_ROWS, batches, dialect_of, flat, reading
+from developer_telemetry.dialects import batches, dialect_of
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.merging import RAW_TABLE, SUM, Arrival, ToolRow, tool_row
 from developer_telemetry.reports import parse
+
+# Raw rows in a page: enough to hide the round trips, and over in a fraction of a second.
+PAGE = 1000
 
 # Connection, developer, date: what one tool row stands for.
 Key = tuple[int, str, str]
@@ -19,61 +22,84 @@ Key = tuple[int, str, str]
 logger = logging.getLogger(__name__)
 
 
-def rows_from_raw(connection: Connection, keys: Sequence[Key], strategy: str) -> list[ToolRow]:
-    """The tool rows that the raw layer gives for `keys` (of one connection), sorted by key."""
+class Span(NamedTuple):
+    """The raw rows of a connection with an id greater than `above`, up to `last`."""
+
+    connection_id: int
+    above: int
+    last: int
+
+
+def span(connection: Connection, connection_id: int, above: int) -> tuple[Span, int]:
+    """What there is above the id `above` by now, and how many raw rows that is."""
+    mark = dialect_of(connection).placeholder
+    last, count = connection.exec_driver_sql(
+        f"SELECT MAX(id), COUNT(*) FROM {RAW_TABLE} WHERE connection_id = {mark} AND id > {mark}",
+        (connection_id, above),
+    ).one()
+    return Span(connection_id, above, last or above), count
+
+
+def first_page(connection: Connection, rest: Span) -> tuple[Span, int]:
+    """The start of a span and how many raw rows it has: 0 when there are none left."""
+    mark = dialect_of(connection).placeholder
+    last, count = connection.exec_driver_sql(
+        f"SELECT MAX(id), COUNT(*) FROM (SELECT id FROM {RAW_TABLE} WHERE connection_id = {mark}"
+        f" AND id > {mark} AND id <= {mark} ORDER BY id LIMIT {PAGE}) page",
+        rest,
+    ).one()
+    return rest._replace(last=last or rest.last), count
+
+
+def newest(connection: Connection, keys: Sequence[Key], strategy: str) -> list[Any]:
+    """The newest raw row of each of a connection's `keys`, under `sum` of each host of it."""
+    dialect = dialect_of(connection)
+    columns = ("developer_id", "date")
+    found: list[Any] = []
+    for batch in batches(connection, [key[1:] for key in keys]):
+        source = (
+            f"{RAW_TABLE} w WHERE w.connection_id = {dialect.placeholder}"
+            f" AND {dialect.among(columns, len(batch))}"
+        )
+        found += connection.exec_driver_sql(
+            newest_of(source, strategy), (keys[0][0], *dialect.parameters(columns, batch))
+        )
+    return found
+
+
+def newest_of(source: str, strategy: str, column: str = "NULL", join: str = "") -> str:
+    """The query for the newest of the raw rows `w` in `source`, of each day or host of it.
+
+    Its rows are what `tool_rows` takes, with one more `column`, which may come from a `join`.
+    """
+    day = "w.developer_id, w.date"
+    one = f"{day}, w.hostname" if strategy == SUM else day
+    # Payloads are fetched only for the rows that count, after the window has found them.
+    return (
+        f"SELECT r.id, r.report_id, r.arrived_us, r.payload, n.first_us, {column} FROM ("
+        f"SELECT w.id, MIN(w.arrived_us) OVER (PARTITION BY {day}) AS first_us, ROW_NUMBER()"
+        f" OVER (PARTITION BY {one} ORDER BY w.arrived_us DESC, w.id DESC) AS place FROM {source}"
+        f") n JOIN {RAW_TABLE} r ON r.id = n.id {join} WHERE n.place = 1"
+    )
+
+
+def tool_rows(connection_id: int, newest_rows: Iterable[Any]) -> list[ToolRow]:
+    """The tool rows that the rows of `newest` give, sorted by key."""
     arrivals: dict[Key, list[Arrival]] = {}
     first: dict[Key, int] = {}
-    for row in _newest_raw(connection, keys, strategy):
-        try:
-            report = parse(row.payload)
-        except ReportRefused as refusal:
-            logger.warning("raw row %s is left out: %s: %s", row.id, refusal.field, refusal)
-            continue
-        arrival = Arrival(row.report_id, keys[0][0], row.arrived_us, report, row.id)
-        arrivals.setdefault(arrival.key, []).append(arrival)
-        first[arrival.key] = row.first_us
+    for row in newest_rows:
+        arrival = _arrival(connection_id, *row[:4])
+        if arrival is not None:
+            arrivals.setdefault(arrival.key, []).append(arrival)
+            first[arrival.key] = row[4]
     return [tool_row(each, first[key]) for key, each in sorted(arrivals.items())]
 
 
-def _newest_raw(connection: Connection, keys: Sequence[Key], strategy: str) -> Iterator[Any]:
-    """The newest raw row of each key, under `sum` of each host of it."""
-    dialect = dialect_of(connection)
-    day = "developer_id, date"
-    one = f"{day}, hostname" if strategy == SUM else day
-    for batch in batches(connection, [key[1:] for key in keys]):
-        # Payloads are fetched only for the rows that count, after the window has found them.
-        yield from connection.exec_driver_sql(
-            f"SELECT r.id, r.report_id, r.arrived_us, r.payload, n.first_us FROM ("
-            f" SELECT id, MIN(arrived_us) OVER (PARTITION BY {day}) AS first_us, ROW_NUMBER()"
-            f" OVER (PARTITION BY {one} ORDER BY arrived_us DESC, id DESC) AS place"
-            f" FROM {RAW_TABLE} WHERE connection_id = {dialect.placeholder}"
-            f" AND {dialect.in_rows(('developer_id', 'date'), len(batch))}"
-            f") n JOIN {RAW_TABLE} r ON r.id = n.id WHERE n.place = 1",
-            (keys[0][0], *flat(batch)),
-        )
-
-
-def count_keys(engine: Engine, connection_id: int) -> int:
-    """How many tool rows the raw rows of a connection give."""
-    mark = dialect_of(engine).placeholder
-    with reading(engine).connect() as connection:
-        count: int = connection.exec_driver_sql(
-            f"SELECT COUNT(*) FROM (SELECT DISTINCT developer_id, date FROM {RAW_TABLE}"
-            f" WHERE connection_id = {mark}) k",
-            (connection_id,),
-        ).scalar_one()
-    return count
-
-
-def keys_after(engine: Engine, connection_id: int, last: tuple[str, str]) -> list[Key]:
-    """The next batch of keys that have raw rows, in order, after developer and date `last`."""
-    mark = dialect_of(engine).placeholder
-    with reading(engine).connect() as connection:
-        # Written out, because MySQL walks no index for (a, b) > (x, y).
-        rows = connection.exec_driver_sql(
-            f"SELECT DISTINCT developer_id, date FROM {RAW_TABLE} WHERE connection_id = {mark}"
-            f" AND developer_id >= {mark} AND (developer_id > {mark} OR date > {mark})"
-            f" ORDER BY developer_id, date LIMIT {MAX_ROWS}",
-            (connection_id, last[0], *last),
-        ).fetchall()
-    return [(connection_id, row[0], str(row[1])) for row in rows]
+def _arrival(
+    connection_id: int, raw_id: int, report_id: str, arrived_us: int, payload: str
+) -> Optional[Arrival]:
+    try:
+        return Arrival(report_id, connection_id, arrived_us, parse(payload), raw_id)
+    except ReportRefused as refusal:
+        logger.warning("raw row %s is left out: %s: %s", raw_id, refusal.field, refusal)
+        return None

@@ -34,7 +34,7 @@ from developer_telemetry.merging import (
     timestamp,
     tool_row,
 )
-from developer_telemetry.raw import Key, rows_from_raw
+from developer_telemetry.raw import Key, newest, tool_rows
 from developer_telemetry.reports import parse
 
 TOOL_TABLE = "_tool_developer_metrics"
@@ -94,7 +94,7 @@ def _store(
     upsert_tool(connection, rows)
     for connection_id in sorted({key[0] for key in summed}):
         keys = [key for key in summed if key[0] == connection_id]
-        upsert_tool(connection, rows_from_raw(connection, keys, SUM))
+        upsert_tool(connection, tool_rows(connection_id, newest(connection, keys, SUM)))
 
 
 def claim(connection: Connection, keys: Sequence[Key]) -> None:

@@ -6,12 +6,13 @@ filling it. Reports are pushed and can't be fetched again, so these subtasks del
 
 from collections.abc import Iterable, Iterator
 
-from developer_telemetry.accounts import convert
+from developer_telemetry.accounts import convert, developers_above
 from developer_telemetry.cicd import convert_tasks, remove_tasks
 from developer_telemetry.dialects import Progress, prepare
 from developer_telemetry.extraction import reextract
 from developer_telemetry.merging import RAW_TABLE, strategy_of
 from developer_telemetry.models import DeveloperMetrics
+from developer_telemetry.runs import CONVERT, EXTRACT, begin, complete
 from pydevlake import Context, DomainType, Stream
 from pydevlake.message import RemoteProgress
 from pydevlake.model import DomainModel
@@ -29,20 +30,31 @@ class ReportExtractor(Extractor):
     """Rewrite tool rows from raw rows."""
 
     def run(self, ctx: Context, sync_point_interval: int = 0) -> Iterator[RemoteProgress]:
+        engine, connection_id = prepare(ctx.engine), ctx.connection.id
         strategy = strategy_of(ctx.connection.duplicate_strategy)
-        yield from _messages(reextract(prepare(ctx.engine), ctx.connection.id, strategy))
+        run = begin(engine, connection_id, EXTRACT, strategy)
+        yield from _messages(reextract(engine, connection_id, strategy, run.above))
+        complete(engine, run)
 
 
 class ReportConvertor(Convertor):
     """Make one account a developer and, where that is wanted, tasks of test runs and builds."""
 
     def run(self, ctx: Context, sync_point_interval: int = 0) -> Iterator[RemoteProgress]:
-        engine = prepare(ctx.engine)
-        yield from _messages(convert(engine, ctx.connection.id))
+        engine, connection_id = prepare(ctx.engine), ctx.connection.id
+        settings = strategy_of(ctx.connection.duplicate_strategy)
         if ctx.scope_config.test_and_build_tasks:
-            yield from _messages(convert_tasks(engine, ctx.connection.id))
+            settings += " tasks"
+        run = begin(engine, connection_id, CONVERT, settings)
+        developers = (
+            sorted(developers_above(engine, connection_id, run.above)) if run.above else None
+        )
+        yield from _messages(convert(engine, connection_id, developers))
+        if ctx.scope_config.test_and_build_tasks:
+            yield from _messages(convert_tasks(engine, connection_id, developers))
         else:
-            remove_tasks(engine, ctx.connection.id)
+            remove_tasks(engine, connection_id)
+        complete(engine, run)
 
 
 class Reports(Stream):

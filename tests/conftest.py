@@ -48,6 +48,12 @@ def engine(migrated_url: str, opened: Callable[[str], Engine]) -> Engine:
     return opened(migrated_url)
 
 
+@pytest.fixture
+def engines(engine: Engine, opened: Callable[[str], Engine], migrated_url: str) -> list[Engine]:
+    """As many receivers on one database."""
+    return [engine, opened(migrated_url), opened(migrated_url)]
+
+
 @pytest.fixture(params=[*DATABASES, "mariadb_loose"])
 def exact_engine(
     request: pytest.FixtureRequest,

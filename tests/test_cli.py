@@ -106,7 +106,7 @@ def test_a_day_of_an_operator(run: Run, database_url: str, tmp_path: Path) -> No
     query(database_url, f"DELETE FROM {TOOL} WHERE developer_id = 'ann'")
     query(database_url, f"UPDATE {TOOL} SET active_hours = 9")
     assert said(run("reextract", "--connection", str(made["id"]))) == (
-        f"connection {made['id']}: 2 rows, 2 accounts\n"
+        f"connection {made['id']}: 4 reports, 2 accounts\n"
     )
     assert rows(database_url) == kept
     assert len(said(run("reextract")).splitlines()) == len([*others, status])

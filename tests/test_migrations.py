@@ -32,6 +32,7 @@ OUR_TABLES = {
     MACHINES,
     CONNECTIONS,
     "_tool_developer_telemetry_refusals",
+    "_tool_developer_telemetry_runs",
     "_tool_developer_telemetry_scope_configs",
     "_tool_developer_telemetry_scopes",
 }

@@ -219,8 +219,8 @@ def test_a_run_rewrites_the_pushed_rows_as_they_were_and_makes_accounts(
         context["connection"] = {**context["connection"], "duplicateStrategy": strategy}
         answer = call(verb, config, context, stream)
         assert (answer.status, answer.errors) == (0, "")
-        if verb != "collect":
-            assert answer.documents[-1]["current"] == answer.documents[-1]["total"] == 2
+        count = {"collect": 0, "extract": len(arrivals), "convert": 2}[verb]
+        assert answer.documents[-1]["current"] == answer.documents[-1]["total"] == count
 
     assert _rows(engine, f"SELECT * FROM _tool_developer_metrics {ORDER}") == pushed
     assert _rows(engine, "SELECT * FROM _raw_developer_telemetry ORDER BY id") == raw

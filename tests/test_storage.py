@@ -3,63 +3,34 @@
 from __future__ import annotations
 
 import json
-import logging
 import sqlite3
-import threading
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import islice
 from random import Random
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.dialects import dialect_of, insert, prepare, reading, transact
-from developer_telemetry.extraction import reextract
+from developer_telemetry.dialects import dialect_of, prepare, reading, transact
 from developer_telemetry.merging import (
     OVERWRITE,
     RAW_TABLE,
     SUM,
-    TOOL_COLUMNS,
     Arrival,
-    tool_row,
 )
-from developer_telemetry.storage import TOOL_TABLE, _store, store
+from developer_telemetry.storage import _store, store
 from tests.factories import START_US, arrival
-from tests.rows import Row, raw_rows, tool_row_of, tool_rows
-
-STRATEGIES = {1: OVERWRITE, 2: SUM}
-BOTH = pytest.mark.parametrize("strategy", [OVERWRITE, SUM])
-
-
-def rewritten(engine: Engine, strategies: dict[int, str] = STRATEGIES) -> list[Row]:
-    """The tool rows after a full extract of every connection."""
-    for connection_id, strategy in strategies.items():
-        for _ in reextract(engine, connection_id, strategy):
-            pass
-    return tool_rows(engine)
-
-
-def expected(
-    engine: Engine, arrivals: Iterable[Arrival], strategies: dict[int, str] = STRATEGIES
-) -> list[Row]:
-    """The tool rows that these arrivals have to give, worked out without SQL."""
-    ids = {row["report_id"]: row["id"] for row in raw_rows(engine)}
-    days: dict[tuple[int, str, str], list[Arrival]] = {}
-    for each in arrivals:
-        days.setdefault(each.key, []).append(each._replace(raw_id=ids[each.report_id]))
-    result = []
-    for key, day in sorted(days.items()):
-        day.sort(key=lambda each: (each.arrived_us, each.raw_id))
-        newest = {each.report.hostname: each for each in day}
-        counted = list(newest.values()) if strategies[key[0]] == SUM else day[-1:]
-        result.append(dict(zip(TOOL_COLUMNS, tool_row(counted, day[0].arrived_us))))
-    return result
-
+from tests.layers import (
+    BOTH,
+    expected,
+    leave_foreign_row,
+    push_in_batches,
+    rewritten,
+    senders,
+    traffic,
+)
+from tests.rows import raw_rows, tool_row_of, tool_rows
 
 # One report -------------------------------------------------------------------------------------
 
@@ -147,113 +118,11 @@ def test_under_sum_a_host_counts_once_with_its_newest_report(engine: Engine) -> 
 # Push and extract -------------------------------------------------------------------------------
 
 
-def traffic(seed: int, count: int) -> list[Arrival]:
-    """Reports of two connections, few developers, days and hosts: many for the same row."""
-    random = Random(seed)
-    return [
-        arrival(
-            connection_id=random.choice([1, 2]),
-            after=random.choice([0, 1, random.uniform(0, 3600)]),
-            developer=random.choice(["ann.lee", "Ann.Lee", "zoë", "DESKTOP-7\\bob"]),
-            date=random.choice(["2026-11-22", "2026-11-23"]),
-            hostname=random.choice(["laptop", "Laptop", "tower", ""]),
-            email=random.choice(["", "a@example.com", "b@example.com"]),
-            name=random.choice(["", "Ann", "Zoë 🐙"]),
-            metrics={
-                "active_hours": random.choice([-1, 0, 3.5, 8, 30]),
-                "tools_used": random.sample(["git", "vim", "go", "é"], random.randint(0, 4)),
-                "projects": random.sample(["billing", "web-shop"], random.randint(0, 2)),
-                "commands": {"git": random.randint(0, 9), "make": random.uniform(0, 2)},
-                "git_activity": random.choice(
-                    [
-                        None,
-                        {"total_commits": random.randint(0, 9)},
-                        {"repositories": [{"name": "billing", "lines_added": 0.1}]},
-                    ]
-                ),
-                "development_activity": {"test_runs_detected": random.randint(0, 9)},
-            },
-        )
-        for _ in range(count)
-    ]
-
-
-def push_in_batches(engine: Engine, arrivals: Iterable[Arrival], random: Random) -> None:
-    waiting = iter(arrivals)
-    while batch := list(islice(waiting, random.randint(1, 12))):
-        store(engine, batch, STRATEGIES)
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_rows_of_pushes_equal_rows_of_an_extract_in_every_column(engine: Engine, seed: int) -> None:
-    arrivals = traffic(seed, 150)
-    push_in_batches(engine, arrivals, Random(seed))
-    pushed = tool_rows(engine)
-    assert pushed == expected(engine, arrivals)
-    assert rewritten(engine) == pushed
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")
-    assert rewritten(engine) == pushed
-
-
-def test_after_a_change_of_strategy_an_extract_gives_the_rows_of_the_new_one(
-    engine: Engine,
-) -> None:
-    arrivals = traffic(3, 100)
-    push_in_batches(engine, arrivals, Random(3))
-    changed = {1: SUM, 2: OVERWRITE}
-    assert expected(engine, arrivals, changed) != expected(engine, arrivals)
-    assert rewritten(engine, changed) == expected(engine, arrivals, changed)
-    assert rewritten(engine) == expected(engine, arrivals)
-
-
 def test_the_order_of_arrival_in_the_database_does_not_matter(engine: Engine) -> None:
     arrivals = [each._replace(arrived_us=START_US + n) for n, each in enumerate(traffic(4, 60))]
     Random(4).shuffle(arrivals)
     push_in_batches(engine, arrivals, Random(4))
     assert tool_rows(engine) == expected(engine, arrivals)
-
-
-def test_an_extract_keeps_to_its_connection(engine: Engine) -> None:
-    store(engine, [arrival(connection_id=1), arrival(connection_id=2)], STRATEGIES)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")
-    assert [row["connection_id"] for row in rewritten(engine, {2: SUM})] == [2]
-
-
-@BOTH
-def test_an_extract_of_nothing_does_nothing(engine: Engine, strategy: str) -> None:
-    assert list(reextract(engine, 1, strategy)) == []
-    assert tool_rows(engine) == []
-
-
-@BOTH
-def test_more_than_one_statement_holds_is_stored_and_extracted_in_several(
-    engine: Engine, strategy: str
-) -> None:
-    many = [arrival(developer=f"developer-{n}", active_hours=n % 24) for n in range(601)]
-    store(engine, many, {1: strategy})
-    pushed = tool_rows(engine)
-    assert pushed == expected(engine, many, {1: strategy})
-    steps = list(reextract(engine, 1, strategy))
-    assert [step.done for step in steps] == [500, 601]
-    assert {step.total for step in steps} == {601}
-    assert tool_rows(engine) == pushed
-
-
-def test_raw_rows_that_cannot_be_read_are_left_out_and_told(
-    engine: Engine, caplog: pytest.LogCaptureFixture
-) -> None:
-    reports = [arrival(connection_id=1), arrival(connection_id=2)]
-    store(engine, reports, STRATEGIES)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")
-        connection.exec_driver_sql(f"UPDATE {RAW_TABLE} SET payload = 'secret stuff'")
-    with caplog.at_level(logging.WARNING):
-        assert rewritten(engine) == []
-    told = "".join(record.getMessage() for record in caplog.records)
-    assert all(f"raw row {row['id']} " in told for row in raw_rows(engine))
-    assert "secret" not in told
 
 
 # Exactness --------------------------------------------------------------------------------------
@@ -397,37 +266,6 @@ def test_an_engine_prepared_twice_works_as_if_once(engine: Engine) -> None:
 # Rows that DevLake's older plugin left ----------------------------------------------------------
 
 
-def leave_foreign_row(engine: Engine, developer: str = "ann.lee") -> None:
-    """As the Go plugin wrote it: without an arrival, without a raw row."""
-    values = {
-        "connection_id": 1,
-        "developer_id": developer,
-        "date": "2026-11-23",
-        "email": "ann@example.com",
-        "name": "Ann",
-        "hostname": "tower",
-        "active_hours": 6,
-        "tools_used": '["vim"]',
-        "os_info": None,
-        "commits": 3,
-        "created_at": "2025-01-01 00:00:00.000",
-        "updated_at": "2027-01-01 00:00:00.000",
-    }
-    with engine.begin() as connection:
-        insert(connection, TOOL_TABLE, list(values), [tuple(values.values())], "")
-
-
-@BOTH
-def test_rows_without_a_raw_row_survive_an_extract(engine: Engine, strategy: str) -> None:
-    leave_foreign_row(engine)
-    [before] = tool_rows(engine)
-    assert before["arrived_us"] == 0
-    assert before["_raw_data_id"] is None
-    bob = arrival(developer="bob")
-    store(engine, [bob], {1: strategy})
-    assert rewritten(engine, {1: strategy}) == [before, *expected(engine, [bob], {1: strategy})]
-
-
 @BOTH
 def test_a_row_without_an_arrival_loses_to_any_report(engine: Engine, strategy: str) -> None:
     leave_foreign_row(engine)
@@ -437,35 +275,6 @@ def test_a_row_without_an_arrival_loses_to_any_report(engine: Engine, strategy: 
 
 
 # Many at once -----------------------------------------------------------------------------------
-
-
-def at_once(tasks: Sequence[Callable[[], None]]) -> None:
-    """Run all of them at the same moment; raise what any of them raised."""
-    barrier = threading.Barrier(len(tasks))
-
-    def run(task: Callable[[], None]) -> None:
-        barrier.wait()
-        task()
-
-    with ThreadPoolExecutor(len(tasks)) as pool:
-        for future in [pool.submit(run, task) for task in tasks]:
-            future.result()
-
-
-def senders(engines: Sequence[Engine], batches: Sequence[Sequence[Arrival]], strategy: str) -> None:
-    """Store each batch from a thread of its own, through one of the engines."""
-    at_once(
-        [
-            partial(store, engines[n % len(engines)], batch, {1: strategy})
-            for n, batch in enumerate(batches)
-        ]
-    )
-
-
-@pytest.fixture
-def engines(engine: Engine, opened: Callable[[str], Engine], migrated_url: str) -> list[Engine]:
-    """As many receivers on one database."""
-    return [engine, opened(migrated_url), opened(migrated_url)]
 
 
 @BOTH
@@ -501,51 +310,6 @@ def test_eight_hosts_at_once_give_their_sum(engines: list[Engine]) -> None:
     assert {row["commits"] for row in found} == {11_111_111}
     assert {row["active_hours"] for row in found} == {8}
     assert found == expected(engines[0], [each for batch in batches for each in batch], {1: SUM})
-
-
-@BOTH
-def test_reports_that_arrive_while_an_extract_runs_are_not_lost(
-    engines: list[Engine], strategy: str
-) -> None:
-    first = [arrival(developer=f"developer-{n}") for n in range(40)]
-    store(engines[0], first, {1: strategy})
-    later = [
-        [
-            arrival(
-                developer=f"developer-{n}",
-                hostname=f"host-{sender}",
-                after=round_ * 10 + sender,
-                active_hours=round_ + 1,
-            )
-            for n in Random(f"{sender} {round_}").sample(range(60), 20)
-        ]
-        for round_ in range(3)
-        for sender in range(4)
-    ]
-    pushing = threading.Event()
-    pushing.set()
-    extracts = gaps = 0
-
-    def push() -> None:
-        try:
-            for batches in [later[n : n + 4] for n in range(0, len(later), 4)]:
-                senders(engines[:2], batches, strategy)
-        finally:
-            pushing.clear()
-
-    def extract() -> None:
-        nonlocal extracts, gaps
-        while pushing.is_set():
-            for _ in reextract(engines[2], 1, strategy):
-                gaps += len(tool_rows(engines[2])) < len(first)
-            extracts += 1
-
-    at_once([push, extract])
-    assert extracts > 0
-    assert gaps == 0
-    arrivals = [*first, *(each for batch in later for each in batch)]
-    assert len(raw_rows(engines[0])) == len(arrivals)
-    assert tool_rows(engines[0]) == expected(engines[0], arrivals, {1: strategy})
 
 
 # When the database takes a session away ---------------------------------------------------------
@@ -619,6 +383,13 @@ def test_an_error_that_is_no_conflict_is_raised_at_once(engine: Engine) -> None:
 
 
 # The size of statements -------------------------------------------------------------------------
+
+
+@BOTH
+def test_more_than_one_statement_holds_is_stored_in_several(engine: Engine, strategy: str) -> None:
+    many = [arrival(developer=f"developer-{n}", active_hours=n % 24) for n in range(601)]
+    store(engine, many, {1: strategy})
+    assert tool_rows(engine) == expected(engine, many, {1: strategy})
 
 
 @pytest.mark.parametrize("migrated_url", ["mariadb"], indirect=True)

@@ -1,0 +1,115 @@
+"""What a blueprint's run has to look at: what is new since the last one, or everything.
+
+Each subtask keeps a watermark of its own with each connection: it is a process of its own, and
+any of them may be killed. It is a raw id up to which everything was committed when the subtask
+began, for a writer takes its id some time before it commits. It isn't a time: clocks step, and a
+report that lay in a spool arrives, by its own account, long before it is stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Optional
+
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from developer_telemetry.dialects import dialect_of, insert, reading, transact
+from developer_telemetry.merging import RAW_TABLE
+
+RUN_TABLE = "_tool_developer_telemetry_runs"
+# Of how the same reports give rows and accounts: raise it whenever they would give others.
+MAPPING = 1
+# Longer than any transaction of a writer may take.
+SETTLED_SECONDS = 600
+
+EXTRACT = "extract"
+CONVERT = "convert"
+
+# What else the outcome depends on is compared as one text.
+_COLUMNS = ("connection_id", "subtask", "settings", "raw_id", "report_id")
+
+
+class Watermark(NamedTuple):
+    """A raw row, known by its report: after a restore another one may have its id."""
+
+    raw_id: int
+    report_id: str
+
+
+NOWHERE = Watermark(0, "")
+
+
+class Run(NamedTuple):
+    """One subtask's run for a connection."""
+
+    connection_id: int
+    subtask: str
+    settings: str
+    above: int  # only raw rows with a greater id are new; 0 stands for everything
+    next: Watermark  # where the run after this one is to begin
+
+
+def begin(
+    engine: Engine, connection_id: int, subtask: str, settings: str, everything: bool = False
+) -> Run:
+    """Find out what a run has to look at.
+
+    `settings` is whatever, other than the reports, decides what comes of them: after it changed,
+    everything has to be done again. So it has where `everything` is true, DevLake runs anything
+    but a scheduled blueprint, or no run was completed yet.
+    """
+    settings = f"{settings} {MAPPING}"
+    everything = everything or not _is_scheduled(engine)
+    with reading(engine).connect() as connection:
+        upcoming = _settled(connection)
+        above = 0 if everything else _last(connection, connection_id, subtask, settings)
+    return Run(connection_id, subtask, settings, above, upcoming)
+
+
+def complete(engine: Engine, run: Run) -> None:
+    """Keep where the next run begins. A run that ends without this is repeated by the next."""
+    dialect = dialect_of(engine)
+    tail = dialect.on_conflict(_COLUMNS[:2], [(each, dialect.new(each)) for each in _COLUMNS[2:]])
+    row = (run.connection_id, run.subtask, run.settings, *run.next)
+    transact(engine, lambda connection: insert(connection, RUN_TABLE, _COLUMNS, [row], tail))
+
+
+def _last(connection: Connection, connection_id: int, subtask: str, settings: str) -> int:
+    """The watermark of the last completed run if it still holds, else 0."""
+    mark = dialect_of(connection).placeholder
+    # The report is gone where rows were deleted or restored, so nobody knows what else is.
+    found: Optional[int] = connection.exec_driver_sql(
+        f"SELECT r.id FROM {RUN_TABLE} u JOIN {RAW_TABLE} r ON r.id = u.raw_id"
+        f" WHERE u.connection_id = {mark} AND u.subtask = {mark} AND u.settings = {mark}"
+        " AND r.report_id = u.report_id",
+        (connection_id, subtask, settings),
+    ).scalar()
+    return found or 0
+
+
+def _settled(connection: Connection) -> Watermark:
+    """The highest raw id, of any connection, below which no row can still be committed."""
+    row: Any = connection.exec_driver_sql(
+        f"SELECT id, report_id FROM {RAW_TABLE}"
+        f" WHERE stored_at < {dialect_of(connection).ago(SETTLED_SECONDS)}"
+        " ORDER BY id DESC LIMIT 1"
+    ).first()
+    return Watermark(*row) if row else NOWHERE
+
+
+def _is_scheduled(engine: Engine) -> bool:
+    """Whether every run of ours that DevLake has going is one of a schedule's.
+
+    The task doesn't say which connection it is for. So one that re-transforms or syncs all makes
+    the others do everything, too; and so does not knowing.
+    """
+    try:
+        with reading(engine).connect() as connection:
+            flags = connection.exec_driver_sql(
+                "SELECT p.skip_collectors, p.full_sync FROM _devlake_tasks t"
+                " JOIN _devlake_pipelines p ON p.id = t.pipeline_id"
+                " WHERE t.plugin = 'developer_telemetry' AND t.status = 'TASK_RUNNING'"
+            ).fetchall()
+    except DBAPIError:  # not DevLake's database, or one of a version without these columns
+        return False
+    return bool(flags) and not any(any(each) for each in flags)

@@ -1,0 +1,147 @@
+"""Tool rows rewritten from raw rows, on every database."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from random import Random
+
+import pytest
+from sqlalchemy.engine import Engine
+
+from developer_telemetry.extraction import reextract
+from developer_telemetry.merging import OVERWRITE, RAW_TABLE, SUM
+from developer_telemetry.storage import TOOL_TABLE, store
+from tests.factories import arrival
+from tests.layers import (
+    BOTH,
+    STRATEGIES,
+    at_once,
+    expected,
+    leave_foreign_row,
+    push_in_batches,
+    rewritten,
+    senders,
+    traffic,
+)
+from tests.rows import raw_rows, tool_rows
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_rows_of_pushes_equal_rows_of_an_extract_in_every_column(engine: Engine, seed: int) -> None:
+    arrivals = traffic(seed, 150)
+    push_in_batches(engine, arrivals, Random(seed))
+    pushed = tool_rows(engine)
+    assert pushed == expected(engine, arrivals)
+    assert rewritten(engine) == pushed
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")
+    assert rewritten(engine) == pushed
+
+
+def test_after_a_change_of_strategy_an_extract_gives_the_rows_of_the_new_one(
+    engine: Engine,
+) -> None:
+    arrivals = traffic(3, 100)
+    push_in_batches(engine, arrivals, Random(3))
+    changed = {1: SUM, 2: OVERWRITE}
+    assert expected(engine, arrivals, changed) != expected(engine, arrivals)
+    assert rewritten(engine, changed) == expected(engine, arrivals, changed)
+    assert rewritten(engine) == expected(engine, arrivals)
+
+
+def test_an_extract_keeps_to_its_connection(engine: Engine) -> None:
+    store(engine, [arrival(connection_id=1), arrival(connection_id=2)], STRATEGIES)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")
+    assert [row["connection_id"] for row in rewritten(engine, {2: SUM})] == [2]
+
+
+@BOTH
+def test_an_extract_of_nothing_does_nothing(engine: Engine, strategy: str) -> None:
+    assert list(reextract(engine, 1, strategy)) == []
+    assert tool_rows(engine) == []
+
+
+def test_raw_rows_that_cannot_be_read_are_left_out_and_told(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    reports = [arrival(connection_id=1), arrival(connection_id=2)]
+    store(engine, reports, STRATEGIES)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")
+        connection.exec_driver_sql(f"UPDATE {RAW_TABLE} SET payload = 'secret stuff'")
+    with caplog.at_level(logging.WARNING):
+        assert rewritten(engine) == []
+    told = "".join(record.getMessage() for record in caplog.records)
+    assert all(f"raw row {row['id']} " in told for row in raw_rows(engine))
+    assert "secret" not in told
+
+
+@BOTH
+def test_more_than_a_page_holds_is_extracted_in_several(engine: Engine, strategy: str) -> None:
+    first = [arrival(developer=f"developer-{n}", active_hours=n % 24) for n in range(601)]
+    second = [arrival(developer=f"developer-{n}", active_hours=1, after=60) for n in range(450)]
+    store(engine, first, {1: strategy})
+    store(engine, second, {1: strategy})
+    pushed = tool_rows(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")
+    assert list(reextract(engine, 1, strategy)) == [(1000, 1051), (1051, 1051)]
+    assert tool_rows(engine) == pushed == expected(engine, [*first, *second], {1: strategy})
+
+
+@BOTH
+def test_rows_without_a_raw_row_survive_an_extract(engine: Engine, strategy: str) -> None:
+    leave_foreign_row(engine)
+    [before] = tool_rows(engine)
+    assert before["arrived_us"] == 0
+    assert before["_raw_data_id"] is None
+    bob = arrival(developer="bob")
+    store(engine, [bob], {1: strategy})
+    assert rewritten(engine, {1: strategy}) == [before, *expected(engine, [bob], {1: strategy})]
+
+
+@BOTH
+def test_reports_that_arrive_while_an_extract_runs_are_not_lost(
+    engines: list[Engine], strategy: str
+) -> None:
+    first = [arrival(developer=f"developer-{n}") for n in range(40)]
+    store(engines[0], first, {1: strategy})
+    later = [
+        [
+            arrival(
+                developer=f"developer-{n}",
+                hostname=f"host-{sender}",
+                after=round_ * 10 + sender,
+                active_hours=round_ + 1,
+            )
+            for n in Random(f"{sender} {round_}").sample(range(60), 20)
+        ]
+        for round_ in range(3)
+        for sender in range(4)
+    ]
+    pushing = threading.Event()
+    pushing.set()
+    extracts = gaps = 0
+
+    def push() -> None:
+        try:
+            for batches in [later[n : n + 4] for n in range(0, len(later), 4)]:
+                senders(engines[:2], batches, strategy)
+        finally:
+            pushing.clear()
+
+    def extract() -> None:
+        nonlocal extracts, gaps
+        while pushing.is_set():
+            for _ in reextract(engines[2], 1, strategy):
+                gaps += len(tool_rows(engines[2])) < len(first)
+            extracts += 1
+
+    at_once([push, extract])
+    assert extracts > 0
+    assert gaps == 0
+    arrivals = [*first, *(each for batch in later for each in batch)]
+    assert len(raw_rows(engines[0])) == len(arrivals)
+    assert tool_rows(engines[0]) == expected(engines[0], arrivals, {1: strategy})
