@@ -122,32 +122,30 @@ def tool_row(arrivals: Sequence[Arrival], first_arrived_us: int) -> ToolRow:
 
     `first_arrived_us` is the arrival of the first report that the key ever had.
     """
-    in_order = sorted(arrivals, key=lambda each: (each.report.hostname, *each.age))
-    reports = [arrival.report for arrival in in_order]
-    newest = max(arrivals, key=lambda each: each.age)
-    by_age = [each.report for each in sorted(arrivals, key=lambda each: each.age, reverse=True)]
-    git = _add(report.git for report in reports)
-    development = _add(report.development for report in reports)
+    newest = arrivals[0] if len(arrivals) == 1 else max(arrivals, key=lambda each: each.age)
+    day = newest.report if len(arrivals) == 1 else _added(arrivals, newest.report)
+    git = _rounded(day.git)
+    development = _rounded(day.development)
     return ToolRow(
         connection_id=newest.connection_id,
-        developer_id=newest.report.developer_id,
-        date=newest.report.date,
-        email=_first(report.email for report in by_age),
-        name=_first(report.name for report in by_age),
-        hostname=newest.report.hostname,
-        active_hours=min(MAX_HOURS, _count(_total([report.active_hours for report in reports]))),
-        tools_used=_json(_union(report.tools for report in reports)),
-        project_context=_json(_union(report.projects for report in reports)),
-        command_counts=_json(_rounded(_add(report.commands for report in reports))),
-        os_info=_json(newest.report.os_info),
-        git_activity=_json(_git_activity(git, reports)),
-        development_activity=_json(_rounded(development)),
-        **{
-            column: _count(git.get(total, 0))
-            for column, total in zip(REPOSITORY_COUNTS, GIT_TOTALS)
-        },
-        test_runs=_count(development.get(DEVELOPMENT_COUNTS[0], 0)),
-        builds=_count(development.get(DEVELOPMENT_COUNTS[1], 0)),
+        developer_id=day.developer_id,
+        date=day.date,
+        email=day.email,
+        name=day.name,
+        hostname=day.hostname,
+        active_hours=min(MAX_HOURS, _count(day.active_hours)),
+        tools_used=_json(day.tools),
+        project_context=_json(day.projects),
+        command_counts=_json(_rounded(day.commands)),
+        os_info=_json(day.os_info),
+        git_activity=_json({**git, "repositories": _repositories(day)} if git else {}),
+        development_activity=_json(development),
+        commits=git.get(GIT_TOTALS[0], 0),
+        lines_added=git.get(GIT_TOTALS[1], 0),
+        lines_deleted=git.get(GIT_TOTALS[2], 0),
+        files_changed=git.get(GIT_TOTALS[3], 0),
+        test_runs=development.get(DEVELOPMENT_COUNTS[0], 0),
+        builds=development.get(DEVELOPMENT_COUNTS[1], 0),
         arrived_us=newest.arrived_us,
         created_at=timestamp(first_arrived_us),
         updated_at=timestamp(newest.arrived_us),
@@ -155,6 +153,29 @@ def tool_row(arrivals: Sequence[Arrival], first_arrived_us: int) -> ToolRow:
         raw_data_table=RAW_TABLE,
         raw_data_id=newest.raw_id,
         raw_data_remark="",
+    )
+
+
+def _added(arrivals: Sequence[Arrival], newest: Report) -> Report:
+    """One report for several of a day; of what can't be added up, the newest one's counts."""
+    hosts = sorted(arrivals, key=lambda each: (each.report.hostname, *each.age))
+    reports = [arrival.report for arrival in hosts]
+    ages = [each.report for each in sorted(arrivals, key=lambda each: each.age, reverse=True)]
+    return Report(
+        developer_id=newest.developer_id,
+        date=newest.date,
+        hostname=newest.hostname,
+        email=_first(report.email for report in ages),
+        name=_first(report.name for report in ages),
+        active_hours=_total([report.active_hours for report in reports]),
+        tools=_union(report.tools for report in reports),
+        projects=_union(report.projects for report in reports),
+        commands=_add(report.commands for report in reports),
+        git=_add(report.git for report in reports),
+        repositories=tuple(each for report in reports for each in report.repositories),
+        development=_add(report.development for report in reports),
+        os_info=newest.os_info,
+        payload="",
     )
 
 
@@ -183,14 +204,15 @@ def _total(values: Sequence[Number]) -> Number:
 
 
 def _add(mappings: Iterable[Mapping[str, Number]]) -> dict[str, Number]:
-    together = list(mappings)
-    if len(together) == 1:  # as nearly always on a push
-        return dict(together[0])
     values: dict[str, list[Number]] = {}
-    for mapping in together:
+    for mapping in mappings:
         for name, value in mapping.items():
             values.setdefault(name, []).append(value)
     return {name: _total(each) for name, each in values.items()}
+
+
+def _union(lists: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(item for each in lists for item in each))
 
 
 def _count(value: Number) -> int:
@@ -205,26 +227,25 @@ def _rounded(counts: Mapping[str, Number]) -> dict[str, int]:
     return {name: _count(value) for name, value in counts.items()}
 
 
-def _union(lists: Iterable[Sequence[str]]) -> list[str]:
-    return list(dict.fromkeys(item for each in lists for item in each))
-
-
-def _git_activity(git: Mapping[str, Number], reports: Sequence[Report]) -> dict[str, object]:
-    if not git:
-        return {}
+def _repositories(day: Report) -> list[dict[str, object]]:
+    """Each repository once, those of one name added up."""
     by_name: dict[str, list[Repository]] = {}
-    for report in reports:
-        for repository in report.repositories:
-            by_name.setdefault(repository.name, []).append(repository)
-    repositories = [
+    for repository in day.repositories:
+        by_name.setdefault(repository.name, []).append(repository)
+    return [
         {
             "name": name,
             "branches_worked": _union(each.branches for each in same),
-            **_rounded(_add(dict(zip(REPOSITORY_COUNTS, each.counts)) for each in same)),
+            **dict(zip(REPOSITORY_COUNTS, map(_count, _totals(same)))),
         }
         for name, same in by_name.items()
     ]
-    return {**_rounded(git), "repositories": repositories}
+
+
+def _totals(repositories: Sequence[Repository]) -> Sequence[Number]:
+    if len(repositories) == 1:
+        return repositories[0].counts
+    return [_total(values) for values in zip(*(each.counts for each in repositories))]
 
 
 def _json(value: object) -> str:

@@ -123,7 +123,7 @@ def _load(text: str) -> object:
         document = _load_slowly(text)
     if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(document)
-    if _UNSTORABLE_ESCAPE.search(text):
+    if "\\" in text and _UNSTORABLE_ESCAPE.search(text):
         _check_texts(document)
     return document
 
@@ -190,7 +190,13 @@ def _developer(document: Mapping[str, object]) -> str:
 
 
 def _day(value: object) -> str:
-    match = _DATE.fullmatch(value.strip()) if isinstance(value, str) else None
+    return _known_day(value.strip()[:TEXT_LIMIT] if isinstance(value, str) else "")
+
+
+@lru_cache(maxsize=1024)
+def _known_day(text: str) -> str:
+    # A whole fleet reports the same few days.
+    match = _DATE.fullmatch(text)
     if match is None:
         raise ReportRefused("date", "missing or not a date; send it as YYYY-MM-DD")
     try:
@@ -240,7 +246,9 @@ def _items(value: object) -> list[object]:
 
 def _names(value: object) -> tuple[str, ...]:
     """Distinct names in the order sent, of texts or of objects with a `name` or a `path`."""
-    return tuple(dict.fromkeys(filter(None, map(_name, _items(value)))))
+    names = dict.fromkeys(map(_name, _items(value)))
+    names.pop("", None)
+    return tuple(names)
 
 
 def _name(item: object) -> str:
@@ -274,6 +282,8 @@ def _without_path(name: str) -> str:
 
 
 def _counts(value: object) -> dict[str, Number]:
+    if value is None:
+        return {}
     pairs = value.items() if isinstance(value, dict) else ((item, 1) for item in _items(value))
     counts: dict[str, Number] = {}
     for item, count in pairs:
@@ -286,19 +296,18 @@ def _counts(value: object) -> dict[str, Number]:
 def _os_info(value: object) -> Union[str, dict[str, str]]:
     if isinstance(value, dict):
         return {_name(key): _name(item) for key, item in value.items()}
-    return _name(value) or {}
+    return {} if value is None else _name(value) or {}
 
 
 def _repositories(value: object) -> tuple[Repository, ...]:
-    return tuple(
-        Repository(
-            name=_name(item),
-            counts=tuple(_number(_mapping(item).get(count)) for count in REPOSITORY_COUNTS),
-            branches=_names(_mapping(item).get("branches_worked")),
-        )
-        for item in _items(value)
-        if _name(item)
-    )
+    repositories: list[Repository] = []
+    for item in _items(value):
+        name = _name(item)
+        if name:
+            fields = _mapping(item)
+            counts = tuple([_number(fields.get(count)) for count in REPOSITORY_COUNTS])
+            repositories.append(Repository(name, counts, _names(fields.get("branches_worked"))))
+    return tuple(repositories)
 
 
 def _git_totals(
