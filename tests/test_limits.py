@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import resource
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,8 +17,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.lines import Line
 from tests.receivers import TOKEN, Altered, Receiver, add_connection, at_once, query, report
-from tests.servers import HOST
 
 MEBIBYTE = 1 << 20
 # The first one is made by the receiver.
@@ -31,61 +29,6 @@ HEAD = f"POST {ROUTE} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
 LENGTH = HEAD + "Content-Length: {}\r\n\r\n"
 CHUNKED = HEAD + "Transfer-Encoding: chunked\r\n\r\n"
 WRONG = "/plugins/developer-telemetry/999/report"
-
-
-class Answer(NamedTuple):
-    status: int
-    head: str
-    content: dict[str, object]
-
-
-class Line:
-    """A connection to a receiver, byte by byte."""
-
-    def __init__(self, receiver: Receiver) -> None:
-        self._socket = socket.create_connection((HOST, receiver.port), timeout=30)
-        self._rest = b""
-
-    def __enter__(self) -> Line:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._socket.close()
-
-    def send(self, data: str | bytes) -> None:
-        self._socket.sendall(data.encode() if isinstance(data, str) else data)
-
-    def end(self) -> None:
-        """Send no more, and still listen."""
-        self._socket.shutdown(socket.SHUT_WR)
-
-    def answer(self) -> Answer:
-        """The next answer; fails if the connection ends before it."""
-        while b"\r\n\r\n" not in self._rest:
-            self._receive()
-        head, _, self._rest = self._rest.partition(b"\r\n\r\n")
-        status = int(head.split()[1])
-        found = re.search(rb"content-length: (\d+)", head)
-        length = int(found[1]) if found else 0
-        while len(self._rest) < length:
-            self._receive()
-        body, self._rest = self._rest[:length], self._rest[length:]
-        return Answer(status, head.decode(), json.loads(body))
-
-    def _receive(self) -> None:
-        data = self._socket.recv(1 << 16)
-        assert data, f"the connection ended after {self._rest!r}"
-        self._rest += data
-
-    def ended_within(self, seconds: float) -> bool:
-        """Whether the receiver closes the connection, and says nothing more before."""
-        self._socket.settimeout(seconds)
-        try:
-            return self._socket.recv(1 << 16) == b""
-        except socket.timeout:
-            return False
-        except ConnectionResetError:
-            return True
 
 
 class Brisk(Altered):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
+from http import HTTPStatus
 from typing import NamedTuple, Optional
 
 import msgspec
@@ -52,6 +54,16 @@ class Answer(NamedTuple):
         """Send it."""
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": self.body})
+
+    def http(self, more: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The whole of it as HTTP/1.1 has it, with `more` headers."""
+        lines = [name + b": " + value for name, value in (*more, *self.headers)]
+        return b"\r\n".join([_status_line(self.status), *lines, b"", self.body])
+
+
+@cache
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()
 
 
 def answer(status: int, message: str, more: Optional[dict[str, object]] = None) -> Answer:

@@ -12,7 +12,8 @@ from developer_telemetry.connections import Connection
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
 from developer_telemetry.receiver.answers import Result, status_of
 from developer_telemetry.receiver.bodies import ONE_REPORT, PIECE, TooLarge
-from developer_telemetry.receiver.ingest import BATCH_CHARACTERS, BATCH_REPORTS, Ingest
+from developer_telemetry.receiver.ingest import Ingest
+from developer_telemetry.receiver.waiting import BATCH_CHARACTERS, BATCH_REPORTS
 from developer_telemetry.reports import Report, parse
 
 MAX_REPORTS = 10_000

@@ -43,16 +43,17 @@ class Doorkeeper:
         `authorization` is the header as it came. Raises `NoSuchConnection`, `Unauthorized` or
         `Unavailable`.
         """
-        digits = connection_id.isascii() and connection_id.isdigit() and len(connection_id) < 19
-        number = int(connection_id) if digits else 0
         try:
-            return self._check(number, authorization, must_have_token)
+            return self.check(connection_id, authorization, must_have_token)
         except TelemetryError:
             # Whoever set a connection or a token just now would find it refused for seconds.
             await self._read_again()
-        return self._check(number, authorization, must_have_token)
+        return self.check(connection_id, authorization, must_have_token)
 
-    def _check(self, number: int, authorization: bytes, must_have_token: bool) -> Connection:
+    def check(self, connection_id: str, authorization: bytes, must_have_token: bool) -> Connection:
+        """As `admit`, by what is known already."""
+        digits = connection_id.isascii() and connection_id.isdigit() and len(connection_id) < 19
+        number = int(connection_id) if digits else 0
         connection = self._connections.get(number)
         if connection is None:
             raise NoSuchConnection(

@@ -12,10 +12,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry.connections import Connections
 from developer_telemetry.errors import ReportRefused, Unavailable
 from developer_telemetry.merging import Arrival
-from developer_telemetry.receiver.ingest import BATCH_REPORTS, Outage, reason, store_apart
+from developer_telemetry.receiver.ingest import Outage, reason, store_apart
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.spool import Spool, Spooled
 from developer_telemetry.receiver.tallies import Tallies
+from developer_telemetry.receiver.waiting import BATCH_REPORTS
 from developer_telemetry.reports import parse
 from developer_telemetry.schema import is_migrated
 from developer_telemetry.storage import probe
@@ -105,7 +106,7 @@ class Drain:
         by_id = {report.report_id: report for report in reports}
         for report_id, why in refused.items():
             self._set_aside(by_id[report_id], why)
-        self._tallies.stored(arrivals)
+        self._tallies.stored()
         self._metrics.drained(len(arrivals) - len(refused))
         self._spool.remove(reports)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import queue
-import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Optional
+from collections.abc import Sequence
+from functools import partial
+from typing import Optional
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,36 +20,17 @@ from developer_telemetry.merging import Arrival
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.spool import Spool, Spooled
 from developer_telemetry.receiver.tallies import Tallies
+from developer_telemetry.receiver.waiting import Batches, Deadlines, Done, Waiting
 from developer_telemetry.reports import Report
 from developer_telemetry.storage import probe, store
 
-# One transaction: enough reports to share the cost of a commit, few enough to answer soon.
-BATCH_REPORTS = 256
-BATCH_CHARACTERS = 1 << 20
 # What may wait in memory; beyond it a sender is told to come back.
 MAX_WAITING = 5_000
 MAX_WAITING_CHARACTERS = 64 << 20
 # A transaction that takes longer has a database that hangs: others needn't wait for it.
 HANGING_SECONDS = 3.0
-# A report that waited so long goes to the spool, while there is time to answer: also when the
-# receiver was just told to stop, which it does not put off for much longer.
-RESCUE_SECONDS = 4.0
-# Collectors give up after 30 s, so an answer has to come before.
-ANSWER_SECONDS = 20.0
 
 logger = logging.getLogger(__name__)
-
-
-class Waiting(NamedTuple):
-    """A report whose sender waits for the answer."""
-
-    arrival: Arrival
-    strategy: str
-    kept: asyncio.Future[None]
-
-    @property
-    def characters(self) -> int:
-        return len(self.arrival.report.payload)
 
 
 class Outage:
@@ -107,6 +87,8 @@ class Ingest:
         self._metrics = metrics
         self._to_store = Batches(self._store, "writer")
         self._to_spool = Batches(self._put_into_spool, "spooler")
+        # The database may have a rescued report in the end, too: its id is unique there.
+        self._deadlines = Deadlines(rescue=self._to_spool.put, give_up=self._give_up)
         self._last_arrival_us = 0
         self._waiting = 0
         self._waiting_characters = 0
@@ -130,6 +112,25 @@ class Ingest:
             self._to_spool.put(waiting)
         self._to_spool.stop(seconds)
 
+    def put(self, connection: Connection, report: Report, done: Done) -> None:
+        """Have `done` called, on this event loop, once the report is durable or can't be kept.
+
+        Raises `Unavailable` when too much waits already.
+        """
+        characters = len(report.payload)
+        if (
+            self._waiting >= MAX_WAITING
+            or self._waiting_characters + characters > MAX_WAITING_CHARACTERS
+        ):
+            raise Unavailable("too many reports are waiting; send this one again")
+        arrived_us = self._arrival_time()
+        arrival = Arrival(report_id(arrived_us), connection.id, arrived_us, report)
+        waiting = Waiting(arrival, connection.strategy, done)
+        self._waiting += 1
+        self._waiting_characters += characters
+        self._deadlines.watch(waiting)
+        (self._to_spool if self._outage else self._to_store).put(waiting)
+
     async def keep(self, connection: Connection, report: Report) -> None:
         """Return once the report is durable; raise `Unavailable` if that can't be promised."""
         (failure,) = await self.keep_all(connection, [report])
@@ -140,34 +141,16 @@ class Ingest:
         self, connection: Connection, reports: Sequence[Report]
     ) -> list[Optional[Unavailable]]:
         """Keep reports, the first as the oldest; for each None, or why it can't be promised."""
-        taken = [self._take(connection, report) for report in reports]
-        futures = [each.kept for each in taken if isinstance(each, Waiting)]
-        if futures:
-            _, pending = await asyncio.wait(futures, timeout=RESCUE_SECONDS)
-            if pending:
-                # The database may have them in the end, too: a report's id is unique there.
-                for each in taken:
-                    if isinstance(each, Waiting) and each.kept in pending:
-                        self._to_spool.put(each)
-                await asyncio.wait(pending, timeout=ANSWER_SECONDS - RESCUE_SECONDS)
-        return [each if isinstance(each, Unavailable) else _failure(each) for each in taken]
-
-    def _take(self, connection: Connection, report: Report) -> Waiting | Unavailable:
-        assert self._loop is not None, "start() comes first"
-        characters = len(report.payload)
-        full = (
-            self._waiting >= MAX_WAITING
-            or self._waiting_characters + characters > MAX_WAITING_CHARACTERS
-        )
-        if full:
-            return Unavailable("too many reports are waiting; send this one again")
-        arrived_us = self._arrival_time()
-        arrival = Arrival(report_id(arrived_us), connection.id, arrived_us, report)
-        waiting = Waiting(arrival, connection.strategy, self._loop.create_future())
-        self._waiting += 1
-        self._waiting_characters += characters
-        (self._to_spool if self._outage else self._to_store).put(waiting)
-        return waiting
+        loop = asyncio.get_running_loop()
+        kept: list[asyncio.Future[Optional[Unavailable]]] = []
+        for report in reports:
+            future = loop.create_future()
+            kept.append(future)
+            try:
+                self.put(connection, report, partial(_settle, future))
+            except Unavailable as error:
+                future.set_result(error)
+        return await asyncio.gather(*kept)
 
     def _arrival_time(self) -> int:
         # Never the same twice and never backwards, whatever the clock does.
@@ -175,7 +158,7 @@ class Ingest:
         return self._last_arrival_us
 
     def _store(self, batch: Sequence[Waiting]) -> None:
-        batch = [each for each in batch if not each.kept.done()]  # the rest was rescued meanwhile
+        batch = [each for each in batch if not each.answered]  # the rest was rescued meanwhile
         if not batch:
             return
         arrivals = [each.arrival for each in batch]
@@ -196,7 +179,7 @@ class Ingest:
             self._outage.end_transaction()
         stored = [each for each in batch if each.arrival.report_id not in refused]
         self._metrics.stored(each.arrival.connection_id for each in stored)
-        self._tallies.stored(each.arrival for each in stored)
+        self._tallies.stored()
         self._answer(stored, None)
         for each in batch:
             if each.arrival.report_id in refused:
@@ -232,66 +215,19 @@ class Ingest:
 
     def _resolve(self, batch: list[Waiting], error: Optional[Unavailable]) -> None:
         for waiting in batch:
-            if waiting.kept.done():
-                continue  # stored and spooled both, or the sender went away
+            if waiting.answered:
+                continue  # stored and spooled both
+            waiting.answered = True
             self._waiting -= 1
             self._waiting_characters -= waiting.characters
-            if error is None:
-                waiting.kept.set_result(None)
-            else:
-                waiting.kept.set_exception(error)
-
-
-class Batches:
-    """A queue whose items one thread handles: all that wait together, within bounds."""
-
-    def __init__(self, handle: Callable[[Sequence[Waiting]], None], name: str) -> None:
-        self._handle = handle
-        self._queue: queue.SimpleQueue[Optional[Waiting]] = queue.SimpleQueue()
-        # A daemon, since a database that hangs must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def put(self, item: Waiting) -> None:
-        self._queue.put(item)
-
-    def stop(self, seconds: float) -> list[Waiting]:
-        """Handle what is there, waiting for at most `seconds`; return what is left."""
-        self._queue.put(None)
-        self._thread.join(seconds)
-        left: list[Waiting] = []
-        while True:
             try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return left
-            if item is not None:
-                left.append(item)
+                waiting.done(error)
+            except Exception as fault:  # the others want their answers
+                logger.error("an answer could not be given: %s", type(fault).__name__)
 
-    def _run(self) -> None:
-        while True:
-            batch, ended = self._next()
-            if batch:
-                self._handle(batch)
-            if ended:
-                return
-
-    def _next(self) -> tuple[list[Waiting], bool]:
-        batch: list[Waiting] = []
-        characters = 0
-        item = self._queue.get()
-        while item is not None:
-            batch.append(item)
-            characters += item.characters
-            if len(batch) >= BATCH_REPORTS or characters >= BATCH_CHARACTERS:
-                return batch, False
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, False
-        return batch, True
+    def _give_up(self, waiting: Waiting) -> None:
+        error = "neither database nor spool answered in time; send this report again"
+        self._resolve([waiting], Unavailable(error))
 
 
 def store_apart(
@@ -324,11 +260,9 @@ def spooled(arrival: Arrival) -> Spooled:
     )
 
 
-def _failure(waiting: Waiting) -> Optional[Unavailable]:
-    if not waiting.kept.done():
-        return Unavailable("neither database nor spool answered in time; send this report again")
-    error = waiting.kept.exception()
-    return error if isinstance(error, Unavailable) else None
+def _settle(future: asyncio.Future[Optional[Unavailable]], error: Optional[Unavailable]) -> None:
+    if not future.done():  # the sender may have gone away
+        future.set_result(error)
 
 
 def report_id(arrived_us: int) -> str:

@@ -1,14 +1,15 @@
 """The report routes, the way that every report takes: plain ASGI, since a framework's request and
-response objects would cost as much as all the rest of it."""
+response objects would cost as much as all the rest of it, and a short cut for what came whole."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator
-from typing import Any, Optional
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Optional
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -49,6 +50,8 @@ _ROUTE = re.compile(
 )
 # Each holds some ten MiB; importers are few, and can wait.
 BULKS_AT_ONCE = 8
+# What takes no longer to parse than others can wait.
+AT_ONCE_BYTES = 64 << 10
 STORED = answer(200, "report stored")
 
 # What a refusal is counted under; a fixed few, since every word becomes a row a day.
@@ -92,35 +95,66 @@ class Intake:
             given = await self._take(scope, receive, route)
             await given(scope, receive, send)
 
+    def take_at_once(self, scope: Scope, body: bytes, respond: Callable[[Answer], None]) -> bool:
+        """Take one report whose body is there; `respond` gets the answer, now or later.
+
+        A short cut for what collectors send: False says that it is none for this request, and
+        that nothing was done, so it goes the long way.
+        """
+        started = time.monotonic()
+        route = _ROUTE.fullmatch(scope["path"])
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if (
+            route is None
+            or route.lastgroup == "bulk"
+            or scope["method"] != "POST"
+            or b"content-encoding" in headers
+            or len(body) > AT_ONCE_BYTES
+            or self._bodies.stopping
+        ):
+            return False
+        try:
+            connection = self._doorkeeper.check(*_credentials(route, headers))
+        except TelemetryError:
+            return False  # the database has to be asked
+
+        def done(error: Optional[TelemetryError]) -> None:
+            given = STORED if error is None else self._refused(error, connection)
+            respond(self._noted(given, route, started))
+
+        try:
+            self._ingest.put(connection, parse(body), done)
+        except TelemetryError as error:
+            done(error)
+        except Exception as error:
+            done(_fault(error))
+        return True
+
     async def _take(self, scope: Scope, receive: Receive, route: re.Match[str]) -> Answer:
         started = time.monotonic()
         connection: Optional[Connection] = None
         headers: dict[bytes, bytes] = dict(scope["headers"])
         encoding = headers.get(b"content-encoding", b"").decode("latin-1")
-        kind: Any = route.lastgroup
+        take = self._take_many if route.lastgroup == "bulk" else self._take_one
         try:
-            connection = await self._doorkeeper.admit(
-                route[kind], headers.get(b"authorization", b""), must_have_token=kind == "rest"
-            )
-            take = self._take_many if kind == "bulk" else self._take_one
+            connection = await self._doorkeeper.admit(*_credentials(route, headers))
             given = await take(connection, _chunks(receive), encoding)
         except TelemetryError as error:
-            self._count(error, connection)
-            given = refusal(error)
+            given = self._refused(error, connection)
         except Exception as error:
-            # Its text may hold the body.
-            logger.error("a request failed: %s", type(error).__name__)
-            given = refusal(Unavailable("the receiver failed; send this again", 30))
-        if given.status != 200:
-            given = _logged(given, route[kind])
-        self._metrics.answered(given.status, time.monotonic() - started)
-        return given
+            given = self._refused(_fault(error), connection)
+        return self._noted(given, route, started)
 
     async def _take_one(
         self, connection: Connection, chunks: AsyncIterator[bytes], encoding: str
     ) -> Answer:
-        body = await self._bodies.read(chunks, encoding, ONE_REPORT)
-        await self._ingest.keep(connection, parse(b"".join(inflate(body, encoding, ONE_REPORT))))
+        sent = await self._bodies.read(chunks, encoding, ONE_REPORT)
+        body = b"".join(inflate(sent, encoding, ONE_REPORT))
+        if len(body) <= AT_ONCE_BYTES:
+            report = parse(body)
+        else:
+            report = await asyncio.to_thread(parse, body)
+        await self._ingest.keep(connection, report)
         return STORED
 
     async def _take_many(
@@ -139,6 +173,15 @@ class Intake:
             self._count(failure, connection)
         return bulk_answer(bulk.results)
 
+    def _refused(self, error: TelemetryError, connection: Optional[Connection]) -> Answer:
+        self._count(error, connection)
+        return refusal(error)
+
+    def _noted(self, given: Answer, route: re.Match[str], started: float) -> Answer:
+        """Every answer comes by here."""
+        self._metrics.answered(given.status, time.monotonic() - started)
+        return given if given.status == 200 else _logged(given, route[str(route.lastgroup)])
+
     def _count(self, error: TelemetryError, connection: Optional[Connection]) -> None:
         if isinstance(error, Unauthorized):
             connection_id = error.connection_id
@@ -151,6 +194,18 @@ class Intake:
         self._metrics.refused(connection_id, reason)
         if status < 500:
             self._tallies.refused(connection_id, reason)
+
+
+def _credentials(route: re.Match[str], headers: Mapping[bytes, bytes]) -> tuple[str, bytes, bool]:
+    """Who asks to report where, as the doorkeeper wants to know it."""
+    kind = str(route.lastgroup)
+    return route[kind], headers.get(b"authorization", b""), kind == "rest"
+
+
+def _fault(error: Exception) -> Unavailable:
+    # Its text may hold the body.
+    logger.error("a request failed: %s", type(error).__name__)
+    return Unavailable("the receiver failed; send this again", 30)
 
 
 async def _chunks(receive: Receive) -> AsyncIterator[bytes]:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from functools import cache, partial
+from typing import Optional
 
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.dialects import (
-    batches,
+    Dialect,
     dialect_of,
-    flat,
     insert,
     now_us,
+    reading,
     transact,
 )
-from developer_telemetry.merging import RAW_TABLE, Arrival, raw_params, timestamp
+from developer_telemetry.merging import RAW_TABLE, timestamp
 
 MACHINE_TABLE = "_tool_developer_telemetry_machines"
 REFUSAL_TABLE = "_tool_developer_telemetry_refusals"
 
-Developer = tuple[int, str]
+# Rows counted in one transaction, so that it is short.
+ROWS_AT_ONCE = 1_000
+# How far back uncounted rows are looked for: at first those that a crash may have left, then those
+# whose transactions end after that of a higher id.
+ROWS_AT_START = 20_000
+ROWS_ANEW = 2_000
+
 Refusal = tuple[int, str, str]
 
 
@@ -30,13 +37,13 @@ class Tallies:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._developers: set[Developer] = set()
         self._refusals: Counter[Refusal] = Counter()
+        self._stored = True
+        self._counted_id: Optional[int] = None
 
-    def stored(self, arrivals: Iterable[Arrival]) -> None:
-        """These arrivals were committed."""
-        with self._lock:
-            self._developers.update(arrival.key[:2] for arrival in arrivals)
+    def stored(self) -> None:
+        """Reports were committed."""
+        self._stored = True
 
     def refused(self, connection_id: int, reason: str) -> None:
         """A report to this connection was refused for `reason`, one of a few fixed words."""
@@ -46,26 +53,24 @@ class Tallies:
     def flush(self, engine: Engine) -> None:
         """Write down what was noted since the last time; keep it for later if that fails."""
         with self._lock:
-            developers, self._developers = self._developers, set()
             refusals, self._refusals = self._refusals, Counter()
         try:
-            if developers or refusals:
-                transact(
-                    engine,
-                    lambda connection: _write(connection, sorted(developers), refusals),
-                )
+            if refusals:
+                transact(engine, lambda connection: _write_refusals(connection, refusals))
         except Exception:
             with self._lock:
-                self._developers |= developers
                 self._refusals += refusals
             raise
+        if self._stored:
+            self._stored = False
+            try:
+                self._counted_id = count_machines(engine, self._counted_id)
+            except Exception:
+                self._stored = True
+                raise
 
 
-def _write(
-    connection: Connection, developers: Sequence[Developer], refusals: Counter[Refusal]
-) -> None:
-    for batch in batches(connection, developers):
-        refresh_machines(connection, batch)
+def _write_refusals(connection: Connection, refusals: Counter[Refusal]) -> None:
     dialect = dialect_of(connection)
     total = f"{REFUSAL_TABLE}.count + {dialect.new('count')}"
     insert(
@@ -77,36 +82,47 @@ def _write(
     )
 
 
-def refresh_machines(connection: Connection, developers: Sequence[Developer]) -> None:
-    """Count these developers' machines anew from the raw layer, so that no crash skews them."""
-    dialect = dialect_of(connection)
-    found = connection.exec_driver_sql(
-        "SELECT connection_id, developer_id, hostname, MIN(arrived_us), MAX(arrived_us),"
-        f" COUNT(*), MAX(id) FROM {RAW_TABLE}"
-        f" WHERE {dialect.in_rows(('connection_id', 'developer_id'), len(developers))}"
-        " GROUP BY connection_id, developer_id, hostname",
-        flat(developers),
-    ).fetchall()
-    rows: list[tuple[object, ...]] = sorted(
-        (
-            *row[:3],
-            timestamp(row[3]),
-            timestamp(row[4]),
-            row[5],
-            raw_params(row[0]),
-            RAW_TABLE,
-            row[6],
-        )
-        for row in found
-    )
+def count_machines(engine: Engine, counted_id: Optional[int]) -> int:
+    """Count raw rows to their machines; return the id up to which that is done.
+
+    `counted_id` is what it returned before, None at first. A machine's row has the highest raw id
+    that was counted to it, so nothing is counted twice, and what a crash left is made up for.
+    """
+    with reading(engine).connect() as connection:
+        newest = connection.exec_driver_sql(f"SELECT MAX(id) FROM {RAW_TABLE}").scalar_one() or 0
+    first = newest - ROWS_AT_START if counted_id is None else counted_id - ROWS_ANEW
+    statement = _counting(dialect_of(engine))
+    for start in range(max(0, first), newest, ROWS_AT_ONCE):
+        ids = (start, min(newest, start + ROWS_AT_ONCE))
+        transact(engine, partial(Connection.exec_driver_sql, statement=statement, parameters=ids))
+    return newest
+
+
+@cache
+def _counting(dialect: Dialect) -> str:
+    """The statement that counts the rows after one id and up to another."""
+
+    def old(column: str) -> str:
+        return f"{MACHINE_TABLE}.{column}"
+
     keys = ("connection_id", "developer_id", "hostname")
-    counted = ("first_seen", "last_seen", "reports")
-    origin = ("_raw_data_params", "_raw_data_table", "_raw_data_id")
-    changing = [(column, dialect.new(column)) for column in (*counted, *origin)]
-    insert(
-        connection,
-        MACHINE_TABLE,
-        (*keys, *counted, *origin),
-        rows,
-        dialect.on_conflict(keys, changing),
+    # Another receiver may have counted the same rows in the meantime.
+    uncounted = f"{dialect.new('_raw_data_id')} > COALESCE({old('_raw_data_id')}, 0)"
+    more = f"CASE WHEN {uncounted} THEN {dialect.new('reports')} ELSE 0 END"
+    assignments = [
+        ("reports", f"{old('reports')} + {more}"),
+        ("first_seen", f"{dialect.earliest}({old('first_seen')}, {dialect.new('first_seen')})"),
+        ("last_seen", f"{dialect.latest}({old('last_seen')}, {dialect.new('last_seen')})"),
+        ("_raw_data_id", f"{dialect.latest}({old('_raw_data_id')}, {dialect.new('_raw_data_id')})"),
+    ]
+    origin = "_raw_data_params, _raw_data_table, _raw_data_id"
+    joined = " AND ".join(f"m.{key} = r.{key}" for key in keys)
+    key_columns = ", ".join(f"r.{key}" for key in keys)
+    mark = dialect.placeholder
+    return (
+        f"INSERT INTO {MACHINE_TABLE} ({', '.join(keys)}, first_seen, last_seen, reports, {origin})"
+        f" SELECT {key_columns}, MIN(r.created_at), MAX(r.created_at), COUNT(*), MIN(r.params),"
+        f" '{RAW_TABLE}', MAX(r.id) FROM {RAW_TABLE} r LEFT JOIN {MACHINE_TABLE} m ON {joined}"
+        f" WHERE r.id > {mark} AND r.id <= {mark} AND r.id > COALESCE(m._raw_data_id, 0)"
+        f" GROUP BY {key_columns} ORDER BY {key_columns} " + dialect.on_conflict(keys, assignments)
     )
