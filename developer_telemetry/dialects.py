@@ -51,6 +51,9 @@ class Dialect:
     name = ""
     placeholder = "%s"
     earliest = "LEAST"
+    latest = "GREATEST"
+    # Whether an INSERT can say which rows it made.
+    returning = False
     # The database's clock in epoch seconds, with a fraction; "" where it is this machine's.
     clock = ""
     # How long a driver waits for a server that went silent, unless the URL says otherwise.
@@ -96,6 +99,12 @@ class Dialect:
     def parameters(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
         """The parameters for `source`."""
         return flat(rows)
+
+    def written(
+        self, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> tuple[str, tuple[Any, ...]]:
+        """`source` and `parameters` of rows, or the same in fewer parameters."""
+        return self.source(columns, len(rows)), self.parameters(columns, rows)
 
     def rows(self, width: int, count: int) -> str:
         """`count` parenthesised rows of `width` placeholders."""
@@ -143,6 +152,13 @@ class MySQL(Dialect):
     patience = {"connect_timeout": 5, "read_timeout": 300, "write_timeout": 300}
     # Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
     conflicts = frozenset((1205, 1213, 1020))
+    # The client's flag for counting rows found in place of rows changed.
+    found_rows = 2
+
+    def connecting(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
+        super().connecting(dialect, record, args, options)
+        # Rows that an upsert leaves as they are count as changed for whoever asked for "found".
+        record.info["counts_inserted"] = not options.get("client_flag", 0) & self.found_rows
 
     def is_conflict(self, error: DBAPIError) -> bool:
         arguments: Sequence[Any] = getattr(error.orig, "args", ())
@@ -165,10 +181,19 @@ class MySQL(Dialect):
         return "ON DUPLICATE KEY UPDATE " + _assignments(assignments or unchanged)
 
     def connected(self, connection: Any, record: Any) -> None:
-        if type(connection).__module__.startswith("pymysql"):
+        if type(connection).__module__.startswith("pymysql") and "utf8" in connection.charset:
             # Its own takes thirty times as long, for marks that mean nothing between apostrophes.
             connection.escape_string = connection._escape_string = _escaped
         super().connected(connection, record)
+
+    def written(
+        self, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> tuple[str, tuple[Any, ...]]:
+        # Its drivers write parameters into the statement, for numbers at many times their cost.
+        values = [[str(each) if type(each) is int else "%s" for each in row] for row in rows]
+        written = ", ".join([f"({', '.join(row)})" for row in values])
+        parameters = [each for row in rows for each in row if type(each) is not int]
+        return f"VALUES {written}", tuple(parameters)
 
     def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
         super().start_session(cursor, info)
@@ -200,6 +225,7 @@ class PostgreSQL(Dialect):
     """PostgreSQL."""
 
     name = "postgres"
+    returning = True
     session = (
         "SET TIME ZONE 'UTC'",
         "SET default_transaction_isolation = 'read committed'",
@@ -247,6 +273,7 @@ class SQLite(Dialect):
     name = "sqlite"
     placeholder = "?"
     earliest = "MIN"
+    latest = "MAX"
     session = (
         # Write-ahead logging can corrupt a database used by two connections before 3.51.3.
         "PRAGMA journal_mode = DELETE",
@@ -293,12 +320,20 @@ def open_writing_engine(url: str) -> Engine:
     """An engine for `transact` alone, which saves two round trips in each transaction.
 
     It neither asks whether a connection still lives, since `transact` repeats what one lost, nor
-    rolls back when one is returned, since `transact` has committed.
+    rolls back when one is returned, since `transact` has committed. Its sessions count the rows
+    that an insert made, where SQLAlchemy would have those counted that it met.
     """
     from pydevlake.database import create_db_engine
 
     options = {"pool_pre_ping": False, "pool_reset_on_return": None}
-    return prepare(create_db_engine(url, **options))
+    engine = create_db_engine(url, **options)
+    event.listen(engine, "do_connect", _count_changed)
+    return prepare(engine)
+
+
+def _count_changed(dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
+    if "client_flag" in options:
+        options["client_flag"] &= ~MySQL.found_rows
 
 
 def prepare(engine: Engine) -> Engine:
@@ -376,11 +411,69 @@ def insert(
     tail: str,
 ) -> None:
     """Insert rows in as few statements as the database takes; `tail` says what on a conflict."""
-    dialect = dialect_of(connection)
-    head = f"INSERT INTO {table} ({', '.join(columns)})"
     for batch in batches(connection, rows):
-        source = dialect.source(columns, len(batch))
-        connection.exec_driver_sql(f"{head} {source} {tail}", dialect.parameters(columns, batch))
+        _insert(connection, table, columns, batch, tail)
+
+
+def insert_one(
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    row: Sequence[Any],
+    keys: Sequence[str],
+) -> bool:
+    """Insert a row unless one of its keys is there; whether it was, or False if nobody can say."""
+    result = _insert(
+        connection, table, columns, [row], dialect_of(connection).on_conflict(keys, ())
+    )
+    return _made_one(connection, result)
+
+
+def insert_with_ids(
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    key: str,
+) -> dict[str, int]:
+    """Insert rows whose `key` (a column with a text) is not there yet; the ids of all by key."""
+    dialect = dialect_of(connection)
+    place = columns.index(key)
+    tail = dialect.on_conflict((key,), ())
+    if dialect.returning:
+        tail += f" RETURNING {key}, id"
+    ids: dict[str, int] = {}
+    for batch in batches(connection, rows):
+        result = _insert(connection, table, columns, batch, tail)
+        if dialect.returning:
+            ids.update(tuple(row) for row in result)
+        elif len(batch) == 1 and _made_one(connection, result):
+            ids[batch[0][place]] = result.lastrowid
+    unknown = [(row[place],) for row in rows if row[place] not in ids]
+    for some in batches(connection, unknown):
+        marks = ", ".join([dialect.placeholder] * len(some))
+        found = connection.exec_driver_sql(
+            f"SELECT {key}, id FROM {table} WHERE {key} IN ({marks})", flat(some)
+        )
+        ids.update(tuple(row) for row in found)
+    return ids
+
+
+def _insert(
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    tail: str,
+) -> Any:
+    source, parameters = dialect_of(connection).written(columns, rows)
+    return connection.exec_driver_sql(
+        f"INSERT INTO {table} ({', '.join(columns)}) {source} {tail}", parameters
+    )
+
+
+def _made_one(connection: Connection, result: Any) -> bool:
+    return bool(connection.info.get("counts_inserted", True)) and result.rowcount == 1
 
 
 def batches(connection: Connection, rows: Iterable[Row]) -> Iterator[list[Row]]:

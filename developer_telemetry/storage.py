@@ -15,10 +15,10 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.dialects import (
     Dialect,
-    batches,
     dialect_of,
-    flat,
     insert,
+    insert_one,
+    insert_with_ids,
     transact,
 )
 from developer_telemetry.merging import (
@@ -91,7 +91,10 @@ def _store(
     for each in replacing:
         first[each.key] = min(each.arrived_us, first.get(each.key, each.arrived_us))
     rows = [tool_row([each], first[key]) for key, each in newest_by_key(replacing).items()]
-    upsert_tool(connection, rows)
+    # Comparing ages costs a statement more than writing a row does; a day's first report meets no
+    # other.
+    if len(rows) != 1 or not insert_one(connection, TOOL_TABLE, TOOL_COLUMNS, rows[0], KEY_COLUMNS):
+        upsert_tool(connection, rows)
     for connection_id in sorted({key[0] for key in summed}):
         keys = [key for key in summed if key[0] == connection_id]
         upsert_tool(connection, tool_rows(connection_id, newest(connection, keys, SUM)))
@@ -107,17 +110,8 @@ def claim(connection: Connection, keys: Sequence[Key]) -> None:
 
 def _insert_raw(connection: Connection, arrivals: Sequence[Arrival]) -> list[Arrival]:
     """Insert those that are not there yet; return all of them with their raw ids."""
-    dialect = dialect_of(connection)
     rows = [_raw_row(arrival) for arrival in arrivals]
-    insert(connection, RAW_TABLE, RAW_COLUMNS, rows, dialect.on_conflict(("report_id",), ()))
-    ids: dict[str, int] = {}
-    for batch in batches(connection, [(arrival.report_id,) for arrival in arrivals]):
-        found = connection.exec_driver_sql(
-            f"SELECT report_id, id FROM {RAW_TABLE} WHERE report_id"
-            f" IN ({', '.join([dialect.placeholder] * len(batch))})",
-            flat(batch),
-        )
-        ids.update((row[0], row[1]) for row in found)
+    ids = insert_with_ids(connection, RAW_TABLE, RAW_COLUMNS, rows, "report_id")
     return [arrival._replace(raw_id=ids[arrival.report_id]) for arrival in arrivals]
 
 
