@@ -290,7 +290,7 @@ class SQLite(Dialect):
 
     def ago(self, seconds: int) -> str:
         # The form that the column's default has.
-        return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '-{seconds} seconds')"
+        return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{-seconds:+d} seconds')"
 
     def in_rows(self, columns: Sequence[str], count: int) -> str:
         return f"({', '.join(columns)}) IN (VALUES {self.rows(len(columns), count)})"
