@@ -52,7 +52,7 @@ class Dialect:
     placeholder = "%s"
     earliest = "LEAST"
     latest = "GREATEST"
-    # Whether an INSERT can say which rows it made.
+    # Whether an INSERT can tell of its rows.
     returning = False
     # The database's clock in epoch seconds, with a fraction; "" where it is this machine's.
     clock = ""
@@ -132,6 +132,7 @@ class Dialect:
         for statement in self.session:
             cursor.execute(statement)
         info["statement_characters"] = 4 * MEBIBYTE
+        info["returning"] = self.returning
 
 
 class MySQL(Dialect):
@@ -197,9 +198,11 @@ class MySQL(Dialect):
 
     def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
         super().start_session(cursor, info)
-        cursor.execute("SELECT @@max_allowed_packet")
+        cursor.execute("SELECT @@max_allowed_packet, @@version")
+        packet, version = cursor.fetchone()
         # A quarter of it in characters of four bytes, less what stands between the values.
-        info["statement_characters"] = int(cursor.fetchone()[0]) // 20
+        info["statement_characters"] = int(packet) // 20
+        info["returning"] = "MariaDB" in version and not version.startswith("10.4.")
 
 
 def _escaped(text: str) -> str:
@@ -440,12 +443,13 @@ def insert_with_ids(
     dialect = dialect_of(connection)
     place = columns.index(key)
     tail = dialect.on_conflict((key,), ())
-    if dialect.returning:
+    returning = connection.info["returning"]
+    if returning:
         tail += f" RETURNING {key}, id"
     ids: dict[str, int] = {}
     for batch in batches(connection, rows):
         result = _insert(connection, table, columns, batch, tail)
-        if dialect.returning:
+        if returning:
             ids.update(tuple(row) for row in result)
         elif len(batch) == 1 and _made_one(connection, result):
             ids[batch[0][place]] = result.lastrowid

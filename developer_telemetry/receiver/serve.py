@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
+import sys
 from types import FrameType
 from typing import Optional
 
@@ -29,6 +30,9 @@ from developer_telemetry.receiver.tallies import Tallies
 KEEP_ALIVE_SECONDS = 75
 # Twice what a front proxy opens to us, and little memory.
 MAX_OPEN_FILES = 65_536
+# The writer comes back from the database every few milliseconds and must not wait as long for its
+# turn: Python's own 5 ms cost a tenth of the reports a second.
+SWITCH_SECONDS = 0.0005
 # How long answers may take after SIGTERM; the threads behind them end in the seconds after.
 STOP_SECONDS = 5
 
@@ -96,6 +100,7 @@ def serve(engine: Engine, settings: Settings) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     _allow_many_connections()
+    sys.setswitchinterval(SWITCH_SECONDS)
     Server(config, receiver).run()
 
 
