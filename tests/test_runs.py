@@ -31,8 +31,9 @@ Looks = Callable[..., set[str]]
 
 
 @pytest.fixture
-def engine(engine: Engine) -> Iterator[Engine]:
+def engine(migrated_url: str, opened: Callable[[str], Engine]) -> Iterator[Engine]:
     """A database with DevLake's tables of tasks and pipelines, as far as we read them."""
+    engine = opened(migrated_url)
     task = "id BIGINT, plugin VARCHAR(255), pipeline_id BIGINT, status VARCHAR(255)"
     pipeline = "id BIGINT, skip_collectors {0}, full_sync {0}"
     flag = "BOOLEAN" if dialect_of(engine).name == "postgres" else "TINYINT(1)"
