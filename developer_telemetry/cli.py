@@ -157,8 +157,7 @@ def reextract(
     with clear_errors():
         from developer_telemetry.accounts import convert
         from developer_telemetry.connections import Connections
-        from developer_telemetry.extraction import reextract as extract
-        from developer_telemetry.runs import EXTRACT, begin, complete
+        from developer_telemetry.subtasks import extract
 
         settings = load()
         engine = open_database(settings)
@@ -170,9 +169,8 @@ def reextract(
                 f"no connection {connection}; `developer-telemetry status` lists them"
             )
         for each in chosen:
-            run = begin(engine, each.id, EXTRACT, each.strategy, everything=True)
-            reports = [step.done for step in extract(engine, each.id, each.strategy)]
-            complete(engine, run)
+            steps = extract(engine, each.id, each.strategy, everything=True)
+            reports = [step.done for step in steps]
             accounts = [step.done for step in convert(engine, each.id)]
             typer.echo(
                 f"connection {each.id}: {max(reports, default=0)} reports, "

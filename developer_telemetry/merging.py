@@ -11,11 +11,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import msgspec
 
-from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.names import OVERWRITE as OVERWRITE
+from developer_telemetry.names import RAW_TABLE as RAW_TABLE
+from developer_telemetry.names import SCOPE_ID as SCOPE_ID
+from developer_telemetry.names import SUM as SUM
+from developer_telemetry.names import strategy_of as strategy_of
 from developer_telemetry.reports import (
     DEVELOPMENT_COUNTS,
     GIT_TOTALS,
@@ -25,12 +29,6 @@ from developer_telemetry.reports import (
     Report,
     Repository,
 )
-
-RAW_TABLE = "_raw_developer_telemetry"
-SCOPE_ID = "all"
-
-OVERWRITE = "overwrite"
-SUM = "sum"
 
 MAX_HOURS = 24
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -95,16 +93,6 @@ KEY_COLUMNS = ToolRow._fields[:3]
 TOOL_COLUMNS = tuple(
     f"_{name}" if name.startswith("raw_data") else name for name in ToolRow._fields
 )
-
-
-def strategy_of(text: Optional[str]) -> str:
-    """The strategy that a connection's field names; an empty one means the default."""
-    strategy = (text or "").strip().lower() or OVERWRITE
-    if strategy not in (OVERWRITE, SUM):
-        raise ConfigurationError(
-            f"duplicateStrategy is {text!r}; set it to {OVERWRITE!r} or {SUM!r}"
-        )
-    return strategy
 
 
 def newest_by_key(arrivals: Iterable[Arrival]) -> dict[tuple[int, str, str], Arrival]:

@@ -10,7 +10,7 @@ from typing import Optional
 
 from pydantic import SecretStr
 
-from developer_telemetry.merging import SCOPE_ID
+from developer_telemetry.names import SCOPE_ID
 from pydevlake import Connection, Field, ScopeConfig, ToolModel, ToolScope
 
 SCOPE_NAME = "All reports"

@@ -2,21 +2,23 @@
 
 The SDK's own subtasks would delete raw rows to fetch them anew and empty the tool layer before
 filling it. Reports are pushed and can't be fetched again, so these subtasks delete nothing.
+What they do instead is imported when they run, since no other call of the plugin needs it.
 """
 
-from collections.abc import Iterable, Iterator
+from __future__ import annotations
 
-from developer_telemetry.accounts import convert, developers_above
-from developer_telemetry.cicd import convert_tasks, remove_tasks
-from developer_telemetry.dialects import Progress, prepare
-from developer_telemetry.extraction import reextract
-from developer_telemetry.merging import RAW_TABLE, strategy_of
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
 from developer_telemetry.models import DeveloperMetrics
-from developer_telemetry.runs import CONVERT, EXTRACT, begin, complete
+from developer_telemetry.names import RAW_TABLE, strategy_of
 from pydevlake import Context, DomainType, Stream
 from pydevlake.message import RemoteProgress
 from pydevlake.model import DomainModel
 from pydevlake.subtasks import Collector, Convertor, Extractor
+
+if TYPE_CHECKING:
+    from developer_telemetry.dialects import Progress
 
 
 class ReportCollector(Collector):
@@ -30,31 +32,21 @@ class ReportExtractor(Extractor):
     """Rewrite tool rows from raw rows."""
 
     def run(self, ctx: Context, sync_point_interval: int = 0) -> Iterator[RemoteProgress]:
-        engine, connection_id = prepare(ctx.engine), ctx.connection.id
+        from developer_telemetry.subtasks import extract
+
         strategy = strategy_of(ctx.connection.duplicate_strategy)
-        run = begin(engine, connection_id, EXTRACT, strategy)
-        yield from _messages(reextract(engine, connection_id, strategy, run.above))
-        complete(engine, run)
+        yield from _messages(extract(ctx.engine, ctx.connection.id, strategy))
 
 
 class ReportConvertor(Convertor):
     """Make one account a developer and, where that is wanted, tasks of test runs and builds."""
 
     def run(self, ctx: Context, sync_point_interval: int = 0) -> Iterator[RemoteProgress]:
-        engine, connection_id = prepare(ctx.engine), ctx.connection.id
-        settings = strategy_of(ctx.connection.duplicate_strategy)
-        if ctx.scope_config.test_and_build_tasks:
-            settings += " tasks"
-        run = begin(engine, connection_id, CONVERT, settings)
-        developers = (
-            sorted(developers_above(engine, connection_id, run.above)) if run.above else None
-        )
-        yield from _messages(convert(engine, connection_id, developers))
-        if ctx.scope_config.test_and_build_tasks:
-            yield from _messages(convert_tasks(engine, connection_id, developers))
-        else:
-            remove_tasks(engine, connection_id)
-        complete(engine, run)
+        from developer_telemetry.subtasks import convert
+
+        strategy = strategy_of(ctx.connection.duplicate_strategy)
+        tasks = bool(ctx.scope_config.test_and_build_tasks)
+        yield from _messages(convert(ctx.engine, ctx.connection.id, strategy, tasks))
 
 
 class Reports(Stream):

@@ -1,5 +1,6 @@
 """The verbs by which DevLake's server calls a plugin, each in a process of its own."""
 
+import gc
 import json
 import signal
 import sys
@@ -10,9 +11,6 @@ from inspect import Parameter, signature
 from logging import DEBUG
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Callable, Optional, get_origin
-
-import fire
-from fire.decorators import SetParseFn
 
 from pydevlake.channel import Channel
 from pydevlake.context import Context
@@ -39,6 +37,9 @@ def main(plugin_type: "type[Plugin]", arguments: list[str]) -> int:
     CONFIG and each ARG are JSON documents. Answers go to file descriptor 3. A failure is one
     line on stderr (and a traceback at log level debug) and status 1; SIGTERM is status 143.
     """
+    # What was imported stays until the end, where to look through it for garbage would take longer
+    # than most calls do.
+    gc.freeze()
     configure(None)
     # A pipe would hold back what a plugin prints.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -73,7 +74,12 @@ def _dispatch(commands: "Commands", arguments: list[str]) -> None:
         # Fire would answer with a page of usage.
         known = ", ".join(name.replace("_", "-") for name in verbs)
         raise Failure(f"there is no verb {arguments[0]!r}", f"Use one of {known}.")
-    fire.Fire(commands, command=[verb, *documents], name="run.sh")
+    if verb == "--help":
+        import fire  # takes its time, which no call of the server should
+
+        fire.Fire(commands, command=[verb], name="run.sh")
+    else:
+        getattr(commands, verb)(*documents)
 
 
 def _verb(answers: Callable[..., Messages]) -> Callable[..., None]:
@@ -101,10 +107,8 @@ def _verb(answers: Callable[..., Messages]) -> Callable[..., None]:
             for message in messages:
                 self._channel.send(message)
 
-    # Fire lists a verb by its name and summary. Its arguments are none of Fire's business, so
-    # they don't get the method's signature.
+    # The help lists a verb by its name and summary.
     command.__name__, command.__doc__ = answers.__name__, answers.__doc__
-    SetParseFn(str)(command)
     return command
 
 

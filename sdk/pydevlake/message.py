@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Optional, Protocol
 
-from pydantic import AliasChoices, BaseModel, Field, SerializeAsAny
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SerializeAsAny
 
 from pydevlake.migration import MigrationScript
 from pydevlake.model import ToolScope
@@ -11,6 +11,9 @@ from pydevlake.model_info import DynamicModelInfo
 
 class Message(BaseModel):
     """One JSON document on file descriptor 3."""
+
+    # A call writes one or two kinds of them.
+    model_config = ConfigDict(defer_build=True)
 
 
 def _camel(name: str, alias: str, **kwargs: Any) -> Any:
