@@ -56,6 +56,8 @@ class Dialect:
     returning = False
     # The database's clock in epoch seconds, with a fraction; "" where it is this machine's.
     clock = ""
+    # Settings of the server, each with how to ask for it and what it must not be.
+    risks: Sequence[tuple[str, str, Sequence[str]]] = ()
     # How long a driver waits for a server that went silent, unless the URL says otherwise.
     patience: Mapping[str, int] = {}
     # Statements that each new session starts with: strict, in UTC, and never waiting for long.
@@ -150,6 +152,9 @@ class MySQL(Dialect):
         "SET SESSION innodb_lock_wait_timeout = 10",
     )
     clock = "UNIX_TIMESTAMP(NOW(6))"
+    risks = (
+        ("innodb_flush_log_at_trx_commit", "SELECT @@innodb_flush_log_at_trx_commit", ("0", "2")),
+    )
     patience = {"connect_timeout": 5, "read_timeout": 300, "write_timeout": 300}
     # Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
     conflicts = frozenset((1205, 1213, 1020))
@@ -235,6 +240,10 @@ class PostgreSQL(Dialect):
         "SET lock_timeout = '10s'",
     )
     clock = "EXTRACT(EPOCH FROM clock_timestamp())"
+    risks = (
+        ("synchronous_commit", "SHOW synchronous_commit", ("off",)),
+        ("fsync", "SHOW fsync", ("off",)),
+    )
     patience = {"connect_timeout": 5, "tcp_user_timeout": 30_000, "keepalives_idle": 10}
     # Serialization failure, deadlock, lock not available.
     conflicts = frozenset(("40001", "40P01", "55P03"))
@@ -379,6 +388,20 @@ def clock_offset_us(engine: Engine) -> int:
         theirs: Any = connection.exec_driver_sql(f"SELECT {clock}").scalar_one()
         after = now_us()
     return int(theirs * 1_000_000) - (before + after) // 2
+
+
+def losses(engine: Engine) -> list[str]:
+    """What the database is set to that lets it lose a commit which it has confirmed."""
+    found: list[str] = []
+    with reading(engine).connect() as connection:
+        for setting, question, risky in dialect_of(engine).risks:
+            value = str(connection.exec_driver_sql(question).scalar_one())
+            if value in risky:
+                found.append(
+                    f"the database may lose reports that were acknowledged: {setting} is {value};"
+                    " set it to the default"
+                )
+    return found
 
 
 def transact(engine: Engine, work: Callable[[Connection], T]) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Callable, NoReturn, Optional
@@ -128,14 +128,23 @@ def missing(what: str) -> NoReturn:
     pytest.skip(f"NOT TESTED: {what}")
 
 
-@contextmanager
-def read_only(server: Server) -> Iterator[None]:
+def read_only(server: Server) -> AbstractContextManager[None]:
     if server.name == "mariadb":
-        on, off = ["SET GLOBAL read_only = ON"], ["SET GLOBAL read_only = OFF"]
+        return set_to(server, "read_only", "ON")
+    return set_to(server, "default_transaction_read_only", "on")
+
+
+@contextmanager
+def set_to(server: Server, setting: str, value: str) -> Iterator[None]:
+    """A server's setting for a while."""
+    if server.name == "mariadb":
+        [(before,)] = query(server.url(""), f"SELECT @@{setting}")
+        on = [f"SET GLOBAL {setting} = {value}"]
+        off = [f"SET GLOBAL {setting} = {before}"]
     else:
-        parameter, reload = "default_transaction_read_only", "SELECT pg_reload_conf()"
-        on = [f"ALTER SYSTEM SET {parameter} = on", reload]
-        off = [f"ALTER SYSTEM RESET {parameter}", reload]
+        reload = "SELECT pg_reload_conf()"
+        on = [f"ALTER SYSTEM SET {setting} = {value}", reload]
+        off = [f"ALTER SYSTEM RESET {setting}", reload]
     for statement in on:
         query(server.url(""), statement)
     try:

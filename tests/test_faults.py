@@ -14,7 +14,7 @@ from developer_telemetry.receiver.spool import dead_letters
 from developer_telemetry.storage import TOOL_TABLE
 from tests.receivers import at_once, eventually, query, report
 from tests.servers import MariaDB, PostgreSQL, Server, create_database
-from tests.sites import CONNECTION_TABLE, Site, own_server, read_only, server_of, site_on
+from tests.sites import CONNECTION_TABLE, Site, own_server, read_only, server_of, set_to, site_on
 
 STOP_SECONDS = 15.0
 
@@ -214,3 +214,22 @@ def test_a_report_larger_than_the_database_takes_is_no_outage(tmp_path: Path) ->
     assert '"poison"' in letter.report.payload
     # All that the driver knows: the server hung up on it.
     assert "gone away" in letter.reason or "packet" in letter.reason
+
+
+RISKS = {
+    "mariadb": ("innodb_flush_log_at_trx_commit", "2"),
+    "postgresql": ("synchronous_commit", "off"),
+}
+
+
+def test_a_database_that_may_lose_commits_is_named(site: Site) -> None:
+    setting, value = RISKS[server_of(site).name]
+    receiver = site.receiver
+    assert receiver.client.get("/health/ready").json()["message"] == "ready"
+    with set_to(server_of(site), setting, value):
+        receiver.stop()
+        receiver.start()
+
+        note = receiver.client.get("/health/ready").json()["message"]
+    assert f"{setting} is {value}" in note
+    assert f"{setting} is {value}" in receiver.log

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.connections import Connections
-from developer_telemetry.dialects import clock_offset_us
+from developer_telemetry.dialects import clock_offset_us, losses
 from developer_telemetry.receiver.ingest import Ingest, Outage, reason
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
@@ -18,7 +18,8 @@ from developer_telemetry.schema import is_migrated
 
 # A changed token is in force within 5 s.
 ROUND_SECONDS = 3.0
-CLOCK_SECONDS = 60.0
+# Clocks drift and settings change, both slowly.
+SERVER_SECONDS = 60.0
 # How long the first request waits for the first look: a database that hangs must not stop us.
 FIRST_LOOK_SECONDS = 6.0
 
@@ -52,7 +53,8 @@ class Health:
         self._migrated = False
         self._said = "starting"
         self._remarks: set[str] = set()
-        self._clock_read_at = float("-inf")
+        self._losses: list[str] = []
+        self._server_read_at = float("-inf")
         self._looked = threading.Event()
         self._ending = threading.Event()
         # A daemon, since a database that hangs must not keep the process from ending.
@@ -71,7 +73,7 @@ class Health:
     def note(self) -> str:
         """What an operator should know though reports are kept, "" if nothing."""
         waiting = f"{self._spool.depth} reports wait in the spool" if self._spool.depth else ""
-        return "; ".join(filter(None, [str(self._outage), waiting]))
+        return "; ".join(filter(None, [str(self._outage), waiting, *self._losses]))
 
     def start(self) -> None:
         """Look once before the first request is taken, then go on in the background."""
@@ -100,10 +102,11 @@ class Health:
                 self._outage.began(NOT_MIGRATED)
                 return
             self._connections.reload()
-            self._say_remarks()
-            if time.monotonic() - self._clock_read_at >= CLOCK_SECONDS:
+            if time.monotonic() - self._server_read_at >= SERVER_SECONDS:
                 self._ingest.clock_offset_us = clock_offset_us(self._engine)
-                self._clock_read_at = time.monotonic()
+                self._losses = losses(self._engine)
+                self._server_read_at = time.monotonic()
+            self._say_remarks()
         except SQLAlchemyError as error:
             self._outage.began(reason(error))
         except Exception:  # nothing may end the rounds
@@ -118,6 +121,7 @@ class Health:
 
     def _say_remarks(self) -> None:
         remarks = {each for known in self._connections.all() for each in known.remarks}
+        remarks.update(self._losses)
         for remark in sorted(remarks - self._remarks):
             logger.warning("%s", remark)
         self._remarks = remarks
