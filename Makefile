@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 SHELL_SCRIPTS := $(wildcard run.sh build.sh sdk/*.sh scripts/*.sh .ci/run)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test soak check bench constraints clean
+.PHONY: help install run test soak check bench conformance constraints clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -27,9 +27,9 @@ soak: .venv/installed-dev ## break receiver and databases for minutes (SOAK="--m
 check: .venv/installed-dev ## lint, types, and that it all works on Python 3.9
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy developer_telemetry tests benchmarks scripts conftest.py
+	$(BIN)/mypy developer_telemetry tests benchmarks conformance scripts conftest.py
 	cd sdk && ../$(BIN)/mypy --config-file ../pyproject.toml pydevlake tests
-	$(BIN)/vermin --quiet --no-tips --target=3.9- --violations developer_telemetry sdk scripts tests benchmarks
+	$(BIN)/vermin --quiet --no-tips --target=3.9- --violations developer_telemetry sdk scripts tests benchmarks conformance
 	$(BIN)/python scripts/pip_as.py 3.9.2 --quiet --no-build-isolation ./sdk .
 	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SCRIPTS); \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi
@@ -38,6 +38,10 @@ bench: .venv/installed-dev ## measure receiver and runs on each database; renews
 	@scripts/install_servers.sh
 	$(BIN)/python -m benchmarks.receiver
 	$(BIN)/python -m benchmarks.runs
+
+conformance: .venv/installed-dev ## try it with DevLake itself (DEVLAKE=checkout LAKE=server)
+	@scripts/install_servers.sh
+	@$(BIN)/python -m conformance --devlake "$(DEVLAKE)" --lake "$(LAKE)" --go-plugins "$(GO_PLUGINS)"
 
 constraints: .venv/installed-dev ## renew constraints.txt with today's versions
 	$(BIN)/python scripts/constraints.py

@@ -1,0 +1,185 @@
+"""Virtual environments, and test runs in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from conformance.outcomes import Unmet
+
+ROOT = Path(__file__).parent.parent
+# DevLake's own image has this Python.
+DEVLAKES_PYTHON = "python3.9"
+# What the genuine SDK needs only where someone attaches a debugger to it; and pytest, which it
+# imports for its testing helpers: the one that it pins can't run some of our tests.
+NOT_PINNED = {"python", "pydevd-pycharm", "pytest"}
+# Where a driver can't be built, because the system lacks the C headers of its database.
+BUILT_ALREADY = {"mysqlclient": "PyMySQL", "psycopg2": "psycopg2-binary"}
+# What the plugin needs beside the SDK, and what our tests of it need.
+OURS = ["msgspec", "cryptography"]
+TEST_TOOLS = [
+    *("httpx", "hypothesis", "psycopg[binary]", "PyMySQL"),
+    *("pytest", "pytest-timeout", "sqlglot"),
+]
+
+
+class Tests(NamedTuple):
+    """How a run of pytest ended: numbers by outcome, and what failed or was skipped, and why."""
+
+    counts: Counter[str]
+    failed: list[str]
+    skipped: list[str]
+
+    def __str__(self) -> str:
+        counts = [f"{self.counts[each]} {each}" for each in ("passed", "failed", "skipped")]
+        return ", ".join(each for each in counts if not each.startswith("0 "))
+
+
+def genuine_sdk(devlake: Path) -> Path:
+    """The SDK in a checkout of DevLake.
+
+    :raises Unmet: it isn't there.
+    """
+    sdk = devlake / "backend" / "python" / "pydevlake"
+    if not (sdk / "pyproject.toml").is_file():
+        raise Unmet(f"{devlake} is no checkout of DevLake: it has no backend/python/pydevlake")
+    return sdk
+
+
+def genuine_environment(sdk: Path, folder: Path) -> Path:
+    """Make an environment with the genuine SDK on the versions that it pins; its Python.
+
+    :raises Unmet: pip can't install it.
+    """
+    subprocess.run([_python(), "-m", "venv", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    pins = _pins(sdk)
+    _pip(python, "wheel", "setuptools<70")  # which the older drivers are built with
+    for driver, stand_in in BUILT_ALREADY.items():
+        try:
+            _pip(python, f"{driver}=={pins.pop(driver)}")
+        except Unmet:
+            _pip(python, stand_in)
+    _pip(python, *(f"{name}=={version}" for name, version in pins.items()), *OURS, *TEST_TOOLS)
+    # As it is, and nowhere else: installing it would write into the checkout.
+    packages = Path(_output(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
+    (packages / "genuine-pydevlake.pth").write_text(f"{sdk}\n")
+    return python
+
+
+def _python() -> str:
+    found = shutil.which(DEVLAKES_PYTHON)
+    works = found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0
+    return found if found and works else sys.executable
+
+
+def _pins(sdk: Path) -> dict[str, str]:
+    """The versions to which the SDK's lock file pins what it names as its dependencies.
+
+    And what those do not run without at that very version: pydantic 1.10.7 fails on today's
+    typing-extensions, and sqlmodel 0.0.8 on SQLAlchemy 2.
+    """
+    section = re.search(
+        r"^\[tool\.poetry\.dependencies\]\n(.*?)(?=^\[)",
+        (sdk / "pyproject.toml").read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+    locked = dict(
+        re.findall(r'^name = "(.*)"\nversion = "(.*)"$', (sdk / "poetry.lock").read_text(), re.M)
+    )
+    names = re.findall(r"^([\w-]+) *=", section[1] if section else "", re.MULTILINE)
+    wanted = [*(name.lower() for name in names), "sqlalchemy", "typing-extensions"]
+    return {name: locked[name] for name in wanted if name in locked and name not in NOT_PINNED}
+
+
+def _pip(python: Path, *packages: str) -> None:
+    command = [
+        str(python),
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--quiet",
+        "install",
+        *packages,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["(no reason)"]
+        raise Unmet(f"pip can't install {' '.join(packages)}: {lines[0]}")
+
+
+def _output(python: Path, *arguments: str) -> str:
+    command = [str(python), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def versions(python: Path, names: Sequence[str]) -> str:
+    """Python and those of these distributions that an environment has."""
+    code = (
+        "import json, sys, importlib.metadata as m\n"
+        "found = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"
+        "print(json.dumps([sys.version.split()[0], found]))"
+    )
+    release, found = json.loads(_output(python, "-c", code))
+    listed = [f"{name} {found[name.lower()]}" for name in names if name.lower() in found]
+    return ", ".join([f"Python {release}", *listed])
+
+
+def run_tests(
+    python: Path, folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Tests:
+    """Run pytest in a folder.
+
+    :raises Unmet: it ran no test; the message ends with what it said.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        report = Path(place) / "report.xml"
+        command = [
+            str(python),
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--junitxml={report}",
+        ]
+        done = subprocess.run(
+            [*command, *arguments],
+            cwd=folder,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode not in (0, 1) or not report.exists():
+            raise Unmet(
+                f"pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-1500:]}"
+            )
+        return _read(report)
+
+
+def _read(report: Path) -> Tests:
+    counts: Counter[str] = Counter()
+    failed: list[str] = []
+    skipped: list[str] = []
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = f"{case.get('classname')}.{case.get('name')}"
+        if case.find("failure") is not None or case.find("error") is not None:
+            counts["failed"] += 1
+            failed.append(name)
+        elif (skip := case.find("skipped")) is not None:
+            counts["skipped"] += 1
+            skipped.append(f"{name} ({skip.get('message')})")
+        else:
+            counts["passed"] += 1
+    return Tests(counts, failed, skipped)

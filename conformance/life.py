@@ -1,0 +1,353 @@
+"""An operator's life with the plugin under the genuine server, while machines go on reporting."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from conformance.lake import Lake
+from conformance.outcomes import LeftOut, Outcomes, Unmet
+from developer_telemetry.connections import encrypt
+from developer_telemetry.migrations import SCRIPTS
+from tests import go_plugin
+from tests.receivers import SECRET, Receiver, eventually, query, report
+
+PLUGIN_NAME = "developer_telemetry"
+PLUGIN = f"/plugins/{PLUGIN_NAME}"
+TOKEN = "token-of-the-fleet"
+RAW, TOOL, MACHINES = (
+    "_raw_developer_telemetry",
+    "_tool_developer_metrics",
+    "_tool_developer_telemetry_machines",
+)
+SUBTASKS = ["Collect Reports", "Extract Reports", "Convert Reports"]
+# Of people that DevLake knows: one is found by e-mail, one by full name, one by user name.
+USERS = {"u1": ("", "ann@example.org"), "u2": ("Bob Builder", ""), "u3": ("cem", "")}
+MACHINES_OF = {
+    "ann": {"email": "ann@example.org", "name": "Someone Else"},
+    "bob": {"email": "bob@elsewhere.org", "name": "Bob Builder"},
+    "cem": {},
+    "dan": {"email": "Ann@Example.org"},  # exact means exact
+}
+COUNTS = {"development_activity": {"test_runs_detected": 3, "build_commands_detected": 2}}
+
+
+class Fleet:
+    """Machines that report without a pause, and someone who counts the raw rows meanwhile."""
+
+    def __init__(self, database_url: str, receiver: Receiver, connection_id: int) -> None:
+        self.acknowledged = 0
+        self.refused: list[str] = []
+        self.lost = False
+        self._url = database_url
+        self._receiver = receiver
+        self._connection_id = connection_id
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=each) for each in (self._send, self._watch)]
+
+    def __enter__(self) -> Fleet:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _send(self) -> None:
+        people = itertools.cycle(MACHINES_OF.items())
+        for number in itertools.count():
+            developer, fields = next(people)
+            day = f"2026-10-{number // len(MACHINES_OF) % 28 + 1:02}"
+            body = report(developer, **fields, metrics=COUNTS, date=day)
+            answer = self._receiver.send(body, self._connection_id, TOKEN)
+            if answer.status_code == 200:
+                self.acknowledged += 1
+            else:
+                self.refused.append(answer.text)
+            if self._stop.wait(0.02):
+                return
+
+    def _watch(self) -> None:
+        before = 0
+        while not self._stop.wait(0.1):
+            now = count(self._url, RAW, self._connection_id)
+            self.lost |= now < before
+            before = now
+
+
+def count(url: str, table: str, connection_id: int) -> int:
+    [(number,)] = query(url, f"SELECT COUNT(*) FROM {table} WHERE connection_id = {connection_id}")
+    return int(number)
+
+
+def rows_of(url: str, table: str, connection_id: int) -> int:
+    """How many rows of a domain table came from a connection."""
+    [(number,)] = query(
+        url,
+        f"SELECT COUNT(*) FROM {table} WHERE _raw_data_table LIKE '\\_raw\\_developer\\_telemetry%'"
+        f' AND _raw_data_params = \'{{"ConnectionId":{connection_id},"ScopeId":"all"}}\'',
+    )
+    return int(number)
+
+
+def expect(found: Any, wanted: Any, what: str) -> None:
+    if found != wanted:
+        raise Unmet(f"{what}: {found!r}, not {wanted!r}")
+
+
+class Life:
+    """One operator's, who has `lake` without plugins and adds ours, which lies in `plugins`."""
+
+    def __init__(self, lake: Lake, url: str, plugins: Path, outcomes: Outcomes) -> None:
+        self.lake = lake
+        self.plugins = plugins
+        self.url = url
+        self.outcomes = outcomes
+        self.receiver = Receiver(url, lake.folder)
+        self.blueprint_id = 0
+        self.config_id = 0
+        self.right: list[Any] = []
+
+    def live(self) -> None:
+        """Do one thing after the other; each builds on those before it."""
+        self._try("the server takes up the plugin and asks before it migrates", self._loaded)
+        self._try("a connection is tested, made twice, changed, and tested again", self._connect)
+        self._try("the scope is offered, chosen and configured", self._choose)
+        self._try("a project's blueprint takes the connection", self._plan)
+        with self.receiver:
+            self._try("reports are taken with the token and with DevLake's API key", self._push)
+            with Fleet(self.url, self.receiver, 1) as fleet:
+                eventually(lambda: fleet.acknowledged > 50, 60)
+                self._try("a run completes while machines report", self._run)
+                self._try("accounts are linked to users by the org plugin", self._linked)
+                self._try("a scheduled run looks only at what is new", self._look_at_new)
+                self._try("a re-transform mends all days from raw reports", self._mend)
+                self._try("a full sync completes", self._full_sync)
+                self._try("tasks of tests and builds go when switched off", self._switch_off)
+            self._try("no report was lost, refused or stored twice", lambda: self._kept(fleet))
+            self._try("the server starts again without migrating", self._restart)
+            self._try("data deletion empties the connection, and it alone", self._delete_data)
+            self._try("scope, scope config and connection are deleted", self._delete)
+
+    def _try(self, what: str, step: Callable[[], Optional[str]]) -> None:
+        with self.outcomes.trying(what) as remarks:
+            remark = step()
+            if remark:
+                remarks.append(remark)
+
+    def _loaded(self) -> str:
+        self.lake.stop()
+        self.lake.start(self.plugins)
+        expect(self.lake.asked_to_migrate, True, "asked before migrating")
+        names = [each["plugin"] for each in self.lake.get("/plugins")]
+        expect("developer_telemetry" in names, True, "loaded")
+        return migrations_are_done(self.url)
+
+    def _connect(self) -> None:
+        fleet = {"name": "fleet", "endpoint": "http://x", "secretToken": TOKEN}
+        tested = self.lake.call("POST", f"{PLUGIN}/test", fleet)
+        expect(tested["success"], True, "the test of a new connection")
+        self.lake.call("POST", f"{PLUGIN}/test", {**fleet, "duplicateStrategy": "max"}, status=400)
+        for name, connection_id in (("fleet", 1), ("other", 2)):
+            made = self.lake.call("POST", f"{PLUGIN}/connections", {**fleet, "name": name})
+            expect(made["id"], connection_id, f"the id of {name}")
+        self.lake.call("PATCH", f"{PLUGIN}/connections/1", {"duplicateStrategy": "sum"})
+        found = self.lake.get(f"{PLUGIN}/connections/1")
+        expect((found["name"], found["duplicateStrategy"]), ("fleet", "sum"), "the change")
+        expect(len(self.lake.get(f"{PLUGIN}/connections")), 2, "connections listed")
+        tested = self.lake.call("POST", f"{PLUGIN}/connections/1/test")
+        expect(tested["success"], True, "the test of a saved connection")
+        [(stored,)] = query(
+            self.url, "SELECT secret_token FROM _tool_developer_telemetry_connections WHERE id = 1"
+        )
+        expect(stored, encrypt(TOKEN, SECRET), "the token as it is stored")
+
+    def _choose(self) -> None:
+        for connection_id in (1, 2):
+            path = f"{PLUGIN}/connections/{connection_id}"
+            [group] = self.lake.get(f"{path}/remote-scopes")["children"]
+            [scope] = self.lake.get(f"{path}/remote-scopes?groupId={group['id']}")["children"]
+            self.lake.call("PUT", f"{path}/scopes", {"data": [scope["data"]]})
+            [found] = self.lake.get(f"{path}/scopes")["scopes"]
+            expect(found["scope"]["id"], "all", "the scope")
+        path = f"{PLUGIN}/connections/1"
+        wanted = {
+            "name": "with tasks",
+            "connectionId": 1,
+            "entities": ["CROSS"],
+            "testAndBuildTasks": True,
+            # Where the server lacks the org plugin a plan must not ask for it.
+            "keepAccountsUnlinked": not self.lake.has_org,
+        }
+        self.config_id = self.lake.call("POST", f"{path}/scope-configs", wanted)["id"]
+        self.lake.call("PATCH", f"{path}/scopes/all", {"scopeConfigId": self.config_id})
+
+    def _plan(self) -> str:
+        self.blueprint_id = self.lake.blueprint((PLUGIN_NAME, 1, "all"))
+        plan = self.lake.get(f"/blueprints/{self.blueprint_id}")
+        expect(plan["connections"][0]["pluginName"], PLUGIN_NAME, "the blueprint's plugin")
+        [(name,)] = query(self.url, "SELECT name FROM cicd_scopes")
+        expect(name, "All reports", "the domain scope")
+        return "" if self.lake.has_org else "without a project, for which DevLake needs org"
+
+    def _push(self) -> None:
+        wanted = {
+            "name": "k",
+            "type": "devlake",
+            "allowedPath": f"{PLUGIN}/connections/2/.*",
+        }
+        key = self.lake.call("POST", "/api-keys", wanted)["apiKey"]
+        rest = "/rest" + PLUGIN + "/connections/{}/report"
+        for connection_id, credential, path, status in (
+            (1, TOKEN, PLUGIN + "/connections/{}/report", 200),
+            (2, key, rest, 200),
+            (1, key, rest, 401),
+            (1, "wrong", PLUGIN + "/connections/{}/report", 401),
+            (3, TOKEN, PLUGIN + "/connections/{}/report", 404),
+        ):
+            # The receiver has yet to hear of a new connection or key.
+            eventually(partial(self._answers, connection_id, credential, path, status), 30)
+
+    def _answers(self, connection_id: int, credential: str, path: str, status: int) -> bool:
+        body = report("eve", name="Eve")
+        answer = self.receiver.send(body, connection_id, credential, path=path)
+        return answer.status_code == status
+
+    def _run(self) -> str:
+        names = self.lake.run(self.blueprint_id)
+        wanted = [SUBTASKS, ["connectUserAccountsExact"]] if self.lake.has_org else [SUBTASKS]
+        # DevLake adds a task of its own that maps the project.
+        expect([each for each in names if each in wanted], wanted, f"the subtasks in {names}")
+        found = query(
+            self.url, "SELECT user_name FROM accounts WHERE id LIKE 'developer%' ORDER BY id"
+        )
+        expect([row[0] for row in found], [*MACHINES_OF, "eve"], "accounts")
+        for kind in ("TEST", "BUILD"):
+            [(number,)] = query(self.url, f"SELECT COUNT(*) FROM cicd_tasks WHERE type = '{kind}'")
+            expect(number > 0, True, f"tasks of type {kind}")
+        [(deployments,)] = query(self.url, "SELECT COUNT(*) FROM cicd_deployments")
+        expect(deployments, 0, "deployments")
+        return "subtasks " + ", ".join(itertools.chain(*names))
+
+    def _linked(self) -> str:
+        if not self.lake.has_org:
+            raise LeftOut("GO_PLUGINS names no folder with the server's org plugin")
+        for identity, (name, email) in USERS.items():
+            query(
+                self.url,
+                f"INSERT INTO users (id, name, email) VALUES ('{identity}', '{name}', '{email}')",
+            )
+        self.lake.run(self.blueprint_id)
+        links = dict(query(self.url, "SELECT account_id, user_id FROM user_accounts"))
+        wanted = {"ann": "u1", "bob": "u2", "cem": "u3"}
+        prefix = "developer_telemetry:Account:1:"
+        expect(links, {prefix + who: user for who, user in wanted.items()}, "links")
+        return "by e-mail, by full name, by user name; a name spelled otherwise stays unlinked"
+
+    def _look_at_new(self) -> None:
+        """A run takes for settled what was stored ten minutes before it."""
+        query(self.url, f"UPDATE {RAW} SET stored_at = '2026-01-01' WHERE developer_id = 'eve'")
+        self.lake.run(self.blueprint_id)
+        self.right = self._day()
+        query(self.url, f"UPDATE {TOOL} SET email = 'spoilt', builds = 99 WHERE connection_id = 1")
+        self.lake.run(self.blueprint_id)
+        expect(self._spoilt(), ["eve"], "whose days were not looked at again")
+
+    def _mend(self) -> None:
+        names = self.lake.run(self.blueprint_id, skipCollectors=True)
+        expect(SUBTASKS[1:] in names, True, f"Extract and Convert alone in {names}")
+        expect(self._spoilt(), [], "whose days are still spoilt")
+        expect(self._day(), self.right, "a day's row")
+
+    def _spoilt(self) -> list[str]:
+        found = query(self.url, f"SELECT developer_id FROM {TOOL} WHERE email = 'spoilt'")
+        return [row[0] for row in found]
+
+    def _day(self) -> list[Any]:
+        """The row of a day that no machine reports on any more."""
+        return query(
+            self.url, f"SELECT * FROM {TOOL} WHERE connection_id = 1 AND developer_id = 'eve'"
+        )
+
+    def _full_sync(self) -> None:
+        self.lake.run(self.blueprint_id, fullSync=True)
+
+    def _switch_off(self) -> None:
+        path = f"{PLUGIN}/connections/1/scope-configs/{self.config_id}"
+        self.lake.call("PATCH", path, {"testAndBuildTasks": False})
+        self.lake.run(self.blueprint_id)
+        expect(rows_of(self.url, "cicd_tasks", 1), 0, "tasks")
+
+    def _kept(self, fleet: Fleet) -> str:
+        expect(fleet.refused, [], "refused")
+        expect(fleet.lost, False, "fewer raw rows than before at any moment")
+        # And the one report of `_push`.
+        expect(count(self.url, RAW, 1), fleet.acknowledged + 1, "raw rows")
+        return f"{fleet.acknowledged} reports"
+
+    def _restart(self) -> None:
+        self.lake.stop()
+        self.lake.start(self.plugins)
+        expect(self.lake.asked_to_migrate, False, "asked to migrate again")
+        expect(len(self.lake.get(f"{PLUGIN}/connections")), 2, "connections listed")
+
+    def _delete_data(self) -> str:
+        others = query(self.url, f"SELECT * FROM {RAW} WHERE connection_id = 2")
+        eventually(lambda: count(self.url, MACHINES, 1), 30)
+        self.lake.call("DELETE", f"{PLUGIN}/connections/1/scopes/all?delete_data_only=true")
+        for table in (RAW, TOOL, MACHINES):
+            expect(count(self.url, table, 1), 0, table)
+        for table in ("accounts", "cicd_tasks"):
+            expect(rows_of(self.url, table, 1), 0, table)
+        [(links,)] = query(
+            self.url, "SELECT COUNT(*) FROM user_accounts WHERE account_id LIKE '%:Account:1:%'"
+        )
+        expect(links, 0, "user_accounts")
+        expect(query(self.url, f"SELECT * FROM {RAW} WHERE connection_id = 2"), others, "others")
+        expect(self.receiver.send(report("ann"), 1, TOKEN).status_code, 200, "a report afterwards")
+        return "raw reports, days, machines, accounts, their links"
+
+    def _delete(self) -> None:
+        path = f"{PLUGIN}/connections/1"
+        self.lake.call("DELETE", path, status=409)  # the blueprint uses it
+        self.lake.use(self.blueprint_id, (PLUGIN_NAME, 2, "all"))
+        self.lake.call("DELETE", f"{path}/scopes/all")
+        self.lake.call("DELETE", f"{path}/scope-configs/{self.config_id}")
+        self.lake.call("DELETE", path)
+        found = [each["name"] for each in self.lake.get(f"{PLUGIN}/connections")]
+        expect(found, ["other"], "connections listed")
+        eventually(lambda: self.receiver.send(report("ann"), 1, TOKEN).status_code == 404, 60)
+
+
+def migrations_are_done(url: str) -> str:
+    done = query(url, "SELECT script_version FROM _devlake_migration_history")
+    versions = {int(row[0]) for row in done}
+    missing = [script.version for script in SCRIPTS if script.version not in versions]
+    expect(missing, [], "migrations missing")
+    return f"{len(SCRIPTS)} migrations"
+
+
+def prepare_go_plugin(url: str) -> None:
+    """Leave in an empty database what the Go plugin of this name leaves."""
+    for statement in go_plugin.STATEMENTS:
+        query(url, statement.replace(go_plugin.SECRET, encrypt(TOKEN, SECRET)))
+
+
+def take_over(lake: Lake, url: str, outcomes: Outcomes) -> None:
+    """What an operator who had the Go plugin finds after the server's first start with ours."""
+    with outcomes.trying("the Go plugin's rows survive the migrations") as remarks:
+        remarks.append(migrations_are_done(url))
+        expect(count(url, TOOL, 1), len(go_plugin.ODD_JSON) + 4, "rows")
+        [(commits,)] = query(url, f"SELECT commits FROM {TOOL} WHERE developer_id = 'usual'")
+        expect(commits, 3, "numbers taken from JSON")
+    with outcomes.trying("its connection works on, its token included"):
+        names = {each["name"] for each in lake.get(f"{PLUGIN}/connections")}
+        expect(names, {"fleet", "other"}, "connections")
+        with Receiver(url, lake.folder) as receiver:
+            sent = receiver.send(report("ada"), 3, TOKEN)
+        expect(sent.status_code, 200, "a report to it")

@@ -1,0 +1,62 @@
+"""What was tried, and how each thing turned out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+OK = "ok"
+LEFT_OUT = "left out"
+FAILED = "FAILED"
+
+
+class Unmet(Exception):
+    """Something is not as it has to be; the message says what."""
+
+
+class LeftOut(Exception):
+    """Something can't be tried here; the message says why."""
+
+
+class Outcome(NamedTuple):
+    """One thing that was tried: `OK`, `LEFT_OUT` or `FAILED`, and what there is to say of it."""
+
+    what: str
+    how: str
+    remark: str = ""
+
+
+class Outcomes(list[Outcome]):
+    """Outcomes in the order in which things were tried, told as they come."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self.title = title
+
+    @contextmanager
+    def trying(self, what: str) -> Iterator[list[str]]:
+        """Note how the block ends; what is appended to the list becomes the remark."""
+        remarks: list[str] = []
+        how = FAILED
+        try:
+            yield remarks
+            how = OK
+        except LeftOut as reason:
+            how = LEFT_OUT
+            remarks.append(str(reason))
+        except (Unmet, AssertionError, OSError) as error:
+            remarks.append(f"{type(error).__name__}: {error}" if str(error) else repr(error))
+        finally:
+            self.note(Outcome(what, how, "; ".join(remarks)))
+
+    def note(self, outcome: Outcome) -> None:
+        self.append(outcome)
+        remark = f": {outcome.remark}" if outcome.remark else ""
+        print(f"{self.title}: {outcome.what}: {outcome.how}{remark}", flush=True)
+
+
+def failures(groups: Sequence[Outcomes]) -> list[str]:
+    return [
+        f"{group.title}: {each.what}" for group in groups for each in group if each.how == FAILED
+    ]

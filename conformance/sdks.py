@@ -1,0 +1,154 @@
+"""Our plugin's tests on the genuine SDK; the genuine SDK's tests and plugins on ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from conformance.environments import ROOT, Tests, run_tests
+from conformance.outcomes import Outcomes, Unmet
+from pydevlake.testing import assert_valid_plugin_info
+
+# Tests of the receiver, the command and the tools never meet an SDK.
+_OTHER_TESTS = re.compile(
+    r"^(from|import) (tests\.(receivers|sites|oracle|soak)|benchmarks|conformance|httpx"
+    r"|developer_telemetry\.(receiver|cli|status))",
+    re.MULTILINE,
+)
+_OF_OTHER_THINGS = {"test_build.py", "test_servers.py"}
+
+# Tests of ours that the genuine SDK doesn't pass, and why that is as it should be.
+KNOWN = {
+    "test_a_failed_run_says_why_in_one_line": "the genuine SDK writes a traceback of many lines"
+    " to stderr, all of which DevLake shows; ours writes one line",
+    "test_statements_stay_under_a_quarter_of_what_mysql_takes": "measured by a method that only"
+    " PyMySQL has; the genuine SDK brings mysqlclient",
+}
+
+
+def ours_on_genuine(python: Path, folder: Path) -> Outcomes:
+    """Run what tests streams, models, migrations and protocol, on the SDK that `python` has."""
+    outcomes = Outcomes("Our tests on the genuine SDK")
+    copy = folder / "ours"
+    for name in ("developer_telemetry", "tests", "conformance", "sdk/pydevlake"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("conftest.py", "pyproject.toml", "run.sh"):
+        shutil.copy(ROOT / name, copy / name)
+    # With this run.sh calls the plugin on the genuine SDK.
+    (copy / ".venv").symlink_to(python.parent.parent)
+    for file in sorted((copy / "tests").glob("test_*.py")):
+        if file.name in _OF_OTHER_THINGS or _OTHER_TESTS.search(file.read_text()):
+            continue
+        with outcomes.trying(file.name) as remarks:
+            tests = run_tests(python, copy, "-p", "conformance.beside", str(file))
+            remarks.append(_judged(tests, KNOWN))
+    return outcomes
+
+
+def _judged(tests: Tests, known: dict[str, str]) -> str:
+    """What there is to say of a run.
+
+    :raises Unmet: a test failed that is not known to.
+    """
+    expected = [name for name in tests.failed if _plain(name) in known]
+    unexpected = [name for name in tests.failed if name not in expected]
+    if unexpected:
+        raise Unmet(f"{tests}: {', '.join(unexpected)}")
+    reasons = {known[_plain(name)] for name in expected}
+    return "; ".join([str(tests), *(f"known to fail: {each}" for each in sorted(reasons))])
+
+
+def _plain(test: str) -> str:
+    """A test's name without its module and parameters."""
+    return test.partition("[")[0].rpartition(".")[2]
+
+
+def genuine_on_ours(sdk: Path, folder: Path) -> Outcomes:
+    """Run the tests of the genuine SDK on ours, here."""
+    outcomes = Outcomes("The genuine SDK's tests on ours")
+    copy = folder / "genuine" / "tests"  # the folder's name is in ids that they expect
+    shutil.copytree(sdk / "tests", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in sorted(copy.glob("*_test.py")):
+        with outcomes.trying(file.name) as remarks:
+            remarks.append(_judged(run_tests(Path(sys.executable), copy.parent, str(file)), {}))
+    return outcomes
+
+
+def plugins_of(devlake: Path) -> list[Path]:
+    """The folders of the Python plugins in a checkout."""
+    python = devlake / "backend" / "python"
+    return sorted(
+        file.parent
+        for place in ("plugins", "test")
+        for file in (python / place).glob("*/run.sh")
+        if (file.parent / file.parent.name / "main.py").is_file()
+    )
+
+
+def copy_of(plugin: Path, folder: Path) -> Path:
+    """A copy of a plugin in a folder of its own, started on our SDK; ids need its name."""
+    copy = folder / plugin.name
+    shutil.copytree(plugin, copy, ignore=shutil.ignore_patterns(".venv", "__pycache__"))
+    (copy / "run.sh").write_text(
+        f'#!/bin/sh\ncd "$(dirname "$0")" || exit 1\n'
+        f'PYTHONPATH=. exec {sys.executable} {plugin.name}/main.py "$@"\n'
+    )
+    (copy / "run.sh").chmod(0o755)
+    return copy
+
+
+def plugins_on_ours(devlake: Path, folder: Path) -> Outcomes:
+    """Start the other Python plugins of DevLake's tree on our SDK, and run their tests.
+
+    Their copies stay in `folder`.
+    """
+    outcomes = Outcomes("Other Python plugins of DevLake's tree on our SDK")
+    for plugin in plugins_of(devlake):
+        copy = copy_of(plugin, folder)
+        with outcomes.trying(f"{plugin.name}: plugin-info obeys the server") as remarks:
+            [info] = answers(copy, "plugin-info")
+            assert_valid_plugin_info(info)
+            remarks.append(
+                f"{len(info['subtask_metas'])} subtasks,"
+                f" {len(info['migration_scripts'])} migrations"
+            )
+        files = sorted(map(str, copy.glob("tests/*_test.py")))
+        if files:
+            with outcomes.trying(f"{plugin.name}: its own tests") as remarks:
+                tests = run_tests(
+                    Path(sys.executable), copy, *files, environment={"PYTHONPATH": "."}
+                )
+                remarks.extend([_judged(tests, {}), *tests.skipped])
+    return outcomes
+
+
+def answers(plugin: Path, verb: str, *arguments: Any) -> list[Any]:
+    """What a plugin's run.sh answers on file descriptor 3.
+
+    :raises Unmet: it ended with another status than 0.
+    """
+    reader, writer = os.pipe()
+    documents: Sequence[str] = [json.dumps(each) for each in ({"log_level": "info"}, *arguments)]
+    process = subprocess.Popen(
+        ["bash", "-c", f'exec "$@" 3>&{writer}', "bash", "./run.sh", verb, *documents],
+        cwd=plugin,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=(writer,),
+        text=True,
+    )
+    os.close(writer)
+    with os.fdopen(reader) as channel:
+        lines = channel.read().splitlines()
+    _, errors = process.communicate()
+    if process.returncode != 0:
+        raise Unmet(f"{verb} ended with {process.returncode}: {errors[-600:]}")
+    return [json.loads(line) for line in lines]
