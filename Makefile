@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 SHELL_SCRIPTS := $(wildcard run.sh build.sh sdk/*.sh scripts/*.sh .ci/run)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test soak check bench conformance constraints clean
+.PHONY: help install run demo test soak check bench conformance constraints clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -14,6 +14,13 @@ help: ## say what there is
 install: .venv/installed ## make the virtual environment .venv (PYTHON=... for another Python)
 
 run: install ## serve, on SQLite unless DB_URL says otherwise
+	@$(BIN)/developer-telemetry serve
+
+demo: export DB_URL :=
+demo: export TELEMETRY_DATA_DIR := data/demo
+demo: install ## serve a made-up fleet, made anew each time, on SQLite in data/demo
+	@rm -rf data/demo
+	@$(BIN)/developer-telemetry demo
 	@$(BIN)/developer-telemetry serve
 
 test: .venv/installed-dev ## run every test; as root on Debian, install MariaDB, PostgreSQL, nginx

@@ -192,6 +192,26 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
         typer.echo(_table([head, *([str(value) for value in each] for each in statuses)]))
 
 
+@app.command()
+def demo(
+    developers: int = typer.Option(60, min=1, help="How many there are."),
+    days: int = typer.Option(200, min=1, help="How far back from today their reports go."),
+    seed: int = typer.Option(1, help="Another number gives another fleet."),
+) -> None:
+    """Fill an empty database with a made-up fleet, to look at what yours would show."""
+    with clear_errors():
+        from datetime import datetime, timezone
+
+        from developer_telemetry.demo import fill, fleet
+
+        settings = load()
+        engine = open_database(settings)
+        made = fleet(developers, days, seed, datetime.now(timezone.utc))
+        ids = fill(engine, settings.encryption_secret, made)
+        typer.echo(f"{len(made.sent)} reports of {developers} developers are stored")
+        typer.echo("\n".join(f"Connection {each}: {name}" for name, each in ids.items()))
+
+
 @app.command(name="dead-letters")
 def dead_letters(
     as_json: bool = typer.Option(False, "--json", help="Print a JSON list, with the bodies."),
