@@ -218,7 +218,8 @@ def _escaped(text: str) -> str:
 # The types of the columns that bulk inserts write, where it is not text.
 _TYPES = {
     **dict.fromkeys(("date", "day"), "date"),
-    **dict.fromkeys(("created_at", "updated_at", "first_seen", "last_seen"), "timestamptz"),
+    **dict.fromkeys(("created_at", "updated_at", "stored_at"), "timestamptz"),
+    **dict.fromkeys(("first_seen", "last_seen"), "timestamptz"),
     **dict.fromkeys(
         ("connection_id", "_raw_data_id", "raw_id", "arrived_us", "active_hours"), "bigint"
     ),

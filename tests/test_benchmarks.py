@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import page, receiver, runs
+from benchmarks.beside import beside
+from benchmarks.databases import database
 from benchmarks.fleet import body, date_of, developer_of, raw_row, tool_row_of
 from developer_telemetry.merging import Arrival, tool_row
 from developer_telemetry.reports import parse
@@ -26,9 +28,22 @@ def test_runs_are_measured(tmp_path: Path) -> None:
     output = tmp_path / "benchmarks.md"
     runs.main(["--databases", "sqlite", "--rows", "60", "--repeats", "1", "--output", str(output)])
     written = output.read_text()
-    assert "| sqlite, extract | 60 |" in written
-    assert "| sqlite, convert | 30 |" in written
+    assert "| sqlite, extract, 2 a day, no row there | 60 |" in written
+    assert "| sqlite, convert, 2 a day | 30 |" in written
+    assert "| sqlite | 60 |" in written
     assert "| `./run.sh make-pipeline` |" in written
+
+
+@pytest.mark.parametrize("name", ["sqlite", "mariadb", "postgresql"])
+def test_no_push_fails_and_no_row_is_away_while_all_is_extracted_again(name: str) -> None:
+    with database(name) as fresh:
+        outcome = beside(fresh, rows=3_000, seconds=2)
+    for each in (outcome.alone, outcome.beside):
+        assert (each.refused, each.broken) == (0, 0)
+        assert each.acknowledged > 64
+    assert outcome.extracts > 0
+    assert outcome.looks > 0
+    assert (outcome.missing, outcome.wrong) == (0, 0)
 
 
 def test_a_section_is_renewed_and_the_others_stay(tmp_path: Path) -> None:

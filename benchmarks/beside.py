@@ -1,0 +1,105 @@
+"""Machines go on sending while everything is extracted again."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.databases import Fresh, count, opened
+from benchmarks.fleet import CONNECTION
+from benchmarks.load import Outcome, measure
+from benchmarks.subtasks import load, run
+from developer_telemetry.extraction import reextract
+from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, TOOL_COLUMNS
+from developer_telemetry.names import OVERWRITE
+from developer_telemetry.storage import TOOL_TABLE
+from tests.receivers import TOKEN, Receiver, add_connection
+
+CONNECTIONS = 64
+PAUSE_SECONDS = 0.05
+
+
+class Beside(NamedTuple):
+    """What pushing came to, first alone and then beside extracts of everything."""
+
+    alone: Outcome
+    beside: Outcome
+    extracts: int
+    looks: int  # how often the rows that were there from the start were counted
+    missing: int  # how many of them any of these looks missed
+    wrong: int  # rows that aren't, in the end, as their raw rows make them
+
+
+def beside(fresh: Fresh, rows: int, seconds: float) -> Beside:
+    """Have `rows` raw rows, two a day, extracted again and again while machines send."""
+    url = fresh()
+    connection_id = add_connection(url)
+    assert connection_id == CONNECTION, "the fleet's rows are of this one"
+    with opened(url) as engine:
+        load(engine, range(rows), rows // 2)
+    run("", rows, url, "extract")
+    with (
+        tempfile.TemporaryDirectory(prefix="benchmark-") as folder,
+        Receiver(url, Path(folder), TELEMETRY_LOG_LEVEL="warning") as receiver,
+    ):
+        send = (receiver.port, connection_id, TOKEN, CONNECTIONS, seconds / 10, seconds)
+        alone = measure(*send)
+        with _extracting(url, rows) as tally:
+            together = measure(*send)
+    extracts, looks, missing = tally
+    return Beside(alone, together, extracts, looks, missing, _wrong(url))
+
+
+@contextmanager
+def _extracting(url: str, rows: int) -> Iterator[list[int]]:
+    """Extract and count until the end; gives how often, how often, and how many were missing."""
+    tally = [0, 0, 0]
+    ended = threading.Event()
+
+    def extract() -> None:
+        while not (ended.is_set() and tally[0]):
+            with opened(url) as engine, engine.begin() as connection:
+                # What is right already would only be read.
+                connection.exec_driver_sql(
+                    f"UPDATE {TOOL_TABLE} SET builds = builds + 1 WHERE _raw_data_id <= {rows}"
+                )
+            run("", rows, url, "extract")
+            tally[0] += 1
+
+    def look() -> None:
+        while not (ended.is_set() and tally[1]):
+            tally[2] = max(tally[2], rows // 2 - count(url, TOOL_TABLE))
+            tally[1] += 1
+            ended.wait(PAUSE_SECONDS)
+
+    with ThreadPoolExecutor(2) as threads:
+        working = [threads.submit(extract), threads.submit(look)]
+        try:
+            yield tally
+        finally:
+            ended.set()
+        for each in working:
+            each.result()
+
+
+def _wrong(url: str) -> int:
+    """How many tool rows differ from those that the raw rows give to an empty tool layer."""
+    with opened(url) as engine:
+
+        def stored() -> set[tuple[Any, ...]]:
+            with engine.connect() as connection:
+                query = f"SELECT {', '.join(TOOL_COLUMNS)} FROM {TOOL_TABLE}"
+                return {tuple(row) for row in connection.exec_driver_sql(query)}
+
+        before = stored()
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")
+        for _ in reextract(engine, CONNECTION, OVERWRITE):
+            pass
+        days = f"(SELECT DISTINCT {', '.join(KEY_COLUMNS)} FROM {RAW_TABLE}) days"
+        return len(before ^ stored()) + abs(len(before) - count(url, days))

@@ -1,0 +1,150 @@
+"""The subtasks of a blueprint's run on one database: full, row by row, and after a few reports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy.engine import Engine
+
+from benchmarks import sample
+from benchmarks.databases import Fresh, count, opened
+from benchmarks.fleet import CONNECTION, DEVELOPERS, body, raw_row
+from benchmarks.load import ROOT
+from benchmarks.processes import peak_memory_mib
+from developer_telemetry.accounts import ACCOUNT_TABLE
+from developer_telemetry.dialects import MAX_ROWS, insert
+from developer_telemetry.merging import RAW_TABLE, SCOPE_ID
+from developer_telemetry.storage import RAW_COLUMNS, TOOL_TABLE
+
+CONFIG: dict[str, Any] = {"log_level": "error"}
+FLEET: dict[str, Any] = {"id": CONNECTION, "name": "fleet", "endpoint": ""}
+SCOPE: dict[str, Any] = {"id": SCOPE_ID, "connectionId": CONNECTION, "name": "All reports"}
+OURS = ("./run.sh",)
+
+NEW = 1_000
+# Row by row takes long, and its rate doesn't depend on how many there are.
+PART, MOST = 5, 20_000
+
+# Long ago, so that no run takes them for rows that somebody may still be committing.
+_STORED_AT = "2026-01-01 00:00:00.000"
+_INSERTS = 10  # statements in a transaction
+
+# DevLake's tables, as far as they say what kind of run it is: a scheduled one.
+_SCHEDULED = (
+    "CREATE TABLE _devlake_pipelines (id BIGINT, skip_collectors SMALLINT, full_sync SMALLINT)",
+    "CREATE TABLE _devlake_tasks (pipeline_id BIGINT, plugin VARCHAR(99), status VARCHAR(99))",
+    "INSERT INTO _devlake_pipelines VALUES (1, 0, 0)",
+    "INSERT INTO _devlake_tasks VALUES (1, 'developer_telemetry', 'TASK_RUNNING')",
+)
+
+
+class Run(NamedTuple):
+    """One process, from its start to its end."""
+
+    what: str
+    rows: int
+    seconds: float
+    memory_mib: float
+
+    @property
+    def rate(self) -> float:
+        return self.rows / self.seconds
+
+
+def context(url: str) -> dict[str, Any]:
+    """What DevLake's server passes to a subtask."""
+    return {"db_url": url, "connection": FLEET, "scope": SCOPE, "scope_config": None}
+
+
+def call(command: Sequence[str], *documents: Any) -> list[str]:
+    """How a shell calls the plugin and lets its answers go."""
+    arguments = [*command, *map(json.dumps, documents)]
+    return ["sh", "-c", 'exec "$@" 3>/dev/null', "sh", *arguments]
+
+
+def run(
+    what: str,
+    rows: int,
+    url: str,
+    verb: str,
+    command: Sequence[str] = OURS,
+    stream: str = "reports",
+) -> Run:
+    """Run a verb, which handles `rows` rows, as DevLake's server does."""
+    started = time.perf_counter()
+    process = subprocess.Popen(call([*command, verb], CONFIG, context(url), stream), cwd=ROOT)
+    memory = 0.0
+    while process.poll() is None:
+        with suppress(ProcessLookupError):
+            memory = max(memory, peak_memory_mib(process.pid))
+        time.sleep(0.02)
+    seconds = time.perf_counter() - started
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, f"{command} {verb}")
+    return Run(what, rows, seconds, memory)
+
+
+def full(fresh: Fresh, rows: int, each: int = 2) -> tuple[str, list[Run]]:
+    """Everything, of raw rows of which `each` are of a key; also gives the database's URL."""
+    url, keys = fresh(), rows // each
+    with opened(url) as engine:
+        load(engine, range(rows), keys)
+    runs = [
+        run(f"extract, {each} a day, no row there", rows, url, "extract"),
+        run(f"extract, {each} a day, every row there", rows, url, "extract"),
+        run(f"convert, {each} a day", keys, url, "convert"),
+    ]
+    _check(url, TOOL_TABLE, keys)
+    _check(url, ACCOUNT_TABLE, min(keys, DEVELOPERS))
+    return url, runs
+
+
+def row_by_row(fresh: Fresh, rows: int, python: Path) -> list[Run]:
+    """The same mapping on the own subtasks of the SDK that `python` has, two raw rows a key."""
+    url, keys = fresh(), rows // 2
+    with opened(url) as engine:
+        sample.seed(engine, CONNECTION, (body(number % keys).decode() for number in range(rows)))
+    command = (str(python), "-m", "benchmarks.sample")
+    runs = [
+        run("extract, row by row", rows, url, "extract", command, "rows"),
+        run("convert, row by row", keys, url, "convert", command, "rows"),
+    ]
+    _check(url, TOOL_TABLE, keys)
+    _check(url, ACCOUNT_TABLE, keys)
+    return runs
+
+
+def incremental(url: str, rows: int) -> list[Run]:
+    """A scheduled run after `NEW` reports came to `rows` raw rows, on which all was done."""
+    with opened(url) as engine:
+        with engine.begin() as connection:
+            for statement in _SCHEDULED:
+                connection.exec_driver_sql(statement)
+        load(engine, range(rows, rows + NEW), rows + NEW)
+    before = count(url, TOOL_TABLE)
+    verbs = ("collect", "extract", "convert")
+    runs = [run(f"{verb}, {NEW:,} new", NEW, url, verb) for verb in verbs]
+    _check(url, TOOL_TABLE, before + NEW)
+    return runs
+
+
+def load(engine: Engine, numbers: range, keys: int) -> None:
+    """Store the fleet's raw rows of these numbers, about as many developers' days as `keys`."""
+    columns = (*RAW_COLUMNS, "stored_at")
+    step = MAX_ROWS * _INSERTS
+    for first in range(numbers.start, numbers.stop, step):
+        some = range(first, min(first + step, numbers.stop))
+        values = [(*raw_row(number, number % keys), _STORED_AT) for number in some]
+        with engine.begin() as connection:
+            insert(connection, RAW_TABLE, columns, values, "")
+
+
+def _check(url: str, table: str, expected: int) -> None:
+    found = count(url, table)
+    assert found == expected, f"{table} has {found} rows, not {expected}"
