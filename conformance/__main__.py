@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -103,6 +104,11 @@ def _try_all(have: Given, folder: Path) -> int:
         "genuine SDK": versions(genuine, [*LIBRARIES, *DRIVERS, "msgspec"]),
         "our SDK": versions(Path(sys.executable), [*LIBRARIES, *DRIVERS, "msgspec"]),
     }
+    # Copied at once: what is tried should be one state of the plugin, whoever works on it.
+    plugins = {
+        "our SDK": _plugins(folder / "on-ours", Path(sys.executable)),
+        "genuine SDK": _plugins(folder / "on-genuine", genuine),
+    }
     groups = [
         ours_on_genuine(genuine, folder),
         genuine_on_ours(sdk, folder),
@@ -112,20 +118,14 @@ def _try_all(have: Given, folder: Path) -> int:
     if have.lake:
         digest = hashlib.sha256(have.lake.read_bytes()).hexdigest()
         used["DevLake's server"] = f"the binary with the SHA-256 {digest[:16]}..."
-        # Copied now: what is tried should be one state of the plugin, whoever works on it.
-        plugins = {
-            "our SDK": _plugins(folder / "on-ours", Path(sys.executable)),
-            "genuine SDK": _plugins(folder / "on-genuine", genuine),
-        }
         for name, make in SERVERS.items():
             with make() as server:
                 [(version,)] = execute(server.url(""), "SELECT VERSION()")
                 used[name] = version.partition(" (")[0].removeprefix("PostgreSQL ")
                 for title, plugin in plugins.items():
                     lives.append(_life(have, server, plugin, folder, f"{name}, {title}"))
-                groups.append(
-                    _others(have, server, folder, f"The same under DevLake's server, {name}")
-                )
+                title = f"The same under DevLake's server, {name}"
+                groups.append(_others(have, server, folder, title))
     page.write(used, groups, lives)
     faults = failures([*groups, *lives])
     print(
@@ -199,4 +199,6 @@ def _revision(checkout: Path) -> str:
 
 
 if __name__ == "__main__":
+    # Ended by `kill` or a CI's timeout, it still stops what it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

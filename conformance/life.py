@@ -3,86 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from conformance.fleet import PEOPLE, TOKEN, Fleet, count
 from conformance.lake import Lake
 from conformance.outcomes import LeftOut, Outcomes, Unmet
 from developer_telemetry.connections import encrypt
+from developer_telemetry.merging import RAW_TABLE as RAW
 from developer_telemetry.migrations import SCRIPTS
+from developer_telemetry.storage import TOOL_TABLE as TOOL
 from tests import go_plugin
 from tests.receivers import SECRET, Receiver, eventually, query, report
 
 PLUGIN_NAME = "developer_telemetry"
 PLUGIN = f"/plugins/{PLUGIN_NAME}"
-TOKEN = "token-of-the-fleet"
-RAW, TOOL, MACHINES = (
-    "_raw_developer_telemetry",
-    "_tool_developer_metrics",
-    "_tool_developer_telemetry_machines",
-)
+MACHINES = "_tool_developer_telemetry_machines"
 SUBTASKS = ["Collect Reports", "Extract Reports", "Convert Reports"]
 # Of people that DevLake knows: one is found by e-mail, one by full name, one by user name.
 USERS = {"u1": ("", "ann@example.org"), "u2": ("Bob Builder", ""), "u3": ("cem", "")}
-MACHINES_OF = {
-    "ann": {"email": "ann@example.org", "name": "Someone Else"},
-    "bob": {"email": "bob@elsewhere.org", "name": "Bob Builder"},
-    "cem": {},
-    "dan": {"email": "Ann@Example.org"},  # exact means exact
-}
-COUNTS = {"development_activity": {"test_runs_detected": 3, "build_commands_detected": 2}}
-
-
-class Fleet:
-    """Machines that report without a pause, and someone who counts the raw rows meanwhile."""
-
-    def __init__(self, database_url: str, receiver: Receiver, connection_id: int) -> None:
-        self.acknowledged = 0
-        self.refused: list[str] = []
-        self.lost = False
-        self._url = database_url
-        self._receiver = receiver
-        self._connection_id = connection_id
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=each) for each in (self._send, self._watch)]
-
-    def __enter__(self) -> Fleet:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _send(self) -> None:
-        people = itertools.cycle(MACHINES_OF.items())
-        for number in itertools.count():
-            developer, fields = next(people)
-            day = f"2026-10-{number // len(MACHINES_OF) % 28 + 1:02}"
-            body = report(developer, **fields, metrics=COUNTS, date=day)
-            answer = self._receiver.send(body, self._connection_id, TOKEN)
-            if answer.status_code == 200:
-                self.acknowledged += 1
-            else:
-                self.refused.append(answer.text)
-            if self._stop.wait(0.02):
-                return
-
-    def _watch(self) -> None:
-        before = 0
-        while not self._stop.wait(0.1):
-            now = count(self._url, RAW, self._connection_id)
-            self.lost |= now < before
-            before = now
-
-
-def count(url: str, table: str, connection_id: int) -> int:
-    [(number,)] = query(url, f"SELECT COUNT(*) FROM {table} WHERE connection_id = {connection_id}")
-    return int(number)
 
 
 def rows_of(url: str, table: str, connection_id: int) -> int:
@@ -226,7 +166,7 @@ class Life:
         found = query(
             self.url, "SELECT user_name FROM accounts WHERE id LIKE 'developer%' ORDER BY id"
         )
-        expect([row[0] for row in found], [*MACHINES_OF, "eve"], "accounts")
+        expect([row[0] for row in found], [*PEOPLE, "eve"], "accounts")
         for kind in ("TEST", "BUILD"):
             [(number,)] = query(self.url, f"SELECT COUNT(*) FROM cicd_tasks WHERE type = '{kind}'")
             expect(number > 0, True, f"tasks of type {kind}")
