@@ -129,6 +129,10 @@ class Dialect:
         """The time by the database's clock so many seconds before now."""
         raise NotImplementedError
 
+    def items(self, column: str) -> str:
+        """A table to join: the items of the JSON list of texts in `column`, each a `value`."""
+        return f"json_each({column})"
+
     def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
         """Set up a new session; leave in `info` what later statements need to know."""
         for statement in self.session:
@@ -176,6 +180,11 @@ class MySQL(Dialect):
 
     def ago(self, seconds: int) -> str:
         return f"NOW(3) - INTERVAL {seconds} SECOND"
+
+    def items(self, column: str) -> str:
+        # Rows that others left here may hold anything.
+        valid = f"CASE WHEN JSON_VALID({column}) THEN {column} ELSE '[]' END"
+        return f"JSON_TABLE({valid}, '$[*]' COLUMNS (value VARCHAR(255) PATH '$'))"
 
     def text_of(self, columns: Sequence[str], prefix: str = "") -> str:
         values = f", '{SEPARATOR}', ".join(prefix + column for column in columns)
@@ -265,6 +274,9 @@ class PostgreSQL(Dialect):
 
     def ago(self, seconds: int) -> str:
         return f"clock_timestamp() - INTERVAL '{seconds} seconds'"
+
+    def items(self, column: str) -> str:
+        return f"json_array_elements_text({column}::json)"
 
     def text_of(self, columns: Sequence[str], prefix: str = "") -> str:
         # A time by itself would be written with its zone and without zeros at its end.
