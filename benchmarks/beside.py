@@ -21,6 +21,7 @@ from developer_telemetry.storage import TOOL_TABLE
 from tests.receivers import TOKEN, Receiver, add_connection
 
 CONNECTIONS = 64
+SECONDS = 15.0
 PAUSE_SECONDS = 0.05
 
 
@@ -35,7 +36,7 @@ class Beside(NamedTuple):
     wrong: int  # rows that aren't, in the end, as their raw rows make them
 
 
-def beside(fresh: Fresh, rows: int, seconds: float) -> Beside:
+def beside(fresh: Fresh, rows: int, seconds: float = SECONDS) -> Beside:
     """Have `rows` raw rows, two a day, extracted again and again while machines send."""
     url = fresh()
     connection_id = add_connection(url)

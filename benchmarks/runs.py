@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+from benchmarks.beside import CONNECTIONS, Beside, beside
 from benchmarks.databases import NAMES, Fresh, database, describe
 from benchmarks.load import ROOT
 from benchmarks.page import PAGE, put, table
@@ -53,17 +54,19 @@ class Figures(NamedTuple):
     row_by_row: Sequence[Run]
     rows: int
     incremental: Sequence[Run]
+    beside: Beside
 
 
 def run_database(fresh: Fresh, sizes: Sequence[int], python: Path) -> Figures:
-    """Full runs of all sizes, of unique keys once, and an incremental one on the largest."""
+    """Full runs of all sizes, one of unique keys, an incremental and a disturbed one."""
     smallest, largest = min(sizes), max(sizes)
     theirs = row_by_row(fresh, min(MOST, max(2, smallest // PART)), python)
     _, runs = full(fresh, smallest, each=1)
     for rows in sorted(sizes):
         url, more = full(fresh, rows)
         runs += more
-    return Figures(describe(url), runs, theirs, largest, incremental(url, largest))
+    scheduled = incremental(url, largest)
+    return Figures(describe(url), runs, theirs, largest, scheduled, beside(fresh, smallest))
 
 
 def start_ups(url: str, repeats: int, devlake: Optional[Path]) -> dict[str, float]:
@@ -112,6 +115,11 @@ A scheduled run after {NEW:,} new reports, on raw rows of which all was done bef
 
 {_incremental_table(databases)}
 
+{CONNECTIONS} machines that send without a pause, alone and while everything is extracted again and
+again (what is stored is spoilt each time, so that all of it is written):
+
+{_beside_table(databases)}
+
 How long a call takes that has nothing to do (on an empty SQLite database), median:
 
 {table(("call", "ms"), [(name, f"{each * 1000:.0f}") for name, each in starts.items()])}
@@ -142,6 +150,23 @@ def _incremental_table(databases: dict[str, Figures]) -> str:
     return table(
         ("database", "raw rows", "collect s", "extract s", "convert s", "together s"), lines
     )
+
+
+def _beside_table(databases: dict[str, Figures]) -> str:
+    lines = []
+    for name, figures in databases.items():
+        each = figures.beside
+        times = [
+            f"{one:.0f}" for run in (each.alone, each.beside) for one in (run.p50_ms, run.p99_ms)
+        ]
+        failed = sum(run.refused + run.broken for run in (each.alone, each.beside))
+        counts = (each.extracts, failed, each.looks, each.missing, each.wrong)
+        lines.append((name, *times, *(f"{one:,}" for one in counts)))
+    head = (
+        *("database", "p50 ms alone", "p99 ms alone", "p50 ms beside", "p99 ms beside", "extracts"),
+        *("pushes not acknowledged", "looks for missing rows", "missing", "wrong in the end"),
+    )
+    return table(head, lines)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> None:
