@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 T = TypeVar("T")
 Row = TypeVar("Row", bound=Sequence[Any])
+Database = Union[Engine, Connection]
 
 # A batch's conflicts are over in milliseconds; ten tries with growing pauses span two seconds.
 ATTEMPTS = 10
@@ -329,7 +330,7 @@ _DIALECTS: dict[str, Dialect] = {
 }
 
 
-def dialect_of(database: Union[Engine, Connection]) -> Dialect:
+def dialect_of(database: Database) -> Dialect:
     """The dialect that an engine or a connection speaks."""
     return _DIALECTS[database.dialect.name]
 
@@ -417,18 +418,21 @@ def losses(engine: Engine) -> list[str]:
     return found
 
 
-def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
+def transact(database: Database, work: Callable[[Connection], T]) -> T:
     """Run `work` in a transaction and commit; repeat the whole of it after a conflict.
 
     A connection lost on the way, also during COMMIT, is repeated as well: `work` has to be
     harmless when done twice.
     """
-    dialect = dialect_of(engine)
+    dialect = dialect_of(database)
     lost = 0
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with engine.begin() as connection:
-                return work(connection)
+            if isinstance(database, Engine):
+                with database.begin() as connection:
+                    return work(connection)
+            with database.begin():
+                return work(database)
         except DBAPIError as error:
             lost += error.connection_invalidated
             passing = error.connection_invalidated or dialect.is_conflict(error)
@@ -484,11 +488,11 @@ def insert_with_ids(
         tail += f" RETURNING {key}, id"
     ids: dict[str, int] = {}
     for batch in batches(connection, rows):
-        result = _insert(connection, table, columns, batch, tail)
+        cursor = _insert(connection, table, columns, batch, tail)
         if returning:
-            ids.update(tuple(row) for row in result)
-        elif len(batch) == 1 and _made_one(connection, result):
-            ids[batch[0][place]] = result.lastrowid
+            ids.update(cursor.fetchall())
+        elif len(batch) == 1 and _made_one(connection, cursor):
+            ids[batch[0][place]] = cursor.lastrowid
     unknown = [(row[place],) for row in rows if row[place] not in ids]
     for some in batches(connection, unknown):
         marks = ", ".join([dialect.placeholder] * len(some))
@@ -507,13 +511,35 @@ def _insert(
     tail: str,
 ) -> Any:
     source, parameters = dialect_of(connection).written(columns, rows)
-    return connection.exec_driver_sql(
-        f"INSERT INTO {table} ({', '.join(columns)}) {source} {tail}", parameters
-    )
+    statement = f"INSERT INTO {table} ({', '.join(columns)}) {source} {tail}"
+    return execute(connection, statement, parameters)
 
 
-def _made_one(connection: Connection, result: Any) -> bool:
-    return bool(connection.info.get("counts_inserted", True)) and result.rowcount == 1
+def execute(connection: Connection, statement: str, parameters: Sequence[Any]) -> Any:
+    """The driver's own cursor: around a small statement, SQLAlchemy's takes as long as the rest."""
+    driver: Any = connection.connection
+    cursor = driver.cursor()
+    base: Any = connection.dialect.dbapi
+    try:
+        cursor.execute(statement, parameters)
+    except base.Error as error:
+        lost = connection.dialect.is_disconnect(error, driver, cursor)
+        if lost:
+            connection.invalidate(error)
+            connection.engine.dispose()  # the others in its pool are hardly better
+        raise DBAPIError.instance(
+            statement,
+            None,  # they hold reports
+            error,
+            base.Error,
+            connection_invalidated=lost,
+            dialect=connection.dialect,
+        ) from error
+    return cursor
+
+
+def _made_one(connection: Connection, cursor: Any) -> bool:
+    return bool(connection.info.get("counts_inserted", True)) and cursor.rowcount == 1
 
 
 def batches(connection: Connection, rows: Iterable[Row]) -> Iterator[list[Row]]:

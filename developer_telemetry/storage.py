@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
 from developer_telemetry.dialects import (
+    Database,
     Dialect,
     dialect_of,
     insert,
@@ -55,23 +56,23 @@ UNWRITTEN = -1
 PROBE_CONNECTION = 0
 
 
-def store(engine: Engine, arrivals: Sequence[Arrival], strategies: Mapping[int, str]) -> None:
+def store(database: Database, arrivals: Sequence[Arrival], strategies: Mapping[int, str]) -> None:
     """Keep arrivals in the raw and the tool layer, in one transaction.
 
     `strategies` gives a connection's duplicate strategy by its id. When this returns, the
     arrivals are committed; when it raises, none of them is.
     """
-    transact(engine, lambda connection: _store(connection, arrivals, strategies))
+    transact(database, lambda connection: _store(connection, arrivals, strategies))
 
 
-def probe(engine: Engine) -> None:
+def probe(database: Database) -> None:
     """Raise `SQLAlchemyError` unless both layers take a report now; nothing is left of it.
 
     Asking for less would not do: a database may be read-only, or not migrated yet.
     """
     report = parse('{"developer": "probe", "date": "2000-01-01"}')
     arrival = Arrival(str(uuid.uuid4()), PROBE_CONNECTION, 0, report)
-    with engine.connect() as connection:
+    with database.engine.connect() as connection:
         transaction = connection.begin()
         _store(connection, [arrival], {PROBE_CONNECTION: OVERWRITE})
         transaction.rollback()

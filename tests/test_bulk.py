@@ -119,7 +119,7 @@ def test_blank_space_costs_no_memory_and_no_time() -> None:
         "2",
     ]
 
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 class Lake(NamedTuple):

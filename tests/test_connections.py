@@ -187,7 +187,7 @@ def test_a_connection_made_a_moment_ago_takes_reports(lake: Lake) -> None:
     started = time.monotonic()
 
     assert lake.send(connection["id"], connection["token"]).status_code == 200
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_an_empty_token_lets_everyone_in_except_on_rest(lake: Lake) -> None:
@@ -280,5 +280,6 @@ def test_refusals_of_many_strangers_cost_at_most_one_look_a_second(lake: Lake) -
 
     assert time.monotonic() - started > 0.9
     started = time.monotonic()
-    assert lake.send(guarded, TOKEN).status_code == 200
-    assert time.monotonic() - started < 1
+    for _ in range(10):  # with a look for each, it would take ten seconds
+        assert lake.send(guarded, TOKEN).status_code == 200
+    assert time.monotonic() - started < 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -12,7 +13,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.dialects import dialect_of, prepare, reading, transact
+from developer_telemetry import dialects
+from developer_telemetry.dialects import dialect_of, execute, prepare, reading, transact
 from developer_telemetry.merging import (
     OVERWRITE,
     RAW_TABLE,
@@ -394,13 +396,17 @@ def test_more_than_one_statement_holds_is_stored_in_several(engine: Engine, stra
 
 @pytest.mark.parametrize("migrated_url", ["mariadb"], indirect=True)
 @pytest.mark.parametrize("mark", ["🐙", '"', "a"], ids=["four-bytes", "escaped", "plain"])
-def test_statements_stay_under_a_quarter_of_what_mysql_takes(engine: Engine, mark: str) -> None:
+def test_statements_stay_under_a_quarter_of_what_mysql_takes(
+    engine: Engine, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes: list[int] = []
 
-    def measure(_: Any, cursor: Any, statement: str, values: Any, *rest: object) -> None:
+    def measured(connection: Connection, statement: str, values: Sequence[Any]) -> Any:
+        cursor = execute(connection, statement, values)
         sizes.append(len(cursor.mogrify(statement, values).encode()))
+        return cursor
 
-    event.listen(engine, "before_cursor_execute", measure)
+    monkeypatch.setattr(dialects, "execute", measured)
     many = [arrival(developer=f"developer-{n}", extra=mark * 10_000) for n in range(300)]
     store(engine, many, {1: SUM})
     with engine.connect() as connection:

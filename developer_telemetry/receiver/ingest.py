@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Optional
 
+from sqlalchemy.engine import Connection as DatabaseConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.connections import Connection
-from developer_telemetry.dialects import now_us
+from developer_telemetry.dialects import Database, now_us
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.merging import Arrival
 from developer_telemetry.receiver.metrics import Metrics
@@ -81,6 +82,8 @@ class Ingest:
     ) -> None:
         self.clock_offset_us = 0
         self._engine = engine
+        # The writer's own, since taking one from the pool costs as much as a statement.
+        self._writing: Optional[DatabaseConnection] = None
         self._spool = spool
         self._outage = outage
         self._tallies = tallies
@@ -165,7 +168,9 @@ class Ingest:
         strategies = {each.arrival.connection_id: each.strategy for each in batch}
         self._outage.begin_transaction()
         try:
-            refused = store_apart(self._engine, arrivals, strategies)
+            if self._writing is None:
+                self._writing = self._engine.connect()
+            refused = store_apart(self._writing, arrivals, strategies)
         except SQLAlchemyError as error:
             self._outage.began(reason(error))
             for each in batch:
@@ -231,7 +236,7 @@ class Ingest:
 
 
 def store_apart(
-    engine: Engine, arrivals: Sequence[Arrival], strategies: dict[int, str]
+    database: Database, arrivals: Sequence[Arrival], strategies: dict[int, str]
 ) -> dict[str, str]:
     """Store arrivals; return those that the database refuses for good, by id, with its reason.
 
@@ -239,16 +244,16 @@ def store_apart(
     then stays, which does no harm: storing a report again changes nothing.
     """
     try:
-        store(engine, arrivals, strategies)
+        store(database, arrivals, strategies)
     except SQLAlchemyError as error:
         # A statement can be so bad that it looks like an outage: ask with a harmless one.
-        probe(engine)
+        probe(database)
         if len(arrivals) == 1:
             return {arrivals[0].report_id: reason(error)}
         middle = len(arrivals) // 2
         return {
-            **store_apart(engine, arrivals[:middle], strategies),
-            **store_apart(engine, arrivals[middle:], strategies),
+            **store_apart(database, arrivals[:middle], strategies),
+            **store_apart(database, arrivals[middle:], strategies),
         }
     return {}
 
