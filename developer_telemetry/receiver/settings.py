@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from developer_telemetry.errors import ConfigurationError
 
+ADMIN_TOKEN_LENGTH = 16
+
 
 class Setting(NamedTuple):
     """One environment variable. `NAME_FILE` may name a file that holds the value instead."""
@@ -48,6 +50,12 @@ SETTINGS = (
         " `spool` in TELEMETRY_DATA_DIR without it",
     ),
     Setting("TELEMETRY_SPOOL_MAX_MB", "512", "how much may wait there, in MiB"),
+    Setting(
+        "TELEMETRY_ADMIN_TOKEN",
+        "",
+        "what an operator signs in with to see the page at `/`, 16 characters or more; without it"
+        " that page opens on this machine alone, and with the embedded database alone",
+    ),
     Setting("TELEMETRY_LOG_FORMAT", "text", "text or json"),
     Setting("TELEMETRY_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
@@ -66,6 +74,7 @@ class Settings(NamedTuple):
     spool_dir: Path
     spool_max_bytes: int
     embedded: bool  # the database is an SQLite file of our own
+    admin_token: str = ""
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -94,6 +103,7 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         spool_dir=Path(values["TELEMETRY_SPOOL_DIR"] or folder / "spool"),
         spool_max_bytes=_number(values, "TELEMETRY_SPOOL_MAX_MB", 1, 1 << 20) << 20,
         embedded=embedded,
+        admin_token=_admin_token(values["TELEMETRY_ADMIN_TOKEN"].strip()),
     )
 
 
@@ -139,6 +149,16 @@ def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
         f"can't keep data in {folder.absolute()} ({error.strerror});"
         " set TELEMETRY_DATA_DIR to a folder that can be written"
     )
+
+
+def _admin_token(token: str) -> str:
+    # Nothing slows down whoever guesses; of so many characters nobody does.
+    if token and len(token) < ADMIN_TOKEN_LENGTH:
+        raise ConfigurationError(
+            f"TELEMETRY_ADMIN_TOKEN is shorter than {ADMIN_TOKEN_LENGTH} characters;"
+            " set it to a longer secret, such as `openssl rand -hex 16` prints"
+        )
+    return token
 
 
 def _number(values: Mapping[str, str], name: str, least: int, most: int) -> int:

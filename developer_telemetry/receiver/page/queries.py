@@ -1,0 +1,254 @@
+"""What the page asks the database. Every statement is bounded by an index, by days, or by rows."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional, Union
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+
+from developer_telemetry.dialects import dialect_of, now_us, prepare
+from developer_telemetry.merging import timestamp
+from developer_telemetry.receiver.tallies import MACHINE_TABLE, REFUSAL_TABLE
+from developer_telemetry.storage import TOOL_TABLE
+
+# Whatever takes longer would cost the reports more than it is worth to who looks.
+STATEMENT_SECONDS = 5
+# One may be busy with a long statement while another answers.
+CONNECTIONS = 2
+
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
+
+MACHINES_A_PAGE = 20
+MAX_PAGES = 1_000
+
+
+class Age(NamedTuple):
+    """A class of machines by the time since they were last heard of; `until_us` is its end."""
+
+    key: str
+    title: str
+    until_us: Optional[int]
+
+
+AGES = (
+    Age("day", "in the last 24 hours", DAY_US),
+    Age("days", "1 to 3 days ago", 3 * DAY_US),
+    Age("week", "3 to 7 days ago", 7 * DAY_US),
+    Age("month", "1 to 4 weeks ago", 28 * DAY_US),
+    Age("gone", "longer ago", None),
+)
+# Nobody is expected to work on a week-end, or on the bank holiday after it.
+QUIET_US = 7 * DAY_US
+
+
+class Fleet(NamedTuple):
+    """The machines of one connection: how many in each of AGES, and the newest report."""
+
+    ages: tuple[int, ...]
+    reports: int
+    last_seen: Optional[datetime.datetime]
+
+
+class Machine(NamedTuple):
+    """A row of the table of machines; times are UTC."""
+
+    connection_id: int
+    developer_id: str
+    hostname: str
+    first_seen: Optional[datetime.datetime]
+    last_seen: Optional[datetime.datetime]
+    reports: int
+
+
+class Choice(NamedTuple):
+    """Which machines are asked for; `connection_id` 0 and `text` "" mean all."""
+
+    connection_id: int = 0
+    text: str = ""
+    state: str = ""  # "", "heard" or "quiet"
+    page: int = 1
+
+
+class Refused(NamedTuple):
+    """Refusals of one reason, and the last day on which there was one."""
+
+    connection_id: int
+    reason: str
+    reports: int
+    last_day: datetime.date
+
+
+# How many of a day's reports had so many active hours, by day and hours.
+Hours = dict[datetime.date, dict[int, int]]
+
+
+class Tools(NamedTuple):
+    """In how many of `days` reported days each tool was used, the most used first."""
+
+    days: int
+    used: tuple[tuple[str, int], ...]
+
+
+def open_reading_engine(url: str) -> Engine:
+    """A few connections of the page's own, whose statements give up after some seconds."""
+    from pydevlake.database import create_db_engine
+
+    options: dict[str, Any] = {"pool_recycle": 600}
+    if not url.startswith("sqlite"):
+        options.update(pool_size=CONNECTIONS, max_overflow=0, pool_timeout=STATEMENT_SECONDS)
+    engine = prepare(create_db_engine(url, **options))
+    event.listen(engine, "connect", _limit)
+    return engine
+
+
+def _limit(connection: Any, record: Any) -> None:
+    module = type(connection).__module__
+    if module.startswith("sqlite3"):
+        return  # a local file, whose readers keep nobody waiting for a row
+    cursor = connection.cursor()
+    if module.startswith("psycopg"):
+        cursor.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
+    else:
+        cursor.execute("SELECT @@version")
+        [version] = cursor.fetchone()
+        limit = (
+            f"max_statement_time = {STATEMENT_SECONDS}"
+            if "MariaDB" in version
+            else f"max_execution_time = {STATEMENT_SECONDS * 1000}"
+        )
+        cursor.execute(f"SET SESSION {limit}")
+    cursor.close()
+    connection.commit()
+
+
+def fleets(connection: Connection) -> dict[int, Fleet]:
+    """The machines of each connection that has any, by its id."""
+    marks: list[str] = []
+    ages: list[str] = []
+    later: Optional[str] = None
+    for age in AGES:
+        start = None if age.until_us is None else _ago(age.until_us)
+        since, before = ("last_seen >= {0}", start), ("last_seen < {0}", later)
+        given = [(text, value) for text, value in (since, before) if value is not None]
+        ages.append(" AND ".join(text for text, _ in given))
+        marks.extend(value for _, value in given)
+        later = start
+    counted = ", ".join(f"SUM(CASE WHEN {age} THEN 1 ELSE 0 END)" for age in ages)
+    rows = connection.exec_driver_sql(
+        f"SELECT connection_id, {counted.format(dialect_of(connection).placeholder)},"
+        f" SUM(reports), MAX(last_seen) FROM {MACHINE_TABLE} GROUP BY connection_id",
+        tuple(marks),
+    )
+    return {
+        int(row[0]): Fleet(tuple(map(int, row[1:-2])), int(row[-2]), _moment(row[-1]))
+        for row in rows
+    }
+
+
+def machines(connection: Connection, choice: Choice) -> tuple[int, list[Machine]]:
+    """How many machines are chosen, and those on its page, the one last heard of first."""
+    mark = dialect_of(connection).placeholder
+    conditions = ["1 = 1"]
+    values: list[Union[int, str]] = []
+    if choice.connection_id:
+        conditions.append(f"connection_id = {mark}")
+        values.append(choice.connection_id)
+    if choice.state in ("heard", "quiet"):
+        quiet = choice.state == "quiet"
+        conditions.append(f"last_seen {'<' if quiet else '>='} {mark}")
+        values.append(_ago(QUIET_US if quiet else DAY_US))
+    if choice.text:
+        like = f"LIKE {mark} ESCAPE '!'"
+        conditions.append(f"(LOWER(developer_id) {like} OR LOWER(hostname) {like})")
+        values += [_containing(choice.text)] * 2
+    where = f"FROM {MACHINE_TABLE} WHERE {' AND '.join(conditions)}"
+    total = connection.exec_driver_sql(f"SELECT COUNT(*) {where}", tuple(values)).scalar_one()
+    start = (choice.page - 1) * MACHINES_A_PAGE
+    rows = connection.exec_driver_sql(
+        f"SELECT connection_id, developer_id, hostname, first_seen, last_seen, reports {where}"
+        " ORDER BY last_seen DESC, connection_id, developer_id, hostname"
+        f" LIMIT {MACHINES_A_PAGE} OFFSET {start}",
+        tuple(values),
+    ).fetchall()
+    return int(total), [
+        Machine(row[0], row[1], row[2], _moment(row[3]), _moment(row[4]), int(row[5]))
+        for row in rows
+    ]
+
+
+def refusals(connection: Connection, since: datetime.date) -> list[Refused]:
+    """What was refused since a day, the most frequent reason first, at most 50."""
+    rows = connection.exec_driver_sql(
+        f"SELECT connection_id, reason, SUM(count), MAX(day) FROM {REFUSAL_TABLE}"
+        f" WHERE day >= {dialect_of(connection).placeholder} GROUP BY connection_id, reason"
+        " ORDER BY 3 DESC, 1, 2 LIMIT 50",
+        (since.isoformat(),),
+    )
+    return [Refused(row[0], row[1], int(row[2]), _day(row[3])) for row in rows]
+
+
+def hours(connection: Connection, first: datetime.date, last: datetime.date) -> Hours:
+    """Active hours of all reported days between two days, both included."""
+    mark = dialect_of(connection).placeholder
+    rows = connection.exec_driver_sql(
+        f"SELECT date, active_hours, COUNT(*) FROM {TOOL_TABLE}"
+        f" WHERE date >= {mark} AND date <= {mark} GROUP BY date, active_hours",
+        (first.isoformat(), last.isoformat()),
+    )
+    found: Hours = {}
+    for day, active, count in rows:
+        found.setdefault(_day(day), {})[int(active)] = int(count)
+    return found
+
+
+def tools(
+    connection: Connection, first: datetime.date, last: datetime.date, most: int = 14
+) -> Tools:
+    """The tools used most between two days, both included."""
+    dialect = dialect_of(connection)
+    days = (first.isoformat(), last.isoformat())
+    where = f"WHERE date >= {dialect.placeholder} AND date <= {dialect.placeholder}"
+    items = f"{TOOL_TABLE} t, {dialect.items('t.tools_used')} AS i"
+    total = connection.exec_driver_sql(f"SELECT COUNT(*) FROM {TOOL_TABLE} {where}", days)
+    rows = connection.exec_driver_sql(
+        f"SELECT i.value, COUNT(*) FROM {items} {where}"
+        f" GROUP BY i.value ORDER BY 2 DESC, 1 LIMIT {most}",
+        days,
+    )
+    return Tools(int(total.scalar_one()), tuple((name, int(count)) for name, count in rows))
+
+
+def _ago(microseconds: int) -> str:
+    return timestamp(now_us() - microseconds)
+
+
+def _containing(text: str) -> str:
+    for special in "!%_":
+        text = text.replace(special, f"!{special}")
+    return f"%{text.lower()}%"
+
+
+def _moment(value: Union[datetime.datetime, str, None]) -> Optional[datetime.datetime]:
+    if isinstance(value, str):  # as SQLite has it
+        value = datetime.datetime.fromisoformat(value)
+    if value is None or value.tzinfo is not None:
+        return value
+    return value.replace(tzinfo=datetime.timezone.utc)
+
+
+def _day(value: Union[datetime.date, str]) -> datetime.date:
+    return datetime.date.fromisoformat(value) if isinstance(value, str) else value
+
+
+def today() -> datetime.date:
+    """By UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).date()
+
+
+def days_before(day: datetime.date, count: int) -> Sequence[datetime.date]:
+    """`count` days, the last of which is `day`."""
+    return [day - datetime.timedelta(days=back) for back in range(count - 1, -1, -1)]

@@ -1,0 +1,69 @@
+"""Templates, in which every value is escaped."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from developer_telemetry import __version__
+from developer_telemetry.receiver.page.charts import short
+
+# From how many seconds on a unit is used, and what it is called.
+_UNITS = (
+    (86_400 * 365, "year"),
+    (86_400 * 7, "week"),
+    (86_400, "day"),
+    (3_600, "hour"),
+    (60, "minute"),
+)
+
+
+def ago(moment: Optional[datetime.datetime]) -> str:
+    """As in `3 minutes ago`."""
+    if moment is None:
+        return "never"
+    passed = (datetime.datetime.now(datetime.timezone.utc) - moment).total_seconds()
+    for seconds, unit in _UNITS:
+        if passed >= seconds:
+            return f"{count(passed // seconds, unit)} ago"
+    return "just now"
+
+
+def count(number: float, noun: str) -> str:
+    """As in `1 machine` and `1,200 machines`."""
+    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
+
+
+def stamp(moment: Optional[datetime.datetime]) -> str:
+    """As in `2026-11-23 20:26 UTC`."""
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else ""
+
+
+def size(number: float) -> str:
+    """Bytes as in `3.2 MiB`."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if number < 1024:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} GiB"
+
+
+_environment = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_environment.globals["release"] = __version__
+for _filter in (ago, count, stamp, size, short):
+    _environment.filters[_filter.__name__ if _filter is not count else "of"] = _filter
+
+
+def render(name: str, values: Mapping[str, Any]) -> str:
+    """A template filled in."""
+    return _environment.get_template(name).render(values)
