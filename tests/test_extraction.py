@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from random import Random
 
 import pytest
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
+from developer_telemetry import extraction
 from developer_telemetry.extraction import reextract
-from developer_telemetry.merging import OVERWRITE, RAW_TABLE, SUM
-from developer_telemetry.storage import TOOL_TABLE, store
+from developer_telemetry.merging import OVERWRITE, RAW_TABLE, SUM, ToolRow
+from developer_telemetry.storage import TOOL_TABLE, store, upsert_tool
 from tests.factories import arrival
 from tests.layers import (
     BOTH,
@@ -37,6 +39,29 @@ def test_rows_of_pushes_equal_rows_of_an_extract_in_every_column(engine: Engine,
     with engine.begin() as connection:
         connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")
     assert rewritten(engine) == pushed
+
+
+def test_rows_that_are_right_already_are_not_written(
+    exact_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def upsert(connection: Connection, rows: Sequence[ToolRow]) -> None:
+        written.extend(row.developer_id for row in rows)
+        upsert_tool(connection, rows)
+
+    monkeypatch.setattr(extraction, "upsert_tool", upsert)
+    odd = arrival(developer="100% %s \\' \"", name="🐙\n", connection_id=1, tools_used=["é\x1f"])
+    push_in_batches(exact_engine, [*traffic(7, 60), odd], Random(7))
+    before = rewritten(exact_engine)
+    assert written == []
+    with exact_engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE {TOOL_TABLE} SET created_at = updated_at, builds = 77, name = NULL"
+            " WHERE developer_id = 'zoë'"
+        )
+    assert rewritten(exact_engine) == before
+    assert set(written) == {"zoë"}
 
 
 def test_after_a_change_of_strategy_an_extract_gives_the_rows_of_the_new_one(
