@@ -92,8 +92,8 @@ def _write(engine: Engine, page: Page, strategy: str) -> None:
     One that is needs no lock: whoever has added to its day since has changed it, too.
     """
     dialect = dialect_of(engine)
-    stored = set(page.stored)
-    rows = [row for row in page.rows if dialect.text(row) not in stored]
+    stored = set(filter(None, page.stored))
+    rows = [row for row in page.rows if not stored or dialect.text(row) not in stored]
     if rows and strategy == SUM:
         transact(engine, lambda connection: _sum_again(connection, [row[:3] for row in rows]))
     elif rows:
