@@ -25,7 +25,7 @@ demo: install ## serve a made-up fleet, made anew each time, on SQLite in data/d
 
 test: .venv/installed-dev ## run every test; as root on Debian, install MariaDB, PostgreSQL, nginx
 	@scripts/install_servers.sh
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),--numprocesses 2 --dist loadfile)
 
 soak: .venv/installed-dev ## break receiver and databases for minutes (SOAK="--memory 1000000")
 	@scripts/install_servers.sh

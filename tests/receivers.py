@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from typing import Any, Callable, Optional, TypeVar, Union
 import httpx
 
 from developer_telemetry.connections import CONNECTION_TABLE, encrypt
-from tests.servers import HOST, execute
+from tests.servers import HOST, execute, free_port
 
 T = TypeVar("T")
 
@@ -286,11 +285,3 @@ def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
 
     with ThreadPoolExecutor(len(calls)) as pool:
         return list(pool.map(run, calls))
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

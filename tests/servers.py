@@ -13,6 +13,7 @@ and as an ordinary user; takes MariaDB 10.6 and PostgreSQL 12 or newer from wher
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -28,6 +29,8 @@ import psycopg
 import pymysql
 
 USER = PASSWORD = "merico"  # what DevLake's own compose file uses
+# Below what Linux and macOS give to connections.
+PORTS = (20_000, 32_000)
 HOST = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
@@ -53,7 +56,7 @@ class Server:
     name = ""
 
     def __init__(self) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._process: Optional[subprocess.Popen[bytes]] = None
         self._guard: Optional[subprocess.Popen[bytes]] = None
         self._crashed = False
@@ -404,8 +407,14 @@ def _program(name: str) -> str:
     return found
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port() -> int:
+    """A loopback port that nobody listens on.
+
+    Not one of those that the system gives to connections, or another test's might take it before
+    it is listened on.
+    """
+    while True:
+        port = random.SystemRandom().randrange(*PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port

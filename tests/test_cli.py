@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from developer_telemetry.cli import app
 from developer_telemetry.receiver.spool import Spool, Spooled
-from tests.receivers import SECRET, Receiver, eventually, free_port, query, report, run_command
+from tests.receivers import SECRET, Receiver, eventually, query, report, run_command
+from tests.servers import free_port
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.receivers import environment, free_port, query
-from tests.servers import HOST
+from tests.receivers import environment, query
+from tests.servers import HOST, free_port
 
 ROOT = Path(__file__).parent.parent
 # A virtual environment is made, its packages come from the network.

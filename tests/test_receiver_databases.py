@@ -21,13 +21,19 @@ from tests.receivers import (
     add_connection,
     at_once,
     eventually,
-    free_port,
     migrate,
     query,
     report,
     run_command,
 )
-from tests.servers import HOST, PASSWORD, create_database, drop_database, in_database
+from tests.servers import (
+    HOST,
+    PASSWORD,
+    create_database,
+    drop_database,
+    free_port,
+    in_database,
+)
 
 RAW = "_raw_developer_telemetry"
 TOOL = "_tool_developer_metrics"

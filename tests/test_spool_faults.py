@@ -15,7 +15,8 @@ import pytest
 
 from developer_telemetry.receiver.spool import FILE_NAME
 from tests.damages import change_version, empty, flip_bits, truncate
-from tests.receivers import eventually, free_port, query, report, run_command
+from tests.receivers import eventually, query, report, run_command
+from tests.servers import free_port
 from tests.sites import CONNECTION_TABLE, Site, missing
 
 # Eight kilobytes, two pages of the spool's file.
