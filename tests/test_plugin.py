@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -228,6 +229,38 @@ def test_a_run_rewrites_the_pushed_rows_as_they_were_and_makes_accounts(
         ("developer_telemetry:Account:1:ann", "ann"),
         ("developer_telemetry:Account:1:bob", "bob"),
     ]
+
+
+# SQLite waits for a lock without looking at signals.
+@pytest.mark.parametrize("migrated_url", ["mariadb", "postgresql"], indirect=True)
+def test_a_cancelled_extract_ends_between_two_pages(migrated_url: str, engine: Engine) -> None:
+    arrivals = [arrival(developer=f"developer-{number}") for number in range(3_000)]
+    store(engine, arrivals, {1: "overwrite"})
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM _tool_developer_metrics")
+    config, context, stream = recorded("collect")
+    documents = [json.dumps(each) for each in (config, {**context, "db_url": migrated_url}, stream)]
+    with engine.connect() as connection:
+        holding = connection.begin()
+        connection.exec_driver_sql(
+            "INSERT INTO _tool_developer_metrics (connection_id, developer_id, date)"
+            f" VALUES (1, 'developer-2500', '{arrivals[0].report.date}')"
+        )
+        process = subprocess.Popen(
+            ["bash", "-c", 'exec "$@" 3>&1 >/dev/null', "bash", "./run.sh", "extract", *documents],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert process.stdout is not None
+        while json.loads(process.stdout.readline())["current"] < 2_000:
+            pass
+        process.terminate()
+        process.communicate(timeout=60)
+        holding.rollback()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert _rows(engine, "SELECT COUNT(*) FROM _tool_developer_metrics") == [(2_000,)]
+    assert _rows(engine, "SELECT subtask FROM _tool_developer_telemetry_runs") == []
 
 
 def test_test_runs_and_builds_become_tasks_while_the_scope_config_says_so(
