@@ -13,6 +13,7 @@ from typing import (
     Any,
     Callable,
     NamedTuple,
+    Optional,
     TypeVar,
     Union,
 )
@@ -133,6 +134,12 @@ class Dialect:
     def items(self, column: str) -> str:
         """A table to join: the items of the JSON list of texts in `column`, each a `value`."""
         return f"json_each({column})"
+
+    def expected_rows(
+        self, connection: Connection, query: str, parameters: Sequence[Any]
+    ) -> Optional[int]:
+        """How many rows the planner expects of a query; None where plans don't hang on that."""
+        return None
 
     def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
         """Set up a new session; leave in `info` what later statements need to know."""
@@ -287,6 +294,14 @@ class PostgreSQL(Dialect):
             else f"{prefix}{column}::text"
             for column in columns
         )
+
+    def expected_rows(
+        self, connection: Connection, query: str, parameters: Sequence[Any]
+    ) -> Optional[int]:
+        explained = f"EXPLAIN (FORMAT JSON) {query}"
+        plan = connection.exec_driver_sql(explained, tuple(parameters)).scalar_one()
+        rows: int = plan[0]["Plan"]["Plan Rows"]
+        return rows
 
     def is_conflict(self, error: DBAPIError) -> bool:
         state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)

@@ -13,7 +13,16 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.ahead import ahead
 from developer_telemetry.dialects import Progress, batches, dialect_of, reading, transact
 from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, SUM, TOOL_COLUMNS, ToolRow
-from developer_telemetry.raw import Key, Span, first_page, newest, newest_of, span, tool_rows
+from developer_telemetry.raw import (
+    Key,
+    Span,
+    first_page,
+    is_unforeseen,
+    newest,
+    newest_of,
+    span,
+    tool_rows,
+)
 from developer_telemetry.storage import TOOL_TABLE, UNWRITTEN, claim, upsert_tool
 
 
@@ -36,6 +45,9 @@ def reextract(
     """
     with reading(engine).connect() as connection:
         whole, total = span(connection, connection_id, above)
+        unforeseen = is_unforeseen(connection, whole, total)
+    if unforeseen:
+        transact(engine, _analyze)
     # The database looks for the next page and writes the last one while this one is decoded.
     pages = (_decoded(connection_id, *each) for each in ahead(_pages(engine, whole, strategy)))
     done = 0
@@ -43,6 +55,11 @@ def reextract(
         _write(engine, page, strategy)
         done += page.raw_rows
         yield Progress(done, max(done, total))
+
+
+def _analyze(connection: Connection) -> None:
+    for table in (RAW_TABLE, TOOL_TABLE):
+        connection.exec_driver_sql(f"ANALYZE {table}")
 
 
 def _pages(engine: Engine, rest: Span, strategy: str) -> Iterator[tuple[int, list[Any]]]:

@@ -15,6 +15,8 @@ from developer_telemetry.reports import parse
 
 # Raw rows in a page: enough to hide the round trips, and over in a fraction of a second.
 PAGE = 1000
+# How many times more rows than expected make a plan a bad one.
+UNFORESEEN = 5
 
 # Connection, developer, date: what one tool row stands for.
 Key = tuple[int, str, str]
@@ -38,6 +40,21 @@ def span(connection: Connection, connection_id: int, above: int) -> tuple[Span, 
         (connection_id, above),
     ).one()
     return Span(connection_id, above, last or above), count
+
+
+def is_unforeseen(connection: Connection, whole: Span, count: int) -> bool:
+    """Whether the planner has yet to hear how many raw rows a span has.
+
+    A table that is new or grew at once has no statistics, and PostgreSQL then compares each row
+    with each other one.
+    """
+    dialect = dialect_of(connection)
+    mark = dialect.placeholder
+    query = (
+        f"SELECT 1 FROM {RAW_TABLE} WHERE connection_id = {mark} AND id > {mark} AND id <= {mark}"
+    )
+    expected = dialect.expected_rows(connection, query, whole)
+    return expected is not None and count > UNFORESEEN * max(1, expected)
 
 
 def first_page(connection: Connection, rest: Span) -> tuple[Span, int]:

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from random import Random
+from typing import Callable
 
 import pytest
 from sqlalchemy.engine import Connection, Engine
@@ -13,6 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry import extraction
 from developer_telemetry.extraction import reextract
 from developer_telemetry.merging import OVERWRITE, RAW_TABLE, SUM, ToolRow
+from developer_telemetry.schema import migrate
 from developer_telemetry.storage import TOOL_TABLE, store, upsert_tool
 from tests.factories import arrival
 from tests.layers import (
@@ -170,3 +172,22 @@ def test_reports_that_arrive_while_an_extract_runs_are_not_lost(
     arrivals = [*first, *(each for batch in later for each in batch)]
     assert len(raw_rows(engines[0])) == len(arrivals)
     assert tool_rows(engines[0]) == expected(engines[0], arrivals, {1: strategy})
+
+
+def test_a_new_table_is_measured_first(
+    postgresql_url: str, opened: Callable[[str], Engine]
+) -> None:
+    # Without statistics PostgreSQL compared a thousand rows with each other for an hour.
+    engine = opened(postgresql_url)
+    migrate(engine)
+    with engine.begin() as connection:
+        for table in (RAW_TABLE, TOOL_TABLE):
+            connection.exec_driver_sql(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+    days = [f"2026-10-{day:02}" for day in range(1, 29)]
+    many = [arrival(after=n, date=days[n % len(days)]) for n in range(1000)]
+    store(engine, many, {1: SUM})
+    steps = list(reextract(engine, 1, SUM))
+    assert steps[-1].done == 1000
+    measured = f"SELECT COUNT(*) FROM pg_stats WHERE tablename = '{RAW_TABLE}'"
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql(measured).scalar_one() > 0
