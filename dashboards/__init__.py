@@ -1,0 +1,5 @@
+"""Grafana dashboards, defined once and written for MySQL and for PostgreSQL.
+
+`python -m dashboards` writes them anew. Each module of questions (`fleet`, `activity`, `tools`,
+`code`, `people`) defines panels; `sql` has what their queries share, `panels` their looks.
+"""

@@ -1,0 +1,239 @@
+"""Do machines report, how fresh is what they say, and what was refused?"""
+
+from __future__ import annotations
+
+from dashboards.panels import Dashboard, Panel, Row
+from dashboards.sql import MACHINES, METRICS, REFUSALS, SPACE, Sql
+
+RAW = "_raw_developer_telemetry"
+QUIET_DAYS = 7
+END = "$__unixEpochTo()"
+AGES = ("1: up to a day", "2: up to 3 days", "3: up to 7 days", "4: up to 30 days", "5: older")
+
+
+def _known(d: Sql) -> str:
+    """The chosen machines heard of by the end of the range, by how long before it that was."""
+    return (
+        f"SELECT m.connection_id, m.developer_id, m.hostname, m.reports, m.last_seen,"
+        f" {END} - {d.epoch('m.last_seen')} AS age FROM {MACHINES} m"
+        f" WHERE {d.epoch('m.first_seen')} <= {END} AND {d.chosen('m')}"
+    )
+
+
+def machines_heard(d: Sql) -> str:
+    return f"""SELECT COUNT(*) AS value FROM (
+  {_known(d)}
+) known WHERE age <= {QUIET_DAYS} * 86400"""
+
+
+def machines_by_day(d: Sql) -> str:
+    # By way of the machines, since reports are found by developer and day.
+    host = f"MD5({d.joined('m.connection_id', SPACE, 'm.developer_id', SPACE, 'm.hostname')})"
+    return f"""WITH {d.days()}, reporting AS (
+  SELECT date, COUNT(*) AS machines FROM (
+    SELECT r.date, {host} AS host FROM {MACHINES} m
+    JOIN {RAW} r ON r.connection_id = m.connection_id AND r.developer_id = m.developer_id
+      AND r.hostname = m.hostname AND r.date BETWEEN {d.first_day} AND {d.last_day}
+    WHERE {d.chosen("m")}
+    GROUP BY r.date, {host}
+  ) each_day GROUP BY date
+)
+SELECT days.day AS time, COALESCE(machines, 0) AS machines
+FROM days LEFT JOIN reporting ON reporting.date = days.day ORDER BY days.day"""
+
+
+def developers_by_day(d: Sql) -> str:
+    return f"""WITH {d.days()}, reporting AS (
+  SELECT m.date, COUNT(*) AS developers FROM {METRICS} m WHERE {d.selected()}
+  GROUP BY m.date
+)
+SELECT days.day AS time, COALESCE(developers, 0) AS developers
+FROM days LEFT JOIN reporting ON reporting.date = days.day ORDER BY days.day"""
+
+
+def freshness(d: Sql) -> str:
+    day = 86400
+    ages = " UNION ALL ".join(f"SELECT '{age}' AS newest" for age in AGES)
+    return f"""WITH ages AS (
+  {ages}
+), known AS (
+  SELECT CASE WHEN age <= {day} THEN '{AGES[0]}' WHEN age <= {3 * day} THEN '{AGES[1]}'
+    WHEN age <= {7 * day} THEN '{AGES[2]}' WHEN age <= {30 * day} THEN '{AGES[3]}'
+    ELSE '{AGES[4]}' END AS newest, COUNT(*) AS machines
+  FROM (
+    {_known(d)}
+  ) machines GROUP BY 1
+)
+SELECT ages.newest, COALESCE(machines, 0) AS machines
+FROM ages LEFT JOIN known ON known.newest = ages.newest ORDER BY ages.newest"""
+
+
+def quiet_machines(d: Sql) -> str:
+    return f"""SELECT developer_id AS developer, hostname AS machine,
+  last_seen AS {d.quoted("last heard of")}, age AS silence, reports
+FROM (
+  {_known(d)}
+) known
+WHERE age > {QUIET_DAYS} * 86400 AND age <= {END} - $__unixEpochFrom()
+ORDER BY developer_id, hostname"""
+
+
+def coverage(d: Sql) -> str:
+    linked = f"SELECT c.id AS connection_id, {d.exact('a.user_name')} AS developer_id"
+    return f"""WITH known AS (
+  SELECT DISTINCT m.connection_id, m.developer_id FROM {MACHINES} m WHERE {d.chosen("m")}
+), reporting AS (
+  SELECT DISTINCT m.connection_id, m.developer_id FROM {METRICS} m WHERE {d.selected()}
+), linked AS (
+  SELECT DISTINCT m.connection_id, m.developer_id FROM (
+    {linked} FROM {d.linked()}
+  ) m WHERE {d.chosen("m")}
+)
+SELECT (SELECT COUNT(*) FROM reporting) AS {d.quoted("with a report in the range")},
+  (SELECT COUNT(*) FROM known) AS {d.quoted("known by a machine")},
+  (SELECT COUNT(*) FROM linked) AS {d.quoted("linked to a user")}"""
+
+
+def _refusals(d: Sql) -> str:
+    return (
+        f"SELECT m.day, m.reason, SUM(m.count) AS refused FROM {REFUSALS} m"
+        f" WHERE m.day BETWEEN {d.first_day} AND {d.last_day} AND {d.in_connections('m')}"
+        " GROUP BY m.day, m.reason"
+    )
+
+
+def refused(d: Sql) -> str:
+    return f"SELECT COALESCE(SUM(refused), 0) AS value FROM ({_refusals(d)}) refusals"
+
+
+def refused_by_day(d: Sql) -> str:
+    return f"""WITH {d.days()}, refusals AS (
+  {_refusals(d)}
+), reasons AS (SELECT DISTINCT reason FROM refusals)
+SELECT days.day AS time, reasons.reason AS metric, COALESCE(refused, 0) AS value
+FROM days CROSS JOIN reasons
+LEFT JOIN refusals ON refusals.day = days.day AND refusals.reason = reasons.reason
+ORDER BY days.day, reasons.reason"""
+
+
+def late(d: Sql) -> str:
+    # Arrivals are in microseconds; 0 is a row of the Go plugin, whose arrival nobody noted.
+    days = f"FLOOR(m.arrived_us / 86400000000.0) - {d.day_number('m.date')}"
+    return f"""WITH {d.weeks()}, delays AS (
+  SELECT {d.week("m.date")} AS week, {days} AS days FROM {METRICS} m
+  WHERE m.arrived_us > 0 AND {d.selected()}
+), counted AS (
+  SELECT week, SUM(CASE WHEN days <= 1 THEN 1 ELSE 0 END) AS next_day,
+    SUM(CASE WHEN days BETWEEN 2 AND 3 THEN 1 ELSE 0 END) AS days_later,
+    SUM(CASE WHEN days > 3 THEN 1 ELSE 0 END) AS much_later
+  FROM delays GROUP BY week
+)
+SELECT weeks.week AS time, COALESCE(next_day, 0) AS {d.quoted("by the next day")},
+  COALESCE(days_later, 0) AS {d.quoted("2 or 3 days later")},
+  COALESCE(much_later, 0) AS {d.quoted("more than 3 days later")}
+FROM weeks LEFT JOIN counted ON counted.week = weeks.week ORDER BY weeks.week"""
+
+
+FLEET = Dashboard(
+    "DeveloperTelemetryFleet.json",
+    "fleet",
+    "Developer Telemetry: Fleet",
+    """- Use Cases: see whether machines report, how fresh their reports are, and what was refused.
+- Data Source Required: Developer Telemetry. Team and project need DevLake's users, teams and \
+projects.
+- Counted: reports that arrived. A machine that is switched off, or whose collector was never \
+installed, is not known here. Freshness compares with the end of the selected range: leave that \
+at *now*.""",
+    (
+        Row(
+            "Who Reports",
+            (
+                Panel(
+                    "Machines Heard of [Last 7 Days of Selected Time Range]",
+                    "Machines whose newest report came in the 7 days before the end of the range.",
+                    "stat",
+                    machines_heard,
+                    width=6,
+                ),
+                Panel(
+                    "Machines with a Report about the Day",
+                    "Machines that reported on a day, by the day that the report is about. A"
+                    " developer with two machines counts twice. The newest days fill up later:"
+                    " most whole days are sent on the next working day.",
+                    "timeseries",
+                    machines_by_day,
+                    width=18,
+                ),
+                Panel(
+                    "Coverage: Developers",
+                    "Developers with a report about the selected days, all developers that a"
+                    " machine ever reported for, and those whose account is linked to a user of"
+                    " DevLake, without which they belong to no team.",
+                    "stat",
+                    coverage,
+                    width=6,
+                ),
+                Panel(
+                    "Developers with a Report about the Day",
+                    "One row of the tool layer is one developer's day.",
+                    "timeseries",
+                    developers_by_day,
+                    width=18,
+                ),
+            ),
+        ),
+        Row(
+            "Freshness",
+            (
+                Panel(
+                    "Machines by Age of Newest Report",
+                    "How long before the end of the range each machine was last heard of.",
+                    "barchart",
+                    freshness,
+                ),
+                Panel(
+                    "Quiet Machines [Silent for More than 7 Days]",
+                    "Machines last heard of within the range, but not in its last 7 days: away,"
+                    " replaced, or with a collector that stopped.",
+                    "table",
+                    quiet_machines,
+                    units=(("silence", "s"),),
+                ),
+            ),
+        ),
+        Row(
+            "Refused and Late",
+            (
+                Panel(
+                    "Refused Reports [Selected Time Range]",
+                    "How often a report was refused. A machine offers the same one again every"
+                    " hour, so this is no number of reports lost.",
+                    "stat",
+                    refused,
+                    width=6,
+                ),
+                Panel(
+                    "Refused Reports by Day and Reason",
+                    "token: none or a wrong one; size: too large; encoding: unknown; else the"
+                    " field at fault. By connection and project only: nobody knows whose they"
+                    " were.",
+                    "timeseries",
+                    refused_by_day,
+                    width=18,
+                    stacked=True,
+                    bars=True,
+                ),
+                Panel(
+                    "Developer Days by Arrival of Their Newest Report [Each Week]",
+                    "Between the day of the work and the day (UTC) on which its newest report"
+                    " arrived. Week-ends make for 2 or 3 days.",
+                    "timeseries",
+                    late,
+                    width=24,
+                    stacked=True,
+                    bars=True,
+                ),
+            ),
+        ),
+    ),
+)

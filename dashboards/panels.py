@@ -1,0 +1,263 @@
+"""What panels and dashboards look like, as Grafana 11 reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple
+
+from dashboards.sql import CONNECTIONS, Sql
+
+Json = dict[str, Any]
+Query = Callable[[Sql], str]
+
+GRAFANA = {"type": "datasource", "uid": "grafana"}
+COLUMNS = 24
+SCHEMA_VERSION = 39
+PLUGIN_VERSION = "11.0.0"
+TAG = "Developer Telemetry"
+HOME_TAGS = ("Data Source Dashboard", "Developer")
+LINE = {"drawStyle": "line", "lineWidth": 2, "fillOpacity": 10, "showPoints": "never"}
+BARS = {"drawStyle": "bars", "lineWidth": 1, "fillOpacity": 80, "showPoints": "never"}
+
+
+class Panel(NamedTuple):
+    """A query and how its answer is drawn. Times are in a column `time`, series in `metric`."""
+
+    title: str
+    description: str
+    kind: str  # stat, timeseries, barchart or table
+    query: Query
+    unit: str = "short"
+    width: int = 12
+    stacked: bool = False
+    bars: bool = False
+    units: Sequence[tuple[str, str]] = ()  # of columns that have another
+    linked: str = ""  # the column that leads to another page
+    link: Sequence[str] = ()  # the variable that `key` is for, a title, the page
+
+
+class Row(NamedTuple):
+    """A heading and the panels below it."""
+
+    title: str
+    panels: Sequence[Panel]
+
+
+class Dashboard(NamedTuple):
+    """A page. One about a team or a person has no tags, so that only links lead to it."""
+
+    file: str
+    uid: str
+    title: str
+    introduction: str
+    rows: Sequence[Row]
+    about: str = "fleet"  # "team" or "user" if it is about one of these
+
+    @property
+    def listed(self) -> bool:
+        """Whether people find it in lists."""
+        return self.about == "fleet"
+
+
+def uid(name: str, d: Sql) -> str:
+    """Both databases' dashboards may lie in one Grafana."""
+    return f"developer_telemetry_{name}" + ("" if d.name == "mysql" else "_pg")
+
+
+def dashboard(page: Dashboard, d: Sql) -> Json:
+    """The whole file."""
+    return {
+        "annotations": {"list": []},
+        "editable": True,
+        "fiscalYearStartMonth": 0,
+        "graphTooltip": 0,
+        "id": None,
+        "links": _links(),
+        "panels": list(_placed(page, d)),
+        "refresh": "",
+        "schemaVersion": SCHEMA_VERSION,
+        "tags": [*HOME_TAGS, TAG] if page.listed else [],
+        "templating": {"list": _variables(page, d)},
+        "time": {"from": "now-6M", "to": "now"},
+        "timepicker": {},
+        "timezone": "utc",
+        "title": page.title,
+        "uid": uid(page.uid, d),
+        "version": 1,
+        "weekStart": "monday",
+    }
+
+
+def _links() -> list[Json]:
+    return [
+        {
+            "asDropdown": True,
+            "icon": "external link",
+            "includeVars": True,
+            "keepTime": True,
+            "tags": [TAG],
+            "targetBlank": False,
+            "title": "Developer telemetry",
+            "tooltip": "",
+            "type": "dashboards",
+            "url": "",
+        }
+    ]
+
+
+def _variables(page: Dashboard, d: Sql) -> list[Json]:
+    connection = f"SELECT name AS __text, id AS __value FROM {CONNECTIONS} ORDER BY name, id"
+    name = d.variable_text("name")
+    project = f"SELECT name AS __text, {name} AS __value FROM projects ORDER BY name"
+    identity = d.variable_text("id")
+    team = f"SELECT name AS __text, {identity} AS __value FROM teams ORDER BY name, id"
+    developer = (
+        f"SELECT DISTINCT developer_id AS __text, {d.variable_text('developer_id')} AS __value"
+        " FROM _tool_developer_telemetry_machines ORDER BY developer_id"
+    )
+    user = f"SELECT name AS __text, {identity} AS __value FROM users ORDER BY name, id"
+    if page.about == "user":
+        return [_variable("user", "Person", user, d, several=False)]
+    if page.about == "team":
+        return [_variable("team", "Team", team, d, several=False)]
+    return [
+        _variable("connection", "Connection", connection, d, every="0"),
+        _variable("project", "Project", project, d),
+        _variable("team", "Team", team, d),
+        _variable("developer", "Developer", developer, d),
+    ]
+
+
+def _variable(
+    name: str, label: str, query: str, d: Sql, every: str = "''", several: bool = True
+) -> Json:
+    variable: Json = {
+        "current": {},
+        "datasource": d.datasource,
+        "definition": query,
+        "hide": 0,
+        "includeAll": several,
+        "label": label,
+        "multi": several,
+        "name": name,
+        "options": [],
+        "query": query,
+        "refresh": 1,
+        "regex": "",
+        "skipUrlSync": False,
+        "sort": 0,
+        "type": "query",
+    }
+    if several:
+        # A list of all names would be as long as the fleet is large.
+        variable["allValue"] = every
+        variable["current"] = {"selected": True, "text": ["All"], "value": ["$__all"]}
+    return variable
+
+
+def _placed(page: Dashboard, d: Sql) -> Sequence[Json]:
+    height = 3 + page.introduction.count("\n")
+    introduction = {
+        "datasource": GRAFANA,
+        "options": {"content": page.introduction, "mode": "markdown"},
+        "title": "Dashboard Introduction",
+        "type": "text",
+    }
+    panels: list[Json] = [{**introduction, "gridPos": _place(0, 0, COLUMNS, height)}]
+    y = height
+    for number, row in enumerate(page.rows, 1):
+        heading = {"collapsed": False, "panels": [], "title": f"{number}. {row.title}"}
+        panels.append({**heading, "type": "row", "gridPos": _place(0, y, COLUMNS, 1)})
+        x, y = 0, y + 1
+        for panel in row.panels:
+            if x + panel.width > COLUMNS:
+                x, y = 0, y + 8
+            panels.append({**_panel(panel, d), "gridPos": _place(x, y, panel.width, 8)})
+            x += panel.width
+        y += 8
+    return [{**panel, "id": number} for number, panel in enumerate(panels, 1)]
+
+
+def _place(x: int, y: int, w: int, h: int) -> Json:
+    return {"x": x, "y": y, "w": w, "h": h}
+
+
+def _panel(panel: Panel, d: Sql) -> Json:
+    return {
+        "datasource": d.datasource,
+        "description": panel.description,
+        "fieldConfig": {
+            "defaults": {
+                "color": {"mode": "thresholds" if panel.kind == "stat" else "palette-classic"},
+                "custom": _custom(panel),
+                "mappings": [],
+                "thresholds": {"mode": "absolute", "steps": [{"color": "green", "value": None}]},
+                "unit": panel.unit,
+                **({} if panel.kind == "table" else {"min": 0}),
+            },
+            "overrides": _overrides(panel, d),
+        },
+        "options": _options(panel),
+        "pluginVersion": PLUGIN_VERSION,
+        "targets": [
+            {
+                "datasource": d.datasource,
+                "editorMode": "code",
+                "format": "time_series" if panel.kind == "timeseries" else "table",
+                "rawQuery": True,
+                "rawSql": panel.query(d),
+                "refId": "A",
+            }
+        ],
+        "title": panel.title,
+        "type": panel.kind,
+    }
+
+
+def _custom(panel: Panel) -> Json:
+    if panel.kind == "timeseries":
+        stacking = {"group": "A", "mode": "normal" if panel.stacked else "none"}
+        return {**(BARS if panel.bars else LINE), "spanNulls": False, "stacking": stacking}
+    if panel.kind == "barchart":
+        return {"fillOpacity": 80, "lineWidth": 1}
+    if panel.kind == "table":
+        return {"align": "auto", "filterable": True}
+    return {}
+
+
+def _overrides(panel: Panel, d: Sql) -> list[Json]:
+    overrides = [_override(column, "unit", unit) for column, unit in panel.units]
+    if panel.link:
+        variable, title, target = panel.link
+        url = f"/d/{uid(target, d)}?${{__url_time_range}}&var-{variable}"
+        value = "${__data.fields.key:percentencode}"
+        link = {"title": title, "url": f"{url}={value}", "targetBlank": False}
+        overrides.append(_override(panel.linked, "links", [link]))
+        overrides.append(_override("key", "custom.hidden", True))
+    return overrides
+
+
+def _override(column: str, name: str, value: object) -> Json:
+    return {
+        "matcher": {"id": "byName", "options": column},
+        "properties": [{"id": name, "value": value}],
+    }
+
+
+def _options(panel: Panel) -> Json:
+    legend = {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True}
+    if panel.kind == "timeseries":
+        return {"legend": legend, "tooltip": {"mode": "multi", "sort": "none"}}
+    if panel.kind == "barchart":
+        stacking = "normal" if panel.stacked else "none"
+        return {"legend": legend, "orientation": "auto", "showValue": "auto", "stacking": stacking}
+    if panel.kind == "table":
+        return {"cellHeight": "sm", "showHeader": True, "footer": {"show": False}}
+    return {
+        "colorMode": "value",
+        "graphMode": "none",
+        "justifyMode": "auto",
+        "orientation": "auto",
+        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        "textMode": "auto",
+    }

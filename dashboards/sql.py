@@ -1,0 +1,353 @@
+"""What the dashboards' queries share, in the words of each database.
+
+Queries run on MySQL 8, MariaDB 10.6 and PostgreSQL 12 and later, in whatever time zone, collation
+and SQL mode a session has. Grafana puts a variable's values into them as text, quotes doubled.
+"""
+
+from __future__ import annotations
+
+METRICS = "_tool_developer_metrics"
+MACHINES = "_tool_developer_telemetry_machines"
+REFUSALS = "_tool_developer_telemetry_refusals"
+CONNECTIONS = "_tool_developer_telemetry_connections"
+
+# The index over what plain panels read; texts lie in the rows, which are by developer.
+INDEX = "idx_developer_metrics_days"
+
+SPACE = "' '"
+
+
+class Sql:
+    """The words in which databases differ, a subclass for each, and whom a page is about.
+
+    `about` is "fleet" where variables choose connections, projects, teams and developers, "team"
+    or "user" where one of these is all that is chosen.
+    """
+
+    name = ""
+    datasource = ""  # as Grafana's provisioning names it
+    first_day = ""
+    last_day = ""
+
+    def __init__(self, about: str = "fleet") -> None:
+        self.about = about
+
+    def quoted(self, name: str) -> str:
+        """A column's name of several words."""
+        return f'"{name}"'
+
+    def week(self, day: str) -> str:
+        """The Monday of a day's week."""
+        raise NotImplementedError
+
+    def month(self, day: str) -> str:
+        """The first of a day's month."""
+        raise NotImplementedError
+
+    def weekday(self, day: str) -> str:
+        """0 for Monday to 6 for Sunday."""
+        raise NotImplementedError
+
+    def day_number(self, day: str) -> str:
+        """Days since 1970-01-01, a Thursday."""
+        raise NotImplementedError
+
+    def person(self, alias: str) -> str:
+        """Who a row is about, in few characters: temporary tables have room for the longest."""
+        return self.person_of(f"{alias}.connection_id", f"{alias}.developer_id")
+
+    def person_of(self, connection: str, developer: str) -> str:
+        """As `person`, for two columns."""
+        return f"MD5({self.joined(connection, SPACE, developer)})"
+
+    def plus(self, day: str, days: str) -> str:
+        """Some days later."""
+        raise NotImplementedError
+
+    def epoch(self, moment: str) -> str:
+        """A column with a time as seconds since 1970."""
+        raise NotImplementedError
+
+    def exact(self, text: str) -> str:
+        """A text of DevLake's tables, to be compared with ours byte by byte."""
+        raise NotImplementedError
+
+    def joined(self, *texts: str) -> str:
+        """Texts and numbers one behind the other."""
+        return f"CONCAT({', '.join(texts)})"
+
+    def days(self) -> str:
+        """CTEs that end in `days`, the selected days in a column `day`."""
+        raise NotImplementedError
+
+    def text(self, item: str) -> str:
+        """An item of a JSON list, compared byte by byte."""
+        raise NotImplementedError
+
+    def items(self, lists: str) -> str:
+        """Each `item` of the JSON list in a column, for a FROM clause behind a comma."""
+        raise NotImplementedError
+
+    def count_items(self, lists: str) -> str:
+        """How long the JSON list in a column is."""
+        raise NotImplementedError
+
+    def counts(self, counts: str) -> str:
+        """Each `item` of the JSON object of counts in a column, for a FROM clause."""
+        raise NotImplementedError
+
+    def number(self, counts: str) -> str:
+        """The count of an `item` of `counts`."""
+        raise NotImplementedError
+
+    def repositories(self, git: str) -> str:
+        """The repositories of a `git_activity`, with their counts, for a FROM clause."""
+        raise NotImplementedError
+
+    def rows(self) -> str:
+        """The metrics as `m` where texts are read, from which few developers have many rows."""
+        return f"{METRICS} m"
+
+    def variable_text(self, column: str) -> str:
+        """A text as a variable's value, which a query then holds between quotes."""
+        return column
+
+    def linked(self) -> str:
+        """Accounts `a` of ours with connection `c` and the user `ua` that each belongs to."""
+        params = self.joined("'{\"ConnectionId\":'", "c.id", '\',"ScopeId":"all"}\'')
+        return (
+            f"accounts a JOIN {CONNECTIONS} c ON {self.exact('a._raw_data_params')} = {params}"
+            " JOIN user_accounts ua ON ua.account_id = a.id"
+        )
+
+    def in_connections(self, alias: str) -> str:
+        """That a row belongs to a chosen connection, of a chosen project."""
+        scope = self.joined("'developer_telemetry:TelemetryScope:'", "c.id", "':all'")
+        return f"""(0 IN (${{connection:csv}}) OR {alias}.connection_id IN (${{connection:csv}}))
+    AND ('' IN (${{project:sqlstring}}) OR {alias}.connection_id IN (
+      SELECT c.id FROM {CONNECTIONS} c
+      JOIN project_mapping p ON {self.exact("p.row_id")} = {scope}
+      WHERE p.project_name IN (${{project:sqlstring}})))"""
+
+    def chosen(self, alias: str) -> str:
+        """That a row belongs to whom the page is about."""
+        team = (
+            f"SELECT c.id, {self.exact('a.user_name')} FROM {self.linked()}"
+            " JOIN team_users tu ON tu.user_id = ua.user_id"
+            " WHERE tu.team_id IN (${team:sqlstring})"
+        )
+        who = f"({alias}.connection_id, {alias}.developer_id)"
+        if self.about == "team":
+            return f"{who} IN (\n      {team})"
+        if self.about == "user":
+            return f"""{who} IN (
+      SELECT c.id, {self.exact("a.user_name")} FROM {self.linked()}
+      WHERE ua.user_id IN (${{user:sqlstring}}))"""
+        return f"""{self.in_connections(alias)}
+    AND ('' IN (${{team:sqlstring}}) OR {who} IN (
+      {team}))
+    AND ('' IN (${{developer:sqlstring}}) OR {alias}.developer_id IN (${{developer:sqlstring}}))"""
+
+    def selected(self) -> str:
+        """That a row of the metrics `m` is chosen and of the selected days."""
+        return f"m.date BETWEEN {self.first_day} AND {self.last_day}\n    AND {self.chosen('m')}"
+
+    def weeks(self) -> str:
+        """CTEs that end in `weeks`, the Mondays of the selected weeks in a column `week`."""
+        return (
+            f"{self.days()}, weeks AS (\n  SELECT DISTINCT {self.week('day')} AS week FROM days\n)"
+        )
+
+    def most(self, number: int) -> str:
+        """The rest of a query: a series for each of the items with the most in `weekly`.
+
+        That has `week`, `item`, `value` and what counts for being shown, `rank_by`. It is read
+        once, since MariaDB works out a CTE anew for each place that names it: so weeks without an
+        item, which are 0, come from the row of the week before them, or after all of them.
+        """
+        by_item = "PARTITION BY item ORDER BY week"
+        return f""", placed AS (
+  SELECT week, item, value, SUM(rank_by) OVER (PARTITION BY item) AS total,
+    LEAD(week) OVER ({by_item}) AS next_week, ROW_NUMBER() OVER ({by_item}) AS place
+  FROM weekly
+), ranked AS (
+  SELECT week, item, value, next_week, place,
+    DENSE_RANK() OVER (ORDER BY total DESC, item) AS position
+  FROM placed
+)
+SELECT weeks.week AS time, item AS metric,
+  CASE WHEN weeks.week = ranked.week THEN value ELSE 0 END AS value
+FROM ranked JOIN weeks ON (weeks.week >= ranked.week
+    AND (next_week IS NULL OR weeks.week < next_week)) OR (place = 1 AND weeks.week < ranked.week)
+WHERE position <= {number} ORDER BY weeks.week, item"""
+
+    def quartiles(self, source: str, group: str) -> str:
+        """CTEs that end in `quartiles` of `value` in `source` by `group`.
+
+        Values are few whole numbers, so they are counted first and never sorted one by one.
+        """
+        return f"""counted AS (
+  SELECT {group}, value, COUNT(*) AS number FROM {source} GROUP BY {group}, value
+), {self.quartiles_of_counted(group)}"""
+
+    def quartiles_of_counted(self, group: str) -> str:
+        """CTEs from `counted`, with `number` times a `value` in a `group`, to `quartiles`.
+
+        Each, `q1` to `q3`, is the least value that a quarter, half or three quarters of all don't
+        exceed; beside them stand how many there are and their sum.
+        """
+
+        def least(quarters: int) -> str:
+            return f"MIN(CASE WHEN 4 * upto >= {quarters} * total THEN value END) AS q{quarters}"
+
+        return f"""summed AS (
+  SELECT {group}, value, number, SUM(number) OVER (PARTITION BY {group} ORDER BY value) AS upto,
+    SUM(number) OVER (PARTITION BY {group}) AS total
+  FROM counted
+), quartiles AS (
+  SELECT {group}, {least(1)}, {least(2)}, {least(3)}, SUM(number) AS days,
+    SUM(number * value) AS hours
+  FROM summed GROUP BY {group}
+)"""
+
+
+class MySQL(Sql):
+    """MySQL and MariaDB."""
+
+    name = "mysql"
+    datasource = "mysql"
+    first_day = "DATE_ADD(DATE '1970-01-01', INTERVAL $__unixEpochFrom() DIV 86400 DAY)"
+    last_day = "DATE_ADD(DATE '1970-01-01', INTERVAL $__unixEpochTo() DIV 86400 DAY)"
+
+    def quoted(self, name: str) -> str:
+        return f"`{name}`"
+
+    def week(self, day: str) -> str:
+        return f"DATE_SUB({day}, INTERVAL WEEKDAY({day}) DAY)"
+
+    def month(self, day: str) -> str:
+        return f"DATE_SUB({day}, INTERVAL DAYOFMONTH({day}) - 1 DAY)"
+
+    def weekday(self, day: str) -> str:
+        return f"WEEKDAY({day})"
+
+    def day_number(self, day: str) -> str:
+        return f"DATEDIFF({day}, DATE '1970-01-01')"
+
+    def plus(self, day: str, days: str) -> str:
+        return f"DATE_ADD({day}, INTERVAL {days} DAY)"
+
+    def epoch(self, moment: str) -> str:
+        # Not UNIX_TIMESTAMP, which would take it for a time of the session's zone.
+        return f"TIMESTAMPDIFF(SECOND, TIMESTAMP '1970-01-01 00:00:00', {moment})"
+
+    def exact(self, text: str) -> str:
+        return f"CONVERT({text} USING utf8mb4) COLLATE utf8mb4_bin"
+
+    def days(self) -> str:
+        # Recursion would end after a thousand days.
+        digits = " UNION ALL ".join(f"SELECT {n}" for n in range(1, 10))
+        number = "a.n + 10 * b.n + 100 * c.n + 1000 * e.n"
+        return f"""digits AS (
+  SELECT 0 AS n UNION ALL {digits}
+), days AS (
+  SELECT {self.plus(self.first_day, number)} AS day
+  FROM digits a CROSS JOIN digits b CROSS JOIN digits c CROSS JOIN digits e
+  WHERE {number} <= DATEDIFF({self.last_day}, {self.first_day})
+)"""
+
+    def text(self, item: str) -> str:
+        return f"{item} COLLATE utf8mb4_bin"
+
+    def items(self, lists: str) -> str:
+        return self._table(lists, "$[*]", "item VARCHAR(255) PATH '$'")
+
+    def count_items(self, lists: str) -> str:
+        return f"CASE WHEN JSON_VALID({lists}) THEN JSON_LENGTH({lists}) ELSE 0 END"
+
+    def counts(self, counts: str) -> str:
+        keys = f"JSON_KEYS(CASE WHEN JSON_VALID({counts}) THEN {counts} ELSE '{{}}' END)"
+        return f"JSON_TABLE({keys}, '$[*]' COLUMNS (item VARCHAR(255) PATH '$')) t"
+
+    def number(self, counts: str) -> str:
+        return f"CAST(JSON_EXTRACT({counts}, CONCAT('$.', JSON_QUOTE(t.item))) AS SIGNED)"
+
+    def repositories(self, git: str) -> str:
+        columns = ", ".join(
+            f"{column} BIGINT PATH '$.{column}'"
+            for column in ("commits", "lines_added", "lines_deleted")
+        )
+        return self._table(git, "$.repositories[*]", f"item VARCHAR(255) PATH '$.name', {columns}")
+
+    def rows(self) -> str:
+        # Row by row through the index of days would take as long as reading all of them.
+        return f"{METRICS} m IGNORE INDEX ({INDEX})"
+
+    def variable_text(self, column: str) -> str:
+        return f"REPLACE({column}, '\\\\', '\\\\\\\\')"
+
+    def _table(self, text: str, path: str, columns: str) -> str:
+        # Rows of the Go plugin may hold anything.
+        valid = f"CASE WHEN JSON_VALID({text}) THEN {text} ELSE '[]' END"
+        return f"JSON_TABLE({valid}, '{path}' COLUMNS ({columns})) t"
+
+
+class PostgreSQL(Sql):
+    """PostgreSQL."""
+
+    name = "postgresql"
+    datasource = "postgresql"
+    first_day = "(DATE '1970-01-01' + ($__unixEpochFrom() / 86400)::int)"
+    last_day = "(DATE '1970-01-01' + ($__unixEpochTo() / 86400)::int)"
+
+    def week(self, day: str) -> str:
+        return f"({day} - (EXTRACT(ISODOW FROM {day})::int - 1))"
+
+    def month(self, day: str) -> str:
+        return f"({day} - (EXTRACT(DAY FROM {day})::int - 1))"
+
+    def weekday(self, day: str) -> str:
+        return f"(EXTRACT(ISODOW FROM {day})::int - 1)"
+
+    def day_number(self, day: str) -> str:
+        return f"({day} - DATE '1970-01-01')"
+
+    def plus(self, day: str, days: str) -> str:
+        return f"({day} + ({days})::int)"
+
+    def epoch(self, moment: str) -> str:
+        return f"FLOOR(EXTRACT(EPOCH FROM {moment}))"
+
+    def exact(self, text: str) -> str:
+        return f'{text} COLLATE "C"'
+
+    def days(self) -> str:
+        span = f"{self.last_day} - {self.first_day}"
+        return f"""days AS (
+  SELECT {self.first_day} + n AS day FROM generate_series(0, {span}) n
+)"""
+
+    def text(self, item: str) -> str:
+        return f'{item} COLLATE "C"'
+
+    def items(self, lists: str) -> str:
+        return f"json_array_elements_text({lists}::json) t(item)"
+
+    def count_items(self, lists: str) -> str:
+        return f"COALESCE(json_array_length({lists}::json), 0)"
+
+    def counts(self, counts: str) -> str:
+        return f"json_each_text({counts}::json) t(item, number)"
+
+    def number(self, counts: str) -> str:
+        return "t.number::bigint"
+
+    def repositories(self, git: str) -> str:
+        columns = "name text, commits bigint, lines_added bigint, lines_deleted bigint"
+        return (
+            "LATERAL (SELECT name AS item, commits, lines_added, lines_deleted"
+            f" FROM json_to_recordset({git}::json -> 'repositories') r({columns})) t"
+        )
+
+
+DATABASES: tuple[type[Sql], ...] = (MySQL, PostgreSQL)

@@ -1,0 +1,132 @@
+"""Which tools and commands do people use, and what comes and goes?"""
+
+from __future__ import annotations
+
+from dashboards.panels import Dashboard, Panel, Row
+from dashboards.sql import METRICS, Sql
+
+SHOWN = 10
+
+
+def _items(d: Sql) -> str:
+    """CTEs that end in `items`: which `item` was used how often, in which `week`.
+
+    `developers` is how many were active in that week, `everybody` the sum of it over the weeks.
+    Taken from the last report of each one's week: to unite all of them takes seconds in a large
+    fleet.
+    """
+    return f"""last_days AS (
+  SELECT {d.week("m.date")} AS week, m.connection_id, m.developer_id, MAX(m.date) AS date
+  FROM {METRICS} m WHERE m.active_hours > 0 AND {d.selected()}
+  GROUP BY {d.week("m.date")}, m.connection_id, m.developer_id
+), numbered AS (
+  SELECT week, connection_id, developer_id, date, COUNT(*) OVER (PARTITION BY week) AS developers,
+    COUNT(*) OVER () AS everybody
+  FROM last_days
+), items AS (
+  SELECT l.week, {d.text("t.item")} AS item, l.developers, l.everybody
+  FROM numbered l JOIN {METRICS} m ON m.connection_id = l.connection_id
+    AND m.developer_id = l.developer_id AND m.date = l.date,
+    {d.items("m.tools_used")}
+)"""
+
+
+def tools_by_week(d: Sql) -> str:
+    return f"""WITH {d.weeks()}, {_items(d)}, weekly AS (
+  SELECT week, item, 100.0 * COUNT(*) / MAX(developers) AS value, COUNT(*) AS rank_by
+  FROM items GROUP BY week, item
+){d.most(SHOWN)}"""
+
+
+def tools(d: Sql) -> str:
+    middle = d.plus(d.first_day, f"({d.day_number(d.last_day)} - {d.day_number(d.first_day)}) / 2")
+    return f"""WITH {_items(d)}, shares AS (
+  SELECT item, 100.0 * COUNT(*) / MAX(everybody) AS share, MIN(week) AS first_week,
+    MAX(week) AS last_week
+  FROM items GROUP BY item
+)
+SELECT item AS tool, share, first_week AS {d.quoted("first week")},
+  last_week AS {d.quoted("last week")},
+  CASE WHEN first_week > {middle} THEN 'new' WHEN last_week < {middle} THEN 'gone' ELSE '' END
+    AS {d.quoted("in this range")}
+FROM shares ORDER BY share DESC, item"""
+
+
+def _commands(d: Sql) -> str:
+    return f"""used AS (
+  SELECT {d.week("m.date")} AS week, {d.text("t.item")} AS item,
+    {d.number("m.command_counts")} AS number
+  FROM {d.rows()}, {d.counts("m.command_counts")} WHERE {d.selected()}
+)"""
+
+
+def commands(d: Sql) -> str:
+    return f"""WITH {_commands(d)}
+SELECT item AS command, SUM(number) AS times, COUNT(*) AS {d.quoted("developer days")}
+FROM used GROUP BY item ORDER BY SUM(number) DESC, item"""
+
+
+def commands_by_week(d: Sql) -> str:
+    return f"""WITH {d.weeks()}, {_commands(d)}, weekly AS (
+  SELECT week, item, SUM(number) AS value, SUM(number) AS rank_by FROM used GROUP BY week, item
+){d.most(SHOWN)}"""
+
+
+BASIS = (
+    " Of developers with at least one active hour in the week (from Monday), by the last such day"
+    " that each reported in it."
+)
+TOOLS_BY_WEEK = Panel(
+    "Share of Developers Who Use a Tool by Week [10 Most Used]",
+    "The ten tools most used over the range; the table has all." + BASIS,
+    "timeseries",
+    tools_by_week,
+    unit="percent",
+    width=24,
+)
+COMMANDS_BY_WEEK = Panel(
+    "Commands Run by Week [10 Most Run]",
+    "The ten commands most run over the range; the table has all.",
+    "timeseries",
+    commands_by_week,
+)
+
+TOOLS = Dashboard(
+    "DeveloperTelemetryTools.json",
+    "tools",
+    "Developer Telemetry: Tools and Commands",
+    """- Use Cases: see what spreads and what fades among tools, and what is typed most.
+- Data Source Required: Developer Telemetry. Team and project need DevLake's users, teams and \
+projects.
+- Counted: tools that a collector saw installed or running, by its own list. Commands only from \
+collectors that count them; a command's arguments are never sent.""",
+    (
+        Row(
+            "Tools",
+            (
+                TOOLS_BY_WEEK,
+                Panel(
+                    "Tools: Most Used, New and Gone",
+                    "Share of developers' weeks. New: first seen in the second half of the range;"
+                    " gone: last seen in the first." + BASIS,
+                    "table",
+                    tools,
+                    width=24,
+                    units=(("share", "percent"),),
+                ),
+            ),
+        ),
+        Row(
+            "Commands",
+            (
+                COMMANDS_BY_WEEK,
+                Panel(
+                    "Commands Most Run [Selected Time Range]",
+                    "How often, and on how many developers' days.",
+                    "table",
+                    commands,
+                ),
+            ),
+        ),
+    ),
+)
