@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 SHELL_SCRIPTS := $(wildcard run.sh build.sh sdk/*.sh scripts/*.sh .ci/run)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test soak check bench conformance constraints clean
+.PHONY: help install run demo test pictures soak check bench conformance constraints clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -26,6 +26,10 @@ demo: install ## serve a made-up fleet, made anew each time, on SQLite in data/d
 test: .venv/installed-dev ## run every test; as root on Debian, install MariaDB, PostgreSQL, nginx
 	@scripts/install_servers.sh
 	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),--numprocesses 2 --dist loadfile)
+
+pictures: .venv/installed-dev ## take the pictures of the page in docs/pictures anew
+	@scripts/install_servers.sh
+	TELEMETRY_PICTURES=docs/pictures $(BIN)/python -m pytest tests/test_browser.py -k pictures_for
 
 soak: .venv/installed-dev ## break receiver and databases for minutes (SOAK="--memory 1000000")
 	@scripts/install_servers.sh

@@ -1,4 +1,4 @@
-"""What the tests of the plugin and those of the SDK share: the databases.
+"""What the tests of the plugin and those of the SDK share: the databases, and a browser.
 
 A test that asks for `database_url` runs on each of SQLite, MariaDB and PostgreSQL, in an empty
 database of its own. The servers are started when first needed; TEST_MYSQL_URL and
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable
+from typing import Callable, NoReturn
 
 import pytest
 
@@ -39,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     missing = terminalreporter.config.stash[NOT_TESTED]
     if missing:
-        terminalreporter.section("NOT TESTED: a database is missing", red=True, bold=True)
+        terminalreporter.section("NOT TESTED: something is missing", red=True, bold=True)
         for name, reason in missing.items():
             terminalreporter.line(f"{name}: {reason}", red=True)
 
@@ -107,13 +108,26 @@ def _server(
     try:
         server = make()
     except ServerMissing as error:
-        reason = f"{error}" + (f", and {setting} is not set" if setting else "")
-        config.stash[NOT_TESTED][name] = reason
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{name}: {reason}", pytrace=False)
-        pytest.skip(f"{name}: {reason}")
+        _not_tested(config, name, f"{error}" + (f", and {setting} is not set" if setting else ""))
     with server:
         yield server.url("")
+
+
+@pytest.fixture(scope="session")
+def chromium(pytestconfig: pytest.Config) -> str:
+    """The path of a Chromium, for tests that look at pages; skipped as databases are."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        path = shutil.which(name)
+        if path is not None:
+            return path
+    _not_tested(pytestconfig, "chromium", "there is no chromium on PATH")
+
+
+def _not_tested(config: pytest.Config, name: str, reason: str) -> NoReturn:
+    config.stash[NOT_TESTED][name] = reason
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{name}: {reason}", pytrace=False)
+    pytest.skip(f"{name}: {reason}")
 
 
 @contextmanager

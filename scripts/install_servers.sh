@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install the servers that the tests start and this machine lacks: on Debian and Ubuntu, as root.
+# Install the servers and the browser that the tests start and this machine lacks: on Debian and Ubuntu, as root.
 # Elsewhere only say what is missing. No service is left running, nor starts with the machine.
 set -euo pipefail
 
@@ -12,6 +12,8 @@ command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres
     packages+=(postgresql)
 command -v nginx >/dev/null || packages+=(nginx-light)
 command -v curl >/dev/null || packages+=(curl)
+command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
+    command -v google-chrome >/dev/null || packages+=(chromium)
 command -v strace >/dev/null || packages+=(strace)
 if [ ${#packages[@]} -eq 0 ]; then
     exit 0

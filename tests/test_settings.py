@@ -111,6 +111,7 @@ def test_each_value_may_come_from_a_file(setting: Setting, tmp_path: Path) -> No
         "TELEMETRY_HOST": "::",
         "TELEMETRY_PORT": "80",
         "TELEMETRY_REQUIRE_TOKEN": "true",
+        "TELEMETRY_ADMIN_TOKEN": "sixteen letters.",
         "TELEMETRY_LOG_LEVEL": "debug",
         "TELEMETRY_LOG_FORMAT": "json",
         "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool"),

@@ -23,6 +23,7 @@ from developer_telemetry.receiver.health import Health
 from developer_telemetry.receiver.ingest import Ingest
 from developer_telemetry.receiver.intake import REPORT_PATHS, Intake
 from developer_telemetry.receiver.metrics import Metrics
+from developer_telemetry.receiver.page.routes import Page
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
 
@@ -44,7 +45,9 @@ class Receiver:
         health: Health,
         tallies: Tallies,
         figures: Metrics,
+        page: Page,
     ) -> None:
+        self._page = page
         self._ingest = ingest
         self._drain = drain
         self._spool = spool
@@ -65,8 +68,9 @@ class Receiver:
             "/openapi.json": self.openapi,
         }
         errors: dict[Any, Any] = {HTTPException: _http_error, Exception: _server_error}
+        looks = [Route(path, handler, methods=["GET"]) for path, handler in handlers.items()]
         app = Starlette(
-            routes=[Route(path, handler, methods=["GET"]) for path, handler in handlers.items()],
+            routes=[*looks, *self._page.routes()],
             lifespan=self._lifespan,
             exception_handlers=errors,
         )
@@ -79,6 +83,7 @@ class Receiver:
         await asyncio.to_thread(self._health.start)
         self._drain.start()
         yield
+        self._page.close()
         await asyncio.to_thread(self._drain.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._ingest.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._health.stop, THREAD_SECONDS)

@@ -22,6 +22,11 @@ from developer_telemetry.receiver.health import Health
 from developer_telemetry.receiver.ingest import Ingest, Outage
 from developer_telemetry.receiver.logs import set_up_logs
 from developer_telemetry.receiver.metrics import Metrics
+from developer_telemetry.receiver.page.access import Access, is_loopback
+from developer_telemetry.receiver.page.queries import open_reading_engine
+from developer_telemetry.receiver.page.rehearsal import Rehearsal
+from developer_telemetry.receiver.page.routes import Page
+from developer_telemetry.receiver.page.view import View
 from developer_telemetry.receiver.protocol import Protocol
 from developer_telemetry.receiver.settings import Settings
 from developer_telemetry.receiver.spool import Spool
@@ -76,7 +81,11 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     metrics.gauge(
         "telemetry_spool_age_seconds", "Age of what waits longest", lambda: spool_age(spool)
     )
-    return Receiver(ingest, drain, spool, doorkeeper, health, tallies, metrics)
+    rehearsal = Rehearsal(engine, doorkeeper, spool)
+    view = View(open_reading_engine(settings.db_url), connections, health, spool, rehearsal)
+    open_here = settings.embedded and is_loopback(settings.host)
+    page = Page(view, Access(settings.admin_token, open_here))
+    return Receiver(ingest, drain, spool, doorkeeper, health, tallies, metrics, page)
 
 
 def spool_age(spool: Spool) -> float:

@@ -23,6 +23,8 @@ HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 
 MACHINES_A_PAGE = 20
+# Their texts lie in the rows, each of which may be a page to read from disk.
+TOOL_ROWS = 5_000
 MAX_PAGES = 1_000
 
 
@@ -208,15 +210,18 @@ def hours(connection: Connection, first: datetime.date, last: datetime.date) -> 
 def tools(
     connection: Connection, first: datetime.date, last: datetime.date, most: int = 14
 ) -> Tools:
-    """The tools used most between two days, both included."""
+    """The tools used most between two days, both included, in the newest TOOL_ROWS of them."""
     dialect = dialect_of(connection)
+    mark = dialect.placeholder
     days = (first.isoformat(), last.isoformat())
-    where = f"WHERE date >= {dialect.placeholder} AND date <= {dialect.placeholder}"
-    items = f"{TOOL_TABLE} t, {dialect.items('t.tools_used')} AS i"
-    total = connection.exec_driver_sql(f"SELECT COUNT(*) FROM {TOOL_TABLE} {where}", days)
+    newest = (
+        f"FROM {TOOL_TABLE} WHERE date >= {mark} AND date <= {mark}"
+        f" ORDER BY date DESC LIMIT {TOOL_ROWS}"
+    )
+    total = connection.exec_driver_sql(f"SELECT COUNT(*) FROM (SELECT date {newest}) d", days)
     rows = connection.exec_driver_sql(
-        f"SELECT i.value, COUNT(*) FROM {items} {where}"
-        f" GROUP BY i.value ORDER BY 2 DESC, 1 LIMIT {most}",
+        f"SELECT i.value, COUNT(*) FROM (SELECT tools_used {newest}) t,"
+        f" {dialect.items('t.tools_used')} AS i GROUP BY i.value ORDER BY 2 DESC, 1 LIMIT {most}",
         days,
     )
     return Tools(int(total.scalar_one()), tuple((name, int(count)) for name, count in rows))

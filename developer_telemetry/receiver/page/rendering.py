@@ -62,8 +62,10 @@ _environment = Environment(
 _environment.globals["release"] = __version__
 for _filter in (ago, count, stamp, size, short):
     _environment.filters[_filter.__name__ if _filter is not count else "of"] = _filter
+# Compiled before anybody looks, who would wait for it.
+_templates = {name: _environment.get_template(name) for name in _environment.list_templates()}
 
 
 def render(name: str, values: Mapping[str, Any]) -> str:
     """A template filled in."""
-    return _environment.get_template(name).render(values)
+    return _templates[name].render(values)

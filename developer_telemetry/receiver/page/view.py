@@ -24,9 +24,8 @@ from developer_telemetry.receiver.spool import Spool
 
 # How long a request waits for figures before it shows what is there, older or none.
 PATIENCE_SECONDS = 0.12
-# What changes with every report, and what changes by the day and reads many rows.
-LIVELY_SECONDS = 4.0
-SLOW_SECONDS = 60.0
+# How long figures are taken as they are, however many look at them.
+KEPT_SECONDS = 4.0
 # Choices of machines that are kept; an older one is read again.
 KEPT_CHOICES = 32
 
@@ -67,9 +66,9 @@ class View:
         self._rehearsal = rehearsal
         self._threads = Threads(queries.CONNECTIONS, "page")
         self._empty = False
-        self._fleet = Figure(self._read_fleet, LIVELY_SECONDS, self._threads)
-        self._history = Figure(self._read_history, SLOW_SECONDS, self._threads)
-        self._tools = Figure(self._read_tools, SLOW_SECONDS, self._threads)
+        self._fleet = Figure(self._read_fleet, KEPT_SECONDS, self._threads)
+        self._history = Figure(self._read_history, KEPT_SECONDS, self._threads)
+        self._tools = Figure(self._read_tools, KEPT_SECONDS, self._threads)
         self._machines: OrderedDict[Choice, Figure[Sections]] = OrderedDict()
 
     def close(self) -> None:
@@ -115,7 +114,7 @@ class View:
         figure = self._machines.pop(choice, None)
         if figure is None:
             read = partial(self._read_machines, choice)
-            figure = Figure(read, LIVELY_SECONDS, self._threads)
+            figure = Figure(read, KEPT_SECONDS, self._threads)
         self._machines[choice] = figure
         if len(self._machines) > KEPT_CHOICES:
             self._machines.popitem(last=False)

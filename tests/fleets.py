@@ -1,0 +1,91 @@
+"""Fleets of any size, written straight into the tables that the page reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+from sqlalchemy.engine import Connection, Engine
+
+from developer_telemetry.dialects import insert, now_us, transact
+from developer_telemetry.merging import raw_params, timestamp
+from developer_telemetry.receiver.tallies import MACHINE_TABLE, REFUSAL_TABLE
+from developer_telemetry.storage import TOOL_TABLE
+
+HOUR_US = 3_600_000_000
+MACHINE_COLUMNS = (
+    "connection_id",
+    "developer_id",
+    "hostname",
+    "first_seen",
+    "last_seen",
+    "reports",
+    "_raw_data_params",
+)
+DAY_COLUMNS = ("connection_id", "developer_id", "date", "active_hours", "tools_used")
+
+
+def add_machines(
+    engine: Engine, machines: Sequence[tuple[str, str, float]], connection_id: int = 1
+) -> None:
+    """Machines as (developer, host, hours since they were last heard of); each sent 7 reports."""
+    now = now_us()
+    rows = [
+        (
+            connection_id,
+            developer,
+            host,
+            timestamp(now - 10_000 * HOUR_US),
+            timestamp(now - round(hours * HOUR_US)),
+            7,
+            raw_params(connection_id),
+        )
+        for developer, host, hours in machines
+    ]
+    _add(engine, MACHINE_TABLE, MACHINE_COLUMNS, rows)
+
+
+def add_days(
+    engine: Engine,
+    days: Sequence[tuple[str, date, int, Sequence[str]]],
+    connection_id: int = 1,
+) -> None:
+    """Days of work as (developer, day, active hours, tools)."""
+    rows = [
+        (connection_id, developer, day.isoformat(), hours, json.dumps(sorted(tools)))
+        for developer, day, hours, tools in days
+    ]
+    _add(engine, TOOL_TABLE, DAY_COLUMNS, rows)
+
+
+def add_refusals(
+    engine: Engine, refusals: Sequence[tuple[date, str, int]], connection_id: int = 1
+) -> None:
+    """Refusals as (day, reason, count)."""
+    rows = [(connection_id, day.isoformat(), reason, count) for day, reason, count in refusals]
+    _add(engine, REFUSAL_TABLE, ("connection_id", "day", "reason", "count"), rows)
+
+
+def fill(engine: Engine, machines: int, today: date, days: int = 5) -> None:
+    """So many machines, one a developer, heard of some hours or weeks ago, with days of work."""
+    names = [f"developer.{number:04}" for number in range(machines)]
+    ages = [(number % 60) ** 2 / 2 for number in range(machines)]
+    add_machines(engine, [(name, f"{name}.local", age) for name, age in zip(names, ages)])
+    tools = (["git", "vscode"], ["git", "docker", "goland"], ["git", "vim"])
+    worked = [
+        (name, today - timedelta(days=back), (number + back) % 11, tools[number % 3])
+        for number, name in enumerate(names)
+        for back in range(days)
+    ]
+    add_days(engine, worked)
+    add_refusals(engine, [(today, "token", 3), (today - timedelta(days=2), "date", 1)])
+
+
+def _add(
+    engine: Engine, table: str, columns: Sequence[str], rows: Sequence[tuple[object, ...]]
+) -> None:
+    def work(connection: Connection) -> None:
+        insert(connection, table, columns, rows, "")
+
+    transact(engine, work)
