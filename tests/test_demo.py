@@ -23,7 +23,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 
 @pytest.fixture(scope="module")
 def year() -> Fleet:
-    return fleet(developers=40, days=365, seed=1, now=NOW)
+    return fleet(developers=24, days=365, seed=1, now=NOW)
 
 
 def bodies(made: Fleet) -> list[dict[str, Any]]:
