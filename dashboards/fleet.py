@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dashboards.panels import Dashboard, Panel, Row
-from dashboards.sql import MACHINES, METRICS, REFUSALS, SPACE, Sql
+from dashboards.sql import MACHINES, METRICS, REFUSALS, Sql
 
-RAW = "_raw_developer_telemetry"
 QUIET_DAYS = 7
 END = "$__unixEpochTo()"
 AGES = ("1: up to a day", "2: up to 3 days", "3: up to 7 days", "4: up to 30 days", "5: older")
@@ -27,16 +26,8 @@ def machines_heard(d: Sql) -> str:
 
 
 def machines_by_day(d: Sql) -> str:
-    # By way of the machines, since reports are found by developer and day.
-    host = f"MD5({d.joined('m.connection_id', SPACE, 'm.developer_id', SPACE, 'm.hostname')})"
     return f"""WITH {d.days()}, reporting AS (
-  SELECT date, COUNT(*) AS machines FROM (
-    SELECT r.date, {host} AS host FROM {MACHINES} m
-    JOIN {RAW} r ON r.connection_id = m.connection_id AND r.developer_id = m.developer_id
-      AND r.hostname = m.hostname AND r.date BETWEEN {d.first_day} AND {d.last_day}
-    WHERE {d.chosen("m")}
-    GROUP BY r.date, {host}
-  ) each_day GROUP BY date
+  {d.machines_by_date()}
 )
 SELECT days.day AS time, COALESCE(machines, 0) AS machines
 FROM days LEFT JOIN reporting ON reporting.date = days.day ORDER BY days.day"""

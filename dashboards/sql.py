@@ -6,6 +6,7 @@ and SQL mode a session has. Grafana puts a variable's values into them as text, 
 
 from __future__ import annotations
 
+RAW = "_raw_developer_telemetry"
 METRICS = "_tool_developer_metrics"
 MACHINES = "_tool_developer_telemetry_machines"
 REFUSALS = "_tool_developer_telemetry_refusals"
@@ -107,6 +108,13 @@ class Sql:
     def rows(self) -> str:
         """The metrics as `m` where texts are read, from which few developers have many rows."""
         return f"{METRICS} m"
+
+    def machines_by_date(self) -> str:
+        """The query for how many `machines` reported about each `date`.
+
+        Reports are found by developer and day only; the databases are fast in different ways.
+        """
+        raise NotImplementedError
 
     def variable_text(self, column: str) -> str:
         """A text as a variable's value, which a query then holds between quotes."""
@@ -263,10 +271,10 @@ class MySQL(Sql):
         return self._table(lists, "$[*]", "item VARCHAR(255) PATH '$'")
 
     def count_items(self, lists: str) -> str:
-        return f"CASE WHEN JSON_VALID({lists}) THEN JSON_LENGTH({lists}) ELSE 0 END"
+        return f"JSON_LENGTH({self._valid(lists, '[]')})"
 
     def counts(self, counts: str) -> str:
-        keys = f"JSON_KEYS(CASE WHEN JSON_VALID({counts}) THEN {counts} ELSE '{{}}' END)"
+        keys = f"JSON_KEYS({self._valid(counts, '{}')})"
         return f"JSON_TABLE({keys}, '$[*]' COLUMNS (item VARCHAR(255) PATH '$')) t"
 
     def number(self, counts: str) -> str:
@@ -283,13 +291,23 @@ class MySQL(Sql):
         # Row by row through the index of days would take as long as reading all of them.
         return f"{METRICS} m IGNORE INDEX ({INDEX})"
 
+    def machines_by_date(self) -> str:
+        return f"""SELECT m.date, SUM((
+    SELECT COUNT(DISTINCT r.hostname) FROM {RAW} r WHERE r.connection_id = m.connection_id
+      AND r.developer_id = m.developer_id AND r.date = m.date
+  )) AS machines
+  FROM {METRICS} m WHERE {self.selected()} GROUP BY m.date"""
+
     def variable_text(self, column: str) -> str:
         return f"REPLACE({column}, '\\\\', '\\\\\\\\')"
 
     def _table(self, text: str, path: str, columns: str) -> str:
-        # Rows of the Go plugin may hold anything.
-        valid = f"CASE WHEN JSON_VALID({text}) THEN {text} ELSE '[]' END"
-        return f"JSON_TABLE({valid}, '{path}' COLUMNS ({columns})) t"
+        return f"JSON_TABLE({self._valid(text, '[]')}, '{path}' COLUMNS ({columns})) t"
+
+    def _valid(self, text: str, empty: str) -> str:
+        # Rows of the Go plugin may hold anything; ours are not looked through twice.
+        valid = f"m.arrived_us > 0 OR JSON_VALID({text})"
+        return f"CASE WHEN {valid} THEN {text} ELSE '{empty}' END"
 
 
 class PostgreSQL(Sql):
@@ -329,6 +347,12 @@ class PostgreSQL(Sql):
 
     def text(self, item: str) -> str:
         return f'{item} COLLATE "C"'
+
+    def machines_by_date(self) -> str:
+        return f"""SELECT m.date, COUNT(*) AS machines FROM (
+    SELECT DISTINCT r.connection_id, r.developer_id, r.hostname, r.date FROM {RAW} r
+    WHERE r.date BETWEEN {self.first_day} AND {self.last_day}
+  ) m WHERE {self.chosen("m")} GROUP BY m.date"""
 
     def items(self, lists: str) -> str:
         return f"json_array_elements_text({lists}::json) t(item)"

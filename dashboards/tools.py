@@ -25,8 +25,9 @@ def _items(d: Sql) -> str:
   FROM last_days
 ), items AS (
   SELECT l.week, {d.text("t.item")} AS item, l.developers, l.everybody
-  FROM numbered l JOIN {METRICS} m ON m.connection_id = l.connection_id
-    AND m.developer_id = l.developer_id AND m.date = l.date,
+  FROM numbered l JOIN {d.rows()} ON m.connection_id = l.connection_id
+    AND m.developer_id = l.developer_id AND m.date = l.date
+    AND m.date BETWEEN {d.first_day} AND {d.last_day},
     {d.items("m.tools_used")}
 )"""
 
