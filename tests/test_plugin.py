@@ -258,7 +258,8 @@ def test_a_cancelled_extract_ends_between_two_pages(migrated_url: str, engine: E
         process.terminate()
         process.communicate(timeout=60)
         holding.rollback()
-    assert process.returncode == 128 + signal.SIGTERM
+    # DevLake's own SDK leaves a signal to the system.
+    assert process.returncode in (128 + signal.SIGTERM, -signal.SIGTERM)
     assert _rows(engine, "SELECT COUNT(*) FROM _tool_developer_metrics") == [(2_000,)]
     assert _rows(engine, "SELECT subtask FROM _tool_developer_telemetry_runs") == []
 
