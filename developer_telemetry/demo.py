@@ -14,7 +14,6 @@ collector's script sends, twice a day: the day so far in the morning, the whole 
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta, timezone
@@ -28,93 +27,24 @@ from developer_telemetry.accounts import convert
 from developer_telemetry.connections import CONNECTION_TABLE, create, new_token
 from developer_telemetry.dialects import insert, reading, transact
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.merging import OVERWRITE, RAW_TABLE, SUM, Arrival
+from developer_telemetry.made_up import (
+    CONNECTIONS,
+    CONTRACTORS,
+    HOUR_US,
+    Developer,
+    Diary,
+    developer,
+    epoch_us,
+)
+from developer_telemetry.merging import RAW_TABLE, Arrival
 from developer_telemetry.receiver.tallies import REFUSAL_TABLE, count_machines
-from developer_telemetry.reports import REPOSITORY_COUNTS, parse
+from developer_telemetry.reports import parse
 from developer_telemetry.storage import store
-
-CONNECTIONS = {"Product engineering": OVERWRITE, "Contractors' machines": SUM}
-STAFF, CONTRACTORS = CONNECTIONS
 
 # Reports stored in one transaction.
 BATCH = 500
-MINUTE_US = 60_000_000
-HOUR_US = 60 * MINUTE_US
 
 Refused = dict[tuple[str, date, str], int]
-
-
-class Team(NamedTuple):
-    """Where people work: what on, in which zone (hours from UTC), with which tools above all."""
-
-    name: str
-    projects: tuple[str, ...]
-    zone: int
-    tools: tuple[str, ...]
-
-
-TEAMS = (
-    Team("Checkout", ("web-shop", "payments", "tax-rules"), 1, ("node", "vscode", "docker")),
-    Team("Platform", ("cluster", "observability", "base-images"), 1, ("go", "goland", "kubectl")),
-    Team("Data", ("warehouse", "forecasts", "events"), 0, ("python", "pycharm", "jupyter")),
-    Team("Mobile", ("ios-app", "android-app", "design-kit"), -5, ("xcode", "gradle", "node")),
-    Team("Search", ("search-api", "ranking", "crawler"), 5, ("java", "intellij", "maven")),
-    Team("Developers' tools", ("build-farm", "customer's-cli"), -8, ("go", "make", "vim")),
-)
-
-# Share of people who use a tool at the start and at the end; below 0 nobody does yet, or any more.
-FASHIONS = {
-    "git": (1.0, 1.0),
-    "docker": (0.55, 0.6),
-    "vscode": (0.6, 0.5),
-    "vim": (0.2, 0.18),
-    "python": (0.4, 0.45),
-    "node": (0.35, 0.35),
-    "make": (0.25, 0.25),
-    "kubectl": (0.2, 0.25),
-    "claude": (-0.25, 0.5),
-    "cursor": (-0.05, 0.3),
-    "uv": (0.02, 0.35),
-    "eclipse": (0.15, -0.1),
-    "svn": (0.07, -0.1),
-}
-# How often in an hour, at most.
-COMMANDS = {"git": 14, "ls": 9, "docker": 5, "make": 3, "npm": 6, "pytest": 4, "kubectl": 3}
-HOLIDAYS = {(1, 1), (5, 1), (12, 24), (12, 25), (12, 26), (12, 31)}
-
-FIRST_NAMES = (
-    "Ada Amir Anna Bao Carla Chidi Dana Elif Emil Fatou Felix Gita Hana Hugo Ines Ivan Jonas Kaito "
-    "Lea Liam Mara Maeve Mia Nils Noor Olga Omar Pia Ravi Rosa Sam Selin Tariq Tom Uma Vera Wei "
-    "Yara Zoë Zita"
-)
-LAST_NAMES = (
-    "Adeyemi Bauer Costa Dubois Eriksen Fischer García Haddad Ivanova Jensen Kim Lopez Meyer "
-    "Nakamura O'Brien Okafor Patel Quist Rossi Sato Silva Tanaka Ünal Virtanen Wagner Yilmaz Zhang"
-)
-
-
-class Machine(NamedTuple):
-    """A computer, on which days it could report, and whether its collector counts commands."""
-
-    hostname: str
-    first: date
-    last: date
-    counts_commands: bool
-
-
-class Developer(NamedTuple):
-    """Someone who reports. `email` and `name` are empty where git has none."""
-
-    id: str
-    name: str
-    email: str
-    team: Team
-    connection: str
-    first: date
-    last: date
-    hours: int  # of a usual day
-    days_off: tuple[int, ...]  # weekdays, Monday is 0
-    machines: tuple[Machine, ...]
 
 
 class Sent(NamedTuple):
@@ -149,26 +79,26 @@ def fleet(developers: int, days: int, seed: int, now: datetime) -> Fleet:
     first = (now - timedelta(days=days)).date()
     random = Random(f"fleet {seed}")
     outages = _outages(random, first, days)
-    people = tuple(_developer(random, number, first, now.date()) for number in range(developers))
+    people = tuple(developer(random, number, first, now.date()) for number in range(developers))
     sent: list[Sent] = []
     refused: Refused = {}
-    for developer in people:
-        each = Random(f"developer {seed} {developer.id}")
-        for arrived, body in _Diary(each, developer, first, now.date()).reports():
-            sent.extend(_through(each, outages, developer.connection, arrived, body, refused))
+    for person in people:
+        diary = Diary(Random(f"developer {seed} {person.id}"), person, first, now.date())
+        for arrived, body in diary.reports():
+            sent.extend(_through(outages, person.connection, arrived, body, refused))
     for number in range(days):
         if random.random() < 0.2:
             reason = random.choice(("date", "developer", "body", "size"))
             key = (random.choice(list(CONNECTIONS)), first + timedelta(days=number), reason)
             refused[key] = refused.get(key, 0) + random.randint(1, 4)
-    end = _us(now)
+    end = epoch_us(now)
     known = {key: count for key, count in sorted(refused.items()) if key[1] < now.date()}
     return Fleet(first, now, people, tuple(sorted(s for s in sent if s.arrived_us < end)), known)
 
 
 def _outages(random: Random, first: date, days: int) -> tuple[Outage, ...]:
     def at(share: float, hours: int, connection: str, reason: str) -> Outage:
-        start = _us(datetime.combine(first, time(), timezone.utc))
+        start = epoch_us(datetime.combine(first, time(), timezone.utc))
         start += int(days * share) * 24 * HOUR_US + random.randint(0, 12) * HOUR_US
         return Outage(start, start + hours * HOUR_US, connection, reason)
 
@@ -177,7 +107,6 @@ def _outages(random: Random, first: date, days: int) -> tuple[Outage, ...]:
 
 
 def _through(
-    random: Random,
     outages: tuple[Outage, ...],
     connection: str,
     arrived_us: int,
@@ -188,213 +117,14 @@ def _through(
     for outage in outages:
         if outage.start_us <= arrived_us < outage.end_us and outage.connection in ("", connection):
             if outage.reason:
-                key = (connection, _day(arrived_us), outage.reason)
+                key = (connection, _moment(arrived_us).date(), outage.reason)
                 # It is offered again every hour.
                 hours = (outage.end_us - arrived_us) // HOUR_US
-                refused[key] = refused.get(key, 0) + 1 + min(hours, 23 - _hour(arrived_us))
-            arrived_us = outage.end_us + random.randrange(HOUR_US)
+                refused[key] = refused.get(key, 0) + 1 + min(hours, 23 - _moment(arrived_us).hour)
+            # All of it within an hour, what was sent first still first.
+            share = (arrived_us - outage.start_us) / (outage.end_us - outage.start_us)
+            arrived_us = outage.end_us + int(share * HOUR_US)
     yield Sent(arrived_us, connection, body)
-
-
-def _developer(random: Random, number: int, first: date, last: date) -> Developer:
-    given, family, login = _name(number)
-    team = TEAMS[number % len(TEAMS)] if number < 6 else random.choice(TEAMS)
-    span = (last - first).days
-    joined = first + timedelta(days=random.randrange(span) if random.random() < 0.15 else 0)
-    left = last
-    if random.random() < 0.1:
-        left = joined + timedelta(days=random.randint(0, (last - joined).days))
-    anonymous = random.random() < 0.07
-    part_time = random.random() < 0.2
-    contractor = number % 5 == 4
-    return Developer(
-        id=f"ACME\\{login}" if random.random() < 0.1 else login,
-        name="" if anonymous else f"{given} {family}",
-        email="" if anonymous else f"{login}@example.com",
-        team=team,
-        connection=CONTRACTORS if contractor else STAFF,
-        first=joined,
-        last=left,
-        hours=random.choice((4, 5)) if part_time else random.choice((5, 6, 6, 7)),
-        days_off=random.choice(((4,), (2,), (0, 1))) if part_time else (),
-        machines=_machines(random, login, joined, left, contractor),
-    )
-
-
-def _name(number: int) -> tuple[str, str, str]:
-    """First and last name, and a login of them that nobody else has."""
-    first, last = FIRST_NAMES.split(), LAST_NAMES.split()
-    rounds, place = divmod(number, len(first) * len(last))
-    given = first[place % len(first)]
-    family = last[(place + place // len(first)) % len(last)]
-    return given, family, f"{given}.{family}{rounds or ''}".lower()
-
-
-def _machines(
-    random: Random, login: str, first: date, last: date, contractor: bool
-) -> tuple[Machine, ...]:
-    owner = login.split(".")[0]
-    names = (
-        f"{owner}s-macbook.local",
-        f"{owner}-thinkpad",
-        f"DESKTOP-{random.randrange(1 << 24):06X}",
-    )
-    count = 1 + (random.random() < (0.7 if contractor else 0.25)) + (random.random() < 0.05)
-    machines = []
-    for name in random.sample(names, count):
-        quiet = last
-        # On Linux collectors stop for reasons of their own.
-        if "thinkpad" in name and random.random() < 0.4 and last > first:
-            quiet = first + timedelta(days=random.randrange((last - first).days))
-        machines.append(Machine(name, first, quiet, random.random() < 0.6))
-    return tuple(machines)
-
-
-class _Diary:
-    """What one developer did, and what their machines said about it."""
-
-    def __init__(self, random: Random, developer: Developer, first: date, last: date) -> None:
-        self._random = random
-        self._developer = developer
-        self._first = first
-        self._length = max(1, (last - first).days)
-        self._tastes = {tool: random.random() for tool in FASHIONS}
-        self._absences = self._plan_absences()
-
-    def reports(self) -> Iterator[tuple[int, bytes]]:
-        """Every report with the time at which it set out, machine by machine."""
-        days = self._days()
-        for place, machine in enumerate(self._developer.machines):
-            yield from self._of_machine(machine, place, days)
-
-    def _days(self) -> list[date]:
-        developer = self._developer
-        span = (developer.last - developer.first).days + 1
-        return [day for n in range(span) if self._works(day := developer.first + timedelta(n))]
-
-    def _works(self, day: date) -> bool:
-        if day in self._absences or (day.month, day.day) in HOLIDAYS:
-            return False
-        if day.weekday() > 4:
-            return self._random.random() < 0.05
-        return day.weekday() not in self._developer.days_off and self._random.random() > 0.02
-
-    def _plan_absences(self) -> set[date]:
-        absent: set[date] = set()
-        # About three holidays a year, of one or two weeks.
-        for _ in range(max(1, self._length // 120)):
-            start = self._first + timedelta(days=self._random.randrange(self._length))
-            absent.update(start + timedelta(n) for n in range(self._random.choice((7, 7, 14))))
-        return absent
-
-    def _of_machine(
-        self, machine: Machine, place: int, days: list[date]
-    ) -> Iterator[tuple[int, bytes]]:
-        random = self._random
-        used = [
-            day
-            for day in days
-            if machine.first <= day <= machine.last and (place == 0 or random.random() < 0.3)
-        ]
-        for day, following in zip(used, [*used[1:], None]):
-            done = self._day(machine, place, day)
-            travelling = random.random() < 0.03
-            if not travelling:
-                yield self._at(day, 9, 150), _body(self._developer, machine, day, done, 0.25)
-            whole = _body(self._developer, machine, day, done, 1)
-            if random.random() < 0.35:  # left running over night
-                yield self._at(day + timedelta(1), 0, 20), whole
-            elif following:
-                yield self._at(following, 8, 50), whole
-
-    def _at(self, day: date, hour: int, minutes: int) -> int:
-        """A moment within so many minutes from an hour in the developer's zone."""
-        start = _us(datetime.combine(day, time(hour), timezone.utc))
-        moment = start - self._developer.team.zone * HOUR_US
-        return moment + self._random.randrange(minutes * MINUTE_US)
-
-    def _day(self, machine: Machine, place: int, day: date) -> dict[str, Any]:
-        random, developer = self._random, self._developer
-        usual = developer.hours if place == 0 and day.weekday() < 5 else 2
-        hours = max(1, min(14, round(random.gauss(usual, 1.2))))
-        projects = random.sample(developer.team.projects, random.choice((1, 1, 2, 2)))
-        if random.random() < 0.1:
-            projects.append("handbook")
-        done: dict[str, Any] = {
-            "active_hours": hours,
-            "tools_used": sorted(self._tools(day)),
-            "projects": projects,
-            "repositories": {project: self._repository() for project in projects},
-            "tests": max(0, round(random.gauss(hours, 3))),
-            "builds": max(0, round(random.gauss(hours / 2, 1.5))),
-        }
-        if machine.counts_commands:
-            names = random.sample(sorted(COMMANDS), 4)
-            done["commands"] = {name: random.randint(1, COMMANDS[name] * hours) for name in names}
-        return done
-
-    def _tools(self, day: date) -> Iterator[str]:
-        elapsed = (day - self._first).days / self._length
-        for tool, (start, end) in FASHIONS.items():
-            share = start + (end - start) * elapsed
-            if self._tastes[tool] < share and self._random.random() < 0.85:
-                yield tool
-        for tool in self._developer.team.tools:
-            if tool not in FASHIONS and self._random.random() < 0.8:
-                yield tool
-
-    def _repository(self) -> dict[str, int]:
-        commits = max(0, round(self._random.gauss(1.6, 1.5)))
-        added = sum(int(self._random.expovariate(1 / 35)) for _ in range(commits))
-        return {
-            "commits": commits,
-            "lines_added": added,
-            "lines_deleted": int(added * self._random.random()),
-            "files_changed": min(added, commits * self._random.randint(1, 5)),
-        }
-
-
-def _body(
-    developer: Developer, machine: Machine, day: date, done: Mapping[str, Any], part: float
-) -> bytes:
-    """What the collector's script sends when a `part` of the day is done."""
-    home = f"/home/{developer.id}/code"
-    repositories = [
-        {
-            "path": f"{home}/{name}",
-            "branches_worked": ["main"],
-            "name": name,
-            **{count: int(number * part) for count, number in counts.items()},
-        }
-        for name, counts in done["repositories"].items()
-    ]
-    metrics: dict[str, Any] = {
-        "active_hours": round(done["active_hours"] * part),
-        "tools_used": done["tools_used"],
-        "projects": done["projects"],
-        "git_activity": {
-            **{
-                f"total_{count}": sum(each[count] for each in repositories)
-                for count in REPOSITORY_COUNTS
-            },
-            "repositories": repositories,
-        },
-        "development_activity": {
-            "test_runs_detected": int(done["tests"] * part),
-            "build_commands_detected": int(done["builds"] * part),
-        },
-    }
-    if "commands" in done:
-        metrics["commands"] = {name: int(n * part) for name, n in done["commands"].items()}
-    document = {
-        "date": day.isoformat(),
-        "developer": developer.id,
-        "hostname": machine.hostname,
-        "email": developer.email,
-        "name": developer.name,
-        "metrics": metrics,
-    }
-    return json.dumps(document, ensure_ascii=False, indent=2).encode()
 
 
 def arrivals(made: Fleet, connection_ids: Mapping[str, int]) -> Iterator[Arrival]:
@@ -447,17 +177,5 @@ def _refuse_used(engine: Engine) -> None:
                 )
 
 
-def _us(moment: datetime) -> int:
-    return int(moment.timestamp()) * 1_000_000
-
-
-def _moment(epoch_us: int) -> datetime:
-    return datetime.fromtimestamp(epoch_us // 1_000_000, timezone.utc)
-
-
-def _day(epoch_us: int) -> date:
-    return _moment(epoch_us).date()
-
-
-def _hour(epoch_us: int) -> int:
-    return _moment(epoch_us).hour
+def _moment(epoch: int) -> datetime:
+    return datetime.fromtimestamp(epoch // 1_000_000, timezone.utc)

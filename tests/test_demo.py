@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.demo import CONNECTIONS, CONTRACTORS, Fleet, fill, fleet
+from developer_telemetry.demo import Fleet, fill, fleet
 from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.made_up import CONNECTIONS, CONTRACTORS
 from developer_telemetry.merging import SUM
 from tests.layers import rewritten
 from tests.receivers import query, run_command
