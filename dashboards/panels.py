@@ -183,6 +183,9 @@ def _place(x: int, y: int, w: int, h: int) -> Json:
 
 
 def _panel(panel: Panel, d: Sql) -> Json:
+    query = panel.query(d)
+    # Else a series would be called by its value column and all of its labels.
+    named = {"displayName": "${__field.labels.metric}"} if " AS metric" in query else {}
     return {
         "datasource": d.datasource,
         "description": panel.description,
@@ -194,6 +197,7 @@ def _panel(panel: Panel, d: Sql) -> Json:
                 "thresholds": {"mode": "absolute", "steps": [{"color": "green", "value": None}]},
                 "unit": panel.unit,
                 **({} if panel.kind == "table" else {"min": 0}),
+                **named,
             },
             "overrides": _overrides(panel, d),
         },
@@ -205,7 +209,7 @@ def _panel(panel: Panel, d: Sql) -> Json:
                 "editorMode": "code",
                 "format": "time_series" if panel.kind == "timeseries" else "table",
                 "rawQuery": True,
-                "rawSql": panel.query(d),
+                "rawSql": query,
                 "refId": "A",
             }
         ],

@@ -136,6 +136,7 @@ def panel(kind: str) -> Schema:
         ),
         unit=words("short", "h", "s", "percent"),
         min=NUMBER,
+        displayName=TEXT,
     )
     return of(
         "id",
