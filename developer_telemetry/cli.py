@@ -108,7 +108,8 @@ def _introduce(engine: Engine, settings: Settings) -> None:
     if first.token and (made or sys.stdout.isatty()):
         typer.echo(f"Secret token   {first.token}")
         typer.echo(f"Try it:\n\n  {curl_line(url, first.token)}\n")
-        typer.echo("Then see it with `developer-telemetry status`. Stop with Ctrl+C.")
+        page = url.partition("plugins/")[0]
+        typer.echo(f"Then see it at {page} in a browser. Stop with Ctrl+C.")
     sys.stdout.flush()
 
 

@@ -51,6 +51,7 @@ class Hasty(Altered):
 
     constants = {
         "receiver.page.view.KEPT_SECONDS": 0.05,
+        "receiver.page.view.ANSWER_SECONDS": 0,
         "receiver.page.figures.PAUSE_FACTOR": 0,
         "receiver.page.view.PATIENCE_SECONDS": 10,
         "receiver.health.ROUND_SECONDS": 0.1,

@@ -9,7 +9,7 @@ from typing import Any, Optional
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from developer_telemetry.receiver.page.access import (
@@ -82,8 +82,8 @@ class Page:
         """What may have changed on the page since it was shown."""
         if not self._access.allows(request):
             return self._plain("sign in again", 403)
-        sections = await self._view.live(_choice(request.query_params))
-        return JSONResponse(sections, headers={**HEADERS, "Cache-Control": "no-store"})
+        answer = await self._view.live(_choice(request.query_params))
+        return Response(answer, headers=_never_kept(), media_type="application/json")
 
     async def login(self, request: Request) -> Response:
         """The form that asks for the admin token, and what it sends."""
