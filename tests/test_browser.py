@@ -389,7 +389,6 @@ def test_pictures_for_the_documentation(browser: Browser, tmp_path: Path) -> Non
         ):
             with window.look(size=size, scheme=scheme) as look:
                 look.page.screenshot(path=folder / f"{name}.png")
-                look.assert_accessible()
                 look.assert_well()
         with window.look(size=(1120, 1000)) as look:
             for name, title in (("reports", "Reports by day"), ("hours", "Active hours a day")):
