@@ -38,9 +38,9 @@ soak: .venv/installed-dev ## break receiver and databases for minutes (SOAK="--m
 check: .venv/installed-dev ## lint, types, and that it all works on Python 3.9
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy developer_telemetry tests benchmarks conformance scripts conftest.py
+	$(BIN)/mypy developer_telemetry tests benchmarks conformance dashboards scripts conftest.py
 	cd sdk && ../$(BIN)/mypy --config-file ../pyproject.toml pydevlake tests
-	$(BIN)/vermin --quiet --no-tips --target=3.9- --violations developer_telemetry sdk scripts tests benchmarks conformance
+	$(BIN)/vermin --quiet --no-tips --target=3.9- --violations developer_telemetry sdk scripts tests benchmarks conformance dashboards
 	$(BIN)/python scripts/pip_as.py 3.9.2 --quiet --no-build-isolation ./sdk .
 	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SCRIPTS); \
 	else echo "shellcheck is not installed: shell scripts were not checked"; fi

@@ -112,10 +112,10 @@ def test_the_printed_line_stores_a_report(running: Running) -> None:
 def test_the_readmes_first_screen_is_true(running: Running) -> None:
     readme = (running.clone / "README.md").read_text(encoding="utf-8")
     [curl, *_] = re.findall(r"^```sh\n(curl .*?)^```", readme, re.M | re.S)
-    [command] = re.findall(r"^\$ (\.venv/bin/developer-telemetry status)$", readme, re.M)
+    [page] = re.findall(r"<(http://127\.0\.0\.1:8090/)>", readme)
+    [command] = re.findall(r"`(\.venv/bin/developer-telemetry status)`", readme)
     [promised] = re.findall(r"It answers `(\{.*?\})`", readme)
     [token] = re.findall(r"^Secret token +(\S+)$", running.printed, re.M)
-    [head] = re.findall(r"^id  name .*$", readme, re.M)
     assert ":8090/" in curl
     curl = curl.replace(":8090/", f":{running.port}/")
     before = running.rows("SELECT COUNT(*) FROM _raw_developer_telemetry")
@@ -124,7 +124,9 @@ def test_the_readmes_first_screen_is_true(running: Running) -> None:
 
     assert running.rows("SELECT COUNT(*) - 1 FROM _raw_developer_telemetry") == before
     shown = running.shell(command).splitlines()
-    assert shown[0].split() == head.split()
+    assert shown[0].split()[:3] == ["id", "name", "reports"]
+    page = page.replace(":8090/", f":{running.port}/")
+    assert "ann.lee" in running.shell(f"curl --silent --fail {page}")
     assert re.match(r"1 +default +\d+ +1 +1 +20", shown[1])
 
 
