@@ -175,9 +175,7 @@ def large(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 LOOKS = pytest.mark.parametrize(
-    ("size", "scheme"),
-    [(WIDE, "light"), (WIDE, "dark"), (NARROW, "light"), (NARROW, "dark")],
-    ids=["wide-light", "wide-dark", "narrow-light", "narrow-dark"],
+    ("size", "scheme"), [(WIDE, "light"), (NARROW, "dark")], ids=["wide-light", "narrow-dark"]
 )
 
 
@@ -198,7 +196,7 @@ def test_hostile_names_are_shown_and_do_nothing(
         look.assert_well()
 
 
-@pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (NARROW, "dark")], ids=str)
+@LOOKS
 def test_5000_machines_are_paged_and_searched(
     large: Window, size: tuple[int, int], scheme: str
 ) -> None:
@@ -311,7 +309,6 @@ def test_the_first_report_appears_by_itself(browser: Browser, tmp_path: Path) ->
     with receiver_of(tmp_path) as receiver:
         url = f"sqlite:///{tmp_path}/telemetry.db"
         connection = add_connection(url)
-        eventually(lambda: "connection" in receiver.client.get("/").text, seconds=20)
         with Window(browser, receiver.url).look(size=NARROW) as look:
             page = look.page
             expect(page.locator("h2").first).to_have_text("No machine has reported yet")

@@ -444,7 +444,7 @@ def test_a_first_report_turns_the_instructions_into_figures(tmp_path: Path) -> N
     with Hasty(url, tmp_path) as receiver:
         lake = Lake(receiver, url)
         add_connection(url)
-        eventually(lambda: "connection 1" in lake.sections()["connections"], seconds=20)
+        eventually(lambda: "<bdi>connection " in lake.sections()["connections"], seconds=20)
         empty = lake.get()
         assert "No machine has reported yet" in empty.text
         assert 'id="machines"' not in empty.text

@@ -61,7 +61,7 @@ def reports_by_day(days: Sequence[datetime.date], hours: Hours) -> Chart:
     highest = nice_maximum(max(counts.values()))
     slot = 100 / len(days)
     bars = [
-        _bar(slot * place, slot, counts[day] / highest, f"{long(day)}: {plural(counts[day])}")
+        _bar(slot * place, slot, counts[day] / highest, f"{full(day)}: {plural(counts[day])}")
         for place, day in enumerate(days)
         if counts[day]
     ]
@@ -71,7 +71,7 @@ def reports_by_day(days: Sequence[datetime.date], hours: Hours) -> Chart:
         for number, place in enumerate(mondays)
         if number % 2 == 0 and slot * place < 94
     ]
-    rows = [(long(day), f"{counts[day]:,}") for day in reversed(days)]
+    rows = [(full(day), f"{counts[day]:,}") for day in reversed(days)]
     return Chart(bars, _grid(highest), axis, ("Day", "Reports"), rows)
 
 
@@ -95,7 +95,7 @@ def hours_by_week(days: Sequence[datetime.date], hours: Hours) -> Chart:
         middle = TOP + PLOT * (1 - found.median / highest)
         bars.append(bar._replace(height=height, middle=min(middle, TOP + PLOT - 3)))
         numbers = (f"{value:g}" for value in (found.lower, found.median, found.upper))
-        rows.append((long(week), *numbers, f"{found.days:,}"))
+        rows.append((full(week), *numbers, f"{found.days:,}"))
     axis = [
         Label(slot * (place + 0.5), short(week), bool(place % 4))
         for place, week in enumerate(weeks)
@@ -175,7 +175,7 @@ def short(day: datetime.date) -> str:
     return f"{day.day} {day:%b}"
 
 
-def long(day: datetime.date) -> str:
+def full(day: datetime.date) -> str:
     """As in `Mon 3 Nov 2026`."""
     return f"{day:%a} {day.day} {day:%b %Y}"
 
