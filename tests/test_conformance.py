@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from conformance import page
 from conformance.environments import run_tests
 from conformance.lake import resources_of
 from conformance.outcomes import LeftOut, Outcomes, Unmet, failures
-from conformance.sdks import answers, copy_of, plugins_of
+from conformance.sdks import OURS, answers, copy_of, plugins_of
 
 ROOT = Path(__file__).parent.parent
 GUESTBOOK = ROOT / "sdk" / "tests" / "guestbook"
@@ -119,6 +120,16 @@ def test_a_plugin_of_the_tree_is_copied_and_started_on_our_sdk(tmp_path: Path) -
     assert info["plugin_path"] == str(copy / "run.sh")
     with pytest.raises(Unmet, match="convert ended with"):
         answers(copy, "convert", {}, "nothing")
+
+
+def test_every_test_that_meets_an_sdk_is_run_on_the_genuine_one_too() -> None:
+    assert all((ROOT / "tests" / f"{name}.py").is_file() for name in OURS)
+    # What is imported of the SDK says who meets it.
+    meeting = re.compile(r"^(from|import) (pydevlake|developer_telemetry\.(models|streams))", re.M)
+    ours = {
+        path.stem for path in (ROOT / "tests").glob("test_*.py") if meeting.search(path.read_text())
+    }
+    assert ours - set(OURS) <= {"test_conformance"}
 
 
 def test_the_page_says_what_was_run_and_how_it_ended(
