@@ -11,14 +11,9 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.ahead import ahead
-from developer_telemetry.dialects import (
-    MAX_ROWS,
-    Progress,
-    dialect_of,
-    insert,
-    reading,
-    transact,
-)
+from developer_telemetry.database import Progress, reading, transact
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.inserts import MAX_ROWS, insert
 from developer_telemetry.merging import RAW_TABLE, raw_params
 from developer_telemetry.raw import first_page, span
 from developer_telemetry.storage import TOOL_TABLE

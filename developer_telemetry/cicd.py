@@ -14,16 +14,9 @@ from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.dialects import (
-    MAX_ROWS,
-    Progress,
-    batches,
-    dialect_of,
-    flat,
-    insert,
-    reading,
-    transact,
-)
+from developer_telemetry.database import Progress, reading, transact
+from developer_telemetry.dialects import dialect_of, flat
+from developer_telemetry.inserts import MAX_ROWS, batches, insert
 from developer_telemetry.merging import RAW_TABLE, SCOPE_ID, raw_params
 from developer_telemetry.raw import Key
 from developer_telemetry.storage import TOOL_TABLE

@@ -40,7 +40,7 @@ def clear_errors() -> Iterator[None]:
 
 def engine_of(settings: Settings) -> Engine:
     """The settings' database, as it is."""
-    from developer_telemetry.dialects import open_engine
+    from developer_telemetry.database import open_engine
 
     try:
         return open_engine(settings.db_url)

@@ -21,8 +21,10 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from developer_telemetry.dialects import dialect_of, insert, now_us, reading, transact
+from developer_telemetry.database import now_us, reading, transact
+from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.inserts import insert
 from developer_telemetry.merging import OVERWRITE, SCOPE_ID, raw_params, strategy_of, timestamp
 
 CONNECTION_TABLE = "_tool_developer_telemetry_connections"

@@ -25,8 +25,9 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.accounts import convert
 from developer_telemetry.connections import CONNECTION_TABLE, create, new_token
-from developer_telemetry.dialects import insert, reading, transact
+from developer_telemetry.database import reading, transact
 from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.inserts import insert
 from developer_telemetry.made_up import (
     CONNECTIONS,
     CONTRACTORS,

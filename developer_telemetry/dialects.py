@@ -6,45 +6,18 @@ positional parameters through the driver, since hundreds of rows go into one of 
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import (
-    Any,
-    Callable,
-    NamedTuple,
-    Optional,
-    TypeVar,
-    Union,
-)
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Optional, Union
 
 import msgspec
-from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-T = TypeVar("T")
-Row = TypeVar("Row", bound=Sequence[Any])
 Database = Union[Engine, Connection]
 
-# A batch's conflicts are over in milliseconds; ten tries with growing pauses span two seconds.
-ATTEMPTS = 10
-# A second loss is the statement's own fault or an outage; neither is over in milliseconds.
-LOST_CONNECTIONS = 2
 MEBIBYTE = 1 << 20
-# Rows in one statement: enough to hide the round trip, well below SQLite's 32,766 parameters.
-MAX_ROWS = 500
-# The digits of a BIGINT.
-NUMBER_LENGTH = 19
 # Stands between values, as its name in ASCII says.
 SEPARATOR = "\x1f"
-
-
-class Progress(NamedTuple):
-    """How far a long piece of work is: units done, of how many."""
-
-    done: int
-    total: int
 
 
 class Dialect:
@@ -350,227 +323,8 @@ def dialect_of(database: Database) -> Dialect:
     return _DIALECTS[database.dialect.name]
 
 
-def open_engine(url: str) -> Engine:
-    """An engine for a Go-style or SQLAlchemy-style URL, its sessions set up as ours are."""
-    from pydevlake.database import create_db_engine
-
-    return prepare(create_db_engine(url))
-
-
-def open_writing_engine(url: str) -> Engine:
-    """An engine for `transact` alone, which saves two round trips in each transaction.
-
-    It neither asks whether a connection still lives, since `transact` repeats what one lost, nor
-    rolls back when one is returned, since `transact` has committed. Its sessions count the rows
-    that an insert made, where SQLAlchemy would have those counted that it met.
-    """
-    from pydevlake.database import create_db_engine
-
-    options = {"pool_pre_ping": False, "pool_reset_on_return": None}
-    engine = create_db_engine(url, **options)
-    event.listen(engine, "do_connect", _count_changed)
-    return prepare(engine)
-
-
-def _count_changed(dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
-    if "client_flag" in options:
-        options["client_flag"] &= ~MySQL.found_rows
-
-
-def prepare(engine: Engine) -> Engine:
-    """Give every session of `engine` our settings; those that it already had are closed.
-
-    Done twice, it is as if done once.
-    """
-    dialect = dialect_of(engine)
-    engine.dispose()
-    event.listen(engine, "do_connect", dialect.connecting)
-    event.listen(engine, "connect", dialect.connected)
-    if dialect.name == "sqlite":
-        event.listen(engine, "begin", _begin)
-    return engine
-
-
-def _begin(connection: Connection) -> None:
-    # Taking the write lock at once: a read that turns into a write can't wait for it.
-    reading = connection.get_execution_options().get("reading")
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-
-def now_us() -> int:
-    """This machine's clock: UTC in microseconds since 1970."""
-    return time.time_ns() // 1000
-
-
-def reading(engine: Engine) -> Engine:
-    """The same engine for transactions that only read: on SQLite they wait for no writer."""
-    return engine.execution_options(reading=True)
-
-
-def clock_offset_us(engine: Engine) -> int:
-    """How far the database's clock is ahead of this machine's, in microseconds."""
-    clock = dialect_of(engine).clock
-    if not clock:
-        return 0
-    with engine.connect() as connection:
-        before = now_us()
-        theirs: Any = connection.exec_driver_sql(f"SELECT {clock}").scalar_one()
-        after = now_us()
-    return int(theirs * 1_000_000) - (before + after) // 2
-
-
-def losses(engine: Engine) -> list[str]:
-    """What the database is set to that lets it lose a commit which it has confirmed."""
-    found: list[str] = []
-    with reading(engine).connect() as connection:
-        for setting, question, risky in dialect_of(engine).risks:
-            value = str(connection.exec_driver_sql(question).scalar_one())
-            if value in risky:
-                found.append(
-                    f"the database may lose reports that were acknowledged: {setting} is {value};"
-                    " set it to the default"
-                )
-    return found
-
-
-def transact(database: Database, work: Callable[[Connection], T]) -> T:
-    """Run `work` in a transaction and commit; repeat the whole of it after a conflict.
-
-    A connection lost on the way, also during COMMIT, is repeated as well: `work` has to be
-    harmless when done twice.
-    """
-    dialect = dialect_of(database)
-    lost = 0
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            if isinstance(database, Engine):
-                with database.begin() as connection:
-                    return work(connection)
-            with database.begin():
-                return work(database)
-        except DBAPIError as error:
-            lost += error.connection_invalidated
-            passing = error.connection_invalidated or dialect.is_conflict(error)
-            if attempt == ATTEMPTS or lost == LOST_CONNECTIONS or not passing:
-                raise
-            time.sleep(random.uniform(0, 0.01) * attempt * attempt)
-    raise AssertionError("unreachable")
-
-
 def _assignments(pairs: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{column} = {value}" for column, value in pairs)
-
-
-def insert(
-    connection: Connection,
-    table: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    tail: str,
-) -> None:
-    """Insert rows in as few statements as the database takes; `tail` says what on a conflict."""
-    for batch in batches(connection, rows):
-        _insert(connection, table, columns, batch, tail)
-
-
-def insert_one(
-    connection: Connection,
-    table: str,
-    columns: Sequence[str],
-    row: Sequence[Any],
-    keys: Sequence[str],
-) -> bool:
-    """Insert a row unless one of its keys is there; whether it was, or False if nobody can say."""
-    result = _insert(
-        connection, table, columns, [row], dialect_of(connection).on_conflict(keys, ())
-    )
-    return _made_one(connection, result)
-
-
-def insert_with_ids(
-    connection: Connection,
-    table: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    key: str,
-) -> dict[str, int]:
-    """Insert rows whose `key` (a column with a text) is not there yet; the ids of all by key."""
-    dialect = dialect_of(connection)
-    place = columns.index(key)
-    tail = dialect.on_conflict((key,), ())
-    returning = connection.info["returning"]
-    if returning:
-        tail += f" RETURNING {key}, id"
-    ids: dict[str, int] = {}
-    for batch in batches(connection, rows):
-        cursor = _insert(connection, table, columns, batch, tail)
-        if returning:
-            ids.update(cursor.fetchall())
-        elif len(batch) == 1 and _made_one(connection, cursor):
-            ids[batch[0][place]] = cursor.lastrowid
-    unknown = [(row[place],) for row in rows if row[place] not in ids]
-    for some in batches(connection, unknown):
-        marks = ", ".join([dialect.placeholder] * len(some))
-        found = connection.exec_driver_sql(
-            f"SELECT {key}, id FROM {table} WHERE {key} IN ({marks})", flat(some)
-        )
-        ids.update(tuple(row) for row in found)
-    return ids
-
-
-def _insert(
-    connection: Connection,
-    table: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    tail: str,
-) -> Any:
-    source, parameters = dialect_of(connection).written(columns, rows)
-    statement = f"INSERT INTO {table} ({', '.join(columns)}) {source} {tail}"
-    return execute(connection, statement, parameters)
-
-
-def execute(connection: Connection, statement: str, parameters: Sequence[Any]) -> Any:
-    """The driver's own cursor: around a small statement, SQLAlchemy's takes as long as the rest."""
-    driver: Any = connection.connection
-    cursor = driver.cursor()
-    base: Any = connection.dialect.dbapi
-    try:
-        cursor.execute(statement, parameters)
-    except base.Error as error:
-        lost = connection.dialect.is_disconnect(error, driver, cursor)
-        if lost:
-            connection.invalidate(error)
-            connection.engine.dispose()  # the others in its pool are hardly better
-        raise DBAPIError.instance(
-            statement,
-            None,  # they hold reports
-            error,
-            base.Error,
-            connection_invalidated=lost,
-            dialect=connection.dialect,
-        ) from error
-    return cursor
-
-
-def _made_one(connection: Connection, cursor: Any) -> bool:
-    return bool(connection.info.get("counts_inserted", True)) and cursor.rowcount == 1
-
-
-def batches(connection: Connection, rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Cut rows into what fits in one statement; a single row is never cut."""
-    limit = connection.info["statement_characters"]
-    batch: list[Row] = []
-    size = 0
-    for row in rows:
-        characters = sum(len(value) if isinstance(value, str) else NUMBER_LENGTH for value in row)
-        if batch and (len(batch) == MAX_ROWS or size + characters > limit):
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += characters
-    if batch:
-        yield batch
 
 
 def flat(rows: Iterable[Sequence[Any]]) -> tuple[Any, ...]:

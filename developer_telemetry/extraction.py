@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.ahead import ahead
-from developer_telemetry.dialects import Progress, batches, dialect_of, reading, transact
+from developer_telemetry.database import Progress, reading, transact
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.inserts import batches
 from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, SUM, TOOL_COLUMNS, ToolRow
 from developer_telemetry.raw import (
     Key,

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Connection
 
-from developer_telemetry.dialects import batches, dialect_of
+from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ReportRefused
+from developer_telemetry.inserts import batches
 from developer_telemetry.merging import RAW_TABLE, SUM, Arrival, ToolRow, tool_row
 from developer_telemetry.reports import parse
 

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.dialects import dialect_of, insert, reading, transact
+from developer_telemetry.database import reading, transact
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.inserts import insert
 from developer_telemetry.merging import RAW_TABLE
 
 RUN_TABLE = "_tool_developer_telemetry_runs"

@@ -14,7 +14,8 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.dialects import dialect_of, reading
+from developer_telemetry.database import reading
+from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from developer_telemetry.migrations import MYSQL_TABLE_OPTIONS, SCRIPTS, SQLITE_STATEMENTS
 from pydevlake.migration import MigrationScript

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections import CONNECTION_TABLE
-from developer_telemetry.dialects import reading
+from developer_telemetry.database import reading
 from developer_telemetry.merging import RAW_TABLE, timestamp
 
 

@@ -13,15 +13,9 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from developer_telemetry.dialects import (
-    Database,
-    Dialect,
-    dialect_of,
-    insert,
-    insert_one,
-    insert_with_ids,
-    transact,
-)
+from developer_telemetry.database import transact
+from developer_telemetry.dialects import Database, Dialect, dialect_of
+from developer_telemetry.inserts import insert, insert_one, insert_with_ids
 from developer_telemetry.merging import (
     KEY_COLUMNS,
     OVERWRITE,

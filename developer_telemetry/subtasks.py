@@ -9,7 +9,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.accounts import convert as convert_accounts
 from developer_telemetry.accounts import developers_above
 from developer_telemetry.cicd import convert_tasks, remove_tasks
-from developer_telemetry.dialects import Progress, prepare
+from developer_telemetry.database import Progress, prepare
 from developer_telemetry.extraction import reextract
 from developer_telemetry.runs import CONVERT, EXTRACT, begin, complete
 

@@ -11,7 +11,7 @@ from hypothesis import settings
 from sqlalchemy import inspect
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.dialects import open_engine
+from developer_telemetry.database import open_engine
 from developer_telemetry.schema import HISTORY, migrate
 from tests.servers import create_database, drop_database, in_database
 

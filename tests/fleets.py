@@ -8,7 +8,8 @@ from datetime import date, timedelta
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.dialects import insert, now_us, transact
+from developer_telemetry.database import now_us, transact
+from developer_telemetry.inserts import insert
 from developer_telemetry.merging import raw_params, timestamp
 from developer_telemetry.receiver.tallies import MACHINE_TABLE, REFUSAL_TABLE
 from developer_telemetry.storage import TOOL_TABLE

@@ -13,8 +13,8 @@ from typing import Callable
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.dialects import insert
 from developer_telemetry.extraction import reextract
+from developer_telemetry.inserts import insert
 from developer_telemetry.merging import OVERWRITE, SUM, TOOL_COLUMNS, Arrival, tool_row
 from developer_telemetry.storage import TOOL_TABLE, store
 from tests.factories import arrival

@@ -13,7 +13,7 @@ from typing import Callable, NoReturn, Optional
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.dialects import open_engine
+from developer_telemetry.database import open_engine
 from developer_telemetry.merging import RAW_TABLE
 from developer_telemetry.schema import migrate
 from developer_telemetry.storage import TOOL_TABLE

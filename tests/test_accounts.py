@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.accounts import ACCOUNT_COLUMNS, ACCOUNT_TABLE, account_id, convert
-from developer_telemetry.dialects import insert
+from developer_telemetry.inserts import insert
 from developer_telemetry.merging import OVERWRITE, SUM, Arrival
 from developer_telemetry.storage import TOOL_TABLE, store
 from tests.factories import arrival

@@ -17,8 +17,10 @@ from dashboards.__main__ import PAGES
 from dashboards.panels import dashboard
 from dashboards.sql import DATABASES
 from developer_telemetry.accounts import account_id, convert
+from developer_telemetry.database import open_engine
 from developer_telemetry.demo import Fleet, arrivals, fill, fleet
-from developer_telemetry.dialects import dialect_of, insert, open_engine
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.inserts import insert
 from developer_telemetry.made_up import CONNECTIONS, TEAMS
 from developer_telemetry.merging import SUM, Arrival, ToolRow, tool_row
 from developer_telemetry.receiver.tallies import count_machines

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.accounts import convert
-from developer_telemetry.dialects import insert
+from developer_telemetry.inserts import insert
 from developer_telemetry.merging import OVERWRITE, Arrival
 from developer_telemetry.storage import store
 from tests.factories import arrival

@@ -13,8 +13,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry import dialects
-from developer_telemetry.dialects import dialect_of, execute, prepare, reading, transact
+from developer_telemetry import inserts
+from developer_telemetry.database import prepare, reading, transact
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.inserts import execute
 from developer_telemetry.merging import (
     OVERWRITE,
     RAW_TABLE,
@@ -406,7 +408,7 @@ def test_statements_stay_under_a_quarter_of_what_mysql_takes(
         sizes.append(len(cursor.mogrify(statement, values).encode()))
         return cursor
 
-    monkeypatch.setattr(dialects, "execute", measured)
+    monkeypatch.setattr(inserts, "execute", measured)
     many = [arrival(developer=f"developer-{n}", extra=mark * 10_000) for n in range(300)]
     store(engine, many, {1: SUM})
     with engine.connect() as connection:

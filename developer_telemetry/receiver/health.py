@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.connections import Connections
-from developer_telemetry.dialects import clock_offset_us, losses
+from developer_telemetry.database import clock_offset_us, losses
 from developer_telemetry.receiver.ingest import Ingest, Outage, reason
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies

@@ -15,7 +15,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.connections import Connection
-from developer_telemetry.dialects import Database, now_us
+from developer_telemetry.database import now_us
+from developer_telemetry.dialects import Database
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.merging import Arrival
 from developer_telemetry.receiver.metrics import Metrics

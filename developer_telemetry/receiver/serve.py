@@ -14,7 +14,7 @@ import uvicorn
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections import Connections
-from developer_telemetry.dialects import now_us, open_writing_engine
+from developer_telemetry.database import now_us, open_writing_engine
 from developer_telemetry.receiver.app import Receiver
 from developer_telemetry.receiver.doorkeeper import Doorkeeper
 from developer_telemetry.receiver.drain import Drain

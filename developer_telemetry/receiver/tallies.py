@@ -9,14 +9,9 @@ from typing import Optional
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.dialects import (
-    Dialect,
-    dialect_of,
-    insert,
-    now_us,
-    reading,
-    transact,
-)
+from developer_telemetry.database import now_us, reading, transact
+from developer_telemetry.dialects import Dialect, dialect_of
+from developer_telemetry.inserts import insert
 from developer_telemetry.merging import RAW_TABLE, timestamp
 
 MACHINE_TABLE = "_tool_developer_telemetry_machines"

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Optional, Union
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.dialects import dialect_of, now_us, prepare
+from developer_telemetry.database import now_us, prepare
+from developer_telemetry.dialects import dialect_of
 from developer_telemetry.merging import timestamp
 from developer_telemetry.receiver.tallies import MACHINE_TABLE, REFUSAL_TABLE
 from developer_telemetry.storage import TOOL_TABLE

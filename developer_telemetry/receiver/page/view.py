@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections import Connections
-from developer_telemetry.dialects import now_us, reading
+from developer_telemetry.database import now_us, reading
 from developer_telemetry.receiver.health import Health
 from developer_telemetry.receiver.page import charts, queries
 from developer_telemetry.receiver.page.figures import Figure, Threads, renewed

@@ -1,0 +1,134 @@
+"""Engines whose sessions are set up as ours are, and transactions that are repeated until done."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any, Callable, NamedTuple, TypeVar
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from developer_telemetry.dialects import Database, MySQL, dialect_of
+
+T = TypeVar("T")
+
+# A batch's conflicts are over in milliseconds; ten tries with growing pauses span two seconds.
+ATTEMPTS = 10
+# A second loss is the statement's own fault or an outage; neither is over in milliseconds.
+LOST_CONNECTIONS = 2
+
+
+class Progress(NamedTuple):
+    """How far a long piece of work is: units done, of how many."""
+
+    done: int
+    total: int
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for a Go-style or SQLAlchemy-style URL, its sessions set up as ours are."""
+    from pydevlake.database import create_db_engine
+
+    return prepare(create_db_engine(url))
+
+
+def open_writing_engine(url: str) -> Engine:
+    """An engine for `transact` alone, which saves two round trips in each transaction.
+
+    It neither asks whether a connection still lives, since `transact` repeats what one lost, nor
+    rolls back when one is returned, since `transact` has committed. Its sessions count the rows
+    that an insert made, where SQLAlchemy would have those counted that it met.
+    """
+    from pydevlake.database import create_db_engine
+
+    options = {"pool_pre_ping": False, "pool_reset_on_return": None}
+    engine = create_db_engine(url, **options)
+    event.listen(engine, "do_connect", _count_changed)
+    return prepare(engine)
+
+
+def _count_changed(dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
+    if "client_flag" in options:
+        options["client_flag"] &= ~MySQL.found_rows
+
+
+def prepare(engine: Engine) -> Engine:
+    """Give every session of `engine` our settings; those that it already had are closed.
+
+    Done twice, it is as if done once.
+    """
+    dialect = dialect_of(engine)
+    engine.dispose()
+    event.listen(engine, "do_connect", dialect.connecting)
+    event.listen(engine, "connect", dialect.connected)
+    if dialect.name == "sqlite":
+        event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _begin(connection: Connection) -> None:
+    # Taking the write lock at once: a read that turns into a write can't wait for it.
+    reading = connection.get_execution_options().get("reading")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def now_us() -> int:
+    """This machine's clock: UTC in microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def reading(engine: Engine) -> Engine:
+    """The same engine for transactions that only read: on SQLite they wait for no writer."""
+    return engine.execution_options(reading=True)
+
+
+def clock_offset_us(engine: Engine) -> int:
+    """How far the database's clock is ahead of this machine's, in microseconds."""
+    clock = dialect_of(engine).clock
+    if not clock:
+        return 0
+    with engine.connect() as connection:
+        before = now_us()
+        theirs: Any = connection.exec_driver_sql(f"SELECT {clock}").scalar_one()
+        after = now_us()
+    return int(theirs * 1_000_000) - (before + after) // 2
+
+
+def losses(engine: Engine) -> list[str]:
+    """What the database is set to that lets it lose a commit which it has confirmed."""
+    found: list[str] = []
+    with reading(engine).connect() as connection:
+        for setting, question, risky in dialect_of(engine).risks:
+            value = str(connection.exec_driver_sql(question).scalar_one())
+            if value in risky:
+                found.append(
+                    f"the database may lose reports that were acknowledged: {setting} is {value};"
+                    " set it to the default"
+                )
+    return found
+
+
+def transact(database: Database, work: Callable[[Connection], T]) -> T:
+    """Run `work` in a transaction and commit; repeat the whole of it after a conflict.
+
+    A connection lost on the way, also during COMMIT, is repeated as well: `work` has to be
+    harmless when done twice.
+    """
+    dialect = dialect_of(database)
+    lost = 0
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            if isinstance(database, Engine):
+                with database.begin() as connection:
+                    return work(connection)
+            with database.begin():
+                return work(database)
+        except DBAPIError as error:
+            lost += error.connection_invalidated
+            passing = error.connection_invalidated or dialect.is_conflict(error)
+            if attempt == ATTEMPTS or lost == LOST_CONNECTIONS or not passing:
+                raise
+            time.sleep(random.uniform(0, 0.01) * attempt * attempt)
+    raise AssertionError("unreachable")

@@ -1,0 +1,130 @@
+"""Insert many rows in few statements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+
+from developer_telemetry.dialects import dialect_of, flat
+
+Row = TypeVar("Row", bound=Sequence[Any])
+
+# Rows in one statement: enough to hide the round trip, well below SQLite's 32,766 parameters.
+MAX_ROWS = 500
+# The digits of a BIGINT.
+NUMBER_LENGTH = 19
+
+
+def insert(
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    tail: str,
+) -> None:
+    """Insert rows in as few statements as the database takes; `tail` says what on a conflict."""
+    for batch in batches(connection, rows):
+        _insert(connection, table, columns, batch, tail)
+
+
+def insert_one(
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    row: Sequence[Any],
+    keys: Sequence[str],
+) -> bool:
+    """Insert a row unless one of its keys is there; whether it was, or False if nobody can say."""
+    result = _insert(
+        connection, table, columns, [row], dialect_of(connection).on_conflict(keys, ())
+    )
+    return _made_one(connection, result)
+
+
+def insert_with_ids(
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    key: str,
+) -> dict[str, int]:
+    """Insert rows whose `key` (a column with a text) is not there yet; the ids of all by key."""
+    dialect = dialect_of(connection)
+    place = columns.index(key)
+    tail = dialect.on_conflict((key,), ())
+    returning = connection.info["returning"]
+    if returning:
+        tail += f" RETURNING {key}, id"
+    ids: dict[str, int] = {}
+    for batch in batches(connection, rows):
+        cursor = _insert(connection, table, columns, batch, tail)
+        if returning:
+            ids.update(cursor.fetchall())
+        elif len(batch) == 1 and _made_one(connection, cursor):
+            ids[batch[0][place]] = cursor.lastrowid
+    unknown = [(row[place],) for row in rows if row[place] not in ids]
+    for some in batches(connection, unknown):
+        marks = ", ".join([dialect.placeholder] * len(some))
+        found = connection.exec_driver_sql(
+            f"SELECT {key}, id FROM {table} WHERE {key} IN ({marks})", flat(some)
+        )
+        ids.update(tuple(row) for row in found)
+    return ids
+
+
+def _insert(
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    tail: str,
+) -> Any:
+    source, parameters = dialect_of(connection).written(columns, rows)
+    statement = f"INSERT INTO {table} ({', '.join(columns)}) {source} {tail}"
+    return execute(connection, statement, parameters)
+
+
+def execute(connection: Connection, statement: str, parameters: Sequence[Any]) -> Any:
+    """The driver's own cursor: around a small statement, SQLAlchemy's takes as long as the rest."""
+    driver: Any = connection.connection
+    cursor = driver.cursor()
+    base: Any = connection.dialect.dbapi
+    try:
+        cursor.execute(statement, parameters)
+    except base.Error as error:
+        lost = connection.dialect.is_disconnect(error, driver, cursor)
+        if lost:
+            connection.invalidate(error)
+            connection.engine.dispose()  # the others in its pool are hardly better
+        raise DBAPIError.instance(
+            statement,
+            None,  # they hold reports
+            error,
+            base.Error,
+            connection_invalidated=lost,
+            dialect=connection.dialect,
+        ) from error
+    return cursor
+
+
+def _made_one(connection: Connection, cursor: Any) -> bool:
+    return bool(connection.info.get("counts_inserted", True)) and cursor.rowcount == 1
+
+
+def batches(connection: Connection, rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Cut rows into what fits in one statement; a single row is never cut."""
+    limit = connection.info["statement_characters"]
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        characters = sum(len(value) if isinstance(value, str) else NUMBER_LENGTH for value in row)
+        if batch and (len(batch) == MAX_ROWS or size + characters > limit):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += characters
+    if batch:
+        yield batch
