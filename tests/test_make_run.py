@@ -16,7 +16,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.receivers import environment, query
+from tests.receivers import environment, eventually, query
 from tests.servers import HOST, free_port
 
 ROOT = Path(__file__).parent.parent
@@ -126,7 +126,8 @@ def test_the_readmes_first_screen_is_true(running: Running) -> None:
     shown = running.shell(command).splitlines()
     assert shown[0].split()[:3] == ["id", "name", "reports"]
     page = page.replace(":8090/", f":{running.port}/")
-    assert "ann.lee" in running.shell(f"curl --silent --fail {page}")
+    # Machines are counted some seconds after their reports are stored.
+    eventually(lambda: "ann.lee" in running.shell(f"curl --silent --fail {page}"), seconds=15)
     assert re.match(r"1 +default +\d+ +1 +1 +20", shown[1])
 
 
