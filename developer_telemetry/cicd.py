@@ -18,7 +18,6 @@ from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.inserts import MAX_ROWS, batches, insert
 from developer_telemetry.merging import RAW_TABLE, SCOPE_ID, raw_params
-from developer_telemetry.raw import Key
 from developer_telemetry.storage import TOOL_TABLE
 
 TASK_TABLE = "cicd_tasks"
@@ -98,11 +97,6 @@ def remove_tasks(engine: Engine, connection_id: int) -> None:
     )
     origin = (raw_params(connection_id), RAW_TABLE)
     transact(engine, lambda connection: connection.exec_driver_sql(statement, origin))
-
-
-def forget_tasks(connection: Connection, keys: Sequence[Key]) -> None:
-    """Delete the tasks of these days, in the caller's transaction."""
-    _delete(connection, [task_id(kind, *key) for key in keys for kind in KINDS])
 
 
 def task_id(kind: Kind, connection_id: int, developer_id: str, date: str) -> str:

@@ -13,7 +13,6 @@ from developer_telemetry.cicd import (
     TASK_COLUMNS,
     TASK_TABLE,
     convert_tasks,
-    forget_tasks,
     remove_tasks,
     task_id,
 )
@@ -127,16 +126,6 @@ def test_only_the_connections_own_are_written_and_removed(engine: Engine) -> Non
         "developer_telemetry:TestRuns:2:ann.lee:2026-11-23",
         "github:1",
     ]
-
-
-def test_days_are_forgotten_one_by_one(engine: Engine) -> None:
-    converted(engine, day(1, 1), day(1, 1, developer="bob"))
-    with engine.begin() as connection:
-        forget_tasks(connection, [(1, "ann.lee", "2026-11-23")])
-    assert set(names(rows(engine, TASK_TABLE, ("id", "name"), "id"))) == {
-        "Builds:1:bob:2026-11-23",
-        "TestRuns:1:bob:2026-11-23",
-    }
 
 
 # As its `dora` plugin decides what a deployment is: by the pipeline of a task, and by its type,
