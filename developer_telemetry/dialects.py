@@ -197,7 +197,7 @@ class MySQL(Dialect):
         packet, version = cursor.fetchone()
         # A quarter of it in characters of four bytes, less what stands between the values.
         info["statement_characters"] = int(packet) // 20
-        info["returning"] = "MariaDB" in version and not version.startswith("10.4.")
+        info["returning"] = "MariaDB" in version
 
 
 def _escaped(text: str) -> str:

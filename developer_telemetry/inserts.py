@@ -38,10 +38,8 @@ def insert_one(
     keys: Sequence[str],
 ) -> bool:
     """Insert a row unless one of its keys is there; whether it was, or False if nobody can say."""
-    result = _insert(
-        connection, table, columns, [row], dialect_of(connection).on_conflict(keys, ())
-    )
-    return _made_one(connection, result)
+    tail = dialect_of(connection).on_conflict(keys, ())
+    return _made_one(connection, _insert(connection, table, columns, [row], tail))
 
 
 def insert_with_ids(
