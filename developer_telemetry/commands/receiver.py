@@ -1,0 +1,107 @@
+"""Commands about the receiver itself: its process, its tables, what it set aside."""
+
+import json
+import sys
+
+import typer
+from sqlalchemy.engine import Engine
+
+from developer_telemetry.commands.shared import (
+    clear_errors,
+    curl_line,
+    engine_of,
+    open_database,
+    report_url,
+    table,
+)
+from developer_telemetry.receiver.settings import Settings, load
+
+
+def serve() -> None:
+    """Take reports until stopped. Without DB_URL an SQLite database is made beside it."""
+    with clear_errors():
+        from developer_telemetry.receiver.serve import serve as run
+
+        settings = load()
+        engine = open_database(settings)
+        if settings.embedded:
+            _introduce(engine, settings)
+        run(engine, settings)
+
+
+def _introduce(engine: Engine, settings: Settings) -> None:
+    """Make the embedded database's first connection, and say how to send to it."""
+    from developer_telemetry.connections import Connections, create, new_token
+
+    connections = Connections(engine, settings.encryption_secret)
+    connections.reload()
+    made = not connections.all()
+    if made:
+        create(engine, settings.encryption_secret, "default", new_token())
+        connections.reload()
+    first = connections.all()[0]
+    url = report_url(settings, first.id)
+    typer.echo(f"Reports go to  {url}")
+    # The token is shown when it is new or somebody is looking, and so stays out of service logs.
+    if first.token and (made or sys.stdout.isatty()):
+        typer.echo(f"Secret token   {first.token}")
+        typer.echo(f"Try it:\n\n  {curl_line(url, first.token)}\n")
+        page = url.partition("plugins/")[0]
+        typer.echo(f"Then see it at {page} in a browser. Stop with Ctrl+C.")
+    sys.stdout.flush()
+
+
+def migrate() -> None:
+    """Make or update the tables of a database that DevLake does not own."""
+    with clear_errors():
+        from developer_telemetry.schema import migrate as apply
+
+        applied = apply(engine_of(load()))
+        typer.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
+
+
+def demo(
+    developers: int = typer.Option(60, min=1, help="How many there are."),
+    days: int = typer.Option(200, min=1, help="How far back from today their reports go."),
+    seed: int = typer.Option(1, help="Another number gives another fleet."),
+) -> None:
+    """Fill an empty database with a made-up fleet, to look at what yours would show."""
+    with clear_errors():
+        from datetime import datetime, timezone
+
+        from developer_telemetry.demo import fill, fleet
+
+        settings = load()
+        engine = open_database(settings)
+        made = fleet(developers, days, seed, datetime.now(timezone.utc))
+        ids = fill(engine, settings.encryption_secret, made)
+        typer.echo(f"{len(made.sent)} reports of {developers} developers are stored")
+        typer.echo("\n".join(f"Connection {each}: {name}" for name, each in ids.items()))
+
+
+def dead_letters(
+    as_json: bool = typer.Option(False, "--json", help="Print a JSON list, with the bodies."),
+) -> None:
+    """Show the reports in the spool that the database refused for good, and why."""
+    with clear_errors():
+        from developer_telemetry.merging import timestamp
+        from developer_telemetry.receiver.spool import dead_letters as read
+
+        rows = [
+            {
+                "report": letter.report.report_id,
+                "connection": letter.report.connection_id,
+                "arrived": timestamp(letter.report.arrived_us),
+                "reason": letter.reason,
+                "body": letter.report.payload,
+            }
+            for letter in read(load().spool_dir)
+        ]
+        if as_json:
+            typer.echo(json.dumps(rows))
+            return
+        if not rows:
+            typer.echo("no report was set aside")
+            return
+        head = ["report", "connection", "arrived (UTC)", "reason"]
+        typer.echo(table([head, *([str(cell) for cell in row.values()][:4] for row in rows)]))

@@ -1,0 +1,76 @@
+"""What the commands have in common: settings, the database, how faults and tables are shown."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from developer_telemetry.errors import ConfigurationError, TelemetryError
+from developer_telemetry.receiver.settings import Settings
+
+USAGE_ERROR = 2
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Show what went wrong in one line; leave with 2 where the operator can mend it."""
+    try:
+        yield
+    except TelemetryError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(USAGE_ERROR) from None
+    except SQLAlchemyError as error:
+        said = " ".join(str(getattr(error, "orig", None) or error).split())
+        typer.echo(f"error: the database says: {said}; check DB_URL and the server", err=True)
+        raise typer.Exit(1) from None
+
+
+def engine_of(settings: Settings) -> Engine:
+    """The settings' database, as it is."""
+    from developer_telemetry.database import open_engine
+
+    try:
+        return open_engine(settings.db_url)
+    except ValueError as error:  # of the SDK, about the URL
+        raise ConfigurationError(f"DB_URL: {error}") from None
+
+
+def open_database(settings: Settings) -> Engine:
+    """The settings' database; the embedded one is made and migrated as needed."""
+    from developer_telemetry.schema import migrate
+
+    engine = engine_of(settings)
+    if settings.embedded:
+        migrate(engine)
+    return engine
+
+
+def report_url(settings: Settings, connection_id: int) -> str:
+    """Where machines send to when they reach the receiver directly."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{settings.port}/plugins/developer-telemetry/{connection_id}/report"
+
+
+def curl_line(url: str, token: str) -> str:
+    """A command that sends a first report, to paste into a shell."""
+    body = {
+        "developer": "ann.lee",
+        "date": "2026-11-23",
+        "hostname": "anns-laptop",
+        "email": "ann.lee@example.com",
+        "name": "Ann Lee",
+        "metrics": {"active_hours": 6, "tools_used": ["git", "vscode"], "projects": ["web-shop"]},
+    }
+    return f"curl {url} -H 'Authorization: Bearer {token}' -d '{json.dumps(body)}'"
+
+
+def table(rows: list[list[str]]) -> str:
+    """Rows of cells in aligned columns; the first row is the head."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    )
