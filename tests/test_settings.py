@@ -9,7 +9,13 @@ from typing import Optional
 import pytest
 
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.receiver.settings import SETTINGS, Setting, Settings, load
+from developer_telemetry.receiver.settings import (
+    SETTINGS,
+    DevLakeAccess,
+    Setting,
+    Settings,
+    load,
+)
 from tests.receivers import run_command
 
 README = Path(__file__).parent.parent / "README.md"
@@ -116,7 +122,14 @@ def test_each_value_may_come_from_a_file(setting: Setting, tmp_path: Path) -> No
         "TELEMETRY_LOG_FORMAT": "json",
         "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool"),
         "TELEMETRY_SPOOL_MAX_MB": "5",
+        "TELEMETRY_PUBLIC_URL": "https://devlake.example.com/api",
+        "DEVLAKE_URL": "https://devlake.example.com",
+        "DEVLAKE_USER": "operator",
+        "DEVLAKE_PASSWORD": "hidden",
     }
+    if setting.name == "DEVLAKE_API_KEY":
+        values["DEVLAKE_API_KEY"] = "key"
+        del values["DEVLAKE_USER"], values["DEVLAKE_PASSWORD"]
     expected = load(values)
     file = tmp_path / "value"
     file.write_text(values.pop(setting.name) + "\n")
@@ -170,3 +183,53 @@ def test_a_data_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=f"can't keep data in {in_the_way}/data"):
         load({"TELEMETRY_DATA_DIR": str(in_the_way / "data")})
+
+
+ACCESS = {"DEVLAKE_URL": "http://devlake:4000/", "TELEMETRY_DATA_DIR": "nowhere"}
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ({}, ("", "", "")),
+        ({"DEVLAKE_API_KEY": " key\n"}, ("key", "", "")),
+        ({"DEVLAKE_USER": "operator", "DEVLAKE_PASSWORD": "pä:ss"}, ("", "operator", "pä:ss")),
+    ],
+    ids=["nothing", "key", "user"],
+)
+def test_devlakes_api_is_used_without_a_database(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shown: dict[str, str],
+    expected: tuple[str, str, str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    settings = load({**ACCESS, **shown}, with_database=False)
+
+    assert settings.devlake == DevLakeAccess("http://devlake:4000", *expected)
+    assert (settings.db_url, settings.embedded) == ("", False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "message"),
+    [
+        ({"DEVLAKE_API_KEY": "k", "DEVLAKE_USER": "u"}, "both set"),
+        ({"DEVLAKE_USER": "u"}, "DEVLAKE_USER and DEVLAKE_PASSWORD together"),
+        ({"DEVLAKE_PASSWORD": "p"}, "DEVLAKE_USER and DEVLAKE_PASSWORD together"),
+        ({"DEVLAKE_API_KEY": "hidden\nkey"}, "DEVLAKE_API_KEY is no key"),
+        ({"DEVLAKE_URL": "devlake.example.com"}, "DEVLAKE_URL is no address"),
+        ({"DEVLAKE_URL": "ftp://devlake"}, "DEVLAKE_URL is no address"),
+        ({"DEVLAKE_URL": "http://u:hidden@devlake"}, "DEVLAKE_URL is no address.*DEVLAKE_USER"),
+        ({"DEVLAKE_URL": "http://devlake:port"}, "DEVLAKE_URL is no address"),
+        ({"TELEMETRY_PUBLIC_URL": "/api"}, "TELEMETRY_PUBLIC_URL is no address"),
+    ],
+)
+def test_an_access_that_can_not_work_is_named_and_not_repeated(
+    shown: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        load({**ACCESS, **shown}, with_database=False)
+
+    assert "hidden" not in str(caught.value)

@@ -7,7 +7,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
+from urllib.parse import urlsplit
 
 from developer_telemetry.errors import ConfigurationError
 
@@ -56,13 +57,38 @@ SETTINGS = (
         "what an operator signs in with to see the page at `/`, 16 characters or more; without it"
         " that page opens on this machine alone, and with the embedded database alone",
     ),
+    Setting(
+        "TELEMETRY_PUBLIC_URL",
+        "",
+        "where machines reach the receiver, such as https://devlake.example.com/api, for the"
+        " addresses that commands print; without it DevLake's front proxy if DEVLAKE_URL is one,"
+        " else the address to listen on",
+    ),
+    Setting(
+        "DEVLAKE_URL",
+        "",
+        "DevLake's own address, such as https://devlake.example.com: commands about connections"
+        " then go through its API, without it straight to the database",
+    ),
+    Setting("DEVLAKE_API_KEY", "", "a DevLake API key to show there, with the allowed path `.*`"),
+    Setting("DEVLAKE_USER", "", "in place of a key, the user of the front proxy's basic auth"),
+    Setting("DEVLAKE_PASSWORD", "", "that user's password"),
     Setting("TELEMETRY_LOG_FORMAT", "text", "text or json"),
     Setting("TELEMETRY_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
 
 
+class DevLakeAccess(NamedTuple):
+    """Where DevLake's API is, and what to show there: a key, a user and password, or nothing."""
+
+    url: str
+    api_key: str = ""
+    user: str = ""
+    password: str = ""
+
+
 class Settings(NamedTuple):
-    """The values in force."""
+    """The values in force. `db_url` is empty where nothing needs a database and none is set."""
 
     db_url: str
     encryption_secret: str
@@ -75,23 +101,20 @@ class Settings(NamedTuple):
     spool_max_bytes: int
     embedded: bool  # the database is an SQLite file of our own
     admin_token: str = ""
+    public_url: str = ""
+    devlake: Optional[DevLakeAccess] = None
 
 
-def load(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings; make the embedded default's folder and secret where it needs them."""
+def load(environment: Mapping[str, str] = os.environ, with_database: bool = True) -> Settings:
+    """Read the settings; make the embedded default's folder and secret where it needs them.
+
+    Without a database neither is made, and none has to be set.
+    """
     values = {setting.name: _value(environment, setting) for setting in SETTINGS}
     folder = Path(values["TELEMETRY_DATA_DIR"])
-    db_url = values["DB_URL"] or f"sqlite:///{folder.absolute() / 'telemetry.db'}"
-    embedded = db_url.startswith("sqlite")
-    secret = values["ENCRYPTION_SECRET"].strip()
-    if embedded:
-        if not values["DB_URL"] or not secret:
-            _make_folder(folder)
-        secret = secret or _embedded_secret(folder)
-    elif not secret:
-        raise ConfigurationError(
-            "ENCRYPTION_SECRET is not set; give it the value that DevLake's server has"
-        )
+    db_url, secret = values["DB_URL"], values["ENCRYPTION_SECRET"].strip()
+    if with_database:
+        db_url, secret = _database(db_url, secret, folder)
     return Settings(
         db_url=db_url,
         encryption_secret=secret,
@@ -102,8 +125,10 @@ def load(environment: Mapping[str, str] = os.environ) -> Settings:
         log_format=_word(values, "TELEMETRY_LOG_FORMAT", ("text", "json")),
         spool_dir=Path(values["TELEMETRY_SPOOL_DIR"] or folder / "spool"),
         spool_max_bytes=_number(values, "TELEMETRY_SPOOL_MAX_MB", 1, 1 << 20) << 20,
-        embedded=embedded,
+        embedded=db_url.startswith("sqlite"),
         admin_token=_admin_token(values["TELEMETRY_ADMIN_TOKEN"].strip()),
+        public_url=_address(values, "TELEMETRY_PUBLIC_URL"),
+        devlake=_devlake(values),
     )
 
 
@@ -118,6 +143,20 @@ def _value(environment: Mapping[str, str], setting: Setting) -> str:
         raise ConfigurationError(
             f"{setting.name}_FILE: can't read {path} ({why}); mend the path, its rights or the file"
         ) from None
+
+
+def _database(db_url: str, secret: str, folder: Path) -> tuple[str, str]:
+    """The URL and the secret to use, the embedded default's made where they are needed."""
+    url = db_url or f"sqlite:///{folder.absolute() / 'telemetry.db'}"
+    if url.startswith("sqlite"):
+        if not db_url or not secret:
+            _make_folder(folder)
+        secret = secret or _embedded_secret(folder)
+    elif not secret:
+        raise ConfigurationError(
+            "ENCRYPTION_SECRET is not set; give it the value that DevLake's server has"
+        )
+    return url, secret
 
 
 def _make_folder(folder: Path) -> None:
@@ -159,6 +198,42 @@ def _admin_token(token: str) -> str:
             " set it to a longer secret, such as `openssl rand -hex 16` prints"
         )
     return token
+
+
+def _devlake(values: Mapping[str, str]) -> Optional[DevLakeAccess]:
+    url = _address(values, "DEVLAKE_URL")
+    if not url:
+        return None
+    key, user, password = (
+        values[name].strip() for name in ("DEVLAKE_API_KEY", "DEVLAKE_USER", "DEVLAKE_PASSWORD")
+    )
+    if key and (user or password):
+        raise ConfigurationError(
+            "DEVLAKE_API_KEY and DEVLAKE_USER are both set; DevLake takes one of them at a time"
+        )
+    if bool(user) != bool(password):
+        raise ConfigurationError("set DEVLAKE_USER and DEVLAKE_PASSWORD together, or neither")
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError("DEVLAKE_API_KEY is no key; copy it again as DevLake showed it")
+    return DevLakeAccess(url, key, user, password)
+
+
+def _address(values: Mapping[str, str], name: str) -> str:
+    text = values[name].strip().rstrip("/")
+    if not text:
+        return ""
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port that is no number, or half an IPv6 address
+        valid = False
+    if not valid or parts.username or parts.query or parts.fragment or not text.isprintable():
+        # It may hold a password, so it is not repeated.
+        raise ConfigurationError(
+            f"{name} is no address; set it to one such as https://devlake.example.com"
+            " (a user and a password go into DEVLAKE_USER and DEVLAKE_PASSWORD)"
+        )
+    return text
 
 
 def _number(values: Mapping[str, str], name: str, least: int, most: int) -> int:
