@@ -30,11 +30,13 @@ _GO_ONLY = {
 }  # fmt: skip
 
 _SCHEME = re.compile(r"([a-z0-9]+)(?:\+([a-z0-9]+))?://", re.IGNORECASE)
+_HOST = r"(?:\[[^\]]*\]|[^/?#:@\[\](),]*)(?::\d*)?"
 _ADDRESS = (
     r"(?:(?P<net>tcp|unix)\((?P<address>[^()]*)\)"
-    r"|(?P<host>\[[^\]]*\]|[^/?#:@\[\]()]*)(?::(?P<port>\d*))?)"
+    rf"|(?P<hosts>{_HOST}(?:,{_HOST})*))"
     r"/(?P<name>[^/?#]*)(?:\?(?P<query>[^?]*))?"
 )
+_HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(?::(\d*))?")
 # The first that fits is taken: user and password as a URL has them, and else a password with
 # any character in it, unescaped. That one ends at the last @ that leaves an address behind it.
 _SERVERS = (
@@ -50,8 +52,8 @@ class DatabaseUrlError(ValueError):
 class _Server(NamedTuple):
     user: Optional[str]
     password: Optional[str]
-    host: Optional[str]
-    port: Optional[int]
+    hosts: list[str]
+    ports: list[str]  # as many; "" for the usual one
     socket: Optional[str]
     name: Optional[str]
     query: dict[str, str]
@@ -66,6 +68,10 @@ def create_db_engine(db_url: str, **options: Any) -> Engine:
     in a password may be percent-encoded or not. Unless the URL names a driver, mysqlclient is
     taken before PyMySQL and psycopg 3 before psycopg2. MySQL speaks utf8mb4 unless told
     otherwise; a PostgreSQL session is in UTC unless `TimeZone` says otherwise.
+
+    PostgreSQL may have several hosts, as `postgres://user:password@one:5432,two:5433/lake` or, in
+    SQLAlchemy's way, `postgresql://user:password@/lake?host=one:5432&host=two:5433`. The first
+    that takes writes is connected to, unless `target_session_attrs` says otherwise.
 
     `options` go to SQLAlchemy's `create_engine`.
 
@@ -83,10 +89,15 @@ def create_db_engine(db_url: str, **options: Any) -> Engine:
     if backend == "sqlite":
         return create_engine(db_url, **options)
     server = _parse(db_url[scheme.end() :] if scheme else db_url, backend)
+    if backend == "mysql" and len(server.hosts) > 1:
+        raise DatabaseUrlError(
+            "The database URL (mysql://...) names several hosts, which MySQL's drivers can't choose"
+            " from: name one address that always leads to the primary."
+        )
     driver = (scheme and scheme[2]) or _installed_driver(backend)
-    url = URL.create(
-        f"{backend}+{driver}", server.user, server.password, server.host, server.port, server.name
-    )
+    port = int(server.ports[0]) if len(server.hosts) == 1 and server.ports[0] else None
+    host = ",".join(server.hosts) or None
+    url = URL.create(f"{backend}+{driver}", server.user, server.password, host, port, server.name)
     arguments = _mysql_arguments if backend == "mysql" else _postgresql_arguments
     # Pinged before use: servers close idle connections.
     options = {"pool_pre_ping": True, **options}
@@ -99,18 +110,32 @@ def _parse(rest: str, backend: str) -> _Server:
         raise _unreadable(f"{backend}://...")
     # Go's spelling with tcp(...) takes user and password literally.
     decode = str if match["net"] else unquote
-    host, port = match["host"], match["port"]
-    if match["net"] == "tcp":
-        host, _, port = match["address"].partition(":")
+    query = parse_qsl(match["query"] or "")
+    addresses = [match["address"] if match["net"] == "tcp" else match["hosts"] or ""]
+    if backend == "postgresql":
+        addresses += [value for key, value in query if key == "host"]
+        query = [(key, value) for key, value in query if key != "host"]
+    hosts = _hosts(",".join(filter(None, addresses)), backend)
     return _Server(
         user=decode(match["user"]) if match["user"] else None,
         password=decode(match["password"]) if match["password"] else None,
-        host=host.strip("[]") if host else None,
-        port=int(port) if port else None,
+        hosts=[host for host, _ in hosts],
+        ports=[port for _, port in hosts],
         socket=match["address"] if match["net"] == "unix" else None,
         name=unquote(match["name"]) or None,
-        query=dict(parse_qsl(match["query"] or "")),
+        query=dict(query),
     )
+
+
+def _hosts(addresses: str, backend: str) -> list[tuple[str, str]]:
+    """Host and port of each address in a list with commas."""
+    hosts: list[tuple[str, str]] = []
+    for address in filter(None, addresses.split(",")):
+        match = _HOST_AND_PORT.fullmatch(address)
+        if match is None:
+            raise _unreadable(f"{backend}://...")
+        hosts.append((match[1].strip("[]"), match[2] or ""))
+    return hosts
 
 
 def _unreadable(what: str) -> DatabaseUrlError:
@@ -162,4 +187,8 @@ def _postgresql_arguments(server: _Server, driver: str) -> dict[str, Any]:
     zone = arguments.pop("TimeZone", "UTC")
     # Times go out as UTC without a zone; the session has to take them so.
     arguments["options"] = f"{arguments.get('options', '')} -c timezone={zone}".strip()
+    if len(server.hosts) > 1:
+        if any(server.ports):
+            arguments["port"] = ",".join(server.ports)
+        arguments.setdefault("target_session_attrs", "read-write")
     return arguments

@@ -1,5 +1,5 @@
 import sys
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 from sqlalchemy import text
@@ -152,6 +152,42 @@ def test_postgresql_keeps_sslmode_and_lives_in_utc(connected: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "hosts", "ports"),
+    [
+        ("postgres://u:p@one:5433,two:5434/lake", "one,two", "5433,5434"),
+        ("postgres://u:p@one,two/lake?sslmode=disable", "one,two", None),
+        ("postgres://u:p@one,two:5434/lake", "one,two", ",5434"),
+        ("postgres://u:p@[::1]:5433,[::2]:5434/lake", "::1,::2", "5433,5434"),
+        ("postgresql+psycopg://u:p@/lake?host=one:5433&host=two:5434", "one,two", "5433,5434"),
+        ("postgresql://u:p@/lake?host=one,two&port=5433,5434", "one,two", "5433,5434"),
+        ("postgres://u:p@ss,w:o@one:5433,two:5434/lake", "one,two", "5433,5434"),
+    ],
+)
+def test_of_several_hosts_postgresql_takes_the_one_that_writes(
+    connected: Any, url: str, hosts: str, ports: Optional[str]
+) -> None:
+    arguments = connected(url)
+    assert (arguments["host"], arguments.get("port")) == (hosts, ports)
+    assert arguments["user"] == "u"
+    assert arguments["target_session_attrs"] == "read-write"
+    wish = f"{url}{'&' if '?' in url else '?'}target_session_attrs=any"
+    assert connected(wish)["target_session_attrs"] == "any"
+
+
+@pytest.mark.parametrize("folder", ["/run/postgresql", "%2Frun%2Fpostgresql"])
+def test_postgresql_may_be_reached_by_a_socket(connected: Any, folder: str) -> None:
+    arguments = connected(f"postgresql://u:p@/lake?host={folder}")
+    assert arguments["host"] == "/run/postgresql"
+    assert not {"port", "target_session_attrs"} & set(arguments)
+
+
+@pytest.mark.parametrize("address", ["one:3306,two:3306", "one,two", "tcp(one:3306,two:3306)"])
+def test_several_hosts_of_mysql_are_refused(address: str) -> None:
+    with pytest.raises(DatabaseUrlError, match="one address that always leads to the primary"):
+        create_db_engine(f"mysql://u:hunter2@{address}/lake")
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "",
@@ -159,6 +195,8 @@ def test_postgresql_keeps_sslmode_and_lives_in_utc(connected: Any) -> None:
         "oracle://u:hunter2@h/lake",
         "mysql://u:hunter2@h",
         "mysql://u:hunter2@h:port/lake",
+        "u:hunter2@tcp(h:port)/lake",
+        "postgresql://u:hunter2@/lake?host=h:port",
         "u:hunter2@h/lake",
     ],
 )
