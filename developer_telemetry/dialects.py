@@ -104,6 +104,13 @@ class Dialect:
         """The time by the database's clock so many seconds before now."""
         raise NotImplementedError
 
+    def try_lock(self, name: str) -> str:
+        """The query that takes a lock of this database's for the session, true if it was free.
+
+        "" where the database has no such locks.
+        """
+        return ""
+
     def items(self, column: str) -> str:
         """A table to join: the items of the JSON list of texts in `column`, each a `value`."""
         return f"json_each({column})"
@@ -161,6 +168,10 @@ class MySQL(Dialect):
 
     def ago(self, seconds: int) -> str:
         return f"NOW(3) - INTERVAL {seconds} SECOND"
+
+    def try_lock(self, name: str) -> str:
+        # Such names are the whole server's, and 64 characters at most.
+        return f"SELECT GET_LOCK(CONCAT('{name} ', LEFT(MD5(DATABASE()), 16)), 0)"
 
     def items(self, column: str) -> str:
         # Rows that others left here may hold anything.
@@ -255,6 +266,9 @@ class PostgreSQL(Dialect):
 
     def ago(self, seconds: int) -> str:
         return f"clock_timestamp() - INTERVAL '{seconds} seconds'"
+
+    def try_lock(self, name: str) -> str:
+        return f"SELECT pg_try_advisory_lock(hashtextextended('{name}', 0))"
 
     def items(self, column: str) -> str:
         return f"json_array_elements_text({column}::json)"
