@@ -37,7 +37,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 class Arrival(NamedTuple):
     """A report as it arrived on a connection.
 
-    `arrived_us` is UTC in microseconds since 1970; `raw_id` is 0 until the raw row has its id.
+    `arrived_us` is UTC in microseconds since 1970, 0 for a report of an archive, which counts as
+    older than any that arrived; `raw_id` is 0 until the raw row has its id.
     """
 
     report_id: str
@@ -108,7 +109,7 @@ def newest_by_key(arrivals: Iterable[Arrival]) -> dict[tuple[int, str, str], Arr
 def tool_row(arrivals: Sequence[Arrival], first_arrived_us: int) -> ToolRow:
     """Add up one key's reports: the newest of the day, or under `sum` the newest of each host.
 
-    `first_arrived_us` is the arrival of the first report that the key ever had.
+    `first_arrived_us` is the arrival of the first report that the key ever had, 0 if none arrived.
     """
     newest = arrivals[0] if len(arrivals) == 1 else max(arrivals, key=lambda each: each.age)
     day = newest.report if len(arrivals) == 1 else _added(arrivals, newest.report)
@@ -135,8 +136,8 @@ def tool_row(arrivals: Sequence[Arrival], first_arrived_us: int) -> ToolRow:
         test_runs=development.get(DEVELOPMENT_COUNTS[0], 0),
         builds=development.get(DEVELOPMENT_COUNTS[1], 0),
         arrived_us=newest.arrived_us,
-        created_at=timestamp(first_arrived_us),
-        updated_at=timestamp(newest.arrived_us),
+        created_at=arrival_time(first_arrived_us, day.date),
+        updated_at=arrival_time(newest.arrived_us, day.date),
         raw_data_params=raw_params(newest.connection_id),
         raw_data_table=RAW_TABLE,
         raw_data_id=newest.raw_id,
@@ -178,6 +179,16 @@ def timestamp(epoch_us: int) -> str:
     """Epoch microseconds as UTC text in milliseconds (cut, not rounded: the columns keep three)."""
     moment = _EPOCH + timedelta(microseconds=epoch_us)
     return moment.isoformat(" ", "milliseconds")[:23]  # without the offset
+
+
+def arrival_time(arrived_us: int, day: str) -> str:
+    """When a report arrived, as text; one of an archive is put at the start of its day."""
+    return timestamp(arrived_us) if arrived_us else f"{day} 00:00:00.000"
+
+
+def earlier(one_us: int, other_us: int) -> int:
+    """The first of two arrivals; 0, which is none, gives way."""
+    return min(one_us, other_us) or max(one_us, other_us)
 
 
 def _first(texts: Iterable[str]) -> str:

@@ -92,10 +92,12 @@ def newest_of(source: str, strategy: str, column: str = "NULL", join: str = "") 
     """
     day = "w.developer_id, w.date"
     one = f"{day}, w.hostname" if strategy == SUM else day
+    # Archives have no arrival, so theirs is not the first one.
+    first = f"COALESCE(MIN(NULLIF(w.arrived_us, 0)) OVER (PARTITION BY {day}), 0)"
     # Payloads are fetched only for the rows that count, after the window has found them.
     return (
         f"SELECT r.id, r.report_id, r.arrived_us, r.payload, n.first_us, {column} FROM ("
-        f"SELECT w.id, MIN(w.arrived_us) OVER (PARTITION BY {day}) AS first_us, ROW_NUMBER()"
+        f"SELECT w.id, {first} AS first_us, ROW_NUMBER()"
         f" OVER (PARTITION BY {one} ORDER BY w.arrived_us DESC, w.id DESC) AS place FROM {source}"
         f") n JOIN {RAW_TABLE} r ON r.id = n.id {join} WHERE n.place = 1"
     )

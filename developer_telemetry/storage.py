@@ -24,9 +24,10 @@ from developer_telemetry.merging import (
     TOOL_COLUMNS,
     Arrival,
     ToolRow,
+    arrival_time,
+    earlier,
     newest_by_key,
     raw_params,
-    timestamp,
     tool_row,
 )
 from developer_telemetry.raw import Key, newest, tool_rows
@@ -84,7 +85,7 @@ def _store(
     replacing = [each for each in kept if strategies[each.connection_id] == OVERWRITE]
     first: dict[Key, int] = {}
     for each in replacing:
-        first[each.key] = min(each.arrived_us, first.get(each.key, each.arrived_us))
+        first[each.key] = earlier(each.arrived_us, first.get(each.key, 0))
     rows = [tool_row([each], first[key]) for key, each in newest_by_key(replacing).items()]
     # Comparing ages costs a statement more than writing a row does; a day's first report meets no
     # other.
@@ -116,7 +117,7 @@ def _raw_row(arrival: Arrival) -> tuple[Any, ...]:
         raw_params(arrival.connection_id),
         arrival.connection_id,
         report.payload,
-        timestamp(arrival.arrived_us),
+        arrival_time(arrival.arrived_us, report.date),
         arrival.report_id,
         report.developer_id,
         report.date,
@@ -145,9 +146,10 @@ def _newer_wins(dialect: Dialect) -> str:
         f"({dialect.new('arrived_us')}, {dialect.new('_raw_data_id')})"
         f" >= ({old('arrived_us')}, {old('_raw_data_id')})"
     )
-    ours = f"{dialect.earliest}({old('created_at')}, {dialect.new('created_at')})"
-    # A row without an arrival has no report behind it, so its creation was not a report's.
-    created = f"CASE WHEN {old('arrived_us')} > 0 THEN {ours} ELSE {dialect.new('created_at')} END"
+    earliest = f"{dialect.earliest}({old('created_at')}, {dialect.new('created_at')})"
+    # A row without an arrival was not created by one: those of the Go plugin, and of archives.
+    arrived = f"{old('arrived_us')} > 0 AND {dialect.new('arrived_us')} > 0"
+    created = f"CASE WHEN {arrived} THEN {earliest} ELSE {newer('created_at')} END"
     # MySQL evaluates from left to right and sees what it has already assigned: what the
     # comparison reads comes last.
     compared = ("_raw_data_id", "arrived_us")
