@@ -66,6 +66,13 @@ class Connection(NamedTuple):
             return (f"{who} has no secret token: whoever reaches this receiver can send to it",)
         return ()
 
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Those that count now, the current one first."""
+        rotating = time.time() < self.previous_until
+        each = (self.token, self.previous_token if rotating else None)
+        return tuple(filter(None, each)) if not self.fault else ()
+
     def accepts(self, token: bytes) -> bool:
         """Whether `token`, as it was sent, is this connection's; compared in constant time."""
         current = _same(token, self.token)

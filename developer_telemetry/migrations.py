@@ -22,6 +22,7 @@ ADD_PREVIOUS_TOKEN = 20261123000003
 ADD_RUNS = 20261123000010
 ADD_TASKS_SWITCH = 20261123000020
 ADD_DAYS_INDEX = 20261123000040
+ADD_PROBES = 20261123000110
 
 
 class Table(NamedTuple):
@@ -384,6 +385,22 @@ def add_days_index(b: MigrationScriptBuilder) -> None:
     )
 
 
+PROBES = Table(
+    "_tool_developer_telemetry_probes",
+    """
+    nonce VARCHAR(32){ascii} NOT NULL PRIMARY KEY,
+    left_us BIGINT NOT NULL""",
+)
+
+
+@migration(ADD_PROBES, name="developer telemetry: add a table to tell databases apart by")
+def add_probes(b: MigrationScriptBuilder) -> None:
+    """Where one process leaves a word that another, which has the same database, finds."""
+    b.execute(mysql_table(PROBES), Dialect.MYSQL)
+    for statement in other_table(PROBES, POSTGRESQL_WORDS):
+        b.execute(statement, Dialect.POSTGRESQL)
+
+
 SQLITE_STATEMENTS: dict[int, list[str]] = {
     CREATE_TABLES: [
         *(statement for table in TABLES for statement in other_table(table, SQLITE_WORDS)),
@@ -400,6 +417,7 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
         " BOOLEAN NOT NULL DEFAULT FALSE",
     ],
     ADD_DAYS_INDEX: [f"CREATE INDEX IF NOT EXISTS {DAYS_INDEX} ON {METRICS} ({DAYS_COLUMNS})"],
+    ADD_PROBES: other_table(PROBES, SQLITE_WORDS),
 }
 
 SCRIPTS = (
@@ -409,4 +427,5 @@ SCRIPTS = (
     add_runs,
     add_tasks_switch,
     add_days_index,
+    add_probes,
 )

@@ -24,6 +24,7 @@ from developer_telemetry.receiver.ingest import Ingest
 from developer_telemetry.receiver.intake import REPORT_PATHS, Intake
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.page.routes import Page
+from developer_telemetry.receiver.probe import Probe
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
 
@@ -45,15 +46,17 @@ class Receiver:
         health: Health,
         tallies: Tallies,
         figures: Metrics,
+        probe: Probe,
         page: Page,
     ) -> None:
+        self._probe = probe
         self._page = page
         self._ingest = ingest
         self._drain = drain
         self._spool = spool
         self._health = health
         self._metrics = figures
-        self.app = Intake(ingest, doorkeeper, tallies, figures, self._looks())
+        self.app = Intake(ingest, doorkeeper, tallies, figures, probe, self._looks())
 
     def stop(self) -> None:
         """Take nothing more; what was accepted is still written and answered."""
@@ -84,6 +87,7 @@ class Receiver:
         self._drain.start()
         yield
         self._page.close()
+        self._probe.close()
         await asyncio.to_thread(self._drain.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._ingest.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._health.stop, THREAD_SECONDS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Optional
+from collections.abc import Callable
+from functools import partial
+from typing import Optional, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -12,6 +14,11 @@ from developer_telemetry.errors import TelemetryError, Unavailable
 
 # How long a sender waits for the database to say who it is.
 RELOAD_PATIENCE = 5.0
+
+NO_TOKEN = "the connection has no secret token; set one first"
+OTHER_TOKEN = "the token is not this connection's"
+
+T = TypeVar("T")
 
 
 class NoSuchConnection(TelemetryError):
@@ -43,15 +50,37 @@ class Doorkeeper:
         `authorization` is the header as it came. Raises `NoSuchConnection`, `Unauthorized` or
         `Unavailable`.
         """
-        try:
-            return self.check(connection_id, authorization, must_have_token)
-        except TelemetryError:
-            # Whoever set a connection or a token just now would find it refused for seconds.
-            await self._read_again()
-        return self.check(connection_id, authorization, must_have_token)
+        return await self._surely(
+            partial(self.check, connection_id, authorization, must_have_token)
+        )
+
+    async def admit_by(
+        self, connection_id: str, proves: Callable[[int, str], bool]
+    ) -> tuple[Connection, str]:
+        """The connection, and its token, of a request that proves to know that without sending it.
+
+        `proves` says whether it knows a connection's token. Raises as `admit` does.
+        """
+        return await self._surely(partial(self._proved, connection_id, proves))
 
     def check(self, connection_id: str, authorization: bytes, must_have_token: bool) -> Connection:
         """As `admit`, by what is known already."""
+        connection = self._known(connection_id)
+        number = connection.id
+        if connection.token is None and not (must_have_token or self._require_token):
+            return connection
+        scheme, _, token = authorization.strip().partition(b" ")
+        token = token.strip()
+        sent = scheme.lower() == b"bearer" and bool(token)
+        if sent and (connection.accepts(token) or self._key_allows(token, number)):
+            return connection
+        if connection.token is None:
+            raise Unauthorized(NO_TOKEN, number)
+        if not sent:
+            raise Unauthorized("token is missing; send `Authorization: Bearer TOKEN`", number)
+        raise Unauthorized(OTHER_TOKEN, number)
+
+    def _known(self, connection_id: str) -> Connection:
         digits = connection_id.isascii() and connection_id.isdigit() and len(connection_id) < 19
         number = int(connection_id) if digits else 0
         connection = self._connections.get(number)
@@ -61,18 +90,24 @@ class Doorkeeper:
             )
         if connection.fault:
             raise Unavailable(f"connection {number} can't be used: {connection.fault}", 60)
-        if connection.token is None and not (must_have_token or self._require_token):
-            return connection
-        scheme, _, token = authorization.strip().partition(b" ")
-        token = token.strip()
-        sent = scheme.lower() == b"bearer" and bool(token)
-        if sent and (connection.accepts(token) or self._key_allows(token, number)):
-            return connection
-        if connection.token is None:
-            raise Unauthorized("the connection has no secret token; set one first", number)
-        if not sent:
-            raise Unauthorized("token is missing; send `Authorization: Bearer TOKEN`", number)
-        raise Unauthorized("the token is not this connection's", number)
+        return connection
+
+    def _proved(
+        self, connection_id: str, proves: Callable[[int, str], bool]
+    ) -> tuple[Connection, str]:
+        connection = self._known(connection_id)
+        for token in connection.tokens:
+            if proves(connection.id, token):
+                return connection, token
+        raise Unauthorized(OTHER_TOKEN if connection.tokens else NO_TOKEN, connection.id)
+
+    async def _surely(self, decide: Callable[[], T]) -> T:
+        try:
+            return decide()
+        except TelemetryError:
+            # Whoever set a connection or a token just now would find it refused for seconds.
+            await self._read_again()
+        return decide()
 
     def _key_allows(self, key: bytes, connection_id: int) -> bool:
         known = self._connections.api_key(key)

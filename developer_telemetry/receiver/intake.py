@@ -27,6 +27,7 @@ from developer_telemetry.receiver.bulk import Bulk
 from developer_telemetry.receiver.doorkeeper import Doorkeeper, Unauthorized
 from developer_telemetry.receiver.ingest import Ingest
 from developer_telemetry.receiver.metrics import Metrics
+from developer_telemetry.receiver.probe import Probe
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.reports import parse
 
@@ -61,7 +62,8 @@ logger = logging.getLogger(__name__)
 
 
 class Intake:
-    """Takes reports at their routes; whatever else comes is for `others`."""
+    """Takes reports at their routes, where `probe` answers what brings none; whatever else comes
+    is for `others`."""
 
     def __init__(
         self,
@@ -69,12 +71,14 @@ class Intake:
         doorkeeper: Doorkeeper,
         tallies: Tallies,
         metrics: Metrics,
+        probe: Probe,
         others: ASGIApp,
     ) -> None:
         self._ingest = ingest
         self._doorkeeper = doorkeeper
         self._tallies = tallies
         self._metrics = metrics
+        self._probe = probe
         self._others = others
         self._bodies = Bodies()
         self._bulks = 0
@@ -89,7 +93,8 @@ class Intake:
         if route is None:
             await self._others(scope, receive, send)
         elif scope["method"] != "POST":
-            given = answer(405, "send a report with POST").with_header("Allow", "POST")
+            number = route[str(route.lastgroup)]
+            given = await self._probe.answer(scope["method"], number, scope["headers"])
             await given(scope, receive, send)
         else:
             given = await self._take(scope, receive, route)

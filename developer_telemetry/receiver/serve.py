@@ -27,6 +27,7 @@ from developer_telemetry.receiver.page.queries import open_reading_engine
 from developer_telemetry.receiver.page.rehearsal import Rehearsal
 from developer_telemetry.receiver.page.routes import Page
 from developer_telemetry.receiver.page.view import View
+from developer_telemetry.receiver.probe import Probe
 from developer_telemetry.receiver.protocol import Protocol
 from developer_telemetry.receiver.settings import Settings
 from developer_telemetry.receiver.spool import Spool
@@ -82,10 +83,12 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         "telemetry_spool_age_seconds", "Age of what waits longest", lambda: spool_age(spool)
     )
     rehearsal = Rehearsal(engine, doorkeeper, spool)
-    view = View(open_reading_engine(settings.db_url), connections, health, spool, rehearsal)
+    looking = open_reading_engine(settings.db_url)
+    probe = Probe(looking, doorkeeper, ingest, spool, outage, health)
+    view = View(looking, connections, health, spool, rehearsal)
     open_here = settings.embedded and is_loopback(settings.host)
     page = Page(view, Access(settings.admin_token, open_here))
-    return Receiver(ingest, drain, spool, doorkeeper, health, tallies, metrics, page)
+    return Receiver(ingest, drain, spool, doorkeeper, health, tallies, metrics, probe, page)
 
 
 def spool_age(spool: Spool) -> float:

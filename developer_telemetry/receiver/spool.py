@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -122,6 +123,16 @@ class Spool:
         with suppress(FileNotFoundError):
             return self._path.stat().st_size
         return 0
+
+    @property
+    def max_bytes(self) -> int:
+        """What the file may take."""
+        return self._max_pages * PAGE_BYTES
+
+    @property
+    def disk_free_bytes(self) -> int:
+        """What its disk has left for anybody."""
+        return shutil.disk_usage(self._path.parent).free
 
     def oldest_arrival_us(self) -> Optional[int]:
         """When the report that waits longest arrived."""
