@@ -22,6 +22,7 @@ ADD_PREVIOUS_TOKEN = 20261123000003
 ADD_RUNS = 20261123000010
 ADD_TASKS_SWITCH = 20261123000020
 ADD_DAYS_INDEX = 20261123000040
+ADD_TOMBSTONES = 20261123000100
 ADD_PROBES = 20261123000110
 
 
@@ -385,6 +386,36 @@ def add_days_index(b: MigrationScriptBuilder) -> None:
     )
 
 
+TOMBSTONES = Table(
+    "_tool_developer_telemetry_tombstones",
+    """
+    id {id},
+    connection_id BIGINT NOT NULL,
+    subject VARCHAR(64){ascii} NOT NULL,
+    erased_us BIGINT NOT NULL,
+    blocked BOOLEAN NOT NULL DEFAULT FALSE""",
+)
+RECEIVERS = Table(
+    "_tool_developer_telemetry_receivers",
+    """
+    id VARCHAR(36){ascii} NOT NULL PRIMARY KEY,
+    name VARCHAR(255) NOT NULL,
+    fingerprint VARCHAR(16){ascii} NOT NULL,
+    seen {time} NOT NULL,
+    confirmed BIGINT NOT NULL DEFAULT 0,
+    removed BIGINT NOT NULL DEFAULT 0""",
+)
+
+
+@migration(ADD_TOMBSTONES, name="developer telemetry: add tombstones and receivers")
+def add_tombstones(b: MigrationScriptBuilder) -> None:
+    """Who was erased, as a hash, and which receivers have taken notice of that."""
+    for table in (TOMBSTONES, RECEIVERS):
+        b.execute(mysql_table(table), Dialect.MYSQL)
+        for statement in other_table(table, POSTGRESQL_WORDS):
+            b.execute(statement, Dialect.POSTGRESQL)
+
+
 PROBES = Table(
     "_tool_developer_telemetry_probes",
     """
@@ -417,6 +448,10 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
         " BOOLEAN NOT NULL DEFAULT FALSE",
     ],
     ADD_DAYS_INDEX: [f"CREATE INDEX IF NOT EXISTS {DAYS_INDEX} ON {METRICS} ({DAYS_COLUMNS})"],
+    ADD_TOMBSTONES: [
+        *other_table(TOMBSTONES, SQLITE_WORDS),
+        *other_table(RECEIVERS, SQLITE_WORDS),
+    ],
     ADD_PROBES: other_table(PROBES, SQLITE_WORDS),
 }
 
@@ -427,5 +462,6 @@ SCRIPTS = (
     add_runs,
     add_tasks_switch,
     add_days_index,
+    add_tombstones,
     add_probes,
 )
