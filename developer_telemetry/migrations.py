@@ -22,6 +22,7 @@ ADD_PREVIOUS_TOKEN = 20261123000003
 ADD_RUNS = 20261123000010
 ADD_TASKS_SWITCH = 20261123000020
 ADD_DAYS_INDEX = 20261123000040
+ADD_PRIVACY = 20261123000050
 ADD_TOMBSTONES = 20261123000100
 ADD_PROBES = 20261123000110
 
@@ -386,6 +387,32 @@ def add_days_index(b: MigrationScriptBuilder) -> None:
     )
 
 
+PRIVACY_COLUMNS = {
+    "strip_paths": "BOOLEAN NOT NULL DEFAULT FALSE",
+    "pseudonyms": "BOOLEAN NOT NULL DEFAULT FALSE",
+    "raw_retention_days": "BIGINT NOT NULL DEFAULT 0",
+    "tool_retention_days": "BIGINT NOT NULL DEFAULT 0",
+}
+# Not with the connection, whose row DevLake writes as a whole when any field of it is changed.
+HORIZONS = Table(
+    "_tool_developer_telemetry_horizons",
+    """
+    connection_id BIGINT NOT NULL PRIMARY KEY,
+    raw_before DATE NOT NULL,
+    pruned_on DATE""",
+)
+
+
+@migration(ADD_PRIVACY, name="developer telemetry: add privacy and retention of connections")
+def add_privacy(b: MigrationScriptBuilder) -> None:
+    """Also the days before which raw rows were pruned, and when that was last done."""
+    for column, definition in PRIVACY_COLUMNS.items():
+        b.add_column(CONNECTIONS, column, definition)
+    b.execute(mysql_table(HORIZONS), Dialect.MYSQL)
+    for statement in other_table(HORIZONS, POSTGRESQL_WORDS):
+        b.execute(statement, Dialect.POSTGRESQL)
+
+
 TOMBSTONES = Table(
     "_tool_developer_telemetry_tombstones",
     """
@@ -448,6 +475,13 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
         " BOOLEAN NOT NULL DEFAULT FALSE",
     ],
     ADD_DAYS_INDEX: [f"CREATE INDEX IF NOT EXISTS {DAYS_INDEX} ON {METRICS} ({DAYS_COLUMNS})"],
+    ADD_PRIVACY: [
+        *(
+            f"ALTER TABLE {CONNECTIONS} ADD COLUMN {column} {definition}"
+            for column, definition in PRIVACY_COLUMNS.items()
+        ),
+        *other_table(HORIZONS, SQLITE_WORDS),
+    ],
     ADD_TOMBSTONES: [
         *other_table(TOMBSTONES, SQLITE_WORDS),
         *other_table(RECEIVERS, SQLITE_WORDS),
@@ -462,6 +496,7 @@ SCRIPTS = (
     add_runs,
     add_tasks_switch,
     add_days_index,
+    add_privacy,
     add_tombstones,
     add_probes,
 )

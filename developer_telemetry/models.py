@@ -29,6 +29,14 @@ class TelemetryConnection(Connection):
     previous_token_until: Optional[int] = None
     # "overwrite" (also ""): a day's newest report is its row; "sum": each host's newest, added.
     duplicate_strategy: Optional[str] = None
+    # True takes paths out of a report before it is stored anywhere.
+    strip_paths: Optional[bool] = None
+    # True puts keyed hashes in the places of developer, e-mail, name and host, as early.
+    pseudonyms: Optional[bool] = None
+    # For how many days reports, and the rows made of them, are kept; 0 is for ever. Reports go
+    # with their rows at the latest.
+    raw_retention_days: Optional[int] = None
+    tool_retention_days: Optional[int] = None
 
 
 class TelemetryScope(ToolScope, table=True):

@@ -31,10 +31,13 @@ OUR_TABLES = {
     METRICS,
     MACHINES,
     CONNECTIONS,
+    "_tool_developer_telemetry_horizons",
+    "_tool_developer_telemetry_receivers",
     "_tool_developer_telemetry_refusals",
     "_tool_developer_telemetry_runs",
     "_tool_developer_telemetry_scope_configs",
     "_tool_developer_telemetry_scopes",
+    "_tool_developer_telemetry_tombstones",
 }
 RAW_ROW = (
     f"INSERT INTO {RAW} (params, connection_id, payload, created_at, report_id, developer_id,"

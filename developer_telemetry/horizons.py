@@ -1,0 +1,23 @@
+"""The day before which a connection's reports have been pruned.
+
+What is left of the days before it is no whole: their tool rows stay as they are.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy.engine import Connection
+
+from developer_telemetry.dialects import dialect_of
+
+HORIZON_TABLE = "_tool_developer_telemetry_horizons"
+# The earliest that a report may have and a database can hold.
+FIRST_DAY = "1000-01-01"
+
+
+def horizon(connection: Connection, connection_id: int) -> str:
+    """The first day, as YYYY-MM-DD, that `prune` has never touched; `FIRST_DAY` if it never did."""
+    mark = dialect_of(connection).placeholder
+    found = connection.exec_driver_sql(
+        f"SELECT raw_before FROM {HORIZON_TABLE} WHERE connection_id = {mark}", (connection_id,)
+    ).scalar()
+    return str(found or FIRST_DAY)
