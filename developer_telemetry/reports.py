@@ -32,7 +32,12 @@ GIT_TOTALS = tuple(f"total_{count}" for count in REPOSITORY_COUNTS)
 DEVELOPMENT_COUNTS = ("test_runs_detected", "build_commands_detected")
 
 _DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ].*)?", re.DOTALL)
-_ABSOLUTE_PATH = re.compile(r"""(?:^|(?<=[\s"'=(]))(?:[/~]|[A-Za-z][\w+.-]*:[\\/]|\\\\)""")
+# Where an absolute path starts; one into a home directory also without a mark before it.
+_ABSOLUTE_PATH = re.compile(
+    r"""(?:^|(?<=[\s"'=(]))(?:[/~]|[A-Za-z][\w+.-]*:[\\/]|\\\\)"""
+    r"""|[\\/]Users[\\/]"""
+    r"""|(?:(?<![\w.-])|(?<=\s-[A-Za-z])|(?<=^-[A-Za-z]))[\\/](?:(?:export|usr|var)[\\/])?home[\\/]"""
+)
 _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 
@@ -69,8 +74,13 @@ class Report(msgspec.Struct, frozen=True):
 
 def parse(body: Union[bytes, str]) -> Report:
     """Read one body of any known shape; raise `ReportRefused` if it can't be stored."""
-    text = _decode(body)
-    return read(_load(text), text)
+    return read(*decode(body))
+
+
+def decode(body: Union[bytes, str]) -> tuple[object, str]:
+    """The document in a body, and its text; raise `ReportRefused` if no database can hold it."""
+    text = _text_of(body)
+    return _load(text), text
 
 
 def read(document: object, payload: str) -> Report:
@@ -85,8 +95,8 @@ def read(document: object, payload: str) -> Report:
     git = _mapping(fields.get("git_activity"))
     repositories = _repositories(git.get("repositories"))
     return Report(
-        developer_id=_developer(document),
-        date=_day(document.get("date")),
+        developer_id=developer_of(document),
+        date=day_of(document.get("date")),
         hostname=_text(document.get("hostname")),
         email=_text(document.get("email")),
         name=_text(document.get("name")),
@@ -102,7 +112,7 @@ def read(document: object, payload: str) -> Report:
     )
 
 
-def _decode(body: Union[bytes, str]) -> str:
+def _text_of(body: Union[bytes, str]) -> str:
     if isinstance(body, str):
         return body
     try:
@@ -114,7 +124,6 @@ def _decode(body: Union[bytes, str]) -> str:
 
 
 def _load(text: str) -> object:
-    """Decode JSON, refusing what no database column can hold."""
     try:
         document = msgspec.json.decode(text)
     except (msgspec.MsgspecError, RecursionError, ValueError):
@@ -179,9 +188,10 @@ def _check_texts(document: object) -> None:
                 raise ReportRefused("body", "a text holds half of a surrogate pair; leave it out")
 
 
-def _developer(document: Mapping[str, object]) -> str:
+def developer_of(document: Mapping[str, object]) -> str:
+    """Who a report is about; raises `ReportRefused` if it doesn't say."""
     for field in ("developer", "developer_id"):
-        developer = _trimmed(document.get(field))
+        developer = trimmed(document.get(field))
         if len(developer) > TEXT_LIMIT:
             raise ReportRefused(field, f"longer than {TEXT_LIMIT} characters; send a shorter id")
         if developer:
@@ -189,7 +199,8 @@ def _developer(document: Mapping[str, object]) -> str:
     raise ReportRefused("developer", "missing; send the developer's id as a text")
 
 
-def _day(value: object) -> str:
+def day_of(value: object) -> str:
+    """The day, as YYYY-MM-DD, of a report with this `date`; raises `ReportRefused` if none is."""
     return _known_day(value.strip()[:TEXT_LIMIT] if isinstance(value, str) else "")
 
 
@@ -212,7 +223,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _trimmed(value: object) -> str:
+def trimmed(value: object) -> str:
     """A text without space around it; a number as its digits, anything else as empty."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
@@ -220,7 +231,7 @@ def _trimmed(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    return _trimmed(value)[:TEXT_LIMIT].rstrip()
+    return trimmed(value)[:TEXT_LIMIT].rstrip()
 
 
 def _number(value: object) -> Number:
@@ -246,17 +257,18 @@ def _items(value: object) -> list[object]:
 
 def _names(value: object) -> tuple[str, ...]:
     """Distinct names in the order sent, of texts or of objects with a `name` or a `path`."""
-    names = dict.fromkeys(map(_name, _items(value)))
+    names = dict.fromkeys(map(name_of, _items(value)))
     names.pop("", None)
     return tuple(names)
 
 
-def _name(item: object) -> str:
+def name_of(item: object) -> str:
+    """A name of a tool, project or repository, without its path; "" where there is none."""
     if isinstance(item, str) and len(item) <= TEXT_LIMIT:
         return _known_name(item)
     if isinstance(item, dict):
-        return _name(item.get("name")) or _name(item.get("path"))
-    return _read_name(_trimmed(item))
+        return name_of(item.get("name")) or name_of(item.get("path"))
+    return _read_name(trimmed(item))
 
 
 @lru_cache(maxsize=4096)
@@ -267,12 +279,15 @@ def _known_name(text: str) -> str:
 
 def _read_name(name: str) -> str:
     if "/" in name or "\\" in name:
-        name = _without_path(name)
+        name = without_path(name)
     return _text(name)
 
 
-def _without_path(name: str) -> str:
-    """Home directories must not reach the tool layer, whatever field they came in."""
+def without_path(name: str) -> str:
+    """The name at the end of a path, and what stands before the path; other texts as they are.
+
+    Home directories must not reach the tool layer, whatever field they came in.
+    """
     path = _ABSOLUTE_PATH.search(name)
     if path is None:
         return name
@@ -287,7 +302,7 @@ def _counts(value: object) -> dict[str, Number]:
     pairs = value.items() if isinstance(value, dict) else ((item, 1) for item in _items(value))
     counts: dict[str, Number] = {}
     for item, count in pairs:
-        name = _name(item)
+        name = name_of(item)
         if name:
             counts[name] = counts.get(name, 0) + _number(count)
     return counts
@@ -295,14 +310,14 @@ def _counts(value: object) -> dict[str, Number]:
 
 def _os_info(value: object) -> Union[str, dict[str, str]]:
     if isinstance(value, dict):
-        return {_name(key): _name(item) for key, item in value.items()}
-    return {} if value is None else _name(value) or {}
+        return {name_of(key): name_of(item) for key, item in value.items()}
+    return {} if value is None else name_of(value) or {}
 
 
 def _repositories(value: object) -> tuple[Repository, ...]:
     repositories: list[Repository] = []
     for item in _items(value):
-        name = _name(item)
+        name = name_of(item)
         if name:
             fields = _mapping(item)
             counts = tuple([_number(fields.get(count)) for count in REPOSITORY_COUNTS])
