@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Callable, Optional
 
 from sqlalchemy.engine import Connection
 
@@ -47,17 +47,30 @@ RAW_COLUMNS = (
 )
 # What a claimed row has for an arrival until it is written, later in the same transaction.
 UNWRITTEN = -1
+# Has the last word before a commit, by raising.
+Check = Callable[[Connection], None]
 # No connection has this id, so that a probe meets nobody's rows.
 PROBE_CONNECTION = 0
 
 
-def store(database: Database, arrivals: Sequence[Arrival], strategies: Mapping[int, str]) -> None:
+def store(
+    database: Database,
+    arrivals: Sequence[Arrival],
+    strategies: Mapping[int, str],
+    check: Optional[Check] = None,
+) -> None:
     """Keep arrivals in the raw and the tool layer, in one transaction.
 
     `strategies` gives a connection's duplicate strategy by its id. When this returns, the
     arrivals are committed; when it raises, none of them is.
     """
-    transact(database, lambda connection: _store(connection, arrivals, strategies))
+
+    def work(connection: Connection) -> None:
+        _store(connection, arrivals, strategies)
+        if check is not None:
+            check(connection)
+
+    transact(database, work)
 
 
 def probe(database: Database) -> None:

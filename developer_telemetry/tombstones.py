@@ -11,19 +11,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.database import reading
 from developer_telemetry.merging import Arrival
-from developer_telemetry.reports import Report
 
 TOMBSTONE_TABLE = "_tool_developer_telemetry_tombstones"
 RECEIVER_TABLE = "_tool_developer_telemetry_receivers"
 # What a tombstone has for its connection when it counts for all of them.
 ALL_CONNECTIONS = 0
 FOR_EVER = 1 << 63
+# How long after a reading of the tombstones reports may be stored without another one.
+LEASE_SECONDS = 3.0
 
 _DEVELOPER = b"developer"
 _EMAIL = b"email"
@@ -41,7 +42,7 @@ class Tombstone(NamedTuple):
 class Version(NamedTuple):
     """Tells one state of the table from any other, also from one that a backup brought back."""
 
-    count: int
+    stones: int
     last_id: int
     newest_us: int
 
@@ -101,17 +102,22 @@ class Tombstones:
         """The arrivals of whom nobody was erased."""
         if not self._until:
             return arrivals
-        return [
-            each
-            for each in arrivals
-            if not self.cover(each.connection_id, each.arrived_us, each.report)
-        ]
+        return [each for each in arrivals if not self.cover(each)]
 
-    def cover(self, connection_id: int, arrived_us: int, report: Report) -> bool:
+    def cover(self, arrival: Arrival) -> bool:
         """Whether whoever a report is about was erased after it had arrived, or is blocked."""
-        subjects = [self._key.developer(report.developer_id)]
-        if report.email:
-            subjects.append(self._key.email(report.email))
+        report = arrival.report
+        return self.cover_person(
+            arrival.connection_id, arrival.arrived_us, report.developer_id, report.email
+        )
+
+    def cover_person(
+        self, connection_id: int, arrived_us: int, developer_id: str, email: str
+    ) -> bool:
+        """The same of a report, or of the row of a day, that is of this person."""
+        subjects = [self._key.developer(developer_id)]
+        if email:
+            subjects.append(self._key.email(email))
         return any(
             arrived_us <= self._until.get((place, subject), -1)
             for subject in subjects
@@ -132,11 +138,12 @@ class Register:
     def __init__(self, engine: Engine, key: Key) -> None:
         self._engine = engine
         self._key = key
-        self._known: Optional[Tombstones] = None
+        # None before the first reading, which `check` finds out.
+        self._known = Tombstones(key)
 
     def known(self) -> Tombstones:
         """The tombstones as last read."""
-        return self._known or self.reload()
+        return self._known
 
     def check(self, known: Tombstones, connection: Connection) -> None:
         """Raise `Outdated` unless `known` is all there is; the last thing in a transaction."""

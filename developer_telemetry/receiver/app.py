@@ -27,6 +27,7 @@ from developer_telemetry.receiver.page.routes import Page
 from developer_telemetry.receiver.probe import Probe
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
+from developer_telemetry.receiver.tombstones import Watch
 
 # What is left of the time to stop is shared by the threads that end one after another.
 THREAD_SECONDS = 2.0
@@ -41,6 +42,7 @@ class Receiver:
         self,
         ingest: Ingest,
         drain: Drain,
+        watch: Watch,
         spool: Spool,
         doorkeeper: Doorkeeper,
         health: Health,
@@ -53,6 +55,7 @@ class Receiver:
         self._page = page
         self._ingest = ingest
         self._drain = drain
+        self._watch = watch
         self._spool = spool
         self._health = health
         self._metrics = figures
@@ -84,6 +87,7 @@ class Receiver:
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self._ingest.start()
         await asyncio.to_thread(self._health.start)
+        self._watch.start()
         self._drain.start()
         yield
         self._page.close()
@@ -91,6 +95,7 @@ class Receiver:
         await asyncio.to_thread(self._drain.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._ingest.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._health.stop, THREAD_SECONDS)
+        await asyncio.to_thread(self._watch.stop, THREAD_SECONDS)
         self._spool.close()
 
     async def live(self, request: Request) -> Answer:

@@ -12,10 +12,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry.connections import Connections
 from developer_telemetry.errors import ReportRefused, Unavailable
 from developer_telemetry.merging import Arrival
-from developer_telemetry.receiver.ingest import Outage, reason, store_apart
+from developer_telemetry.receiver.ingest import Outage, reason, store_unerased
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.spool import Spool, Spooled
 from developer_telemetry.receiver.tallies import Tallies
+from developer_telemetry.receiver.tombstones import Lease, is_erased
 from developer_telemetry.receiver.waiting import BATCH_REPORTS
 from developer_telemetry.reports import parse
 from developer_telemetry.schema import is_migrated
@@ -37,6 +38,7 @@ class Drain:
         connections: Connections,
         tallies: Tallies,
         metrics: Metrics,
+        erased: Lease,
     ) -> None:
         self._engine = engine
         self._spool = spool
@@ -44,6 +46,7 @@ class Drain:
         self._connections = connections
         self._tallies = tallies
         self._metrics = metrics
+        self._erased = erased
         self._stopping = threading.Event()
         # A daemon, since a database that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="drain", daemon=True)
@@ -102,14 +105,18 @@ class Drain:
                 )
             except ReportRefused as refusal:
                 self._set_aside(report, str(refusal))
-        refused = store_apart(self._engine, arrivals, strategies) if arrivals else {}
+        kept = store_unerased(self._engine, self._erased, arrivals, strategies)
         by_id = {report.report_id: report for report in reports}
-        for report_id, why in refused.items():
+        for report_id, why in kept.refused.items():
             self._set_aside(by_id[report_id], why)
         self._tallies.stored()
-        self._metrics.drained(len(arrivals) - len(refused))
+        self._metrics.drained(len(kept.connection_ids))
         self._spool.remove(reports)
 
     def _set_aside(self, report: Spooled, why: str) -> None:
-        logger.error("report %s is set aside: %s", report.report_id, why)
-        self._spool.set_aside(report, why)
+        with self._erased.held() as erased:
+            if is_erased(erased, report):
+                self._spool.remove([report])
+                return
+            logger.error("report %s is set aside: %s", report.report_id, why)
+            self._spool.set_aside(report, why)

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from sqlalchemy.engine import Connection as DatabaseConnection
 from sqlalchemy.engine import Engine
@@ -22,9 +22,11 @@ from developer_telemetry.merging import Arrival
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.spool import Spool, Spooled
 from developer_telemetry.receiver.tallies import Tallies
+from developer_telemetry.receiver.tombstones import Lease
 from developer_telemetry.receiver.waiting import Batches, Deadlines, Done, Waiting
 from developer_telemetry.reports import Report
-from developer_telemetry.storage import probe, store
+from developer_telemetry.storage import Check, probe, store
+from developer_telemetry.tombstones import Outdated, Register
 
 # What may wait in memory; beyond it a sender is told to come back.
 MAX_WAITING = 5_000
@@ -79,7 +81,13 @@ class Ingest:
     """Takes reports on the event loop, and returns when they are committed or spooled."""
 
     def __init__(
-        self, engine: Engine, spool: Spool, outage: Outage, tallies: Tallies, metrics: Metrics
+        self,
+        engine: Engine,
+        spool: Spool,
+        outage: Outage,
+        tallies: Tallies,
+        metrics: Metrics,
+        erased: Lease,
     ) -> None:
         self.clock_offset_us = 0
         self._engine = engine
@@ -89,6 +97,7 @@ class Ingest:
         self._outage = outage
         self._tallies = tallies
         self._metrics = metrics
+        self._erased = erased
         self._to_store = Batches(self._store, "writer")
         self._to_spool = Batches(self._put_into_spool, "spooler")
         # The database may have a rescued report in the end, too: its id is unique there.
@@ -171,7 +180,7 @@ class Ingest:
         try:
             if self._writing is None:
                 self._writing = self._engine.connect()
-            refused = store_apart(self._writing, arrivals, strategies)
+            kept = store_unerased(self._writing, self._erased, arrivals, strategies)
         except SQLAlchemyError as error:
             self._outage.began(reason(error))
             for each in batch:
@@ -183,24 +192,26 @@ class Ingest:
             return
         finally:
             self._outage.end_transaction()
-        stored = [each for each in batch if each.arrival.report_id not in refused]
-        self._metrics.stored(each.arrival.connection_id for each in stored)
+        self._metrics.stored(kept.connection_ids)
         self._tallies.stored()
-        self._answer(stored, None)
+        # Who is blocked is to be told the same as all others.
+        self._answer([each for each in batch if each.arrival.report_id not in kept.refused], None)
         for each in batch:
-            if each.arrival.report_id in refused:
-                self._set_aside(each, refused[each.arrival.report_id])
+            if each.arrival.report_id in kept.refused:
+                self._set_aside(each, kept.refused[each.arrival.report_id])
 
     def _put_into_spool(self, batch: Sequence[Waiting]) -> None:
         try:
-            self._spool.put([spooled(each.arrival) for each in batch])
+            with self._erased.held() as erased:
+                arrivals = erased.spare([each.arrival for each in batch])
+                self._spool.put([spooled(each) for each in arrivals])
         except Unavailable as error:
             self._answer(batch, error)
         except Exception as error:  # the spooler has to outlive whatever one batch does to it
             logger.exception("%d reports could not be spooled", len(batch))
             self._answer(batch, Unavailable(f"the report could not be spooled: {error}"))
         else:
-            self._metrics.spooled(each.arrival.connection_id for each in batch)
+            self._metrics.spooled(each.connection_id for each in arrivals)
             self._answer(batch, None)
 
     def _set_aside(self, waiting: Waiting, why: str) -> None:
@@ -208,7 +219,9 @@ class Ingest:
         report = spooled(waiting.arrival)
         logger.error("report %s is set aside: %s", report.report_id, why)
         try:
-            self._spool.set_aside(report, why)
+            with self._erased.held() as erased:
+                if erased.spare([waiting.arrival]):
+                    self._spool.set_aside(report, why)
         except Unavailable as error:
             self._answer([waiting], error)
         else:
@@ -236,16 +249,49 @@ class Ingest:
         self._resolve([waiting], Unavailable(error))
 
 
+class Kept(NamedTuple):
+    """What became of arrivals of whom nobody was erased."""
+
+    arrivals: Sequence[Arrival]
+    refused: dict[str, str]  # for good, by the database: a report's id and the reason
+
+    @property
+    def connection_ids(self) -> list[int]:
+        """Those of the reports that were stored, one each."""
+        return [each.connection_id for each in self.arrivals if each.report_id not in self.refused]
+
+
+def store_unerased(
+    database: Database,
+    erased: Register,
+    arrivals: Sequence[Arrival],
+    strategies: dict[int, str],
+) -> Kept:
+    """Store arrivals but those of people who were erased since, or are blocked.
+
+    Raises `SQLAlchemyError` as `store_apart` does.
+    """
+    while True:
+        known = erased.known()
+        kept = known.spare(arrivals)
+        if not kept:
+            return Kept((), {})
+        try:
+            return Kept(kept, store_apart(database, kept, strategies, partial(erased.check, known)))
+        except Outdated:
+            erased.reload()
+
+
 def store_apart(
-    database: Database, arrivals: Sequence[Arrival], strategies: dict[int, str]
+    database: Database, arrivals: Sequence[Arrival], strategies: dict[int, str], check: Check
 ) -> dict[str, str]:
     """Store arrivals; return those that the database refuses for good, by id, with its reason.
 
-    Raises `SQLAlchemyError` when the database takes no reports at all. What was stored until
-    then stays, which does no harm: storing a report again changes nothing.
+    Raises `SQLAlchemyError` when the database takes no reports at all, and whatever `check` does.
+    What was stored until then stays, which does no harm: storing a report again changes nothing.
     """
     try:
-        store(database, arrivals, strategies)
+        store(database, arrivals, strategies, check)
     except SQLAlchemyError as error:
         # A statement can be so bad that it looks like an outage: ask with a harmless one.
         probe(database)
@@ -253,8 +299,8 @@ def store_apart(
             return {arrivals[0].report_id: reason(error)}
         middle = len(arrivals) // 2
         return {
-            **store_apart(database, arrivals[:middle], strategies),
-            **store_apart(database, arrivals[middle:], strategies),
+            **store_apart(database, arrivals[:middle], strategies, check),
+            **store_apart(database, arrivals[middle:], strategies, check),
         }
     return {}
 

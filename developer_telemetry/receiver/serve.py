@@ -32,6 +32,8 @@ from developer_telemetry.receiver.protocol import Protocol
 from developer_telemetry.receiver.settings import Settings
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
+from developer_telemetry.receiver.tombstones import Identity, Lease, Watch
+from developer_telemetry.tombstones import Key
 
 # nginx keeps its connections to an upstream for 60 s; being the first to close loses requests.
 KEEP_ALIVE_SECONDS = 75
@@ -67,8 +69,12 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     connections = Connections(engine, settings.encryption_secret, memory)
     outage, tallies, metrics = Outage(), Tallies(), Metrics()
     writing = open_writing_engine(settings.db_url)
-    ingest = Ingest(writing, spool, outage, tallies, metrics)
-    drain = Drain(writing, spool, outage, connections, tallies, metrics)
+    key = Key(settings.encryption_secret)
+    erased = Lease(engine, key)
+    identity = Identity(settings.spool_dir, settings.port, settings.embedded)
+    watch = Watch(engine, erased, spool, identity, key.fingerprint)
+    ingest = Ingest(writing, spool, outage, tallies, metrics, erased)
+    drain = Drain(writing, spool, outage, connections, tallies, metrics, erased)
     health = Health(engine, connections, ingest, spool, outage, tallies)
     doorkeeper = Doorkeeper(connections, settings.require_token)
     metrics.gauge("telemetry_queue", "Reports that wait for an answer", lambda: ingest.waiting)
@@ -88,7 +94,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     view = View(looking, connections, health, spool, rehearsal)
     open_here = settings.embedded and is_loopback(settings.host)
     page = Page(view, Access(settings.admin_token, open_here))
-    return Receiver(ingest, drain, spool, doorkeeper, health, tallies, metrics, probe, page)
+    return Receiver(ingest, drain, watch, spool, doorkeeper, health, tallies, metrics, probe, page)
 
 
 def spool_age(spool: Spool) -> float:

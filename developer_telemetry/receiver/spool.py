@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import shutil
 import sqlite3
 import threading
-import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Optional
+from typing import IO, Callable, NamedTuple, Optional
 
 from developer_telemetry.errors import ConfigurationError, Unavailable
+from developer_telemetry.receiver.salvage import fault, move_aside, moved_aside, salvage
 
 FILE_NAME = "spool.db"
 SCHEMA_VERSION = 1
@@ -29,6 +28,8 @@ PAGE_BYTES = 4096
 RESERVE_NAME = "reserve"
 RESERVE_BYTES = 1 << 18
 RESERVE_REPORTS = 8
+# What is looked at in one go when somebody is erased, while others wait.
+EXPUNGED_AT_ONCE = 256
 
 _COLUMNS = "report_id, connection_id, arrived_us, payload, checksum"
 _SCHEMA = f"""
@@ -118,6 +119,11 @@ class Spool:
         return self._dead
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing left of any report."""
+        return not (self._depth or self._dead or moved_aside(self._path))
+
+    @property
     def bytes(self) -> int:
         """What the file takes on disk."""
         with suppress(FileNotFoundError):
@@ -201,6 +207,45 @@ class Spool:
         self._depth -= gone
         self._dead += added
 
+    def expunge(self, unwanted: Callable[[Spooled], bool], damaged: bool) -> int:
+        """Delete reports, dead letters as well, so that no byte of them stays; return how many.
+
+        With `damaged`, files that were moved aside go, too: nobody can tell what is in them.
+        """
+        waiting = self._expunge("waiting", unwanted)
+        self._depth -= waiting
+        dead = self._expunge("dead", unwanted)
+        self._dead -= dead
+        for path in moved_aside(self._path) if damaged else ():
+            logger.warning("%s is removed: it may hold reports of somebody who was erased", path)
+            path.unlink(missing_ok=True)
+        with self._held() as database:
+            try:
+                # What was deleted earlier, or moved within the file, lies in it still.
+                database.execute("VACUUM")
+            except sqlite3.OperationalError as error:
+                raise SpoolFull(f"{self._path} can't be written anew ({error})") from None
+        return waiting + dead
+
+    def _expunge(self, table: str, unwanted: Callable[[Spooled], bool]) -> int:
+        last = gone = 0
+        while True:
+            with self._held() as database:
+                rows = database.execute(
+                    f"SELECT position, {_COLUMNS} FROM {table} WHERE position > ?"
+                    " ORDER BY position LIMIT ?",
+                    (last, EXPUNGED_AT_ONCE),
+                ).fetchall()
+            if not rows:
+                return gone
+            last = rows[-1][0]
+            found = [(row[0],) for row in rows if unwanted(Spooled(*row[1:5]))]
+            if found:
+                with self._transaction() as database:
+                    before = database.total_changes
+                    database.executemany(f"DELETE FROM {table} WHERE position = ?", found)
+                    gone += database.total_changes - before
+
     def close(self) -> None:
         """Let go of the file and the lock."""
         with self._mutex:
@@ -258,16 +303,16 @@ class Spool:
         return int(self._database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
 
     def _open(self) -> sqlite3.Connection:
-        fault = _fault(self._path)
-        if not fault:
+        problem = fault(self._path, SCHEMA_VERSION)
+        if not problem:
             return self._connect()
         self.corruptions += 1
-        aside = _move_aside(self._path)
+        aside = move_aside(self._path)
         database = self._connect()
         rows = 0
         for table, columns in (("waiting", _COLUMNS), ("dead", f"{_COLUMNS}, reason")):
             marks = ", ".join("?" * (columns.count(",") + 1))
-            for row in _salvage(aside, table, columns):
+            for row in salvage(aside, table, columns):
                 if Spooled(*row[:4]).checksum == row[4]:
                     database.execute(
                         f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})", row
@@ -275,7 +320,7 @@ class Spool:
                     rows += 1
         logger.error(
             "the spool was damaged (%s): %d reports were salvaged; the rest stays in %s",
-            fault,
+            problem,
             rows,
             aside,
         )
@@ -322,40 +367,3 @@ def _lock(folder: Path) -> IO[str]:
             " give each its own TELEMETRY_SPOOL_DIR"
         ) from None
     return lock_file
-
-
-def _fault(path: Path) -> str:
-    """Why the file can't be used as it is, "" if it can or isn't there."""
-    if not path.exists():
-        return ""
-    if not path.stat().st_size:
-        return "the file is empty"
-    try:
-        with closing(sqlite3.connect(path)) as database:
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            if version != SCHEMA_VERSION:
-                return f"its layout is version {version}, not {SCHEMA_VERSION}"
-            found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            return "" if found == "ok" else str(found)
-    except sqlite3.DatabaseError as error:
-        return str(error)
-
-
-def _move_aside(path: Path) -> Path:
-    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-    for suffix in ("-journal", ""):
-        with suppress(FileNotFoundError):
-            os.rename(f"{path}{suffix}", f"{aside}{suffix}")
-    return aside
-
-
-def _salvage(path: Path, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
-    """The rows of a damaged file, from its start and then from its end, as far as it reads."""
-    for order in ("ASC", "DESC"):
-        with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(path)) as database:
-            # With this set SQLite reads what there is of a file that lost its end.
-            database.execute("PRAGMA writable_schema = ON")
-            yield from database.execute(
-                f"SELECT {columns} FROM {table} NOT INDEXED ORDER BY position {order}"
-            )
-            return

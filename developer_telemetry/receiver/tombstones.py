@@ -1,0 +1,232 @@
+"""What this receiver knows of people who were erased, and that it does, for `erase` to see.
+
+Tombstones are read every second. As long as the last reading is no older than `LEASE_SECONDS`, no
+report costs a question; a transaction that ends later asks the database itself. `erase` waits
+until each receiver has confirmed, or until the lease of those that don't answer is over.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Optional
+
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from developer_telemetry.database import reading, transact
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.errors import ConfigurationError, ReportRefused, Unavailable
+from developer_telemetry.merging import Arrival
+from developer_telemetry.receiver.spool import Spool, Spooled
+from developer_telemetry.reports import parse
+from developer_telemetry.tombstones import (
+    LEASE_SECONDS,
+    RECEIVER_TABLE,
+    Key,
+    Register,
+    Tombstones,
+    read,
+    version,
+)
+
+POLL_SECONDS = 1.0
+# How often a receiver says that it is there when there is nothing else to say.
+SEEN_SECONDS = 10.0
+# A receiver that wasn't heard of for so long is not expected to come back.
+FORGOTTEN_SECONDS = 7 * 86_400
+IDENTITY_NAME = "receiver-id"
+
+# A lease must end even while the machine sleeps, which not every clock takes notice of.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+logger = logging.getLogger(__name__)
+
+
+def _now() -> float:
+    return time.clock_gettime(_CLOCK)
+
+
+class Lease(Register):
+    """What is known under a lease; `held` and `check` may be called from any thread."""
+
+    def __init__(self, engine: Engine, key: Key) -> None:
+        super().__init__(engine, key)
+        self._until = float("-inf")
+        self._changing = threading.Lock()
+
+    def check(self, known: Tombstones, connection: Connection) -> None:
+        # The lease first: one that was renewed in between is for what was read then.
+        if _now() >= self._until or known is not self._known:
+            super().check(known, connection)
+
+    def reload(self) -> Tombstones:
+        """Read them again if there are others by now."""
+        asked_at = _now()
+        with reading(self._engine).connect() as connection:
+            if version(connection) != self._known.version:
+                known = read(connection, self._key)
+                with self._changing:
+                    self._known = known
+        self._until = asked_at + LEASE_SECONDS
+        return self._known
+
+    @contextmanager
+    def held(self) -> Iterator[Tombstones]:
+        """What is known, and stays all that is known until the end of the block."""
+        with self._changing:
+            yield self._known
+
+
+class Identity:
+    """By what `erase` and its operator know a receiver: its spool's id, and where it runs."""
+
+    def __init__(self, folder: Path, port: int, embedded: bool) -> None:
+        path = folder / IDENTITY_NAME
+        try:
+            if not path.exists():
+                path.write_text(str(uuid.uuid4()))
+            self.id = str(uuid.UUID(path.read_text().strip()))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"can't keep this receiver's id in {path} ({error}); remove the file, or let it"
+                " be written"
+            ) from None
+        # The machine of an embedded database is somebody's own, and its name says whose.
+        self.name = f"{'localhost' if embedded else socket.gethostname()}:{port}"[:255]
+
+
+class Watch:
+    """One thread that keeps a lease, clears the spool of who was erased, and confirms that."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        lease: Lease,
+        spool: Spool,
+        identity: Identity,
+        fingerprint: str,
+    ) -> None:
+        self._engine = engine
+        self._lease = lease
+        self._spool = spool
+        self._identity = identity
+        self._fingerprint = fingerprint
+        self._cleared: Optional[Tombstones] = None
+        self._confirmed: Optional[int] = None
+        self._removed = 0
+        self._seen_at = float("-inf")
+        self._said = ""
+        self._ending = threading.Event()
+        # A daemon, since a database that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="tombstones", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Look no more; within `seconds`, say goodbye if there is nothing left in the spool."""
+        self._ending.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._look()
+                self._said = ""
+            except SQLAlchemyError:
+                pass  # whoever wants to store reports finds out, too, and says so
+            except Unavailable as error:
+                self._complain(f"the spool can't be cleared of people who were erased: {error}")
+            except Exception as error:  # nothing may end the rounds
+                self._complain(f"looking for people who were erased failed: {error!r}")
+            if self._ending.wait(POLL_SECONDS):
+                break
+        with suppress(SQLAlchemyError):
+            self._leave()
+
+    def _complain(self, problem: str) -> None:
+        if problem != self._said:
+            logger.error("%s; will try again", problem)
+        self._said = problem
+
+    def _look(self) -> None:
+        known = self._lease.reload()
+        if known is not self._cleared:
+            if self._confirmed is None:
+                self._confirmed = self._recall()
+            if known:
+                self._say_seen()  # whoever waits has to know that somebody is at it
+                self._clear(known)
+            self._cleared = known
+            self._confirmed = known.version.last_id
+            self._say_seen()
+        elif time.monotonic() - self._seen_at >= SEEN_SECONDS:
+            self._say_seen()
+
+    def _recall(self) -> int:
+        """The last tombstone that the spool was cleared for, perhaps by another process."""
+        mark = dialect_of(self._engine).placeholder
+        with reading(self._engine).connect() as connection:
+            confirmed: Optional[int] = connection.exec_driver_sql(
+                f"SELECT confirmed FROM {RECEIVER_TABLE}"
+                f" WHERE id = {mark} AND fingerprint = {mark}",
+                (self._identity.id, self._fingerprint),
+            ).scalar()
+        return confirmed or 0
+
+    def _clear(self, known: Tombstones) -> None:
+        # A file that was damaged since then can't hold more than what was cleared.
+        damaged = self._confirmed != known.version.last_id
+        self._removed = self._spool.expunge(partial(is_erased, known), damaged)
+        if self._removed:
+            logger.info("%d reports of people who were erased left the spool", self._removed)
+
+    def _say_seen(self) -> None:
+        values = {
+            "id": self._identity.id,
+            "name": self._identity.name,
+            "fingerprint": self._fingerprint,
+            "confirmed": self._confirmed,
+            "removed": self._removed,
+        }
+        transact(self._engine, partial(_say_seen, values=values))
+        self._seen_at = time.monotonic()
+
+    def _leave(self) -> None:
+        """With nothing in the spool there is nothing that anybody would have to ask about."""
+        if self._spool.is_empty:
+            mark = dialect_of(self._engine).placeholder
+            forget = f"DELETE FROM {RECEIVER_TABLE} WHERE id = {mark}"
+            transact(self._engine, lambda to: to.exec_driver_sql(forget, (self._identity.id,)))
+
+
+def _say_seen(connection: Connection, values: Mapping[str, Any]) -> None:
+    dialect = dialect_of(connection)
+    changing = [*list(values)[1:], "seen"]
+    connection.exec_driver_sql(
+        f"INSERT INTO {RECEIVER_TABLE} ({', '.join(values)}, seen)"
+        f" VALUES ({', '.join([dialect.placeholder] * len(values))}, {dialect.ago(0)}) "
+        + dialect.on_conflict(("id",), [(each, dialect.new(each)) for each in changing]),
+        tuple(values.values()),
+    )
+    connection.exec_driver_sql(
+        f"DELETE FROM {RECEIVER_TABLE} WHERE seen < {dialect.ago(FORGOTTEN_SECONDS)}"
+    )
+
+
+def is_erased(known: Tombstones, report: Spooled) -> bool:
+    """Whether a report in the spool is, or may be, of somebody who was erased since it arrived."""
+    try:
+        parsed = parse(report.payload)
+    except ReportRefused:  # what the disk damaged says no longer whose it is
+        return known.may_cover(report.connection_id, report.arrived_us)
+    return known.cover(Arrival(report.report_id, report.connection_id, report.arrived_us, parsed))
