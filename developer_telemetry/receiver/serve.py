@@ -82,6 +82,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     metrics.gauge("telemetry_spool_reports", "Reports in the spool", lambda: spool.depth)
     metrics.gauge("telemetry_spool_dead", "Reports set aside for good", lambda: spool.dead)
     metrics.gauge("telemetry_spool_bytes", "The spool's size on disk", lambda: spool.bytes)
+    metrics.gauge("telemetry_spool_limit_bytes", "What the spool may take", lambda: spool.max_bytes)
     metrics.gauge(
         "telemetry_spool_corruptions", "Spool files found damaged", lambda: spool.corruptions
     )
