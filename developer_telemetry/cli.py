@@ -2,7 +2,7 @@
 
 import typer
 
-from developer_telemetry.commands.connections import connect
+from developer_telemetry.commands.connections import connect, connections, token
 from developer_telemetry.commands.fleet import status
 from developer_telemetry.commands.receiver import dead_letters, demo, migrate, serve
 from developer_telemetry.commands.reports import reextract
@@ -18,6 +18,8 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(migrate)
 app.command()(connect)
+app.add_typer(connections, name="connections")
+app.add_typer(token, name="token")
 app.command()(reextract)
 app.command()(status)
 app.command()(demo)

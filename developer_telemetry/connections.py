@@ -276,13 +276,27 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def create(
-    engine: Engine, encryption_secret: str, name: str, token: str, strategy: str = ""
-) -> int:
-    """Make a connection with its scope in a database that DevLake does not own; return its id."""
+def valid_name(name: str) -> str:
+    """A connection's name as it is stored."""
     name = name.strip()
     if not name or len(name) > MAX_NAME:
         raise ConfigurationError(f"a connection's name has 1 to {MAX_NAME} characters")
+    return name
+
+
+def create(
+    engine: Engine,
+    encryption_secret: str,
+    name: str,
+    token: str,
+    strategy: str = "",
+    **options: Any,
+) -> int:
+    """Make a connection with its scope in a database that DevLake does not own; return its id.
+
+    `options` are further columns and what they are set to.
+    """
+    name = valid_name(name)
     strategy_of(strategy)
     now = timestamp(now_us())
     mark = dialect_of(engine).placeholder
@@ -293,6 +307,7 @@ def create(
         "duplicate_strategy": strategy,
         "created_at": now,
         "updated_at": now,
+        **options,
     }
 
     def work(connection: SqlConnection) -> int:
@@ -300,21 +315,30 @@ def create(
         connection_id: int = connection.exec_driver_sql(
             f"SELECT id FROM {CONNECTION_TABLE} WHERE name = {mark}", (name,)
         ).scalar_one()
-        scope = {
-            "connection_id": connection_id,
-            "id": SCOPE_ID,
-            "name": "All reports",
-            "created_at": now,
-            "updated_at": now,
-            "_raw_data_params": raw_params(connection_id),
-            "_raw_data_table": "_raw_developer_telemetry_scopes",
-        }
-        insert(connection, SCOPE_TABLE, tuple(scope), [tuple(scope.values())], "")
+        add_scope(connection, connection_id)
         return connection_id
 
     try:
         return transact(engine, work)
     except IntegrityError:
-        raise ConfigurationError(
-            f"there is a connection named {name!r} already; choose another name"
-        ) from None
+        raise name_taken(name) from None
+
+
+def name_taken(name: str) -> ConfigurationError:
+    """That two connections can't have one name."""
+    return ConfigurationError(f"there is a connection named {name!r} already; choose another name")
+
+
+def add_scope(connection: SqlConnection, connection_id: int) -> None:
+    """Make the one scope that a connection has."""
+    now = timestamp(now_us())
+    scope = {
+        "connection_id": connection_id,
+        "id": SCOPE_ID,
+        "name": "All reports",
+        "created_at": now,
+        "updated_at": now,
+        "_raw_data_params": raw_params(connection_id),
+        "_raw_data_table": "_raw_developer_telemetry_scopes",
+    }
+    insert(connection, SCOPE_TABLE, tuple(scope), [tuple(scope.values())], "")

@@ -1,40 +1,365 @@
-"""Commands about connections."""
+"""Commands about connections: in DevLake through its API, or in the settings' own database."""
 
 import json
-from typing import Optional
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
 from developer_telemetry.commands.shared import (
     clear_errors,
+    collector_config,
     curl_line,
+    engine_of,
     open_database,
     report_url,
+    table,
 )
-from developer_telemetry.receiver.settings import load
+from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.receiver.settings import Settings, load
+
+if TYPE_CHECKING:
+    from developer_telemetry.onboarding import Home, Kept, Onboarding
+
+connections = typer.Typer(no_args_is_help=True, help="Look at connections, and change them.")
+token = typer.Typer(no_args_is_help=True, help="Change the secret token of a connection.")
+
+UNITS = {"m": 60, "h": 3600, "d": 86400}
+MOST_DAYS = 366
+
+NAME = typer.Argument(help="Its name, or its id.", metavar="NAME")
+DEVLAKE_URL = typer.Option(
+    None,
+    "--devlake-url",
+    help="DevLake's address, DEVLAKE_URL without it; with neither it is done in the database.",
+)
+AS_JSON = typer.Option(False, "--json", help="Print JSON.")
+
+
+@contextmanager
+def _home(devlake_url: Optional[str]) -> "Iterator[tuple[Home, Settings]]":
+    """Where connections are kept, and the settings, by which address machines send included."""
+    environment = dict(os.environ)
+    if devlake_url is not None:
+        environment.update(DEVLAKE_URL=devlake_url, DEVLAKE_URL_FILE="")
+    with clear_errors():
+        settings = load(environment, with_database=False)
+        if settings.devlake is None:
+            from developer_telemetry.register import Register
+
+            settings = load(environment)
+            yield Register(open_database(settings), settings.encryption_secret), settings
+            return
+        from developer_telemetry.devlake import DevLake
+
+        with DevLake(settings.devlake) as devlake:
+            front = settings.public_url or devlake.front
+            yield devlake, settings._replace(public_url=front)
 
 
 def connect(
     name: str = typer.Argument(help="What the connection is called, for example your team."),
-    secret_token: Optional[str] = typer.Option(
-        None, help="The token that machines send; a random one without it."
+    project: str = typer.Option("", help="DevLake's project to add it to, made if needed."),
+    secret_token: str = typer.Option(
+        "", help="The token that machines send; a random one without it."
     ),
-    duplicate_strategy: str = typer.Option(
-        "overwrite", help="overwrite: a day's newest report counts. sum: each host's newest, added."
+    duplicate_strategy: Optional[str] = typer.Option(
+        None,
+        help="overwrite (the default): a day's newest report counts."
+        " sum: each host's newest, added.",
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+    strip_paths: Optional[bool] = typer.Option(
+        None, help="Store no paths of repositories and projects."
+    ),
+    pseudonyms: Optional[bool] = typer.Option(
+        None, help="Store pseudonyms in place of developers, e-mail addresses and hosts."
+    ),
+    raw_retention_days: Optional[int] = typer.Option(
+        None, min=0, help="How long reports are kept as they came; 0 for ever."
+    ),
+    tool_retention_days: Optional[int] = typer.Option(
+        None, min=0, help="How long days are kept; 0 for ever."
+    ),
+    test_and_build_tasks: Optional[bool] = typer.Option(
+        None, help="In its scope config: make test runs and builds tasks of DevLake's."
+    ),
+    keep_accounts_unlinked: Optional[bool] = typer.Option(
+        None, help="In its scope config: don't link accounts to DevLake's users."
+    ),
+    devlake_url: Optional[str] = DEVLAKE_URL,
+    as_json: bool = AS_JSON,
 ) -> None:
-    """Make a connection and print its id, its token and the URL to send to."""
-    with clear_errors():
-        from developer_telemetry.connections import create, new_token
+    """Make a connection with all that it needs, and say how machines send to it.
 
-        settings = load()
-        token = secret_token or new_token()
-        engine = open_database(settings)
-        connection_id = create(engine, settings.encryption_secret, name, token, duplicate_strategy)
-        url = report_url(settings, connection_id)
+    What is there already stays, so it can be run again: for another project, to set options.
+    """
+    given: dict[str, Any] = {
+        "duplicate_strategy": duplicate_strategy,
+        "strip_paths": strip_paths,
+        "pseudonyms": pseudonyms,
+        "raw_retention_days": raw_retention_days,
+        "tool_retention_days": tool_retention_days,
+    }
+    switches = {
+        "test_and_build_tasks": test_and_build_tasks,
+        "keep_accounts_unlinked": keep_accounts_unlinked,
+    }
+    with _home(devlake_url) as (home, settings):
+        from developer_telemetry.onboarding import Onboarding, Wanted
+
+        wanted = Wanted(name, secret_token, _set(given), _set(switches), project.strip())
+        onboarding = Onboarding(home, wanted)
+        try:
+            onboarding.run()
+        finally:  # a token is shown this once, whatever comes after it
+            if onboarding.connection_id:
+                _show_onboarding(onboarding, settings, as_json)
+
+
+def _set(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _show_onboarding(made: "Onboarding", settings: Settings, as_json: bool) -> None:
+    url = report_url(settings, made.connection_id)
+    shown = made.token or ("$TOKEN" if made.has_token else "")
+    config = collector_config(url, made.token or ("PASTE-THE-TOKEN-HERE" if made.has_token else ""))
+    if as_json:
+        result = {
+            "id": made.connection_id,
+            "name": made.name,
+            "made": made.made,
+            "token": made.token or None,
+            "url": url,
+            "config": config,
+        }
+        typer.echo(json.dumps(result))
+        return
+    for what, how in (*made.steps, ("Reports go to", url)):
+        typer.echo(f"{what:<14} {how}")
+    rotate = f"`developer-telemetry token rotate {made.connection_id}`"
+    if made.token:
+        typer.echo(f"Secret token   {made.token}")
+        typer.echo(f"               It is not shown again; {rotate} gives another.")
+    elif made.has_token:
+        typer.echo(f"Secret token   not shown again; {rotate} gives another")
+    else:
+        typer.echo(f"Secret token   none: everybody can send; {rotate} gives one")
+    typer.echo(f"Try it:\n\n  {curl_line(url, shown)}\n")
+    typer.echo(f"The collector's config.json:\n\n{json.dumps(config, indent=2)}\n")
+    if settings.devlake and not settings.public_url:
+        typer.echo("Set TELEMETRY_PUBLIC_URL to see the address that machines reach.")
+
+
+@connections.command("list")
+def list_connections(devlake_url: Optional[str] = DEVLAKE_URL, as_json: bool = AS_JSON) -> None:
+    """List the connections, and the projects whose blueprints have them."""
+    with _home(devlake_url) as (home, _):
+        blueprints = home.blueprints()
+        rows = []
+        for kept in home.connections():
+            used = [each for each in blueprints if kept.id in each.connection_ids]
+            rows.append({**_described(kept), "projects": [each.project for each in used]})
         if as_json:
-            typer.echo(json.dumps({"id": connection_id, "token": token, "url": url}))
+            typer.echo(json.dumps(rows))
+            return
+        names = ("id", "name", "duplicate_strategy", "token", "projects")
+        head = ["id", "name", "strategy", "secret token", "projects"]
+        cells = [[_cell(row[name]) for name in names] for row in rows]
+        typer.echo(table([head, *cells]))
+
+
+@connections.command()
+def show(
+    name: str = NAME, devlake_url: Optional[str] = DEVLAKE_URL, as_json: bool = AS_JSON
+) -> None:
+    """Show what is set for a connection, what it holds, and how machines send to it."""
+    with _home(devlake_url) as (home, settings):
+        from developer_telemetry.onboarding import find
+
+        kept = find(home, name)
+        url = report_url(settings, kept.id)
+        held = _counts(settings, kept)
+        used = [each for each in home.blueprints() if kept.id in each.connection_ids]
+        shown = {
+            **_described(kept),
+            "blueprints": [each.name for each in used],
+            "projects": [each.project for each in used if each.project],
+            "holds": held,
+            "url": url,
+        }
+        if as_json:
+            typer.echo(json.dumps(shown))
+            return
+        rows = [[label.replace("_", " "), _cell(value)] for label, value in shown.items()]
+        typer.echo(table(rows))
+        needed = "$TOKEN" if kept.token or kept.fault else ""
+        typer.echo(f"\n  {curl_line(url, needed)}")
+
+
+@connections.command()
+def rename(
+    name: str = NAME,
+    new_name: str = typer.Argument(help="What it is called from now on."),
+    devlake_url: Optional[str] = DEVLAKE_URL,
+) -> None:
+    """Give a connection another name. Its address stays, and so machines notice nothing."""
+    with _home(devlake_url) as (home, _):
+        from developer_telemetry import onboarding
+
+        kept = onboarding.find(home, name)
+        onboarding.rename(home, kept, new_name)
+        typer.echo(f"connection {kept.id}, {kept.name} until now, is called {new_name.strip()}")
+
+
+@connections.command()
+def delete(
+    name: str = NAME,
+    yes: bool = typer.Option(False, "--yes", help="Don't ask."),
+    devlake_url: Optional[str] = DEVLAKE_URL,
+) -> None:
+    """Delete a connection and all that its machines have sent, for good."""
+    with _home(devlake_url) as (home, settings):
+        from developer_telemetry.onboarding import find
+
+        kept = find(home, name)
+        held = _counts(settings, kept)
+        unknown = "all that it holds (set DB_URL and ENCRYPTION_SECRET to see how much that is)"
+        lost = ", ".join(f"{number} {what}" for what, number in held.items()) or unknown
+        typer.echo(f"Connection {kept.id} ({kept.name}) goes, and for good: {lost}.")
+        for each in home.blueprints():
+            if kept.id in each.connection_ids:
+                project = f" of project {each.project}" if each.project else ""
+                typer.echo(f"The blueprint {each.name}{project} loses it, and nothing else.")
+        if not yes and not _agreed():
+            raise ConfigurationError("nothing was deleted; answer y, or give --yes")
+        home.delete(kept.id)
+        typer.echo("deleted")
+
+
+def _agreed() -> bool:
+    try:
+        return typer.confirm("Delete it?")
+    except typer.Abort:  # nobody is there to ask
+        typer.echo()
+        return False
+
+
+@token.command()
+def rotate(
+    name: str = NAME,
+    keep_old: str = typer.Option(
+        "", help="How long the current token stays valid beside the new one, such as 7d or 12h."
+    ),
+    devlake_url: Optional[str] = DEVLAKE_URL,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Give a connection a new token. Receivers take it within seconds."""
+    with _home(devlake_url) as (home, settings):
+        from developer_telemetry import onboarding
+
+        seconds = _seconds(keep_old)
+        kept = onboarding.find(home, name)
+        made = onboarding.rotate(home, kept, seconds)
+        url = report_url(settings, kept.id)
+        until = int(time.time()) + seconds if seconds and kept.token else 0
+        if as_json:
+            result = {"id": kept.id, "token": made, "url": url, "old_token_until": until or None}
+            typer.echo(json.dumps(result))
+            return
+        typer.echo(f"Secret token   {made}\n               It is not shown again.")
+        ends = f"valid until {_moment(until)}" if until else "no longer valid"
+        typer.echo(f"The old one    {ends if kept.token else 'none'}")
+        if kept.overlaps:
+            typer.echo("               The one before that, from an earlier rotation, has ended.")
+        typer.echo(f"Try it:\n\n  {curl_line(url, made)}")
+
+
+@token.command()
+def revoke(
+    name: str = NAME,
+    previous: bool = typer.Option(
+        False, "--previous", help="Only the one that the last rotation has kept."
+    ),
+    devlake_url: Optional[str] = DEVLAKE_URL,
+) -> None:
+    """End every token of a connection: machines are refused until it is given a new one.
+
+    Receivers notice within seconds. DevLake's API keys stay; they end on its own page.
+    """
+    with _home(devlake_url) as (home, _):
+        from developer_telemetry import onboarding
+
+        kept = onboarding.find(home, name)
+        if previous and not kept.overlaps:
+            raise ConfigurationError(f"connection {kept.id} ({kept.name}) has no token but one")
+        if previous:
+            onboarding.revoke_previous(home, kept)
+            typer.echo(
+                f"connection {kept.id} ({kept.name}): the token before the current one ended"
+            )
         else:
-            typer.echo(f"Connection     {connection_id}\nReports go to  {url}")
-            typer.echo(f"Secret token   {token}\nTry it:\n\n  {curl_line(url, token)}")
+            onboarding.revoke(home, kept)
+            typer.echo(
+                f"connection {kept.id} ({kept.name}) takes no token any more;"
+                f" `developer-telemetry token rotate {kept.id}` gives it a new one"
+            )
+
+
+def _counts(settings: Settings, kept: "Kept") -> dict[str, int]:
+    """What a connection holds, if a database is set; DevLake's API doesn't tell."""
+    if not settings.db_url:
+        return {}
+    from developer_telemetry.register import counts
+
+    return counts(engine_of(settings), kept.id)._asdict()
+
+
+def _described(kept: "Kept") -> dict[str, Any]:
+    """What is set for it, for people and programs; of tokens only their ends."""
+    from developer_telemetry.receiver.page.setup import HINTED_LENGTH
+
+    said = f"ends in {kept.token[-4:]}" if len(kept.token) >= HINTED_LENGTH else "set"
+    options = dict(kept.options)
+    return {
+        "id": kept.id,
+        "name": kept.name,
+        "duplicate_strategy": options.pop("duplicate_strategy", "") or "overwrite",
+        "strip_paths": bool(options.pop("strip_paths", False)),
+        "pseudonyms": bool(options.pop("pseudonyms", False)),
+        **{name: value or None for name, value in options.items()},
+        "token": kept.fault or (said if kept.token else "none"),
+        "old_token_until": _moment(kept.previous_until) if kept.overlaps else None,
+    }
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{number} {what}" for what, number in value.items()) or "unknown"
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
+
+
+def _moment(epoch: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(epoch))
+
+
+def _seconds(text: str) -> int:
+    """A length of time such as 7d, 12h or 30m, in seconds; 0 for an empty one."""
+    if not text:
+        return 0
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text.strip())
+    seconds = int(found[1]) * UNITS[found[2]] if found else 0
+    if not 0 < seconds <= MOST_DAYS * UNITS["d"]:
+        raise ConfigurationError(
+            f"--keep-old is {text!r}; give a length of time up to {MOST_DAYS} days, such as 7d,"
+            " 12h or 30m"
+        )
+    return seconds

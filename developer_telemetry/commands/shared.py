@@ -1,6 +1,7 @@
 """What the commands have in common: settings, the database, how faults and tables are shown."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -49,14 +50,25 @@ def open_database(settings: Settings) -> Engine:
 
 
 def report_url(settings: Settings, connection_id: int) -> str:
-    """Where machines send to when they reach the receiver directly."""
+    """Where machines send to: by the public address, or else to the receiver directly."""
+    path = f"plugins/developer-telemetry/{connection_id}/report"
+    if settings.public_url:
+        return f"{settings.public_url}/{path}"
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{settings.port}/plugins/developer-telemetry/{connection_id}/report"
+    return f"http://{host}:{settings.port}/{path}"
+
+
+def collector_config(url: str, token: str) -> dict[str, str]:
+    """What a collector's config.json has to say of where to send."""
+    return {"webhook_url": url, "api_key": token}
 
 
 def curl_line(url: str, token: str) -> str:
-    """A command that sends a first report, to paste into a shell."""
+    """A command that sends a first report, to paste into a shell.
+
+    `token` may be `$TOKEN`, for the shell to fill in, or empty where none is needed.
+    """
     body = {
         "developer": "ann.lee",
         "date": "2026-11-23",
@@ -65,7 +77,10 @@ def curl_line(url: str, token: str) -> str:
         "name": "Ann Lee",
         "metrics": {"active_hours": 6, "tools_used": ["git", "vscode"], "projects": ["web-shop"]},
     }
-    return f"curl {url} -H 'Authorization: Bearer {token}' -d '{json.dumps(body)}'"
+    header = f"Authorization: Bearer {token}"
+    header = f'"{header}"' if token == "$TOKEN" else shlex.quote(header)
+    header = f" -H {header}" if token else ""
+    return f"curl {url}{header} -d '{json.dumps(body)}'"
 
 
 def table(rows: list[list[str]]) -> str:

@@ -1,0 +1,189 @@
+"""The connections in a database that we open ourselves, and how to empty one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple, Optional
+
+from sqlalchemy import inspect
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError
+
+from developer_telemetry.accounts import ACCOUNT_TABLE
+from developer_telemetry.cicd import TASK_TABLE
+from developer_telemetry.connections import (
+    CONNECTION_TABLE,
+    SCOPE_TABLE,
+    add_scope,
+    create,
+    decrypt,
+    encrypt,
+    name_taken,
+)
+from developer_telemetry.database import now_us, reading, transact
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.exclusion import alone
+from developer_telemetry.merging import RAW_TABLE, SCOPE_ID, raw_params, timestamp
+from developer_telemetry.onboarding import OPTIONS, Home, Kept
+from developer_telemetry.schema import DEVLAKE_HISTORY
+from developer_telemetry.storage import TOOL_TABLE
+
+MACHINE_TABLE = "_tool_developer_telemetry_machines"
+# Whose developers are deleted some at a time, so that no transaction takes long.
+REPORT_TABLES = (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE)
+DOMAIN_TABLES = (ACCOUNT_TABLE, TASK_TABLE)
+# Reports of a person who was erased may still lie in a spool.
+TOMBSTONE_TABLE = "_tool_developer_telemetry_tombstones"
+DEVELOPERS_AT_ONCE = 10
+# What DevLake's server, too, never leaves in clear.
+SECRETS = ("secret_token", "previous_secret_token")
+
+
+class Counts(NamedTuple):
+    """What a connection has: reports as they came, and days, developers and machines of them."""
+
+    reports: int
+    days: int
+    developers: int
+    machines: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.reports} reports, {self.days} days of {self.developers} developers,"
+            f" {self.machines} machines"
+        )
+
+
+def counts(engine: Engine, connection_id: int) -> Counts:
+    """Counted anew, which takes a while where there are millions."""
+    mark = dialect_of(engine).placeholder
+    with reading(engine).connect() as connection:
+        rows = [
+            connection.exec_driver_sql(
+                f"SELECT COUNT(*), COUNT(DISTINCT developer_id) FROM {table}"
+                f" WHERE connection_id = {mark}",
+                (connection_id,),
+            ).one()
+            for table in REPORT_TABLES
+        ]
+    (reports, _), (days, developers), (machines, _) = rows
+    return Counts(reports, days, developers, machines)
+
+
+class Register(Home):
+    """The table of connections, in DevLake's database or in one of our own."""
+
+    def __init__(self, engine: Engine, encryption_secret: str) -> None:
+        self._engine = engine
+        self._secret = encryption_secret
+        self._mark = dialect_of(engine).placeholder
+
+    def connections(self) -> list[Kept]:
+        with reading(self._engine).connect() as connection:
+            rows = connection.exec_driver_sql(f"SELECT * FROM {CONNECTION_TABLE} ORDER BY id")
+            return [self._kept(row._asdict()) for row in rows]
+
+    def _kept(self, row: Mapping[str, Any]) -> Kept:
+        token, fault = self._token(row["secret_token"])
+        previous, _ = self._token(row["previous_secret_token"])
+        until = row["previous_token_until"] or 0
+        options = {name: row[name] for name in OPTIONS if name in row}
+        return Kept(row["id"], row["name"], token, previous, until, options, fault)
+
+    def _token(self, stored: Optional[str]) -> tuple[str, str]:
+        try:
+            return decrypt(stored, self._secret) if stored else "", ""
+        except ValueError:
+            return "", "it can't be decrypted, since ENCRYPTION_SECRET is not DevLake's"
+
+    def add(self, name: str, token: str, options: Mapping[str, Any]) -> int:
+        fields = dict(options)
+        strategy = fields.pop("duplicate_strategy", "")
+        return create(self._engine, self._secret, name, token, strategy, **fields)
+
+    def change(self, connection_id: int, fields: Mapping[str, Any]) -> None:
+        values = {name: self._stored(name, value) for name, value in fields.items()}
+        values["updated_at"] = timestamp(now_us())
+        assignments = ", ".join(f"{name} = {self._mark}" for name in values)
+        statement = f"UPDATE {CONNECTION_TABLE} SET {assignments} WHERE id = {self._mark}"
+        parameters = (*values.values(), connection_id)
+        try:
+            transact(self._engine, lambda each: each.exec_driver_sql(statement, parameters))
+        except IntegrityError:  # the name is what has to be unique
+            raise name_taken(str(fields.get("name"))) from None
+
+    def _stored(self, name: str, value: Any) -> Any:
+        if name in SECRETS:
+            return encrypt(value, self._secret) if value else None
+        return value
+
+    def make_scope(self, connection_id: int) -> bool:
+        def work(connection: SqlConnection) -> bool:
+            found = connection.exec_driver_sql(
+                f"SELECT 1 FROM {SCOPE_TABLE} WHERE connection_id = {self._mark}"
+                f" AND id = {self._mark}",
+                (connection_id, SCOPE_ID),
+            ).first()
+            if found is None:
+                add_scope(connection, connection_id)
+            return found is None
+
+        return transact(self._engine, work)
+
+    def delete(self, connection_id: int) -> None:
+        """The connection goes last: whoever is interrupted can do it again.
+
+        :raises ConfigurationError: the database is DevLake's, whose blueprints may use it.
+        """
+        tables = inspect(self._engine).get_table_names()
+        if DEVLAKE_HISTORY in tables:
+            raise ConfigurationError(
+                "this database is DevLake's, whose blueprints may use the connection: delete it"
+                " through DevLake, with --devlake-url or DEVLAKE_URL"
+            )
+        with alone(self._engine, connection_id):
+            for table in REPORT_TABLES:
+                while transact(self._engine, partial(self._delete_some, connection_id, table)):
+                    pass
+            transact(self._engine, partial(self._delete_rest, connection_id, tables))
+
+    def _delete_some(self, connection_id: int, table: str, connection: SqlConnection) -> bool:
+        """Delete the rows of some developers; whether there were any."""
+        found = connection.exec_driver_sql(
+            f"SELECT DISTINCT developer_id FROM {table} WHERE connection_id = {self._mark}"
+            f" LIMIT {DEVELOPERS_AT_ONCE}",
+            (connection_id,),
+        )
+        developers = [row[0] for row in found]
+        if developers:
+            marks = ", ".join([self._mark] * len(developers))
+            connection.exec_driver_sql(
+                f"DELETE FROM {table} WHERE connection_id = {self._mark}"
+                f" AND developer_id IN ({marks})",
+                (connection_id, *developers),
+            )
+        return bool(developers)
+
+    def _delete_rest(
+        self, connection_id: int, tables: list[str], connection: SqlConnection
+    ) -> None:
+        for table in DOMAIN_TABLES:
+            connection.exec_driver_sql(
+                f"DELETE FROM {table} WHERE _raw_data_params = {self._mark}"
+                f" AND _raw_data_table = {self._mark}",
+                (raw_params(connection_id), RAW_TABLE),
+            )
+        # Once more also what came in the meantime.
+        ours = [each for each in tables if each.startswith("_tool_developer_telemetry_")]
+        for table in (*REPORT_TABLES, *ours):
+            columns = {each["name"] for each in inspect(connection).get_columns(table)}
+            if "connection_id" in columns and table != TOMBSTONE_TABLE:
+                connection.exec_driver_sql(
+                    f"DELETE FROM {table} WHERE connection_id = {self._mark}", (connection_id,)
+                )
+        connection.exec_driver_sql(
+            f"DELETE FROM {CONNECTION_TABLE} WHERE id = {self._mark}", (connection_id,)
+        )
