@@ -1,37 +1,235 @@
 """Commands about the reports that are stored."""
 
-from typing import Optional
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Callable, Optional
 
 import typer
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.commands.shared import clear_errors, open_database
 from developer_telemetry.errors import TelemetryError
-from developer_telemetry.receiver.settings import load
+from developer_telemetry.receiver.settings import Settings, load
+
+SOME_REFUSED = 1
+
+
+class Layer(str, Enum):
+    """What can be exported by itself."""
+
+    RAW = "raw"
+    TOOL = "tool"
+
+
+class Format(str, Enum):
+    """How an export is written."""
+
+    NDJSON = "ndjson"
+    CSV = "csv"
+
+
+def import_reports(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files or folders with reports or our exports, also gzipped; - for standard input."
+        ),
+    ],
+    connection: Annotated[
+        Optional[int],
+        typer.Option(help="Which one gets all; without it an export's rows go to their own."),
+    ] = None,
+    developer: Annotated[
+        str,
+        typer.Option(help="Whose reports it is that don't say so, as a collector's own archive."),
+    ] = "",
+    hostname: Annotated[str, typer.Option(help="The machine of reports that name none.")] = "",
+    email: Annotated[str, typer.Option(help="The e-mail address for reports without one.")] = "",
+    name: Annotated[str, typer.Option(help="The person's name for reports without one.")] = "",
+    date_from_name: Annotated[
+        bool,
+        typer.Option(
+            "--date-from-name", help="Take the day from the file's name where a report has none."
+        ),
+    ] = False,
+    errors: Annotated[
+        Optional[Path],
+        typer.Option(help="File for what can't be imported; else import-errors-TIME.txt."),
+    ] = None,
+) -> None:
+    """Store reports from files. What is stored already is passed over, so it may be repeated."""
+    with clear_errors():
+        from developer_telemetry.archives import Archives, Rejects
+        from developer_telemetry.imported import Given, Reader
+        from developer_telemetry.importing import Counts, Importer
+        from developer_telemetry.tombstones import Key, Register
+
+        settings = load()
+        archives = Archives(files)
+        started = datetime.now(timezone.utc)
+        rejects = Rejects(
+            errors or Path(f"import-errors-{started:%Y%m%d-%H%M%S}.txt"), archives.files
+        )
+        engine = open_database(settings)
+        connections = _connections(engine, settings)
+        given = Given(developer, hostname, email, name, date_from_name)
+        batches = Reader(connections, connection, given).batches(archives)
+        erased = Register(engine, Key(settings.encryption_secret))
+        counts = Counts()
+        with _progress("importing") as show:
+            for step in Importer(engine, erased, connections).store(batches):
+                counts = step.counts
+                rejects.add(step.refused)
+                show(counts.read, archives.size, f"{counts.stored} stored, {counts.known} known")
+        rejects.close()
+        typer.echo("\n".join(_said(counts, archives.passed_over, rejects.path)))
+        if counts.refused:
+            raise typer.Exit(SOME_REFUSED)
+
+
+def _said(counts: Any, passed_over: int, rejects: Path) -> list[str]:
+    """What an import did, and what it left out."""
+    lines = {
+        "stored already, passed over": counts.known,
+        "days without a report behind them": counts.days,
+        "rows left out that follow from the reports": counts.left_out,
+        "rows left out of people who were erased": counts.erased,
+        "files in folders passed over for their names": passed_over,
+        "can't be imported": counts.refused,
+    }
+    said = [f"reports stored: {counts.stored}"]
+    said += [f"{what}: {count}" for what, count in lines.items() if count]
+    if counts.refused:
+        said.append(f"{rejects} has them, each with the reason; mend them there and import that")
+    return said
+
+
+def export(
+    output: Annotated[
+        Optional[Path],
+        typer.Option("--output", "-o", help="The file, .gz compresses; else standard output."),
+    ] = None,
+    layer: Annotated[
+        Optional[Layer],
+        typer.Option(help="raw: reports as received; tool: the days made of them; else both."),
+    ] = None,
+    format: Annotated[
+        Format, typer.Option(help="csv takes one layer, ndjson takes all.")
+    ] = Format.NDJSON,
+    connection: Annotated[
+        Optional[int], typer.Option(help="Its id; all connections without it.")
+    ] = None,
+    since: Annotated[
+        Optional[datetime], typer.Option(formats=["%Y-%m-%d"], help="The first day of reports.")
+    ] = None,
+    until: Annotated[
+        Optional[datetime], typer.Option(formats=["%Y-%m-%d"], help="The last day of reports.")
+    ] = None,
+    developer: Annotated[
+        Optional[str],
+        typer.Option(help="An id or e-mail address: all that is stored of this person."),
+    ] = None,
+) -> None:
+    """Write what is stored, for `import`, for other tools, or for a person who asks for it."""
+    with clear_errors():
+        from developer_telemetry.exporting import Output, Wanted, opened, people
+
+        if format is Format.CSV and layer is None:
+            raise TelemetryError("a CSV file holds one table: say which with --layer raw or tool")
+        engine = open_database(load())
+        wanted = Wanted(connection, _day(since), _day(until))
+        if developer is not None:
+            found = people(engine, developer)
+            chosen = [each for each in found if connection in (None, each[0])]
+            if not chosen:
+                raise TelemetryError(f"nothing is stored of {developer!r}; check the spelling")
+            wanted = wanted._replace(developers=chosen)
+        with opened(output) as file:
+            to = Output(file, format is Format.CSV)
+            for row in _exported(engine, wanted, layer):
+                to.write(row)
+        typer.echo(f"{to.rows} rows exported", err=True)
+        if to.formulas:
+            typer.echo(
+                f"{to.formulas} cells begin as formulas do (=, +, -, @): have a spreadsheet take"
+                " all columns as text, or it may run them",
+                err=True,
+            )
+
+
+def _exported(engine: Engine, wanted: Any, layer: Optional[Layer]) -> Iterator[dict[str, Any]]:
+    from developer_telemetry.exporting import derived_rows, raw_rows, tool_rows
+
+    if layer is not Layer.TOOL:
+        yield from raw_rows(engine, wanted)
+    if layer is not Layer.RAW:
+        yield from tool_rows(engine, wanted)
+    if layer is None and wanted.developers is not None:
+        yield from derived_rows(engine, wanted.developers)
+
+
+def _day(moment: Optional[datetime]) -> Optional[str]:
+    return None if moment is None else moment.date().isoformat()
 
 
 def reextract(
-    connection: Optional[int] = typer.Option(None, help="Its id; all connections without it."),
+    connection: Annotated[
+        Optional[int], typer.Option(help="Its id; all connections without it.")
+    ] = None,
 ) -> None:
     """Rewrite tool rows and accounts from the raw reports, as a blueprint's run does."""
     with clear_errors():
         from developer_telemetry.accounts import convert
-        from developer_telemetry.connections import Connections
         from developer_telemetry.subtasks import extract
 
         settings = load()
         engine = open_database(settings)
-        connections = Connections(engine, settings.encryption_secret)
-        connections.reload()
-        chosen = [each for each in connections.all() if connection in (None, each.id)]
+        connections = _connections(engine, settings).values()
+        chosen = [each for each in connections if connection in (None, each.id)]
         if connection is not None and not chosen:
             raise TelemetryError(
                 f"no connection {connection}; `developer-telemetry status` lists them"
             )
         for each in chosen:
+            who = f"connection {each.id}"
             steps = extract(engine, each.id, each.strategy, everything=True)
-            reports = [step.done for step in steps]
-            accounts = [step.done for step in convert(engine, each.id)]
-            typer.echo(
-                f"connection {each.id}: {max(reports, default=0)} reports, "
-                f"{max(accounts, default=0)} accounts"
-            )
+            reports = _watched(f"{who}, reports", steps)
+            accounts = _watched(f"{who}, accounts", convert(engine, each.id))
+            typer.echo(f"{who}: {reports} reports, {accounts} accounts")
+
+
+def _watched(label: str, steps: Iterator[Any]) -> int:
+    """Go through steps under a progress bar; how much was done in the end."""
+    done = 0
+    with _progress(label) as show:
+        for done, total in steps:
+            show(done, total, "")
+    return done
+
+
+def _connections(engine: Engine, settings: Settings) -> dict[int, Any]:
+    from developer_telemetry.connections import Connections
+
+    connections = Connections(engine, settings.encryption_secret)
+    connections.reload()
+    return {each.id: each for each in connections.all()}
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[int, Optional[int], str], None]]:
+    """A progress bar, where somebody looks; takes how much is done, of how much, and a remark."""
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[remark]}"))
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=None, remark="")
+
+        def show(done: int, total: Optional[int], remark: str) -> None:
+            bar.update(task, completed=done, total=total, remark=remark)
+
+        yield show

@@ -1,0 +1,291 @@
+"""Files that hold reports: taken apart into one item a report, in flat memory.
+
+A file may hold one JSON object, one a line, several printed over many lines each, a JSON array, or
+the CSV that our export writes; any of it gzipped.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import re
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Optional
+
+import msgspec
+
+from developer_telemetry.errors import ConfigurationError, ReportRefused
+from developer_telemetry.receiver.bulk import MAX_CHARACTERS, items
+
+STANDARD_INPUT = "-"
+# What is taken from a folder; a file that is named is read whatever its name.
+SUFFIXES = (".json", ".ndjson", ".jsonl", ".csv")
+COMPRESSED = ".gz"
+PIECE = 1 << 18
+# The first column of every row that our export writes.
+TABLE = "table"
+
+_GZIP = b"\x1f\x8b"
+_CSV_HEADS = (f'"{TABLE}",'.encode(), f"{TABLE},".encode())
+_CSV_CELL = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",]*))(,|\Z)')
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Item(NamedTuple):
+    """What should be one report. `fault` says what is wrong with it already, if anything."""
+
+    source: str  # the file's path
+    place: str  # such as "line 17"
+    content: bytes
+    fault: str = ""
+
+
+class Archives:
+    """The files that were named and those of the folders that were named, in a fixed order.
+
+    :raises ConfigurationError: one is not there.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.files: list[str] = []
+        self.passed_over = 0  # files in folders that are none of `SUFFIXES`
+        self.read = 0  # bytes, of `size`
+        for name in names:
+            if name != STANDARD_INPUT and not os.path.exists(name):
+                raise ConfigurationError(f"there is no file or folder {name}; mend the path")
+            self._add(name)
+        self.size: Optional[int] = None  # of all files together; None where nobody knows
+        if STANDARD_INPUT not in self.files:
+            self.size = sum(os.path.getsize(file) for file in self.files)
+
+    def _add(self, name: str) -> None:
+        if not os.path.isdir(name):
+            self.files.append(name)
+            return
+        for folder, inside, files in os.walk(name):
+            inside.sort()
+            for file in sorted(files):
+                if file.lower().removesuffix(COMPRESSED).endswith(SUFFIXES):
+                    self.files.append(os.path.join(folder, file))
+                else:
+                    self.passed_over += 1
+
+    def items(self) -> Iterator[Item]:
+        """What all of them hold; a file that can't be read (on) is an item with a fault."""
+        for name in self.files:
+            try:
+                with _opened(name) as file:
+                    yield from _items(name, self._inflated(file))
+            except ReportRefused as error:
+                yield Item(name, "the file", b"", str(error))
+            except (OSError, EOFError, zlib.error) as error:
+                why = getattr(error, "strerror", None) or str(error)
+                yield Item(name, "the file", b"", f"can't be read to its end: {why}")
+
+    def _inflated(self, file: IO[bytes]) -> IO[bytes]:
+        counted = io.BufferedReader(_Counted(file, self), PIECE)
+        if counted.peek(len(_GZIP))[: len(_GZIP)] == _GZIP:
+            return gzip.open(counted)  # type: ignore[return-value]  # as good for reading
+        return counted
+
+
+class _Counted(io.RawIOBase):
+    """A file that notes how much of it was read."""
+
+    def __init__(self, file: IO[bytes], archives: Archives) -> None:
+        self._file = file
+        self._archives = archives
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._file.read(len(buffer))
+        buffer[: len(piece)] = piece
+        self._archives.read += len(piece)
+        return len(piece)
+
+
+def _opened(name: str) -> IO[bytes]:
+    if name == STANDARD_INPUT:
+        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+    return open(name, "rb", buffering=0)
+
+
+def _items(source: str, file: IO[bytes]) -> Iterator[Item]:
+    head = file.read(MAX_CHARACTERS + 1)
+    start = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    if len(head) <= MAX_CHARACTERS and _is_object(start):
+        yield Item(source, "the file", start.rstrip())
+    elif start.startswith(b"["):
+        yield from _elements(source, chain([head], iter(lambda: file.read(PIECE), b"")))
+    elif start.startswith(_CSV_HEADS):
+        yield from _records(source, _Numbered(head, file))
+    else:
+        yield from _blocks(source, _Numbered(head, file))
+
+
+def _is_object(content: bytes) -> bool:
+    try:
+        msgspec.json.decode(content, type=msgspec.Raw)
+    except msgspec.MsgspecError:
+        return False
+    return content.startswith(b"{")
+
+
+def _elements(source: str, pieces: Iterable[bytes]) -> Iterator[Item]:
+    for number, text in enumerate(items(pieces), 1):
+        content = text.encode("utf-8", "surrogateescape")
+        yield _item(source, f"element {number}", content)
+
+
+def _item(source: str, place: str, content: bytes) -> Item:
+    if len(content) > MAX_CHARACTERS:
+        # As much as tells which it is: it may be a gigabyte, and can't be mended by hand.
+        fault = f"above {MAX_CHARACTERS} bytes, of which the first are shown"
+        return Item(source, place, content[:200], fault)
+    return Item(source, place, content)
+
+
+class _Numbered:
+    """The lines of a file with their numbers; one that is too long comes cut."""
+
+    def __init__(self, head: bytes, file: IO[bytes]) -> None:
+        self._head = io.BytesIO(head.removeprefix(_BYTE_ORDER_MARK))
+        self._file = file
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        number = 0
+        while line := self._line():
+            number += 1
+            yield number, line
+
+    def _line(self) -> bytes:
+        line = self._piece()
+        if len(line) > MAX_CHARACTERS:
+            rest = line
+            while rest and not rest.endswith(b"\n"):
+                rest = self._piece()
+        return line
+
+    def _piece(self) -> bytes:
+        line = self._head.readline()
+        if not line.endswith(b"\n"):
+            line += self._file.readline(MAX_CHARACTERS + 1)
+        return line
+
+
+def _blocks(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[Item]:
+    """One item a line, or several lines where a report was printed over several.
+
+    A report begins with a line that begins with a brace, so a broken one doesn't spoil the next.
+    """
+    block: list[bytes] = []
+    first = size = 0
+    for number, line in lines:
+        comment = line.startswith(b"#")
+        if block and (
+            comment or line.startswith(b"{") or _is_whole(block) or size > MAX_CHARACTERS
+        ):
+            yield _item(source, f"line {first}", b"".join(block).strip())
+            block, size = [], 0
+        if comment or not (block or line.strip()):
+            continue
+        if not block:
+            first = number
+        block.append(line)
+        size += len(line)
+    if block:
+        yield _item(source, f"line {first}", b"".join(block).strip())
+
+
+def _is_whole(block: Sequence[bytes]) -> bool:
+    """Whether a report ends with the last of these lines, though none begins with the next."""
+    last = block[-1].rstrip()
+    if len(block) > 1:
+        return last == b"}"
+    return not last.startswith(b"{") or (last.endswith(b"}") and _is_object(last))
+
+
+def _records(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[Item]:
+    """The rows of a CSV file as JSON objects; a cell that is empty without quotes is null."""
+    columns: list[Optional[str]] = []
+    for number, record in _whole_records(lines):
+        place = f"line {number}"
+        try:
+            cells = _cells(record.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError:
+            yield Item(source, place, record.strip(), "not UTF-8; save the file as UTF-8")
+            continue
+        if not columns:
+            columns = cells
+        elif len(cells) == len(columns):
+            yield _item(source, place, msgspec.json.encode(dict(zip(columns, cells))))
+        else:
+            fault = f"not {len(columns)} cells of CSV, as in the first line"
+            yield Item(source, place, record.strip()[:MAX_CHARACTERS], fault)
+
+
+def _whole_records(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """A quoted cell may go on over lines; until its end the number of quotes is odd."""
+    record: list[bytes] = []
+    first = size = quotes = 0
+    for number, line in lines:
+        first = first if record else number
+        record.append(line)
+        size += len(line)
+        quotes += line.count(b'"')
+        if quotes % 2 == 0 or size > MAX_CHARACTERS:
+            yield first, b"".join(record)
+            record = []
+            size = quotes = 0
+    if record:
+        yield first, b"".join(record)
+
+
+def _cells(record: str) -> list[Optional[str]]:
+    """A record's cells; none where it isn't CSV."""
+    cells: list[Optional[str]] = []
+    place = 0
+    while match := _CSV_CELL.match(record, place):
+        quoted, plain, end = match.groups()
+        cells.append(plain or None if quoted is None else quoted.replace('""', '"'))
+        place = match.end()
+        if not end:
+            return cells
+    return []
+
+
+class Rejects:
+    """A file for items that can't be imported: before each a line that says why.
+
+    That line is passed over when the file is imported, after its items were mended.
+    """
+
+    def __init__(self, path: Path, sources: Iterable[str]) -> None:
+        """:raises ConfigurationError: the file is one of those that are imported."""
+        self.path = path
+        self._file: Optional[IO[bytes]] = None
+        if path.exists() and any(map(path.samefile, filter(os.path.exists, sources))):
+            raise ConfigurationError(f"{path} is imported itself; name another file with --errors")
+
+    def add(self, refused: Iterable[tuple[Item, str]]) -> None:
+        """Write down items and reasons; the file is made with the first."""
+        for item, reason in refused:
+            if self._file is None:
+                # Whose reports they are is nobody else's business.
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+                self._file = os.fdopen(os.open(self.path, flags, 0o600), "wb")
+            why = " ".join(f"{item.source} {item.place}: {reason}".split())
+            self._file.write(b"# %s\n%s\n" % (why.encode("utf-8", "replace"), item.content))
+        if self._file is not None:
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,318 @@
+"""Rows of the raw and the tool layer as lines of JSON or CSV, in flat memory.
+
+Each line says which table it is from and has everything that an import needs to make the same row
+elsewhere, in another kind of database, too. Ids of raw rows differ there, so a row of the tool
+layer also names its newest report by the identity that goes with it everywhere.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime, timezone
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Optional
+
+import msgspec
+from sqlalchemy import inspect
+from sqlalchemy.engine import Connection, Engine
+
+from developer_telemetry.accounts import ACCOUNT_TABLE, account_id
+from developer_telemetry.archives import COMPRESSED, TABLE
+from developer_telemetry.database import reading
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS
+from developer_telemetry.receiver.tallies import MACHINE_TABLE
+from developer_telemetry.storage import TOOL_TABLE
+
+# Rows read at once, and names of developers.
+PAGE = 1000
+
+RAW = "raw"
+TOOL = "tool"
+
+# What an import needs comes first; the rest is there to be read.
+_RAW_COLUMNS = (
+    "report_id",
+    "connection_id",
+    "arrived_us",
+    "created_at",
+    "developer_id",
+    "date",
+    "hostname",
+    "payload",
+)
+_USER_ACCOUNTS = "user_accounts"
+# What a spreadsheet takes for the start of a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+Row = dict[str, Any]
+
+
+class Wanted(NamedTuple):
+    """Which rows; None stands for no limit. `developers` go with their connections."""
+
+    connection_id: Optional[int] = None
+    since: Optional[str] = None  # YYYY-MM-DD, the first day
+    until: Optional[str] = None  # the last day
+    developers: Optional[Sequence[tuple[int, str]]] = None
+
+
+def raw_rows(engine: Engine, wanted: Wanted) -> Iterator[Row]:
+    """Rows of the raw layer, in the order of their ids, so that an import gives them in it."""
+    if wanted.developers is not None:
+        for person in wanted.developers:
+            yield from _raw_of(engine, wanted, person)
+        return
+    above, last = _ends(engine)
+    while above < last:
+        with reading(engine).connect() as connection:
+            up_to = _page_end(connection, above, last)
+            rows = _raw(connection, wanted, f"id > {above} AND id <= {up_to}")
+        yield from rows
+        above = up_to
+
+
+def _ends(engine: Engine) -> tuple[int, int]:
+    """Ids that all raw rows are above, and up to."""
+    with reading(engine).connect() as connection:
+        first, last = connection.exec_driver_sql(f"SELECT MIN(id), MAX(id) FROM {RAW_TABLE}").one()
+    return (first or 1) - 1, last or 0
+
+
+def _page_end(connection: Connection, above: int, last: int) -> int:
+    """The id of the last raw row of a page.
+
+    Asked for alone: with a condition on other columns a database may read all rows for each page.
+    """
+    found: Optional[int] = connection.exec_driver_sql(
+        f"SELECT MAX(id) FROM (SELECT id FROM {RAW_TABLE} WHERE id > {above} AND id <= {last}"
+        f" ORDER BY id LIMIT {PAGE}) page"
+    ).scalar()
+    return found or last
+
+
+def _raw_of(engine: Engine, wanted: Wanted, person: tuple[int, str]) -> Iterator[Row]:
+    mark = dialect_of(engine).placeholder
+    with reading(engine).connect() as connection:
+        # The index has the ids, so they are found without reading what others sent.
+        found = connection.exec_driver_sql(
+            f"SELECT id FROM {RAW_TABLE} WHERE connection_id = {mark} AND developer_id = {mark}",
+            person,
+        )
+        ids = sorted(row[0] for row in found)
+    for start in range(0, len(ids), PAGE):
+        some = ", ".join(map(str, ids[start : start + PAGE]))
+        with reading(engine).connect() as connection:
+            rows = _raw(connection, wanted, f"id IN ({some})")
+        yield from rows
+
+
+def _raw(connection: Connection, wanted: Wanted, where: str) -> list[Row]:
+    conditions, parameters = _conditions(connection, wanted)
+    return _read(
+        connection,
+        RAW_TABLE,
+        f"SELECT {', '.join(_RAW_COLUMNS)} FROM {RAW_TABLE} WHERE {where}{conditions} ORDER BY id",
+        parameters,
+    )
+
+
+def _conditions(connection: Connection, wanted: Wanted) -> tuple[str, tuple[Any, ...]]:
+    mark = dialect_of(connection).placeholder
+    limits = {
+        f" AND connection_id = {mark}": wanted.connection_id,
+        f" AND date >= {mark}": wanted.since,
+        f" AND date <= {mark}": wanted.until,
+    }
+    asked = {condition: value for condition, value in limits.items() if value is not None}
+    return "".join(asked), tuple(asked.values())
+
+
+def tool_rows(engine: Engine, wanted: Wanted) -> Iterator[Row]:
+    """Rows of the tool layer, by connection, developer and day."""
+    people = _all_developers(engine, wanted) if wanted.developers is None else wanted.developers
+    mark = dialect_of(engine).placeholder
+    columns = ", ".join(f"t.{column}" for column in TOOL_COLUMNS)
+    for person in people:
+        with reading(engine).connect() as connection:
+            conditions, parameters = _conditions(connection, wanted)
+            rows = _read(
+                connection,
+                TOOL_TABLE,
+                f"SELECT {columns}, r.report_id FROM (SELECT * FROM {TOOL_TABLE} WHERE"
+                f" connection_id = {mark} AND developer_id = {mark}{conditions}) t"
+                f" LEFT JOIN {RAW_TABLE} r ON r.id = t._raw_data_id ORDER BY t.date",
+                (*person, *parameters),
+            )
+        yield from rows
+
+
+def _all_developers(engine: Engine, wanted: Wanted) -> Iterator[tuple[int, str]]:
+    mark = dialect_of(engine).placeholder
+    for connection_id in connection_ids(engine, TOOL_TABLE):
+        if wanted.connection_id not in (None, connection_id):
+            continue
+        last = ""
+        while True:
+            with reading(engine).connect() as connection:
+                rows = connection.exec_driver_sql(
+                    f"SELECT DISTINCT developer_id FROM {TOOL_TABLE} WHERE connection_id = {mark}"
+                    f" AND developer_id > {mark} ORDER BY developer_id LIMIT {PAGE}",
+                    (connection_id, last),
+                ).fetchall()
+            if not rows:
+                break
+            yield from ((connection_id, row[0]) for row in rows)
+            last = rows[-1][0]
+
+
+def connection_ids(engine: Engine, table: str) -> list[int]:
+    """The connections that a table has rows of, also of those that were deleted since."""
+    mark = dialect_of(engine).placeholder
+    # Each is found in the index; to ask for all that differ would read the whole of it.
+    query = f"SELECT MIN(connection_id) FROM {table} WHERE connection_id > {mark}"
+    found: list[int] = []
+    last: Optional[int] = -1
+    with reading(engine).connect() as connection:
+        while (last := connection.exec_driver_sql(query, (last,)).scalar()) is not None:
+            found.append(last)
+    return found
+
+
+def people(engine: Engine, text: str) -> list[tuple[int, str]]:
+    """Connections and developers that an exact id, or an e-mail address, stands for."""
+    mark = dialect_of(engine).placeholder
+    found: set[tuple[int, str]] = set()
+    for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE):
+        ids = connection_ids(engine, table)
+        query = (
+            f"SELECT 1 FROM {table} WHERE connection_id = {mark} AND developer_id = {mark} LIMIT 1"
+        )
+        with reading(engine).connect() as connection:
+            for each in ids:
+                if connection.exec_driver_sql(query, (each, text)).first():
+                    found.add((each, text))
+    with reading(engine).connect() as connection:
+        rows = connection.exec_driver_sql(
+            f"SELECT DISTINCT connection_id, developer_id FROM {TOOL_TABLE}"
+            f" WHERE LOWER(email) = LOWER({mark})",
+            (text,),
+        )
+        found.update((row[0], row[1]) for row in rows)
+    return sorted(found)
+
+
+def derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iterator[Row]:
+    """What else there is of developers: machines, accounts, and what links these to users."""
+    mark = dialect_of(engine).placeholder
+    has_users = inspect(engine).has_table(_USER_ACCOUNTS)  # in DevLake's own database
+    for person in people:
+        account = (account_id(*person),)
+        with reading(engine).connect() as connection:
+            rows = _read(
+                connection,
+                MACHINE_TABLE,
+                f"SELECT * FROM {MACHINE_TABLE} WHERE connection_id = {mark}"
+                f" AND developer_id = {mark} ORDER BY hostname",
+                person,
+            )
+            rows += _read(
+                connection,
+                ACCOUNT_TABLE,
+                f"SELECT * FROM {ACCOUNT_TABLE} WHERE id = {mark}",
+                account,
+            )
+            if has_users:
+                rows += _read(
+                    connection,
+                    _USER_ACCOUNTS,
+                    f"SELECT * FROM {_USER_ACCOUNTS} WHERE account_id = {mark}",
+                    account,
+                )
+        yield from rows
+
+
+def _read(connection: Connection, table: str, query: str, parameters: tuple[Any, ...]) -> list[Row]:
+    result = connection.exec_driver_sql(query, parameters)
+    columns = (TABLE, *result.keys())
+    return [dict(zip(columns, (table, *map(_plain, row)))) for row in result]
+
+
+def _plain(value: Any) -> Any:
+    """A value as we write it, whatever type the driver has for it."""
+    if isinstance(value, datetime):
+        in_utc = value.astimezone(timezone.utc) if value.tzinfo else value
+        return in_utc.replace(tzinfo=None).isoformat(" ", "milliseconds")
+    return value.isoformat() if isinstance(value, date) else value
+
+
+class Output:
+    """Where rows go, one a line."""
+
+    def __init__(self, file: IO[bytes], as_csv: bool) -> None:
+        self.rows = 0
+        self.formulas = 0  # cells that a spreadsheet would take for one
+        self._file = file
+        self._as_csv = as_csv
+
+    def write(self, row: Row) -> None:
+        """Rows of CSV have to be of one table."""
+        if not self._as_csv:
+            self._file.write(msgspec.json.encode(row) + b"\n")
+        else:
+            if not self.rows:
+                self._file.write(_record(row))
+            self._file.write(_record(row.values()))
+            texts = (value for value in row.values() if isinstance(value, str))
+            self.formulas += sum(text.startswith(_FORMULA) for text in texts)
+        self.rows += 1
+
+
+@contextmanager
+def opened(path: Optional[Path]) -> Iterator[IO[bytes]]:
+    """Standard output, or a file, which is there once it is whole; gzipped where its name says so.
+
+    :raises ConfigurationError: the file can't be made.
+    """
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    special = path.exists() and not path.is_file()  # such as /dev/null
+    draft = path if special else path.with_name(f"{path.name}.part")
+    try:
+        # Whose reports they are is nobody else's business.
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(
+            f"can't write {draft} ({error.strerror}); name another file with --output"
+        ) from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if path.name.endswith(COMPRESSED):
+                with gzip.GzipFile(path.name, "wb", 6, file) as compressed:
+                    yield compressed  # type: ignore[misc]  # as good for writing
+            else:
+                yield file
+        if not special:
+            os.replace(draft, path)
+    except BaseException:
+        if not special:
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def _record(cells: Iterable[Any]) -> bytes:
+    """A line of CSV as PostgreSQL has it: null is an empty cell without quotes."""
+    return (",".join(map(_cell, cells)) + "\r\n").encode()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace('"', '""') + '"'
+    return "" if value is None else str(value)

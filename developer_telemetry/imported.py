@@ -1,0 +1,257 @@
+"""What a file's items are: reports as collectors send or keep them, and rows of our exports."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from typing import Annotated, Any, NamedTuple, Optional, TypedDict
+
+import msgspec
+
+from developer_telemetry.archives import Archives, Item
+from developer_telemetry.connections import Connection
+from developer_telemetry.errors import ConfigurationError, ReportRefused
+from developer_telemetry.merging import RAW_TABLE, SUM, TOOL_COLUMNS, Arrival
+from developer_telemetry.reports import TEXT_LIMIT, parse
+from developer_telemetry.storage import TOOL_TABLE
+
+# What goes into one transaction.
+BATCH_REPORTS = 500
+BATCH_BYTES = 4 << 20
+
+_EPOCH = date(1970, 1, 1)
+_DAY_MS = 86_400_000
+_DATE_IN_NAME = re.compile(r"(?<![0-9])[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9])")
+
+
+_REMEDIES = {
+    "developer": ", or name one for all with --developer",
+    "date": ", or take it from the file's name with --date-from-name",
+}
+
+
+class Given(NamedTuple):
+    """What reports that lack it are given; `""` for nothing."""
+
+    developer: str = ""
+    hostname: str = ""
+    email: str = ""
+    name: str = ""
+    date_from_name: bool = False  # of the file
+
+
+_Big = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+_Int = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
+# As the last year that a date has, in microseconds.
+_Moment = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000_000)]
+_Identity = Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z-]{1,36}$")]
+_Text = Annotated[str, msgspec.Meta(pattern=r"^[^\0]*$", max_length=TEXT_LIMIT)]
+_Long = Annotated[str, msgspec.Meta(pattern=r"^[^\0]*$")]
+_Key = Annotated[str, msgspec.Meta(pattern=r"^[^\0]+$", max_length=TEXT_LIMIT)]
+
+
+class _Exported(msgspec.Struct):
+    """A row of the raw layer, as far as the rest of it doesn't follow from this."""
+
+    report_id: _Identity
+    connection_id: int
+    arrived_us: _Moment
+    payload: str
+
+
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(TOOL_COLUMNS, Optional[_Long]),
+    **dict.fromkeys(("email", "name", "hostname"), Optional[_Text]),
+    **dict.fromkeys(("commits", "lines_added", "lines_deleted", "files_changed"), _Big),
+    **dict.fromkeys(("test_runs", "builds"), _Big),
+    "active_hours": _Int,
+    "connection_id": int,
+    "developer_id": _Key,
+    "date": date,
+    "arrived_us": _Moment,
+    "_raw_data_id": Optional[int],
+    "report_id": Optional[_Identity],  # of the raw row that `_raw_data_id` is about
+}
+_Day = TypedDict("_Day", _TYPES)  # type: ignore[misc]  # spelled out it would say all names again
+
+
+class _Head(msgspec.Struct):
+    """Which table a row was exported from; a collector's body is from none."""
+
+    table: str = ""
+
+
+class Batch:
+    """What will be stored in one transaction, in the order read."""
+
+    def __init__(self) -> None:
+        self.reports: list[tuple[Item, Arrival]] = []
+        self.days: list[dict[str, Any]] = []
+        self.refused: list[tuple[Item, str]] = []
+        self.left_out = 0
+        self.read = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self.reports) + len(self.days) + len(self.refused) + self.left_out
+
+
+class Reader:
+    """Makes of items what can be stored in a database with these connections."""
+
+    def __init__(
+        self, connections: Mapping[int, Connection], connection_id: Optional[int], given: Given
+    ) -> None:
+        """Everything goes to `connection_id`; without it, rows of an export to their own one.
+
+        :raises ConfigurationError: there is no such connection.
+        """
+        self._connections = connections
+        self._target = None if connection_id is None else self._known(connection_id)
+        self._given = given
+
+    def batches(self, archives: Archives) -> Iterator[Batch]:
+        """:raises ConfigurationError: nobody can tell which connection a report is for."""
+        batch = Batch()
+        size = 0
+        for item in archives.items():
+            self._add(batch, item)
+            size += len(item.content)
+            if batch.rows >= BATCH_REPORTS or size >= BATCH_BYTES:
+                batch.read = archives.read
+                yield batch
+                batch, size = Batch(), 0
+        batch.read = archives.read
+        yield batch
+
+    def _add(self, batch: Batch, item: Item) -> None:
+        try:
+            if item.fault:
+                raise ReportRefused("", item.fault)
+            table = _table(item.content)
+            if not table:
+                batch.reports.append((item, self._archived(item)))
+            elif table == RAW_TABLE:
+                batch.reports.append((item, self._exported(item)))
+            elif table == TOOL_TABLE:
+                batch.days.append(self._day(item))
+            else:
+                batch.left_out += 1
+        except ReportRefused as refusal:
+            field = f"{refusal.field}: " if refusal.field else ""
+            remedy = _REMEDIES.get(refusal.field, "")
+            batch.refused.append((item, f"{field}{refusal}{remedy}"))
+        except msgspec.MsgspecError as error:
+            reason = str(error)
+            batch.refused.append((item, f"{reason[:1].lower()}{reason[1:]}"))
+
+    def _archived(self, item: Item) -> Arrival:
+        """A body as a collector sends or keeps it; nobody knows when it arrived, if ever."""
+        connection = self._connection(None)
+        report = parse(_filled(item, self._given))
+        if connection.strategy == SUM and not report.hostname:
+            raise ReportRefused(
+                "hostname",
+                f"missing, and connection {connection.id} adds up the hosts of a day, so that this"
+                " one might count twice; name it with --hostname",
+            )
+        return Arrival(
+            archive_id(connection.id, report.date, report.payload), connection.id, 0, report
+        )
+
+    def _exported(self, item: Item) -> Arrival:
+        row = msgspec.json.decode(item.content, type=_Exported, strict=False)
+        connection = self._connection(row.connection_id)
+        return Arrival(row.report_id, connection.id, row.arrived_us, parse(row.payload))
+
+    def _day(self, item: Item) -> dict[str, Any]:
+        day: dict[str, Any] = msgspec.json.decode(item.content, type=_Day, strict=False)
+        for column in ("created_at", "updated_at"):
+            try:
+                datetime.fromisoformat(day[column] or "1970-01-01")
+            except ValueError:
+                raise ReportRefused(column, f"{day[column]} is no time") from None
+        connection_id = self._connection(day["connection_id"]).id
+        return {**day, "connection_id": connection_id, "date": day["date"].isoformat()}
+
+    def _connection(self, own: Optional[int]) -> Connection:
+        if self._target is not None:
+            return self._target
+        if own is not None:
+            return self._known(own)
+        if len(self._connections) != 1:
+            raise ConfigurationError(
+                f"there are {len(self._connections)} connections; say with --connection which one"
+                " the reports are for (`developer-telemetry status` lists them, `connect` makes"
+                " one)"
+            )
+        [only] = self._connections.values()
+        return only
+
+    def _known(self, connection_id: int) -> Connection:
+        connection = self._connections.get(connection_id)
+        if connection is None:
+            raise ConfigurationError(
+                f"there is no connection {connection_id} here; name one with --connection"
+                " (`developer-telemetry status` lists them)"
+            )
+        return connection
+
+
+def _table(content: bytes) -> str:
+    if b'"table"' not in content:  # as nearly always; the rest of a body is decoded elsewhere
+        return ""
+    try:
+        return msgspec.json.decode(content, type=_Head).table
+    except msgspec.MsgspecError:
+        return ""
+
+
+def archive_id(connection_id: int, day: str, payload: str) -> str:
+    """The identity of a report that was given none: the same for the same content.
+
+    A UUID of version 7, as those given on arrival; its time is the start of the report's day.
+    """
+    digest = hashlib.blake2b(f"{connection_id} {payload}".encode(), digest_size=10).digest()
+    return _uuid7(max(0, (date.fromisoformat(day) - _EPOCH).days) * _DAY_MS, digest)
+
+
+def copy_id(report_id: str, connection_id: int) -> str:
+    """The identity of a report's copy: in another connection of the same database."""
+    digest = hashlib.blake2b(f"{connection_id} {report_id}".encode(), digest_size=16).digest()
+    return _uuid7(int.from_bytes(digest[:6], "big"), digest[6:])
+
+
+def _uuid7(milliseconds: int, ten_bytes: bytes) -> str:
+    value = milliseconds << 80 | int.from_bytes(ten_bytes, "big")
+    return str(uuid.UUID(int=value & ~(0xF << 76 | 3 << 62) | 7 << 76 | 2 << 62))
+
+
+def _filled(item: Item, given: Given) -> bytes:
+    """A body with what it lacks added at its end; all else stays as it is, to the letter."""
+    values = {field: value for field, value in given._asdict().items() if value}
+    if values.pop("date_from_name", False):
+        found = _DATE_IN_NAME.search(os.path.basename(item.source))
+        values["date"] = found.group() if found else ""
+    if not values:
+        return item.content
+    try:
+        document = json.loads(item.content)
+    except (ValueError, RecursionError):
+        return item.content
+    if not isinstance(document, dict):
+        return item.content
+    known = {field for field, value in document.items() if str(value or "").strip()}
+    if "developer_id" in known:
+        known.add("developer")
+    lacking = {field: value for field, value in values.items() if field not in known}
+    if not lacking:
+        return item.content
+    start = item.content.rstrip()[:-1].rstrip()
+    comma = b"" if start.endswith(b"{") else b", "
+    return start + comma + json.dumps(lacking, ensure_ascii=False)[1:].encode()

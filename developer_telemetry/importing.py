@@ -1,0 +1,193 @@
+"""Reports from files into the raw and the tool layer.
+
+Each report has an identity, its own or one that follows from its content, so whatever is stored
+already is passed over: an import may be killed and started again, or done twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from operator import add
+from typing import Any, NamedTuple, Optional
+
+from sqlalchemy.engine import Engine
+
+from developer_telemetry.ahead import ahead
+from developer_telemetry.archives import Item
+from developer_telemetry.connections import Connection
+from developer_telemetry.database import reading, transact
+from developer_telemetry.dialects import dialect_of, flat
+from developer_telemetry.exclusion import alone
+from developer_telemetry.imported import Batch, copy_id
+from developer_telemetry.inserts import batches
+from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS, Arrival, ToolRow, raw_params
+from developer_telemetry.raw import Key
+from developer_telemetry.receiver.ingest import store_unerased
+from developer_telemetry.receiver.tallies import count_machines
+from developer_telemetry.storage import upsert_tool
+from developer_telemetry.tombstones import Register
+
+# Machines are counted so often, since after a crash rows much older than others are not.
+COUNT_EVERY = 10_000
+
+
+class Counts(NamedTuple):
+    """What became of what was read so far."""
+
+    read: int = 0  # bytes of the files
+    stored: int = 0
+    known: int = 0  # reports that were stored already
+    days: int = 0  # rows of the tool layer without a report behind them
+    left_out: int = 0  # rows that follow from the reports
+    erased: int = 0  # of people who were
+    refused: int = 0
+
+
+class Step(NamedTuple):
+    """A batch is done."""
+
+    counts: Counts  # of all so far
+    refused: Sequence[tuple[Item, str]]  # those of the batch, and why
+
+
+class Importer:
+    """Stores what was read, in a database with these connections."""
+
+    def __init__(
+        self, engine: Engine, erased: Register, connections: Mapping[int, Connection]
+    ) -> None:
+        self._engine = engine
+        self._erased = erased
+        self._strategies = {each.id: each.strategy for each in connections.values()}
+
+    def store(self, waiting: Iterator[Batch]) -> Iterator[Step]:
+        """Store batches, each in one transaction; yields after each of them."""
+        counts = Counts()
+        counted_id = count_machines(self._engine, None)
+        counted = 0
+        # The database stores a batch while the next one is read.
+        for batch in ahead(waiting):
+            step = self._store(batch)
+            counts = Counts(batch.read, *map(add, counts[1:], step.counts[1:]))
+            if counts.stored - counted >= COUNT_EVERY:
+                counted_id = count_machines(self._engine, counted_id)
+                counted = counts.stored
+            yield Step(counts, step.refused)
+        count_machines(self._engine, counted_id)
+
+    def _store(self, batch: Batch) -> Step:
+        fresh = _fresh(self._engine, batch.reports)
+        arrivals = [arrival for _, arrival in fresh]
+        kept = store_unerased(self._engine, self._erased, arrivals, self._strategies)
+        refused = [
+            *batch.refused,
+            *(
+                (item, kept.refused[arrival.report_id])
+                for item, arrival in fresh
+                if arrival.report_id in kept.refused
+            ),
+        ]
+        alone_days = self._days(batch.days)
+        days = self._store_days(alone_days)
+        return Step(
+            Counts(
+                stored=len(kept.connection_ids),
+                known=len(batch.reports) - len(fresh),
+                days=days,
+                left_out=batch.left_out + len(batch.days) - len(alone_days),
+                erased=len(arrivals) - len(kept.arrivals) + len(alone_days) - days,
+                refused=len(refused),
+            ),
+            refused,
+        )
+
+    def _days(self, days: Sequence[Mapping[str, Any]]) -> list[ToolRow]:
+        """The rows of days, sorted by key, that no report here accounts for."""
+        named = {(day["report_id"], day["connection_id"]) for day in days if day["report_id"]}
+        identities = _identities(self._engine, named)
+        rows: dict[Key, ToolRow] = {}
+        for day in days:
+            _, raw_id = identities.get((day["report_id"], day["connection_id"]), ("", None))
+            if raw_id is None:
+                row = _day_row(day)
+                key = (row.connection_id, row.developer_id, row.date)
+                if key not in rows or row.arrived_us > rows[key].arrived_us:
+                    rows[key] = row
+        return [rows[key] for key in sorted(rows)]
+
+    def _store_days(self, rows: Sequence[ToolRow]) -> int:
+        """Store days but those of people who were erased; return how many that leaves."""
+        stored = 0
+        for connection_id, some in groupby(rows, key=lambda row: row.connection_id):
+            # Nothing of the raw layer is written here, which would let an erasure wait for us.
+            with alone(self._engine, connection_id):
+                known = self._erased.reload()
+                kept = [row for row in some if not known.cover_person(*_person(row))]
+                transact(self._engine, partial(upsert_tool, rows=kept))
+            stored += len(kept)
+        return stored
+
+
+def _day_row(day: Mapping[str, Any]) -> ToolRow:
+    """A row of the tool layer whose report isn't here; one of the Go plugin never had any."""
+    values = dict(day)
+    if day["_raw_data_id"] is not None:
+        values["_raw_data_id"] = 0
+        values["_raw_data_params"] = raw_params(day["connection_id"])
+    return ToolRow._make(values[column] for column in TOOL_COLUMNS)
+
+
+def _person(row: ToolRow) -> tuple[int, int, str, str]:
+    return (row.connection_id, row.arrived_us, row.developer_id, row.email or "")
+
+
+def _fresh(engine: Engine, reports: Sequence[tuple[Item, Arrival]]) -> list[tuple[Item, Arrival]]:
+    """The reports that are not stored yet, each once."""
+    identities = _identities(engine, {(a.report_id, a.connection_id) for _, a in reports})
+    fresh: dict[str, tuple[Item, Arrival]] = {}
+    for item, arrival in reports:
+        report_id, raw_id = identities[arrival.report_id, arrival.connection_id]
+        if raw_id is None:
+            fresh.setdefault(report_id, (item, arrival._replace(report_id=report_id)))
+    return list(fresh.values())
+
+
+def _identities(
+    engine: Engine, wanted: Collection[tuple[str, int]]
+) -> dict[tuple[str, int], tuple[str, Optional[int]]]:
+    """For reports and connections the identity of each report there, and its raw id if stored.
+
+    A report's identity is taken where another connection has it.
+    """
+    found = _stored(engine, [report_id for report_id, _ in wanted])
+    identities: dict[tuple[str, int], tuple[str, Optional[int]]] = {}
+    copies: dict[tuple[str, int], str] = {}
+    for report_id, connection_id in wanted:
+        owner, raw_id = found.get(report_id, (connection_id, None))
+        if owner == connection_id:
+            identities[report_id, connection_id] = (report_id, raw_id)
+        else:
+            copies[report_id, connection_id] = copy_id(report_id, connection_id)
+    found = _stored(engine, list(copies.values()))
+    for pair, copy in copies.items():
+        identities[pair] = (copy, found[copy][1] if copy in found else None)
+    return identities
+
+
+def _stored(engine: Engine, report_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """The connections and raw ids of those reports that are stored."""
+    if not report_ids:
+        return {}
+    mark = dialect_of(engine).placeholder
+    found: dict[str, tuple[int, int]] = {}
+    with reading(engine).connect() as connection:
+        for batch in batches(connection, [(report_id,) for report_id in report_ids]):
+            rows = connection.exec_driver_sql(
+                f"SELECT report_id, connection_id, id FROM {RAW_TABLE}"
+                f" WHERE report_id IN ({', '.join([mark] * len(batch))})",
+                flat(batch),
+            )
+            found.update({row[0]: (row[1], row[2]) for row in rows})
+    return found
