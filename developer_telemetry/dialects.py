@@ -37,6 +37,10 @@ class Dialect:
     patience: Mapping[str, int] = {}
     # Statements that each new session starts with: strict, in UTC, and never waiting for long.
     session: Sequence[str] = ()
+    # Statements after which a session leaves no byte of what it deletes in the database's pages.
+    thorough: Sequence[str] = ()
+    # The statement, outside of a transaction, that leaves none of what was ever deleted.
+    compacting = ""
 
     def is_conflict(self, error: DBAPIError) -> bool:
         """Whether repeating the whole transaction may succeed: a deadlock, a lock not given."""
@@ -99,6 +103,13 @@ class Dialect:
         self.start_session(cursor, record.info)
         cursor.close()
         connection.commit()
+
+    def await_writers(self, table: str) -> Sequence[str]:
+        """Statements for a transaction that ends after all those which write to a table by now.
+
+        They wait for a few seconds at most and then fail with a conflict.
+        """
+        return ()
 
     def ago(self, seconds: int) -> str:
         """The time by the database's clock so many seconds before now."""
@@ -165,6 +176,15 @@ class MySQL(Dialect):
     def new(self, column: str) -> str:
         # The alias that MySQL 8 prefers is unknown to MariaDB.
         return f"VALUES({column})"
+
+    def await_writers(self, table: str) -> Sequence[str]:
+        # Readers go on. Who wants to write meanwhile waits, so it must not take long.
+        return (
+            "SET SESSION lock_wait_timeout = 3",
+            "SET SESSION innodb_lock_wait_timeout = 3",
+            f"LOCK TABLES {table} READ",
+            "UNLOCK TABLES",
+        )
 
     def ago(self, seconds: int) -> str:
         return f"NOW(3) - INTERVAL {seconds} SECOND"
@@ -264,6 +284,9 @@ class PostgreSQL(Dialect):
         # Hundreds of rows written out take longer to plan than to find.
         return f"({', '.join(columns)}) IN ({self.source(columns, count)})"
 
+    def await_writers(self, table: str) -> Sequence[str]:
+        return ("SET LOCAL lock_timeout = '3s'", f"LOCK TABLE {table} IN SHARE MODE")
+
     def ago(self, seconds: int) -> str:
         return f"clock_timestamp() - INTERVAL '{seconds} seconds'"
 
@@ -308,6 +331,8 @@ class SQLite(Dialect):
         "PRAGMA synchronous = FULL",
         "PRAGMA busy_timeout = 10000",
     )
+    thorough = ("PRAGMA secure_delete = ON",)
+    compacting = "VACUUM"
 
     def connected(self, connection: Any, record: Any) -> None:
         connection.isolation_level = None  # we begin transactions ourselves, in `_begin`

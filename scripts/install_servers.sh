@@ -1,20 +1,28 @@
 #!/usr/bin/env bash
-# Install the servers and the browser that the tests start and this machine lacks: on Debian and Ubuntu, as root.
-# Elsewhere only say what is missing. No service is left running, nor starts with the machine.
+# Install what is missing here: on Debian and Ubuntu, as root. Elsewhere only say what it is.
+#     install_servers.sh          the servers and the browser that the tests start
+#     install_servers.sh check    the programs that `make check` asks
+# No service is left running, nor starts with the machine.
 set -euo pipefail
 
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 policy=/usr/sbin/policy-rc.d
 
 packages=()
-command -v mariadbd >/dev/null || packages+=(mariadb-server)
-command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ||
-    packages+=(postgresql)
 command -v nginx >/dev/null || packages+=(nginx-light)
-command -v curl >/dev/null || packages+=(curl)
-command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
-    command -v google-chrome >/dev/null || packages+=(chromium)
-command -v strace >/dev/null || packages+=(strace)
+if [ "${1:-}" = check ]; then
+    command -v promtool >/dev/null || packages+=(prometheus)
+    command -v shellcheck >/dev/null || packages+=(shellcheck)
+    command -v systemd-analyze >/dev/null || packages+=(systemd)
+else
+    command -v mariadbd >/dev/null || packages+=(mariadb-server)
+    command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ||
+        packages+=(postgresql)
+    command -v curl >/dev/null || packages+=(curl)
+    command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
+        command -v google-chrome >/dev/null || packages+=(chromium)
+    command -v strace >/dev/null || packages+=(strace)
+fi
 if [ ${#packages[@]} -eq 0 ]; then
     exit 0
 fi
@@ -23,7 +31,7 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     exit 0
 fi
 
-echo "installing what the tests need: ${packages[*]}"
+echo "installing what is needed: ${packages[*]}"
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
     printf '#!/bin/sh\nexit 101\n' >"$policy" # tells the packages not to start their services
@@ -35,6 +43,6 @@ apt-get install -y -qq --no-remove --no-install-recommends "${packages[@]}" </de
 if command -v systemctl >/dev/null; then
     for package in "${packages[@]}"; do
         service=${package%-server}
-        systemctl disable --quiet "${service%-light}" || true
+        systemctl disable --quiet "${service%-light}" 2>/dev/null || true # most bring none
     done
 fi

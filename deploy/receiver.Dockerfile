@@ -1,0 +1,37 @@
+# The receiver alone, without DevLake:
+#   docker build -f deploy/receiver.Dockerfile -t developer-telemetry-receiver .
+# Debian's small image rather than Alpine's: the receiver was measured with this C library.
+FROM python:3.13-slim-bookworm AS build
+WORKDIR /source
+COPY pyproject.toml README.md constraints.txt ./
+COPY sdk ./sdk
+COPY developer_telemetry ./developer_telemetry
+# What builds goes into this stage alone. The SDK is installed from its file: nobody owns its name on
+# the package index, so it must not be looked up there.
+RUN python -m pip install --no-cache-dir --constraint constraints.txt hatchling editables \
+    && python -m pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir wheels ./sdk . \
+    && python -m venv --without-pip /opt/developer-telemetry \
+    && python -m pip --python /opt/developer-telemetry/bin/python install --no-cache-dir \
+        --constraint constraints.txt --only-binary=:all: wheels/pydevlake-*.whl \
+        "$(echo wheels/devlake_developer_telemetry-*.whl)[receiver]"
+
+FROM python:3.13-slim-bookworm
+COPY --from=build /opt/developer-telemetry /opt/developer-telemetry
+# A named volume takes over whose folder it is mounted on.
+RUN install -d -o 10001 -g 10001 -m 0700 /var/lib/developer-telemetry
+ENV PATH=/opt/developer-telemetry/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    TELEMETRY_DATA_DIR=/var/lib/developer-telemetry \
+    TELEMETRY_HOST=0.0.0.0
+USER 10001:10001
+WORKDIR /var/lib/developer-telemetry
+VOLUME /var/lib/developer-telemetry
+EXPOSE 8090
+# Alive, not ready: who restarts what is unhealthy gains nothing while a database is away. Not by
+# urllib, which would ask a proxy that the environment names.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-c", "\
+from http.client import HTTPConnection; from os import environ; \
+c = HTTPConnection('127.0.0.1', int(environ.get('TELEMETRY_PORT', '8090')), timeout=4); \
+c.request('GET', '/health/live'); exit(c.getresponse().status != 200)"]
+ENTRYPOINT ["developer-telemetry"]
+CMD ["serve"]

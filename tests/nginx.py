@@ -1,0 +1,217 @@
+"""A real nginx for tests, with DevLake's front proxy as its image sets it up, and what it asks.
+
+    names = Names({"telemetry-receiver": HOST})
+    with names, Echo("DevLake") as devlake, Nginx(folder, devlake.port, server_conf) as proxy:
+        answer = proxy.client.post("/api/plugins/webhook/1/issues", json={})
+        assert answer.json()["by"] == "DevLake"
+
+The image's template puts SERVER_CONF into its `server` block; beside it are the locations of
+DevLake's own, written here anew with the template's behaviour.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from json import dumps
+from pathlib import Path
+from typing import Optional
+
+import httpx
+
+from tests.servers import HOST, _program, free_port
+
+START_SECONDS = 20.0
+INDEX = "DevLake's pages"
+# Of the DNS protocol.
+ADDRESS = 1
+NO_SUCH_NAME = 3
+
+CONFIGURATION = """\
+{user}
+worker_processes 1;
+daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log info;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    # As the machine sent it, with what is escaped.
+    map $request_uri $devlake_uri {{ ~^/api(?<rest>/.*)$ $rest; }}
+    server {{
+        listen {host}:{port};
+        server_name localhost;
+        absolute_redirect off;
+        client_max_body_size 20m;
+        {server_conf}
+        root {folder}/pages;
+        location = / {{ try_files /index.html =404; }}
+        location / {{ try_files $uri /index.html; }}
+        location /api/ {{ proxy_pass http://{host}:{devlake}$devlake_uri; }}
+        location /api/rest/ {{
+            auth_basic off;
+            rewrite ^/api(/.*) $1 break;
+            proxy_pass http://{host}:{devlake};
+        }}
+        location /health {{ auth_basic off; return 200; }}
+    }}
+}}
+"""
+
+
+class Nginx:
+    """The front proxy, with `server_conf` in its `server` block; `with` starts and stops it."""
+
+    def __init__(self, folder: Path, devlake: int, server_conf: str) -> None:
+        """:raises tests.servers.ServerMissing: there is no nginx here."""
+        self._nginx = _program("nginx")
+        self._folder = folder
+        self.port = free_port()
+        self.client = httpx.Client(base_url=f"http://{HOST}:{self.port}", trust_env=False)
+        self._process: Optional[subprocess.Popen[bytes]] = None
+        pages = folder / "pages"
+        pages.mkdir()
+        (pages / "index.html").write_text(INDEX)
+        self._configuration = folder / "nginx.conf"
+        self._configuration.write_text(
+            CONFIGURATION.format(
+                # Its worker has to get at a folder that is the tests' own.
+                user="user root;" if os.geteuid() == 0 else "",
+                folder=folder,
+                host=HOST,
+                port=self.port,
+                devlake=devlake,
+                server_conf=server_conf,
+            )
+        )
+
+    def __enter__(self) -> Nginx:
+        with (self._folder / "output").open("wb") as output:
+            self._process = subprocess.Popen(
+                [self._nginx, "-e", "stderr", "-p", self._folder, "-c", self._configuration],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__()
+                raise AssertionError(f"nginx did not start:\n{self.log}")
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(START_SECONDS)
+        self.client.close()
+
+    @property
+    def log(self) -> str:
+        """What it complained of."""
+        files = (self._folder / "output", self._folder / "error.log")
+        return "\n".join(path.read_text() for path in files if path.exists())
+
+    def _answers(self) -> bool:
+        try:
+            return self.client.get("/health").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+class Echo:
+    """Answers every request with what reached it, as JSON, and who it is."""
+
+    def __init__(self, name: str, host: str = HOST, port: int = 0) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                seen = {
+                    "by": name,
+                    "method": self.command,
+                    "path": self.path,
+                    "headers": {key.lower(): value for key, value in self.headers.items()},
+                    "body": body.hex(),
+                }
+                said = dumps(seen).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(said)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(said)
+
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer((host, port or free_port()), Handler)
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+
+    def __enter__(self) -> Echo:
+        threading.Thread(target=self._server.serve_forever, args=[0.05], daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Names:
+    """A DNS server on the loopback address, which tells IPv4 addresses and nothing else.
+
+    `addresses` may be changed meanwhile; a name that isn't in it does not exist.
+    """
+
+    def __init__(self, addresses: Mapping[str, str]) -> None:
+        self.addresses = dict(addresses)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((HOST, 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Names:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._socket.sendto(b"", self._socket.getsockname())  # the end
+        self._thread.join()
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            query, sender = self._socket.recvfrom(512)
+            if not query:
+                return
+            self._socket.sendto(self._answer(query), sender)
+
+    def _answer(self, query: bytes) -> bytes:
+        labels, at = [], 12
+        while query[at]:
+            labels.append(query[at + 1 : at + 1 + query[at]].decode())
+            at += 1 + query[at]
+        (kind,) = struct.unpack_from(">H", query, at + 1)
+        address = self.addresses.get(".".join(labels))
+        answers = b""
+        if address and kind == ADDRESS:
+            # The name as in the question, class IN, to be forgotten at once, four bytes.
+            answers = struct.pack(">HHHIH", 0xC00C, ADDRESS, 1, 0, 4) + socket.inet_aton(address)
+        flags = 0x8180 | (0 if address else NO_SUCH_NAME)
+        head = query[:2] + struct.pack(">HHHHH", flags, 1, 1 if answers else 0, 0, 0)
+        return head + query[12 : at + 5] + answers
