@@ -35,7 +35,8 @@ soak: .venv/installed-dev ## break receiver and databases for minutes (SOAK="--m
 	@scripts/install_servers.sh
 	$(BIN)/python -m tests.soak $(SOAK)
 
-check: .venv/installed-dev ## lint, types, and that it all works on Python 3.9
+check: .venv/installed-dev ## lint, types, what deploy/ has, and that it all works on Python 3.9
+	@scripts/install_servers.sh check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy developer_telemetry tests benchmarks conformance dashboards scripts conftest.py
@@ -43,7 +44,8 @@ check: .venv/installed-dev ## lint, types, and that it all works on Python 3.9
 	$(BIN)/vermin --quiet --no-tips --target=3.9- --violations developer_telemetry sdk scripts tests benchmarks conformance dashboards
 	$(BIN)/python scripts/pip_as.py 3.9.2 --quiet --no-build-isolation ./sdk .
 	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SCRIPTS); \
-	else echo "shellcheck is not installed: shell scripts were not checked"; fi
+	else echo "NOT CHECKED: shell scripts (there is no shellcheck)" >&2; [ "$$CI" != true ]; fi
+	@scripts/check_deploy.sh
 
 bench: .venv/installed-dev ## measure receiver and runs on each database; renews docs/benchmarks.md
 	@scripts/install_servers.sh

@@ -78,7 +78,9 @@ class Nginx:
         self._nginx = _program("nginx")
         self._folder = folder
         self.port = free_port()
-        self.client = httpx.Client(base_url=f"http://{HOST}:{self.port}", trust_env=False)
+        self.client = httpx.Client(
+            base_url=f"http://{HOST}:{self.port}", timeout=30, trust_env=False
+        )
         self._process: Optional[subprocess.Popen[bytes]] = None
         pages = folder / "pages"
         pages.mkdir()
