@@ -3,9 +3,11 @@
 import typer
 
 from developer_telemetry.commands.connections import connect, connections, token
-from developer_telemetry.commands.fleet import status
+from developer_telemetry.commands.doctor import doctor
+from developer_telemetry.commands.fleet import send_test, status, watch
+from developer_telemetry.commands.privacy import erase
 from developer_telemetry.commands.receiver import dead_letters, demo, migrate, serve
-from developer_telemetry.commands.reports import reextract
+from developer_telemetry.commands.reports import export, import_reports, reextract
 from developer_telemetry.receiver.settings import SETTINGS
 
 app = typer.Typer(
@@ -20,8 +22,14 @@ app.command()(migrate)
 app.command()(connect)
 app.add_typer(connections, name="connections")
 app.add_typer(token, name="token")
+app.command(name="import")(import_reports)
+app.command()(export)
 app.command()(reextract)
+app.command()(erase)
+app.command()(doctor)
 app.command()(status)
+app.command(name="send-test")(send_test)
+app.command()(watch)
 app.command()(demo)
 app.command(name="dead-letters")(dead_letters)
 

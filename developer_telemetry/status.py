@@ -2,38 +2,155 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import datetime
+from collections import Counter
+from typing import Any, NamedTuple
 
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.connections import CONNECTION_TABLE
-from developer_telemetry.database import reading
+from developer_telemetry.database import now_us, reading
+from developer_telemetry.dialects import dialect_of
 from developer_telemetry.merging import RAW_TABLE, timestamp
+from developer_telemetry.receiver.page.queries import DAY_US, QUIET_US
+from developer_telemetry.receiver.tallies import MACHINE_TABLE, REFUSAL_TABLE
+
+REFUSAL_DAYS = 7
+
+
+class QuietMachine(NamedTuple):
+    """A machine that was not heard of for a week; `last_seen` is UTC."""
+
+    developer: str
+    host: str
+    last_seen: str
 
 
 class ConnectionStatus(NamedTuple):
-    """One connection: reports kept, who sent them, and when the newest came (UTC, or "")."""
+    """One connection: what came, ever and today (UTC); from whom; the newest's arrival, or "".
+
+    `quiet` are the machines not heard of for a week, the one heard of last first; `refused` counts
+    the last REFUSAL_DAYS days' refusals by reason.
+    """
 
     id: int
     name: str
     reports: int
+    today: int
     developers: int
     machines: int
     newest: str
+    quiet: tuple[QuietMachine, ...]
+    refused: dict[str, int]
+
+
+class _Machine(NamedTuple):
+    reports: int = 0
+    last_seen: str = ""
+
+
+# By developer and host.
+_Machines = dict[tuple[str, str], _Machine]
 
 
 def connection_statuses(engine: Engine) -> list[ConnectionStatus]:
-    """All connections, by id, counted from the raw layer."""
+    """All connections, by id. What it costs depends on the machines, not on their reports."""
+    now = now_us()
     with reading(engine).connect() as connection:
-        rows = connection.exec_driver_sql(
-            "SELECT c.id, c.name, COALESCE(r.reports, 0), COALESCE(r.developers, 0),"
-            f" COALESCE(m.machines, 0), r.newest FROM {CONNECTION_TABLE} c"
-            " LEFT JOIN (SELECT connection_id, COUNT(*) AS reports,"
-            "  COUNT(DISTINCT developer_id) AS developers, MAX(arrived_us) AS newest"
-            f"  FROM {RAW_TABLE} GROUP BY connection_id) r ON r.connection_id = c.id"
-            " LEFT JOIN (SELECT connection_id, COUNT(*) AS machines FROM"
-            f"  (SELECT DISTINCT connection_id, developer_id, hostname FROM {RAW_TABLE}) d"
-            "  GROUP BY connection_id) m ON m.connection_id = c.id"
-            " ORDER BY c.id"
-        ).fetchall()
-    return [ConnectionStatus._make((*row[:5], timestamp(row[5]) if row[5] else "")) for row in rows]
+        names = connection.exec_driver_sql(f"SELECT id, name FROM {CONNECTION_TABLE} ORDER BY id")
+        known = [(int(row[0]), row[1]) for row in names]
+        machines = _machines(connection)
+        today = _stored_since(connection, now // DAY_US * DAY_US)
+        refused = _refusals(connection, timestamp(now - (REFUSAL_DAYS - 1) * DAY_US)[:10])
+    return [
+        _status(each, name, machines.get(each, {}), today[each], refused.get(each, {}), now)
+        for each, name in known
+    ]
+
+
+def _status(
+    number: int, name: str, machines: _Machines, today: int, refused: dict[str, int], now: int
+) -> ConnectionStatus:
+    limit = timestamp(now - QUIET_US)
+    silent = [
+        QuietMachine(developer, host, each.last_seen)
+        for (developer, host), each in machines.items()
+        if each.last_seen < limit
+    ]
+    return ConnectionStatus(
+        id=number,
+        name=name,
+        reports=sum(each.reports for each in machines.values()),
+        today=today,
+        developers=len({developer for developer, _ in machines}),
+        machines=len(machines),
+        newest=max((each.last_seen for each in machines.values()), default=""),
+        quiet=tuple(sorted(silent, key=lambda each: each.last_seen, reverse=True)),
+        refused=refused,
+    )
+
+
+def _machines(connection: Connection) -> dict[int, _Machines]:
+    """The machines of each connection, with the reports that receivers have yet to count."""
+    found: dict[int, _Machines] = {}
+    rows = connection.exec_driver_sql(
+        "SELECT connection_id, developer_id, hostname, reports, last_seen, _raw_data_id"
+        f" FROM {MACHINE_TABLE}"
+    )
+    counted = 0
+    for number, developer, host, reports, last_seen, raw_id in rows:
+        found.setdefault(number, {})[developer, host] = _Machine(
+            int(reports), text_of_moment(last_seen)
+        )
+        counted = max(counted, raw_id or 0)
+    uncounted = connection.exec_driver_sql(
+        "SELECT connection_id, developer_id, hostname, COUNT(*), MAX(created_at)"
+        f" FROM {RAW_TABLE} WHERE id > {dialect_of(connection).placeholder}"
+        " GROUP BY connection_id, developer_id, hostname",
+        (counted,),
+    )
+    for number, developer, host, reports, newest in uncounted:
+        before = found.setdefault(number, {}).get((developer, host), _Machine())
+        found[number][developer, host] = _Machine(
+            before.reports + int(reports), max(before.last_seen, text_of_moment(newest))
+        )
+    return found
+
+
+def _stored_since(connection: Connection, start_us: int) -> Counter[int]:
+    """How many reports of each connection arrived since a time, by the end of the raw layer.
+
+    No index has times of arrival; ids are nearly in the order in which reports were stored.
+    """
+    mark = dialect_of(connection).placeholder
+    before = connection.exec_driver_sql(
+        f"SELECT id FROM {RAW_TABLE} WHERE stored_at < {mark} ORDER BY id DESC LIMIT 1",
+        (timestamp(start_us),),
+    ).scalar()
+    rows = connection.exec_driver_sql(
+        f"SELECT connection_id, COUNT(*) FROM {RAW_TABLE} WHERE id > {mark}"
+        f" AND arrived_us >= {mark} GROUP BY connection_id",
+        (before or 0, start_us),
+    )
+    return Counter({row[0]: int(row[1]) for row in rows})
+
+
+def _refusals(connection: Connection, since: str) -> dict[int, dict[str, int]]:
+    """Refusals by connection and reason, the most frequent reason first."""
+    rows = connection.exec_driver_sql(
+        f"SELECT connection_id, reason, SUM(count) FROM {REFUSAL_TABLE}"
+        f" WHERE day >= {dialect_of(connection).placeholder} GROUP BY connection_id, reason"
+        " ORDER BY 3 DESC, 2",
+        (since,),
+    )
+    found: dict[int, dict[str, int]] = {}
+    for number, reason, count in rows:
+        found.setdefault(number, {})[reason] = int(count)
+    return found
+
+
+def text_of_moment(moment: Any) -> str:
+    """A time of the database's as `timestamp` writes it; "" for none."""
+    if isinstance(moment, datetime.datetime):
+        return moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:23]
+    return moment or ""

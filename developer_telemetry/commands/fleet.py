@@ -1,21 +1,162 @@
 """Commands about the machines that report."""
 
 import json
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Optional
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.commands.shared import clear_errors, open_database, table
-from developer_telemetry.receiver.settings import load
+from developer_telemetry.commands.doctor import URL, plain, site
+from developer_telemetry.commands.shared import (
+    clear_errors,
+    engine_of,
+    open_database,
+    report_url,
+    table,
+)
+from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.receiver.settings import Settings, load
+
+if TYPE_CHECKING:
+    from developer_telemetry.connections import Connection
+    from developer_telemetry.watching import Event
+
+# More of them are no help on a screen; --json has all.
+MOST_QUIET = 10
+POLL_SECONDS = 1.0
 
 
 def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list.")) -> None:
-    """Show each connection: reports, developers, machines, and when the newest report came."""
+    """Show each connection: what came, from how many, which machines are quiet, what was refused.
+
+    Quiet is a machine that was not heard of for 7 days.
+    """
     with clear_errors():
         from developer_telemetry.status import connection_statuses
 
         statuses = connection_statuses(open_database(load()))
         if as_json:
-            typer.echo(json.dumps([each._asdict() for each in statuses]))
+            quiet = [[machine._asdict() for machine in each.quiet] for each in statuses]
+            listed = [{**each._asdict(), "quiet": some} for each, some in zip(statuses, quiet)]
+            typer.echo(json.dumps(listed))
             return
-        head = ["id", "name", "reports", "developers", "machines", "newest report (UTC)"]
-        typer.echo(table([head, *([str(value) for value in each] for each in statuses)]))
+        head = ["id", "name", "reports", "today", "developers", "machines", "quiet"]
+        rows = [[*head, "newest report (UTC)", "refused in 7 days"]]
+        for each in statuses:
+            counts = (each.reports, each.today, each.developers, each.machines, len(each.quiet))
+            refused = ", ".join(f"{reason} {count}" for reason, count in each.refused.items())
+            rows.append([str(each.id), plain(each.name), *map(str, counts), each.newest, refused])
+        typer.echo(table(rows))
+        for each in statuses:
+            for machine in each.quiet[:MOST_QUIET]:
+                typer.echo(
+                    f"quiet: {_machine(machine.developer, machine.host)}"
+                    f" (connection {each.id}), last heard of {machine.last_seen}"
+                )
+            if len(each.quiet) > MOST_QUIET:
+                typer.echo(
+                    f"quiet: {len(each.quiet) - MOST_QUIET} more machines of connection {each.id};"
+                    " --json lists all"
+                )
+
+
+def send_test(
+    connection: Optional[int] = typer.Option(
+        None, help="Its id; needed where there are several connections."
+    ),
+    url: Optional[str] = URL,
+    as_json: bool = typer.Option(False, "--json", help="Print a JSON list of the steps."),
+) -> None:
+    """Send a report as a machine does, follow it through the database, and take it back.
+
+    Leaves with 1 if one of the steps failed.
+    """
+    with site(url) as (settings, _):
+        from developer_telemetry.trial import Step, send_test
+
+        chosen = _chosen(settings, connection)
+        steps: list[Step] = []
+        for step in send_test(engine_of(settings), chosen, report_url(settings, chosen.id)):
+            steps.append(step)
+            if not as_json:
+                word = "ok" if step.well else "FAILED"
+                typer.echo(f"{word:8} {step.name:12} {plain(step.said)}")
+        if as_json:
+            typer.echo(json.dumps([step._asdict() for step in steps]))
+    raise typer.Exit(0 if all(step.well for step in steps) else 1)
+
+
+def _chosen(settings: Settings, connection_id: Optional[int]) -> "Connection":
+    from developer_telemetry.connections import Connections
+
+    if not settings.db_url:
+        raise ConfigurationError(
+            "DB_URL is not set; a test report is followed, and taken back, in the database"
+        )
+    engine, secret = open_database(settings), settings.encryption_secret
+    connections = Connections(engine, secret)
+    try:
+        connections.reload()
+    except SQLAlchemyError:
+        # With the database away, what a receiver on this machine remembers has to do.
+        connections = Connections(engine, secret, settings.spool_dir / "connections.json")
+        if not connections.all():
+            raise
+    found = [each for each in connections.all() if connection_id in (None, each.id)]
+    if len(found) == 1 and not found[0].fault:
+        return found[0]
+    if len(found) == 1:
+        raise ConfigurationError(f"connection {found[0].id} can't be used; {found[0].fault}")
+    if found:
+        known = ", ".join(f"{each.id} ({each.name})" for each in found)
+        raise ConfigurationError(f"there are several connections; name one of {known}")
+    which = "there is no connection" if connection_id is None else f"no connection {connection_id}"
+    raise ConfigurationError(f"{which}; `developer-telemetry connections list` shows them")
+
+
+def watch(
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object a line."),
+) -> None:
+    """Show reports as they arrive, and refusals, until Ctrl+C."""
+    with clear_errors(), suppress(KeyboardInterrupt):
+        _watch(as_json)
+
+
+def _watch(as_json: bool) -> None:
+    from developer_telemetry.receiver.ingest import reason
+    from developer_telemetry.watching import Watch
+
+    watch = Watch(open_database(load()))
+    typer.echo("waiting for reports; Ctrl+C ends this", err=True)
+    away = False
+    while True:
+        try:
+            events = watch.look()
+            away = False
+        except SQLAlchemyError as error:
+            if not away:
+                typer.echo(f"the database can't be asked: {reason(error)}; trying on", err=True)
+            away = True
+            events = []
+        for event in events:
+            typer.echo(json.dumps(_tagged(event)) if as_json else _line(event))
+        time.sleep(POLL_SECONDS)
+
+
+def _tagged(event: "Event") -> "dict[str, object]":
+    return {"event": type(event).__name__.lower(), **event._asdict()}
+
+
+def _line(event: "Event") -> str:
+    from developer_telemetry.watching import Arrived
+
+    if isinstance(event, Arrived):
+        who = _machine(event.developer, event.host)
+        return f"{event.arrived}  connection {event.connection}  {who}  for {event.date}"
+    return f"{event.noticed}  connection {event.connection}  refused: {event.reason} {event.count}"
+
+
+def _machine(developer: str, host: str) -> str:
+    return f"{plain(developer)} on {plain(host) or 'a host without name'}"

@@ -1,0 +1,95 @@
+"""The command that looks at everything."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Optional
+
+import typer
+
+from developer_telemetry.commands.shared import clear_errors, report_url
+from developer_telemetry.errors import TelemetryError
+from developer_telemetry.receiver.settings import Settings, load
+
+if TYPE_CHECKING:
+    from developer_telemetry.devlake import DevLake
+
+URL = typer.Option(
+    None,
+    "--url",
+    help="Where machines reach the receiver, up to /plugins or all of it; TELEMETRY_PUBLIC_URL"
+    " without it.",
+)
+
+
+def doctor(
+    url: Optional[str] = URL,
+    devlake_url: Optional[str] = typer.Option(
+        None, help="DevLake's address, DEVLAKE_URL without it."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+) -> None:
+    """Check all that a report needs, from DevLake to the disk of the receiver.
+
+    Leaves with 1 if something failed, and says what mends it.
+    """
+    with site(url, devlake_url) as (settings, devlake):
+        from developer_telemetry.checks import FAILED, Check
+        from developer_telemetry.doctor import Doctor
+
+        found: list[Check] = []
+        for check in Doctor(settings, partial(report_url, settings), devlake).checks():
+            found.append(check)
+            if not as_json:
+                word = check.state.upper() if check.state == FAILED else check.state
+                typer.echo(f"{word:8} {check.name:18} {plain(check.said)}")
+                if check.remedy:
+                    typer.echo(f"{'':27} -> {plain(check.remedy)}")
+        well = all(check.state != FAILED for check in found)
+        if as_json:
+            typer.echo(json.dumps({"ok": well, "checks": [check._asdict() for check in found]}))
+    raise typer.Exit(0 if well else 1)
+
+
+@contextmanager
+def site(
+    url: Optional[str], devlake_url: Optional[str] = None
+) -> "Iterator[tuple[Settings, Optional[DevLake]]]":
+    """The settings, with the address that machines send to, and DevLake if there is one.
+
+    Without a database where only DevLake is set.
+    """
+    environment = dict(os.environ)
+    if devlake_url is not None:
+        environment.update(DEVLAKE_URL=devlake_url, DEVLAKE_URL_FILE="")
+    if url is not None:
+        base = re.sub(r"/(rest/)?plugins/.*", "", url)
+        environment.update(TELEMETRY_PUBLIC_URL=base, TELEMETRY_PUBLIC_URL_FILE="")
+    with clear_errors(), ExitStack() as stack:
+        settings = load(environment, with_database=False)
+        if settings.db_url or settings.devlake is None:
+            settings = load(environment)
+        if settings.devlake is None:
+            yield settings, None
+            return
+        from developer_telemetry.devlake import DevLake
+
+        devlake = stack.enter_context(DevLake(settings.devlake))
+        yield settings._replace(public_url=settings.public_url or _front(devlake)), devlake
+
+
+def _front(devlake: "DevLake") -> str:
+    try:
+        return devlake.front
+    except TelemetryError:  # of a DevLake that doesn't answer, which is for a check to say
+        return ""
+
+
+def plain(text: str) -> str:
+    """A text without what would move a terminal's cursor or turn its letters round."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )

@@ -1,0 +1,387 @@
+"""Whether everything that a report needs is there and fits together, and what mends what isn't.
+
+It is asked from where an operator sits: DevLake through its API, the receiver through the address
+that machines have, the database with our own settings. What can't be asked is skipped, and says
+what to set.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Optional
+
+from sqlalchemy import inspect
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from developer_telemetry import checks
+from developer_telemetry.checks import (
+    FAILED,
+    MAKE_CONNECTION,
+    OK,
+    SET_DATABASE,
+    SET_DEVLAKE,
+    SKIPPED,
+    Check,
+)
+from developer_telemetry.connections import Connection, Connections
+from developer_telemetry.database import clock_offset_us, losses, open_engine, reading
+from developer_telemetry.devlake import PLUGIN, DevLake
+from developer_telemetry.errors import TelemetryError
+from developer_telemetry.looking import CONNECTION, ROUTE, SECRET, TOKEN, UNREADY, Look, look
+from developer_telemetry.names import SCOPE_ID
+from developer_telemetry.onboarding import Kept
+from developer_telemetry.probing import State, left_behind, new_nonce
+from developer_telemetry.receiver.ingest import reason
+from developer_telemetry.receiver.settings import Settings
+from developer_telemetry.schema import migrate, pending
+from developer_telemetry.status import connection_statuses
+
+# So often the first connection's URL is asked, to meet the receivers behind a balancer.
+LOOKS = 6
+SEE_ABOVE = "see `receiver` above"
+LINKED = (
+    "SELECT COUNT(DISTINCT a.id), COUNT(DISTINCT u.account_id) FROM accounts a"
+    " LEFT JOIN user_accounts u ON u.account_id = a.id"
+    " WHERE a.id LIKE 'developer_telemetry:Account:%%'"
+)
+
+
+class Doctor:
+    """Looks at one site. `report_url` says where machines send a connection's reports."""
+
+    def __init__(
+        self, settings: Settings, report_url: Callable[[int], str], devlake: Optional[DevLake]
+    ) -> None:
+        self._settings = settings
+        self._report_url = report_url
+        self._devlake = devlake
+        self._engine: Optional[Engine] = None
+        self._here: dict[int, Connection] = {}
+        self._kept: Optional[dict[int, Kept]] = None
+        self._looks: list[Look] = []
+
+    def checks(self) -> Iterator[Check]:
+        """Everything, one after the other; each is done when it is asked for."""
+        yield from self._database()
+        yield from self._devlake_side()
+        yield from self._receiver()
+        yield self._secret()
+        yield self._clocks()
+        yield from self._spools()
+        yield from self._reports()
+        yield self._blueprints()
+        yield self._people()
+
+    # The database, as we reach it.
+
+    def _database(self) -> Iterator[Check]:
+        if not self._settings.db_url:
+            for name in ("database", "schema", "durability"):
+                yield Check(name, SKIPPED, "no database is set here", SET_DATABASE)
+            return
+        try:
+            engine = open_engine(self._settings.db_url)
+            if self._settings.embedded:
+                migrate(engine)
+            missing = pending(engine)
+        except (SQLAlchemyError, ValueError) as error:
+            yield Check("database", FAILED, reason(error), "check DB_URL and the server")
+            return
+        where = engine.url.render_as_string(hide_password=True)
+        yield Check("database", OK, f"{where.partition('?')[0]} answers")
+        if missing:
+            yield Check(
+                "schema",
+                FAILED,
+                f"{len(missing)} migrations are pending: {', '.join(missing)}",
+                "confirm them in DevLake's web UI (on a database of your own:"
+                " `developer-telemetry migrate`)",
+            )
+            return
+        yield Check("schema", OK, "no migration is pending")
+        self._engine = engine
+        risks = losses(engine)
+        yield Check("durability", *((FAILED, "; ".join(risks)) if risks else (OK, "commits last")))
+        connections = Connections(engine, self._settings.encryption_secret)
+        connections.reload()
+        self._here = {each.id: each for each in connections.all()}
+
+    # DevLake, through its API.
+
+    def _devlake_side(self) -> Iterator[Check]:
+        if self._devlake is None:
+            for name in ("devlake", "plugin", "devlake database"):
+                yield Check(name, SKIPPED, "no DevLake is set here", SET_DEVLAKE)
+            return
+        try:
+            version = self._devlake.call("GET", "/version").get("version", "")
+        except TelemetryError as error:
+            yield checks.failed("devlake", error)
+            return
+        yield Check("devlake", OK, f"{self._devlake.base} answers ({version})")
+        try:
+            self._kept = {each.id: each for each in self._devlake.connections()}
+        except TelemetryError as error:
+            yield checks.failed("plugin", error)
+            return
+        yield Check("plugin", OK, f"loaded and migrated; {len(self._kept)} connections")
+        yield self._same_database(self._kept)
+
+    def _same_database(self, kept: dict[int, Kept]) -> Check:
+        name = "devlake database"
+        if self._engine is None:
+            return Check(name, SKIPPED, "there is no database here to compare", SET_DATABASE)
+        theirs = {each.id: each.name for each in kept.values()}
+        ours = {each.id: each.name for each in self._here.values()}
+        if theirs != ours:
+            said = f"DevLake has {_named(theirs)}, the database here {_named(ours)}"
+            return Check(name, FAILED, said, SET_DATABASE)
+        # A copy has the same connections, but not the same pipelines for long.
+        if self._devlake_pipelines() != self._pipelines_here(self._engine):
+            said = "DevLake's newest pipeline is not the newest in the database here: a copy of it?"
+            return Check(name, FAILED, said, SET_DATABASE)
+        return Check(name, OK, f"DevLake's is the one here: {_named(ours)}")
+
+    def _devlake_pipelines(self) -> int:
+        assert self._devlake is not None
+        newest = self._devlake.call("GET", "/pipelines?page=1&pageSize=1")["pipelines"] or []
+        return max((int(each["id"]) for each in newest), default=0)
+
+    def _pipelines_here(self, engine: Engine) -> int:
+        with reading(engine).connect() as connection:
+            if not inspect(connection).has_table("_devlake_pipelines"):
+                return -1
+            newest = connection.exec_driver_sql("SELECT MAX(id) FROM _devlake_pipelines").scalar()
+        return int(newest or 0)
+
+    # The receiver, through the address that machines have.
+
+    def _receiver(self) -> Iterator[Check]:
+        tokens = self._tokens()
+        if not tokens:
+            known = bool(self._engine or self._kept is not None)
+            said = "no connection has a token that is known here"
+            mend = MAKE_CONNECTION if known else SET_DATABASE
+            for name in ("receiver", "token", "receiver database"):
+                yield Check(name, SKIPPED, said, mend)
+            return
+        self._look(tokens)
+        yield self._route()
+        yield self._token(tokens)
+        yield self._receiver_database()
+
+    def _tokens(self) -> dict[int, str]:
+        """The token of each connection that has one, from wherever it can be known."""
+        found = {number: each.token or "" for number, each in (self._kept or {}).items()}
+        found.update({number: each.token or "" for number, each in self._here.items()})
+        return {number: token for number, token in sorted(found.items()) if token}
+
+    def _look(self, tokens: dict[int, str]) -> None:
+        first, *others = tokens
+        numbers = [first] * LOOKS + others
+        nonce = new_nonce()
+        if self._engine is None:
+            self._looks = list(self._each_look(numbers, tokens, nonce))
+            return
+        with left_behind(self._engine, nonce):
+            self._looks = list(self._each_look(numbers, tokens, nonce))
+
+    def _each_look(
+        self, numbers: Iterable[int], tokens: dict[int, str], nonce: str
+    ) -> Iterator[Look]:
+        failed: set[int] = set()
+        for number in numbers:
+            if number in failed:
+                continue
+            seen = look(self._report_url(number), number, tokens[number], nonce)
+            if seen.state is None:
+                failed.add(number)
+            yield seen
+
+    @property
+    def _states(self) -> dict[str, State]:
+        """The newest state of each receiver that was met."""
+        return {each.state.receiver: each.state for each in self._looks if each.state}
+
+    def _faults(self, *kinds: str) -> list[Look]:
+        return [each for each in self._looks if each.fault in kinds]
+
+    def _route(self) -> Check:
+        for each in self._faults(ROUTE):
+            return Check("receiver", FAILED, each.said, each.remedy)
+        met = ", ".join(f"{each.receiver} ({each.version})" for each in self._states.values())
+        url = self._report_url(self._looks[0].connection_id)
+        said = f"{url} leads to {met or 'a receiver'}"
+        for each in self._faults(UNREADY):
+            return Check("receiver", FAILED, f"{said}, but {each.said}", each.remedy)
+        for state in self._states.values():
+            if state.problem:
+                said = f"{state.receiver} can't keep reports: {state.problem}"
+                return Check("receiver", FAILED, said, "see its log, and its database")
+        return Check("receiver", OK, said)
+
+    def _token(self, tokens: dict[int, str]) -> Check:
+        for each in self._faults(TOKEN):
+            return Check("token", FAILED, each.said, each.remedy)
+        accepted = {each.connection_id for each in self._looks if each.state}
+        if not accepted:
+            return Check("token", SKIPPED, "no receiver was reached", SEE_ABOVE)
+        said = f"accepted for {len(accepted)} of {len(tokens)} connections"
+        open_ones = [each for each in self._here.values() if not each.token and not each.fault]
+        if open_ones:
+            return Check(
+                "token",
+                FAILED,
+                f"{said}; whoever reaches the receiver can send to connection {open_ones[0].id}",
+                f"`developer-telemetry token rotate {open_ones[0].id}` gives it a token",
+            )
+        return Check("token", OK, said)
+
+    def _receiver_database(self) -> Check:
+        name = "receiver database"
+        for each in self._faults(CONNECTION):
+            return Check(name, FAILED, each.said, each.remedy)
+        if self._engine is None:
+            return Check(name, SKIPPED, "there is no database here to compare", SET_DATABASE)
+        if not self._states:
+            return Check(name, SKIPPED, "no receiver was reached", SEE_ABOVE)
+        for state in self._states.values():
+            if state.same_database is None or state.outage:
+                said = f"{state.receiver} stores nothing now: {state.outage or 'no answer from it'}"
+                return Check(name, FAILED, said, "mend its DB_URL, or the way to the server")
+            if not state.same_database:
+                said = f"{state.receiver} has another database than this command"
+                mend = "give both the DB_URL of DevLake's server"
+                return Check(name, FAILED, said, mend)
+        return Check(name, OK, "the same as here")
+
+    # What all sides have to agree on.
+
+    def _secret(self) -> Check:
+        name = "encryption secret"
+        mend = "give it the ENCRYPTION_SECRET of DevLake's server"
+        for each in self._here.values():
+            if each.fault:
+                said = f"not DevLake's here: the token of connection {each.id} can't be decrypted"
+                return Check(name, FAILED, said, mend)
+        for seen in self._faults(SECRET):
+            return Check(name, FAILED, f"not DevLake's at the receiver: {seen.said}", mend)
+        for number, kept in (self._kept or {}).items():
+            ours = self._here.get(number)
+            if ours is not None and (ours.token or "") != kept.token:
+                said = f"DevLake reads another token of connection {number} than this command"
+                return Check(name, FAILED, said, mend)
+        sides = {
+            "here": self._engine is not None,
+            "at the receiver": bool(self._states),
+            "at DevLake": self._kept is not None,
+        }
+        if sum(sides.values()) < 2 or not self._tokens():
+            mend = SEE_ABOVE if self._looks else SET_DATABASE
+            return Check(name, SKIPPED, "fewer than two sides are known", mend)
+        known = " and ".join(side for side, is_known in sides.items() if is_known)
+        return Check(name, OK, f"the same {known}")
+
+    def _clocks(self) -> Check:
+        ahead = {
+            f"receiver {each.state.receiver}": each.clock_ahead_us / 1e6
+            for each in self._looks
+            if each.state
+        }
+        if self._engine is not None:
+            ahead["database"] = clock_offset_us(self._engine) / 1e6
+        return checks.clocks(ahead)
+
+    def _spools(self) -> Iterator[Check]:
+        if not self._states:
+            yield Check("spool", SKIPPED, "no receiver was reached", SEE_ABOVE)
+        yield from map(checks.spool, self._states.values())
+
+    # What came of it.
+
+    def _reports(self) -> Iterator[Check]:
+        if self._engine is None:
+            yield Check("last report", SKIPPED, "there is no database here", SET_DATABASE)
+            return
+        statuses = connection_statuses(self._engine)
+        if not statuses:
+            yield Check("last report", FAILED, "there is no connection", MAKE_CONNECTION)
+        yield from map(checks.last_report, statuses)
+
+    def _blueprints(self) -> Check:
+        try:
+            used = self._used()
+        except TelemetryError as error:
+            return checks.failed("blueprint", error)
+        if used is None:
+            return Check("blueprint", SKIPPED, "no DevLake is set here", SET_DEVLAKE)
+        known = {number: each.name for number, each in (self._kept or {}).items()}
+        known.update({number: each.name for number, each in self._here.items()})
+        missing = [name for number, name in sorted(known.items()) if number not in used]
+        if missing:
+            return Check(
+                "blueprint",
+                FAILED,
+                f"none runs the scope of {', '.join(map(repr, missing))}: DevLake makes no"
+                " accounts of its developers",
+                f"`developer-telemetry connect {shlex.quote(missing[0])} --project PROJECT`",
+            )
+        return Check("blueprint", OK, f"the scope of each of {len(known)} connections is in one")
+
+    def _used(self) -> Optional[set[int]]:
+        """The connections whose scope is in a blueprint; None where there is no DevLake."""
+        if self._kept is not None and self._devlake is not None:
+            return set(_scoped(self._devlake))
+        if self._engine is None:
+            return None
+        with reading(self._engine).connect() as connection:
+            if not inspect(connection).has_table("_devlake_blueprint_scopes"):
+                return None
+            rows = connection.exec_driver_sql(
+                "SELECT connection_id FROM _devlake_blueprint_scopes"
+                f" WHERE plugin_name = 'developer_telemetry' AND scope_id = '{SCOPE_ID}'"
+            )
+            return {int(row[0]) for row in rows}
+
+    def _people(self) -> Check:
+        name = "people"
+        if self._engine is None:
+            return Check(name, SKIPPED, "there is no database here", SET_DATABASE)
+        with reading(self._engine).connect() as connection:
+            if not inspect(connection).has_table("user_accounts"):
+                return Check(name, SKIPPED, "this database has no users of DevLake", SET_DATABASE)
+            users = connection.exec_driver_sql("SELECT COUNT(*) FROM users").scalar() or 0
+            accounts, linked = connection.exec_driver_sql(LINKED, ()).one()
+        said = f"{linked} of {accounts} developers have a user"
+        if not users:
+            mend = "import users and teams on DevLake's page for them (plugin `org`)"
+            return Check(name, SKIPPED, f"DevLake knows no users; {said}", mend)
+        if not accounts:
+            mend = "run the blueprint once reports have come"
+            return Check(name, SKIPPED, "no blueprint has made accounts yet", mend)
+        if not linked:
+            mend = "give users the e-mail addresses or names that reports have, run the blueprint"
+            return Check(name, FAILED, said, mend)
+        return Check(name, OK, said)
+
+
+def _scoped(devlake: DevLake) -> Iterator[int]:
+    """The connections of ours whose scope a blueprint of DevLake's has."""
+    for blueprint in devlake.blueprints():
+        if blueprint.advanced:
+            yield from blueprint.connection_ids  # its plan, written by hand, is its owner's
+        elif blueprint.connection_ids:
+            used = devlake.call("GET", f"/blueprints/{blueprint.id}")["connections"] or []
+            for each in used:
+                scopes = [scope["scopeId"] for scope in each["scopes"] or []]
+                if each["pluginName"] == PLUGIN and SCOPE_ID in scopes:
+                    yield int(each["connectionId"])
+
+
+def _named(connections: Mapping[int, str]) -> str:
+    """Which connections there are, in words."""
+    if not connections:
+        return "no connections"
+    return ", ".join(f"{number} {name!r}" for number, name in sorted(connections.items()))

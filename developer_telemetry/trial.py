@@ -1,0 +1,236 @@
+"""A test report that takes the whole way of a real one, from outside, and is taken back again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, NamedTuple, Optional
+
+from sqlalchemy import inspect
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from developer_telemetry.accounts import ACCOUNT_TABLE, account_id
+from developer_telemetry.asking import NoAnswer, Reply, ask
+from developer_telemetry.connections import Connection
+from developer_telemetry.database import now_us, reading, transact
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.exclusion import Busy, alone
+from developer_telemetry.merging import RAW_TABLE, timestamp
+from developer_telemetry.probing import Question, State, new_nonce
+from developer_telemetry.receiver.ingest import reason
+from developer_telemetry.receiver.tallies import MACHINE_TABLE
+from developer_telemetry.storage import TOOL_TABLE
+
+# No login has a space, so this is nobody's.
+DEVELOPER = "developer-telemetry send-test"
+HOST = "developer-telemetry-send-test"
+USER_ACCOUNTS = "user_accounts"
+
+# An answer of 200 means that it is committed or spooled; replicas may take a moment.
+STORED_SECONDS = 5.0
+# Machines are counted within 10 s.
+COUNTED_SECONDS = 15.0
+# For a run that goes on meanwhile.
+REMOVAL_SECONDS = 60.0
+POLL_SECONDS = 0.1
+
+WHAT_TO_DO = {
+    401: "the receiver has another token for this connection: see `developer-telemetry doctor`",
+    404: "the front proxy doesn't send this address to the receiver, or the receiver has another"
+    " database: see `developer-telemetry doctor`",
+    502: "the front proxy finds no receiver: start `developer-telemetry serve`",
+    503: "the receiver can't keep reports now",
+}
+
+
+class Step(NamedTuple):
+    """A part of the way, whether it went well, and what there is to say."""
+
+    name: str
+    well: bool
+    said: str
+
+
+class _Stored(NamedTuple):
+    raw_id: int
+    developer: str  # as stored
+
+
+def send_test(engine: Engine, connection: Connection, url: str) -> Iterator[Step]:
+    """Send a report to `connection` at its report URL, follow it, and remove what it left."""
+    mark = f"send-test {new_nonce()}"
+    newest: Optional[int] = None
+    try:
+        yield from _clear_old(engine, connection.id)
+        newest = _newest(engine)
+    except SQLAlchemyError as error:
+        yield Step("database", False, f"{reason(error)}; the report is sent all the same")
+    sent = _send(connection, url, mark)
+    yield sent
+    if not sent.well:
+        return
+    stored = None
+    if newest is not None:
+        stored = _wait(lambda: _find(engine, connection.id, newest or 0, mark), STORED_SECONDS)
+    if stored is None:
+        yield _elsewhere(connection, url, database_here=newest is not None)
+        return
+    yield Step("raw layer", True, f"it is row {stored.raw_id}")
+    yield _seen(engine, connection.id, stored, TOOL_TABLE, "tool layer", 0)
+    yield _seen(engine, connection.id, stored, MACHINE_TABLE, "machines", COUNTED_SECONDS)
+    yield _take_back(engine, connection.id, stored.developer)
+
+
+def _send(connection: Connection, url: str, mark: str) -> Step:
+    body = {
+        "developer": DEVELOPER,
+        "date": timestamp(now_us())[:10],
+        "hostname": HOST,
+        "metrics": {"active_hours": 0, "tools_used": [mark]},
+    }
+    headers = {} if connection.token is None else {"Authorization": f"Bearer {connection.token}"}
+    started = time.monotonic()
+    try:
+        reply = ask(url, headers, body)
+    except NoAnswer as error:
+        return Step("sent", False, f"{url}: {error}")
+    took = f"{(time.monotonic() - started) * 1000:.0f} ms"
+    if reply.status == 200 and reply.said.get("success") is True:
+        return Step("sent", True, f"{url} answered 200 after {took}: {reply.message}")
+    return Step("sent", False, f"{url} answered {_words(reply)}")
+
+
+def _words(reply: Reply) -> str:
+    hint = WHAT_TO_DO.get(reply.status, "that is no receiver's answer to a report")
+    if 300 <= reply.status < 400:
+        hint = f"collectors don't follow it: give them {reply.headers.get('location', '')}"
+    if reply.status == 200:
+        return f"200, but not as a receiver does ({reply.message}): {hint}"
+    return f"{reply.status} ({reply.message}); {hint}"
+
+
+def _find(engine: Engine, connection_id: int, above: int, mark: str) -> Optional[_Stored]:
+    place = dialect_of(engine).placeholder
+    with reading(engine).connect() as connection:
+        row = connection.exec_driver_sql(
+            f"SELECT id, developer_id FROM {RAW_TABLE} WHERE id > {place}"
+            f" AND connection_id = {place} AND payload LIKE {place}",
+            (above, connection_id, f"%{mark}%"),
+        ).first()
+    return _Stored(*row) if row else None
+
+
+def _elsewhere(connection: Connection, url: str, database_here: bool) -> Step:
+    """Where an accepted report may be that is not in the database."""
+    state = _state(connection, url)
+    later = "run `developer-telemetry send-test` again then, which also removes this one"
+    if state is not None and (state.outage or state.waiting):
+        why = f" ({state.outage})" if state.outage else ""
+        return Step(
+            "spool",
+            False,
+            f"only the spool of receiver {state.receiver} took it{why}: {state.waiting} reports"
+            f" wait there and come into the database once it takes them; {later}",
+        )
+    if not database_here:
+        return Step("spool", False, f"it was taken; once the database is back, {later}")
+    return Step(
+        "raw layer",
+        False,
+        "it was taken, but is not in this database: the receiver stores elsewhere; compare DB_URL"
+        " here and there, and see `developer-telemetry doctor`",
+    )
+
+
+def _state(connection: Connection, url: str) -> Optional[State]:
+    if connection.token is None:
+        return None
+    question = Question(connection.id, connection.token, new_nonce())
+    try:
+        return question.open(str(ask(url, question.headers).said.get("sealed", "")))
+    except NoAnswer:
+        return None
+
+
+def _seen(
+    engine: Engine, connection_id: int, stored: _Stored, table: str, name: str, patience: float
+) -> Step:
+    started = time.monotonic()
+    count = _wait(lambda: _count(engine, table, connection_id, stored.developer), patience)
+    waited = time.monotonic() - started
+    if count:
+        return Step(name, True, "it has its row" + (f" after {waited:.1f} s" if patience else ""))
+    if table == MACHINE_TABLE:
+        return Step(name, False, f"not counted after {patience:.0f} s; see the receiver's log")
+    return Step(name, False, "it has no row there; `developer-telemetry reextract` makes it")
+
+
+def _take_back(engine: Engine, connection_id: int, developer: str) -> Step:
+    try:
+        removed = remove(engine, connection_id, developer)
+    except Busy as error:
+        return Step("removed", False, f"{error}; `developer-telemetry send-test` removes it then")
+    where = ", ".join(f"{count} from {table}" for table, count in removed.items() if count)
+    return Step("removed", True, where)
+
+
+def _clear_old(engine: Engine, connection_id: int) -> Iterator[Step]:
+    """Remove what an earlier test left, whose report came out of a spool later."""
+    if _count(engine, RAW_TABLE, connection_id, DEVELOPER):
+        removed = remove(engine, connection_id, DEVELOPER)
+        yield Step("earlier", True, f"removed {removed[RAW_TABLE]} test reports that came late")
+
+
+def remove(engine: Engine, connection_id: int, developer: str) -> dict[str, int]:
+    """Remove a developer from all tables that a report gets to; return rows by table."""
+
+    def work(connection: SqlConnection) -> dict[str, int]:
+        key = (connection_id, developer)
+        account = (account_id(*key),)
+        ours = ("connection_id", "developer_id")
+        removed = {
+            table: _delete(connection, table, ours, key)
+            for table in (TOOL_TABLE, RAW_TABLE, MACHINE_TABLE)
+        }
+        removed[ACCOUNT_TABLE] = _delete(connection, ACCOUNT_TABLE, ("id",), account)
+        if inspect(connection).has_table(USER_ACCOUNTS):
+            removed[USER_ACCOUNTS] = _delete(connection, USER_ACCOUNTS, ("account_id",), account)
+        return removed
+
+    # A run that has read the report already would write its row once more.
+    with alone(engine, connection_id, REMOVAL_SECONDS):
+        return transact(engine, work)
+
+
+def _delete(
+    connection: SqlConnection, table: str, columns: Sequence[str], values: tuple[Any, ...]
+) -> int:
+    mark = dialect_of(connection).placeholder
+    where = " AND ".join(f"{column} = {mark}" for column in columns)
+    return connection.exec_driver_sql(f"DELETE FROM {table} WHERE {where}", values).rowcount
+
+
+def _newest(engine: Engine) -> int:
+    with reading(engine).connect() as connection:
+        newest = connection.exec_driver_sql(f"SELECT MAX(id) FROM {RAW_TABLE}").scalar()
+    return newest or 0
+
+
+def _count(engine: Engine, table: str, connection_id: int, developer: str) -> int:
+    mark = dialect_of(engine).placeholder
+    with reading(engine).connect() as connection:
+        count: int = connection.exec_driver_sql(
+            f"SELECT COUNT(*) FROM {table} WHERE connection_id = {mark} AND developer_id = {mark}",
+            (connection_id, developer),
+        ).scalar_one()
+    return count
+
+
+def _wait(look: Callable[[], Any], patience: float) -> Any:
+    """What `look` gives as soon as that is something, else what it gave last."""
+    deadline = time.monotonic() + patience
+    while not (found := look()) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return found

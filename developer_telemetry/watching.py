@@ -1,0 +1,96 @@
+"""What arrives and what is refused while somebody looks, on any database: by asking for more."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Union
+
+from sqlalchemy.engine import Connection, Engine
+
+from developer_telemetry.database import now_us, reading
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.merging import RAW_TABLE, timestamp
+from developer_telemetry.receiver.page.queries import DAY_US
+from developer_telemetry.receiver.tallies import REFUSAL_TABLE
+from developer_telemetry.status import text_of_moment
+
+# Writers commit in another order than that of their ids: so far back is looked again.
+ROWS_ANEW = 500
+# Of an import, that is; reports never come as fast.
+ROWS_AT_ONCE = 2_000
+
+
+class Arrived(NamedTuple):
+    """A report that was stored; `arrived` is UTC."""
+
+    id: int
+    connection: int
+    developer: str
+    host: str
+    date: str
+    arrived: str
+
+
+class Refused(NamedTuple):
+    """So many more reports to a connection were refused for a reason; `noticed` is UTC."""
+
+    connection: int
+    reason: str
+    count: int  # type: ignore[assignment]  # not the tuple's
+    noticed: str
+
+
+Event = Union[Arrived, Refused]
+
+
+class Watch:
+    """Looks at the raw layer and the counts of refusals, from when it is made."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = reading(engine)
+        self._seen: set[int] = set()
+        with self._engine.connect() as connection:
+            newest = connection.exec_driver_sql(f"SELECT MAX(id) FROM {RAW_TABLE}").scalar() or 0
+            self._above = max(0, newest - ROWS_ANEW)
+            self._arrived(connection)
+            self._refusals = self._counts(connection)
+
+    def look(self) -> list[Event]:
+        """What is new since the last time, reports first."""
+        with self._engine.connect() as connection:
+            arrived = self._arrived(connection)
+            before, self._refusals = self._refusals, self._counts(connection)
+        noticed = timestamp(now_us())
+        return [
+            *arrived,
+            *(
+                Refused(key[0], key[2], count - before.get(key, 0), noticed)
+                for key, count in self._refusals.items()
+                if count > before.get(key, 0)
+            ),
+        ]
+
+    def _arrived(self, connection: Connection) -> list[Arrived]:
+        rows = connection.exec_driver_sql(
+            "SELECT id, connection_id, developer_id, hostname, date, created_at"
+            f" FROM {RAW_TABLE} WHERE id > {dialect_of(connection).placeholder}"
+            f" ORDER BY id LIMIT {ROWS_ANEW + ROWS_AT_ONCE}",
+            (self._above,),
+        ).fetchall()
+        new = [row for row in rows if row[0] not in self._seen]
+        if rows:
+            self._above = max(self._above, rows[-1][0] - ROWS_ANEW)
+        self._seen = {row[0] for row in rows if row[0] > self._above}
+        return [
+            Arrived(row[0], row[1], row[2], row[3], str(row[4]), text_of_moment(row[5]))
+            for row in new
+        ]
+
+    def _counts(self, connection: Connection) -> dict[tuple[int, str, str], int]:
+        # Yesterday's, too, since they are written down some seconds later.
+        since = timestamp(now_us() - DAY_US)[:10]
+        rows = connection.exec_driver_sql(
+            f"SELECT connection_id, day, reason, count FROM {REFUSAL_TABLE}"
+            f" WHERE day >= {dialect_of(connection).placeholder} ORDER BY connection_id, reason",
+            (since,),
+        )
+        return {(row[0], str(row[1]), row[2]): int(row[3]) for row in rows}

@@ -1,0 +1,187 @@
+"""What `watch` shows, and that it shows all of it once, on every database."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import Engine
+
+from developer_telemetry.database import now_us
+from developer_telemetry.merging import RAW_TABLE
+from developer_telemetry.names import OVERWRITE
+from developer_telemetry.receiver.tallies import Tallies
+from developer_telemetry.storage import store
+from developer_telemetry.watching import ROWS_ANEW, ROWS_AT_ONCE, Arrived, Refused, Watch
+from tests.factories import arrival
+from tests.receivers import COMMAND, SECRET, Altered, add_connection, environment, query, report
+
+
+def put(engine: Engine, *developers: str) -> None:
+    sent = [arrival(developer=each, hostname="desk") for each in developers]
+    store(engine, sent, {1: OVERWRITE})
+
+
+def developers(watch: Watch) -> list[str]:
+    return [each.developer for each in watch.look() if isinstance(each, Arrived)]
+
+
+def test_what_arrives_is_seen_once_and_what_was_there_is_not(engine: Engine) -> None:
+    put(engine, "before")
+    watch = Watch(engine)
+    assert watch.look() == []
+
+    put(engine, "ann")
+    [seen] = watch.look()
+    assert isinstance(seen, Arrived)
+    assert seen == Arrived(seen.id, 1, "ann", "desk", "2026-11-23", "2026-11-23 20:26:40.123")
+
+    put(engine, "bob", "cid")
+    assert developers(watch) == ["bob", "cid"]
+    assert watch.look() == []
+
+
+def test_what_is_committed_behind_later_ids_is_seen(engine: Engine) -> None:
+    watch = Watch(engine)
+    put(engine, "late", "ann")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE {RAW_TABLE} SET id = id + {ROWS_ANEW - 10} WHERE developer_id = 'ann'"
+        )
+        connection.exec_driver_sql(f"UPDATE {RAW_TABLE} SET id = -id WHERE developer_id = 'late'")
+    assert developers(watch) == ["ann"]
+
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {RAW_TABLE} SET id = -id WHERE id < 0")
+    assert developers(watch) == ["late"]
+    assert watch.look() == []
+
+
+def test_a_burst_is_seen_in_parts_and_whole(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("developer_telemetry.watching.ROWS_ANEW", 3)
+    monkeypatch.setattr("developer_telemetry.watching.ROWS_AT_ONCE", 5)
+    names = [f"dev {number:02}" for number in range(20)]
+    watch = Watch(engine)
+    put(engine, *names)
+
+    looks = [developers(watch) for _ in range(5)]
+
+    assert [name for look in looks for name in look] == names
+    assert len(looks[0]) == 8
+    assert ROWS_AT_ONCE > ROWS_ANEW
+
+
+def test_refusals_are_seen_as_they_are_counted(engine: Engine) -> None:
+    tallies = Tallies()
+    tallies.refused(1, "token")
+    tallies.flush(engine)
+    watch = Watch(engine)
+    assert watch.look() == []
+
+    for reason in ("token", "date", "token"):
+        tallies.refused(1, reason)
+    tallies.flush(engine)
+
+    seen = watch.look()
+    assert [each[:3] for each in seen] == [(1, "date", 1), (1, "token", 2)]
+    assert all(isinstance(each, Refused) for each in seen)
+    assert watch.look() == []
+
+
+class Prompt(Altered):
+    """Writes tallies at once."""
+
+    constants = {"receiver.health.ROUND_SECONDS": 0.1}
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Prompt]:
+    receiver = Prompt(f"sqlite:///{tmp_path}/telemetry.db", tmp_path)
+    with receiver:
+        yield receiver
+
+
+@pytest.mark.parametrize("form", ["lines", "json"])
+def test_it_follows_a_receiver_until_ctrl_c(receiver: Prompt, tmp_path: Path, form: str) -> None:
+    url = f"sqlite:///{tmp_path}/telemetry.db"
+    number = add_connection(url)
+    command = [str(COMMAND), "watch", *(["--json"] if form == "json" else [])]
+    with subprocess.Popen(
+        command,
+        env=environment(DB_URL=url, PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stderr.readline() == "waiting for reports; Ctrl+C ends this\n"
+        assert receiver.send(report("ann\x1b[2J"), number).status_code == 200
+        stored = process.stdout.readline()
+        assert receiver.send(report("eve"), number, "wrong").status_code == 401
+        refused = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+
+    assert (process.returncode, out, err) == (0, "", "")
+    if form == "json":
+        seen = json.loads(stored)
+        [(raw_id,)] = query(url, f"SELECT id FROM {RAW_TABLE}")
+        assert seen == {
+            "event": "arrived",
+            "id": raw_id,
+            "connection": number,
+            "developer": "ann\x1b[2J",
+            "host": "laptop",
+            "date": "2026-11-23",
+            "arrived": seen["arrived"],
+        }
+        said = json.loads(refused)
+        assert said == {
+            "event": "refused",
+            "connection": number,
+            "reason": "token",
+            "count": 1,
+            "noticed": said["noticed"],
+        }
+    else:
+        assert f"connection {number}  ann\\x1b[2J on laptop  for 2026-11-23\n" in stored
+        assert f"connection {number}  refused: token 1\n" in refused
+
+
+def test_a_database_that_goes_away_is_said_once_and_waited_for(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/telemetry.db"
+    with subprocess.Popen(
+        [str(COMMAND), "watch"],
+        env=environment(DB_URL=url, PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stderr.readline()
+        query(url, f"ALTER TABLE {RAW_TABLE} RENAME TO moved_away")
+        assert "the database can't be asked: no such table" in process.stderr.readline()
+        query(url, f"ALTER TABLE moved_away RENAME TO {RAW_TABLE}")
+        query(
+            url,
+            f"INSERT INTO {RAW_TABLE} (params, connection_id, payload, created_at, report_id,"
+            " developer_id, date, arrived_us) VALUES ('', 7, '', '2026-11-23 01:02:03.004', 'r',"
+            f" 'ann', '2026-11-22', {now_us()})",
+        )
+        line = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+
+    assert line == (
+        "2026-11-23 01:02:03.004  connection 7  ann on a host without name  for 2026-11-22\n"
+    )
+    assert (process.returncode, err) == (0, "")
+    assert SECRET not in line
