@@ -80,18 +80,41 @@ class Archives:
         for name in self.files:
             try:
                 with _opened(name) as file:
-                    yield from _items(name, self._inflated(file))
+                    content = _Content(file, self)
+                    yield from _items(name, io.BufferedReader(content, PIECE))
+                    fault = content.fault
             except ReportRefused as error:
-                yield Item(name, "the file", b"", str(error))
-            except (OSError, EOFError, zlib.error) as error:
-                why = getattr(error, "strerror", None) or str(error)
-                yield Item(name, "the file", b"", f"can't be read to its end: {why}")
+                fault = str(error)
+            except OSError as error:
+                fault = _unreadable(error)
+            if fault:
+                yield Item(name, "the file", b"", fault)
 
-    def _inflated(self, file: IO[bytes]) -> IO[bytes]:
-        counted = io.BufferedReader(_Counted(file, self), PIECE)
-        if counted.peek(len(_GZIP))[: len(_GZIP)] == _GZIP:
-            return gzip.open(counted)  # type: ignore[return-value]  # as good for reading
-        return counted
+
+def _unreadable(error: Exception) -> str:
+    return f"can't be read to its end: {getattr(error, 'strerror', None) or error}"
+
+
+class _Content(io.RawIOBase):
+    """A file's content, inflated; where it can't be read any further it ends, with a `fault`."""
+
+    def __init__(self, file: IO[bytes], archives: Archives) -> None:
+        self.fault = ""
+        packed = io.BufferedReader(_Counted(file, archives), PIECE)
+        is_packed = packed.peek(len(_GZIP))[: len(_GZIP)] == _GZIP
+        self._file = gzip.GzipFile(fileobj=packed) if is_packed else packed
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            piece = self._file.read1(len(buffer))
+        except (OSError, EOFError, zlib.error) as error:
+            self.fault = _unreadable(error)
+            return 0
+        buffer[: len(piece)] = piece
+        return len(piece)
 
 
 class _Counted(io.RawIOBase):

@@ -1,0 +1,45 @@
+"""Imports into a database, without the command around them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from sqlalchemy.engine import Engine
+
+from developer_telemetry.archives import Archives, Item
+from developer_telemetry.connections import Connection
+from developer_telemetry.imported import Given, Reader
+from developer_telemetry.importing import Counts, Importer
+from developer_telemetry.tombstones import Key, Register
+from tests.layers import STRATEGIES
+from tests.receivers import SECRET
+
+CONNECTIONS = {
+    number: Connection(number, f"fleet {number}", None, strategy)
+    for number, strategy in STRATEGIES.items()
+}
+
+
+class Done(NamedTuple):
+    """What an import did."""
+
+    counts: Counts
+    refused: list[tuple[Item, str]]
+
+
+def imported(engine: Engine, *paths: Path, to: Optional[int] = None, **given: Any) -> Done:
+    """Import files, all into the connection `to` if one is named."""
+    archives = Archives(map(str, paths))
+    batches = Reader(CONNECTIONS, to, Given(**given)).batches(archives)
+    erased = Register(engine, Key(SECRET))
+    steps = list(Importer(engine, erased, CONNECTIONS).store(batches))
+    assert steps[-1].counts.read == archives.size
+    return Done(steps[-1].counts, [each for step in steps for each in step.refused])
+
+
+def file_of(folder: Path, *bodies: bytes, name: str = "reports.ndjson") -> Path:
+    """A file with these bodies, each on lines of its own."""
+    path = folder / name
+    path.write_bytes(b"".join(body.strip() + b"\n" for body in bodies))
+    return path
