@@ -31,10 +31,12 @@ class Dialect:
     returning = False
     # The database's clock in epoch seconds, with a fraction; "" where it is this machine's.
     clock = ""
-    # Settings of the server, each with how to ask for it and what it must not be.
-    risks: Sequence[tuple[str, str, Sequence[str]]] = ()
+    # Settings of the server, each with how to ask for it, what it must not be, and the remedy.
+    risks: Sequence[tuple[str, str, Sequence[str], str]] = ()
     # How long a driver waits for a server that went silent, unless the URL says otherwise.
     patience: Mapping[str, int] = {}
+    # The same where no statement takes long.
+    short_patience: Mapping[str, int] = {}
     # Statements that each new session starts with: strict, in UTC, and never waiting for long.
     session: Sequence[str] = ()
     # Statements after which a session leaves no byte of what it deletes in the database's pages.
@@ -45,6 +47,13 @@ class Dialect:
     def is_conflict(self, error: DBAPIError) -> bool:
         """Whether repeating the whole transaction may succeed: a deadlock, a lock not given."""
         raise NotImplementedError
+
+    def is_read_only(self, error: Any) -> bool:
+        """Whether by this error of the driver's the server takes no writes from this session.
+
+        After a failover such a server has a successor, which only a new session may lead to.
+        """
+        return False
 
     def new(self, column: str) -> str:
         """The value that an upsert brings for `column`."""
@@ -95,6 +104,11 @@ class Dialect:
     def connecting(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
         """A new connection is about to be made with `options`."""
         for name, value in self.patience.items():
+            options.setdefault(name, value)
+
+    def hurry(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
+        """Called before `connecting` where no statement takes long."""
+        for name, value in self.short_patience.items():
             options.setdefault(name, value)
 
     def connected(self, connection: Any, record: Any) -> None:
@@ -156,11 +170,29 @@ class MySQL(Dialect):
     )
     clock = "UNIX_TIMESTAMP(NOW(6))"
     risks = (
-        ("innodb_flush_log_at_trx_commit", "SELECT @@innodb_flush_log_at_trx_commit", ("0", "2")),
+        (
+            "innodb_flush_log_at_trx_commit",
+            "SELECT @@innodb_flush_log_at_trx_commit",
+            ("0", "2"),
+            "set it to 1",
+        ),
+        # With AFTER_COMMIT others see what the replica may not have yet: a report that is brought
+        # in again changes nothing then, so its commit waits for nobody. MySQL reads a comment
+        # here; there AFTER_SYNC is the default, and MariaDB's is the other one.
+        (
+            "rpl_semi_sync_master_wait_point",
+            "SELECT /*M! IF(@@rpl_semi_sync_master_enabled, @@rpl_semi_sync_master_wait_point, */"
+            " '' /*M! ) */",
+            ("AFTER_COMMIT",),
+            "set it to AFTER_SYNC",
+        ),
     )
     patience = {"connect_timeout": 5, "read_timeout": 300, "write_timeout": 300}
+    short_patience = {"read_timeout": 30, "write_timeout": 30}
     # Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
     conflicts = frozenset((1205, 1213, 1020))
+    # Read-only by an option, by its mode, and as a replica that is being made the primary.
+    read_only = frozenset((1290, 1836, 1792))
     # The client's flag for counting rows found in place of rows changed.
     found_rows = 2
 
@@ -170,8 +202,11 @@ class MySQL(Dialect):
         record.info["counts_inserted"] = not options.get("client_flag", 0) & self.found_rows
 
     def is_conflict(self, error: DBAPIError) -> bool:
-        arguments: Sequence[Any] = getattr(error.orig, "args", ())
-        return bool(arguments) and arguments[0] in self.conflicts
+        return _code(error.orig) in self.conflicts
+
+    def is_read_only(self, error: Any) -> bool:
+        # The first of them also stands for other options that forbid something.
+        return _code(error) in self.read_only and "read" in str(error).lower()
 
     def new(self, column: str) -> str:
         # The alias that MySQL 8 prefers is unknown to MariaDB.
@@ -231,6 +266,11 @@ class MySQL(Dialect):
         info["returning"] = "MariaDB" in version
 
 
+def _code(error: Any) -> Any:
+    arguments: Sequence[Any] = getattr(error, "args", ())
+    return arguments[0] if arguments else None
+
+
 def _escaped(text: str) -> str:
     """A text as it stands between apostrophes, in the SQL mode that our sessions set."""
     return text.replace("\\", "\\\\").replace("'", "\\'")
@@ -260,13 +300,27 @@ class PostgreSQL(Dialect):
         "SET TIME ZONE 'UTC'",
         "SET default_transaction_isolation = 'read committed'",
         "SET lock_timeout = '10s'",
+        # A COMMIT that runs out of time while it waits for a standby succeeds, with a warning.
+        "SET statement_timeout = 0",
     )
     clock = "EXTRACT(EPOCH FROM clock_timestamp())"
     risks = (
-        ("synchronous_commit", "SHOW synchronous_commit", ("off",)),
-        ("fsync", "SHOW fsync", ("off",)),
+        ("synchronous_commit", "SHOW synchronous_commit", ("off",), "set it to on"),
+        ("fsync", "SHOW fsync", ("off",), "set it to on"),
+        (
+            "synchronous_commit beside synchronous_standby_names",
+            "SELECT CASE current_setting('synchronous_standby_names') WHEN '' THEN ''"
+            " ELSE current_setting('synchronous_commit') END",
+            ("local",),
+            "set it to on",
+        ),
     )
-    patience = {"connect_timeout": 5, "tcp_user_timeout": 30_000, "keepalives_idle": 10}
+    patience = {
+        "connect_timeout": 5,
+        "tcp_user_timeout": 30_000,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+    }
     # Serialization failure, deadlock, lock not available.
     conflicts = frozenset(("40001", "40P01", "55P03"))
 
@@ -314,8 +368,14 @@ class PostgreSQL(Dialect):
         return rows
 
     def is_conflict(self, error: DBAPIError) -> bool:
-        state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-        return state in self.conflicts
+        return _state(error.orig) in self.conflicts
+
+    def is_read_only(self, error: Any) -> bool:
+        return _state(error) == "25006"
+
+
+def _state(error: Any) -> Any:
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
 
 
 class SQLite(Dialect):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from typing import Any
 
+from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -57,6 +59,8 @@ class Health:
         self._server_read_at = float("-inf")
         self._looked = threading.Event()
         self._ending = threading.Event()
+        # Another session may be one with another server, after a failover.
+        event.listen(engine, "connect", self._forget_server)
         # A daemon, since a database that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
@@ -111,6 +115,9 @@ class Health:
             self._outage.began(reason(error))
         except Exception:  # nothing may end the rounds
             logger.exception("a round of checks failed")
+
+    def _forget_server(self, connection: Any, record: Any) -> None:
+        self._server_read_at = float("-inf")
 
     def _say_readiness(self) -> None:
         problem = self.problem()

@@ -14,7 +14,7 @@ import uvicorn
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections import Connections
-from developer_telemetry.database import now_us, open_writing_engine
+from developer_telemetry.database import hurried, now_us, open_writing_engine
 from developer_telemetry.receiver.app import Receiver
 from developer_telemetry.receiver.doorkeeper import Doorkeeper
 from developer_telemetry.receiver.drain import Drain
@@ -107,7 +107,7 @@ def spool_age(spool: Spool) -> float:
 def serve(engine: Engine, settings: Settings) -> None:
     """Take reports until SIGTERM or SIGINT."""
     set_up_logs(settings.log_level, settings.log_format)
-    receiver = make_receiver(engine, settings)
+    receiver = make_receiver(hurried(engine), settings)
     # uvicorn stops in good order and then repeats the signal, which would end us as if killed.
     signal.signal(signal.SIGTERM, _leave)
     config = uvicorn.Config(

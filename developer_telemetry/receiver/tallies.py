@@ -85,7 +85,11 @@ def count_machines(engine: Engine, counted_id: Optional[int]) -> int:
     """
     with reading(engine).connect() as connection:
         newest = connection.exec_driver_sql(f"SELECT MAX(id) FROM {RAW_TABLE}").scalar_one() or 0
-    first = newest - ROWS_AT_START if counted_id is None else counted_id - ROWS_ANEW
+    # After a failover that lost rows, or a restore, their ids are given anew.
+    if counted_id is None or counted_id > newest:
+        first = newest - ROWS_AT_START
+    else:
+        first = counted_id - ROWS_ANEW
     statement = _counting(dialect_of(engine))
     for start in range(max(0, first), newest, ROWS_AT_ONCE):
         ids = (start, min(newest, start + ROWS_AT_ONCE))

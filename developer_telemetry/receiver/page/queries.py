@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Optional, Union
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.database import now_us, prepare
+from developer_telemetry.database import hurried, now_us, prepare
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.merging import timestamp
 from developer_telemetry.receiver.tallies import MACHINE_TABLE, REFUSAL_TABLE
@@ -103,7 +103,7 @@ def open_reading_engine(url: str) -> Engine:
     options: dict[str, Any] = {"pool_recycle": 600}
     if not url.startswith("sqlite"):
         options.update(pool_size=CONNECTIONS, max_overflow=0, pool_timeout=STATEMENT_SECONDS)
-    engine = prepare(create_db_engine(url, **options))
+    engine = hurried(prepare(create_db_engine(url, **options)))
     event.listen(engine, "connect", _limit)
     return engine
 
