@@ -33,6 +33,8 @@ PAUSE_SECONDS = 0.005
 RETRY_SECONDS = 0.05
 # Collectors give up then.
 PATIENCE_SECONDS = 30.0
+# What a proxy answers when the receiver behind it fell silent.
+UNANSWERED = (502, 504)
 # How long the spool may take to drain before a report counts as lost.
 DRAIN_SECONDS = 30.0
 
@@ -78,7 +80,8 @@ class Figures(NamedTuple):
 class Oracle:
     """Sends from `senders` threads between enter and exit, at most `most` reports in all.
 
-    `strategies` gives the duplicate strategy of each connection to send to.
+    `strategies` gives the duplicate strategy of each connection to send to. `proxy_port` is that
+    of a proxy in front, if reports go through one.
     """
 
     def __init__(
@@ -87,8 +90,10 @@ class Oracle:
         strategies: Mapping[int, str],
         senders: int = 8,
         most: int = 1_000_000,
+        proxy_port: int = 0,
     ) -> None:
         self._receiver = receiver
+        self._proxy_port = proxy_port
         self._strategies = dict(strategies)
         self._most = most
         self._ending = threading.Event()
@@ -227,7 +232,8 @@ class Oracle:
 
     def _send_until_told(self, number: int) -> None:
         # Lighter than a client for many uses: the senders share two cores with what they test.
-        client = http.client.HTTPConnection(HOST, self._receiver.port, timeout=PATIENCE_SECONDS)
+        port = self._proxy_port or self._receiver.port
+        client = http.client.HTTPConnection(HOST, port, timeout=PATIENCE_SECONDS)
         connections = itertools.cycle(self._strategies)
         for value in self._values[number]:
             if self._ending.wait(PAUSE_SECONDS) or len(self._sent) >= self._most:
@@ -254,6 +260,9 @@ class Oracle:
             self._ending.wait(RETRY_SECONDS)
             return
         seconds = time.monotonic() - started
+        if self._proxy_port and response.status in UNANSWERED:
+            self._ending.wait(RETRY_SECONDS)
+            return
         with self._lock:
             self._slowest = max(self._slowest, seconds)
             self._statuses[response.status] += 1

@@ -41,13 +41,12 @@ class Site:
         self.receiver = self.another_receiver()
 
     def another_receiver(self, **settings: str) -> Receiver:
-        """One more, or instead of the first with other settings, on the same spool."""
+        """One more, or instead of the first with other settings; on the same spool, if none is set."""
         url = self.url.replace("merico:merico@", f"{ORDINARY}:{ORDINARY}@")
         return Receiver(
             url if self.url.startswith("mysql") else self.url,
             self.folder,
-            TELEMETRY_SPOOL_DIR=str(self.spool),
-            **settings,
+            **{"TELEMETRY_SPOOL_DIR": str(self.spool), **settings},
         )
 
     def oracle(self, senders: int = 8) -> Oracle:

@@ -1,0 +1,68 @@
+"""What stayed from before a failover, each thing alone and without a second server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy.engine import Connection, Engine
+
+from developer_telemetry.database import open_writing_engine, transact
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.merging import OVERWRITE
+from developer_telemetry.receiver.tallies import MACHINE_TABLE, count_machines
+from developer_telemetry.storage import store
+from tests.factories import arrival
+from tests.rows import raw_rows, rows
+
+WITH_SESSIONS = pytest.mark.parametrize("migrated_url", ["mariadb", "postgresql"], indirect=True)
+
+# In this session alone what a former primary does in all of them.
+READ_ONLY = {
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+    "postgres": "SET default_transaction_read_only = on",
+}
+
+
+@pytest.fixture
+def writing(migrated_url: str) -> Iterator[Engine]:
+    """An engine as the receiver's writer has it."""
+    engine = open_writing_engine(migrated_url)
+    yield engine
+    engine.dispose()
+
+
+def make_read_only(connection: Connection) -> None:
+    connection.exec_driver_sql(READ_ONLY[dialect_of(connection).name])
+    connection.commit()
+
+
+@WITH_SESSIONS
+def test_a_pooled_session_that_turned_read_only_is_left_for_a_new_one(engine: Engine) -> None:
+    with engine.connect() as connection:
+        make_read_only(connection)
+
+    transact(engine, lambda connection: connection.exec_driver_sql(f"DELETE FROM {MACHINE_TABLE}"))
+
+
+@WITH_SESSIONS
+def test_a_writer_whose_session_turned_read_only_goes_on_in_a_new_one(writing: Engine) -> None:
+    report = arrival()
+    with writing.connect() as connection:
+        make_read_only(connection)
+
+        store(connection, [report], {1: OVERWRITE})
+
+    assert [row["report_id"] for row in raw_rows(writing)] == [report.report_id]
+
+
+def test_machines_are_counted_where_rows_were_lost_and_their_ids_given_anew(engine: Engine) -> None:
+    store(engine, [arrival(hostname="laptop")], {1: OVERWRITE})
+    [row] = raw_rows(engine)
+
+    counted = count_machines(engine, counted_id=row["id"] + 100_000)
+
+    assert counted == row["id"]
+    assert rows(engine, MACHINE_TABLE, ["hostname", "reports"], "hostname") == [
+        {"hostname": "laptop", "reports": 1}
+    ]
