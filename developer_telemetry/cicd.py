@@ -18,12 +18,11 @@ from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.inserts import MAX_ROWS, batches, insert
 from developer_telemetry.merging import RAW_TABLE, SCOPE_ID, raw_params
+from developer_telemetry.raw import START
 from developer_telemetry.storage import TOOL_TABLE
 
 TASK_TABLE = "cicd_tasks"
 MAX_ID = 255
-# Comes before every date that a report may have.
-FIRST_DATE = "0001-01-01"
 
 
 class Kind(NamedTuple):
@@ -78,7 +77,7 @@ def convert_tasks(
     """
     done = 0
     for some in _chunks(developers):
-        last = ("", FIRST_DATE)
+        last = START
         while True:
             days = _days_after(engine, connection_id, last, some)
             if not days:

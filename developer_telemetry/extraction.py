@@ -1,6 +1,7 @@
 """Rewrite the tool layer from the raw layer, as a blueprint's run does.
 
-Raw rows are read in the order of their ids, in which they lie on the disk, a page at a time.
+Everything is read a page at a time, in the order of the days in which tool rows lie on the disk.
+What is new is read in the order of raw ids, and the other raw rows of its days with it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from developer_telemetry.dialects import dialect_of
 from developer_telemetry.inserts import batches
 from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, SUM, TOOL_COLUMNS, ToolRow
 from developer_telemetry.raw import (
+    START,
+    Day,
     Key,
     Span,
+    days_page,
     first_page,
     is_unforeseen,
     newest,
@@ -28,8 +32,15 @@ from developer_telemetry.raw import (
 from developer_telemetry.storage import TOOL_TABLE, UNWRITTEN, claim, upsert_tool
 
 
+class Found(NamedTuple):
+    """A page of raw rows, as the database gives it."""
+
+    raw_rows: int
+    newest: Sequence[Any]  # rows of `newest_of`, each with its tool row as text if there is one
+
+
 class Page(NamedTuple):
-    """What a number of raw rows make of the days that end with them."""
+    """What a number of raw rows make of their days."""
 
     raw_rows: int
     rows: Sequence[ToolRow]
@@ -50,8 +61,9 @@ def reextract(
         unforeseen = is_unforeseen(connection, whole, total)
     if unforeseen:
         transact(engine, _analyze)
+    found = _new(engine, whole, strategy) if above else _all(engine, connection_id, strategy)
     # The database looks for the next page and writes the last one while this one is decoded.
-    pages = (_decoded(connection_id, *each) for each in ahead(_pages(engine, whole, strategy)))
+    pages = (_decoded(connection_id, each) for each in ahead(found))
     done = 0
     for page in ahead(pages):
         _write(engine, page, strategy)
@@ -64,21 +76,34 @@ def _analyze(connection: Connection) -> None:
         connection.exec_driver_sql(f"ANALYZE {table}")
 
 
-def _pages(engine: Engine, rest: Span, strategy: str) -> Iterator[tuple[int, list[Any]]]:
-    """How many raw rows each page of a span has, and the newest ones of the days ending there."""
+def _all(engine: Engine, connection_id: int, strategy: str) -> Iterator[Found]:
+    """All days of a connection."""
+    last: Day = START
+    while True:
+        with reading(engine).connect() as connection:
+            condition, parameters, end = days_page(connection, connection_id, last)
+            rows = _newest(connection, f"{RAW_TABLE} w WHERE {condition}", parameters, strategy)
+        if rows:
+            yield Found(sum(row.reports for row in rows), rows)
+        if end is None:
+            return
+        last = end
+
+
+def _new(engine: Engine, rest: Span, strategy: str) -> Iterator[Found]:
+    """The days that raw rows of a span belong to."""
     last = rest.last
     while rest.above < last:
         with reading(engine).connect() as connection:
             page, count = first_page(connection, rest)
-            newest_rows = _newest(connection, page, last, strategy)
-        yield count, newest_rows
+            yield Found(count, _newest_ending_in(connection, page, last, strategy))
         rest = rest._replace(above=page.last)
 
 
-def _newest(connection: Connection, page: Span, last: int, strategy: str) -> list[Any]:
+def _newest_ending_in(connection: Connection, page: Span, last: int, strategy: str) -> list[Any]:
     """The newest raw rows of the days whose last one up to the id `last` is in `page`.
 
-    So each day is in one page. Beside each stands, as text, its tool row if there is one.
+    So each day is in one page.
     """
     dialect = dialect_of(connection)
     mark = dialect.placeholder
@@ -89,20 +114,29 @@ def _newest(connection: Connection, page: Span, last: int, strategy: str) -> lis
         f" AND later.date = r.date AND later.id > r.id AND later.id <= {mark})"
     )
     source = (
-        f"({days}) days JOIN {RAW_TABLE} w ON w.connection_id = {mark}"
+        f"({days}) days {dialect.join_in_order} {RAW_TABLE} w ON w.connection_id = {mark}"
         " AND w.developer_id = days.developer_id AND w.date = days.date"
     )
+    parameters = (*page, page.connection_id, last, page.connection_id)
+    return _newest(connection, source, parameters, strategy)
+
+
+def _newest(
+    connection: Connection, source: str, parameters: Sequence[Any], strategy: str
+) -> list[Any]:
+    """The newest of the raw rows `w` in `source`, each with its tool row, if there is one."""
+    dialect = dialect_of(connection)
     join = (
         f"LEFT JOIN {TOOL_TABLE} t ON t.connection_id = r.connection_id"
         " AND t.developer_id = r.developer_id AND t.date = r.date"
     )
-    query = newest_of(source, strategy, dialect.text_of(TOOL_COLUMNS, "t."), join)
-    parameters = (*page, page.connection_id, last, page.connection_id)
-    return list(connection.exec_driver_sql(query, parameters))
+    query = newest_of(dialect, source, strategy, dialect.text_of(TOOL_COLUMNS, "t."), join)
+    return list(connection.exec_driver_sql(query, tuple(parameters)))
 
 
-def _decoded(connection_id: int, count: int, newest_rows: Sequence[Any]) -> Page:
-    return Page(count, tool_rows(connection_id, newest_rows), [row[5] for row in newest_rows])
+def _decoded(connection_id: int, found: Found) -> Page:
+    stored = [row.stored for row in found.newest]
+    return Page(found.raw_rows, tool_rows(connection_id, found.newest), stored)
 
 
 def _write(engine: Engine, page: Page, strategy: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Connection
 
-from developer_telemetry.dialects import dialect_of
+from developer_telemetry.dialects import Dialect, dialect_of
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.inserts import batches
 from developer_telemetry.merging import RAW_TABLE, SUM, Arrival, ToolRow, tool_row
@@ -21,6 +21,10 @@ UNFORESEEN = 5
 
 # Connection, developer, date: what one tool row stands for.
 Key = tuple[int, str, str]
+# Developer and date: the same within a connection.
+Day = tuple[str, str]
+# Before all days.
+START: Day = ("", "0001-01-01")
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +73,33 @@ def first_page(connection: Connection, rest: Span) -> tuple[Span, int]:
     return rest._replace(last=last or rest.last), count
 
 
+def days_page(
+    connection: Connection, connection_id: int, last: Day
+) -> tuple[str, tuple[Any, ...], Optional[Day]]:
+    """The page of whole days after the day `last`, in order of developer and date.
+
+    Gives a condition for its raw rows, parameters for that, and its last day: None when no more
+    follow it.
+    """
+    mark = dialect_of(connection).placeholder
+    # Written out, because MySQL walks no index for (a, b) > (x, y).
+    following = (
+        f"connection_id = {mark} AND developer_id >= {mark}"
+        f" AND (developer_id > {mark} OR date > {mark})"
+    )
+    parameters = (connection_id, last[0], *last)
+    end: Any = connection.exec_driver_sql(
+        f"SELECT developer_id, date FROM {RAW_TABLE} WHERE {following}"
+        f" ORDER BY developer_id, date LIMIT 1 OFFSET {PAGE - 1}",
+        parameters,
+    ).first()
+    if end is None:
+        return following, parameters, None
+    day = (end[0], str(end[1]))
+    until = f" AND developer_id <= {mark} AND (developer_id < {mark} OR date <= {mark})"
+    return following + until, (*parameters, day[0], *day), day
+
+
 def newest(connection: Connection, keys: Sequence[Key], strategy: str) -> list[Any]:
     """The newest raw row of each of a connection's `keys`, under `sum` of each host of it."""
     dialect = dialect_of(connection)
@@ -80,15 +111,18 @@ def newest(connection: Connection, keys: Sequence[Key], strategy: str) -> list[A
             f" AND {dialect.among(columns, len(batch))}"
         )
         found += connection.exec_driver_sql(
-            newest_of(source, strategy), (keys[0][0], *dialect.parameters(columns, batch))
+            newest_of(dialect, source, strategy), (keys[0][0], *dialect.parameters(columns, batch))
         )
     return found
 
 
-def newest_of(source: str, strategy: str, column: str = "NULL", join: str = "") -> str:
+def newest_of(
+    dialect: Dialect, source: str, strategy: str, stored: str = "NULL", join: str = ""
+) -> str:
     """The query for the newest of the raw rows `w` in `source`, of each day or host of it.
 
-    Its rows are what `tool_rows` takes, with one more `column`, which may come from a `join`.
+    Its rows are what `tool_rows` takes, then `reports`, of how many it is the newest, and `stored`,
+    which may come from a `join`.
     """
     day = "w.developer_id, w.date"
     one = f"{day}, w.hostname" if strategy == SUM else day
@@ -96,10 +130,11 @@ def newest_of(source: str, strategy: str, column: str = "NULL", join: str = "") 
     first = f"COALESCE(MIN(NULLIF(w.arrived_us, 0)) OVER (PARTITION BY {day}), 0)"
     # Payloads are fetched only for the rows that count, after the window has found them.
     return (
-        f"SELECT r.id, r.report_id, r.arrived_us, r.payload, n.first_us, {column} FROM ("
-        f"SELECT w.id, {first} AS first_us, ROW_NUMBER()"
-        f" OVER (PARTITION BY {one} ORDER BY w.arrived_us DESC, w.id DESC) AS place FROM {source}"
-        f") n JOIN {RAW_TABLE} r ON r.id = n.id {join} WHERE n.place = 1"
+        "SELECT r.id, r.report_id, r.arrived_us, r.payload, n.first_us, n.reports,"
+        f" {stored} AS stored FROM (SELECT w.id, {first} AS first_us,"
+        f" COUNT(*) OVER (PARTITION BY {one}) AS reports, ROW_NUMBER() OVER"
+        f" (PARTITION BY {one} ORDER BY w.arrived_us DESC, w.id DESC) AS place FROM {source}"
+        f") n {dialect.join_in_order} {RAW_TABLE} r ON r.id = n.id {join} WHERE n.place = 1"
     )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry import extraction
 from developer_telemetry.extraction import reextract
-from developer_telemetry.merging import OVERWRITE, RAW_TABLE, SUM, ToolRow
+from developer_telemetry.merging import OVERWRITE, RAW_TABLE, SUM, Arrival, ToolRow
 from developer_telemetry.schema import migrate
 from developer_telemetry.storage import TOOL_TABLE, store, upsert_tool
 from tests.factories import arrival
@@ -114,8 +114,33 @@ def test_more_than_a_page_holds_is_extracted_in_several(engine: Engine, strategy
     pushed = tool_rows(engine)
     with engine.begin() as connection:
         connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")
-    assert list(reextract(engine, 1, strategy)) == [(1000, 1051), (1051, 1051)]
+    assert list(reextract(engine, 1, strategy)) == [(1001, 1051), (1051, 1051)]
     assert tool_rows(engine) == pushed == expected(engine, [*first, *second], {1: strategy})
+
+
+@BOTH
+def test_days_with_something_new_are_rewritten_from_all_their_reports(
+    engine: Engine, strategy: str
+) -> None:
+    def reports(count: int, after: int, host: str) -> list[Arrival]:
+        return [
+            arrival(developer=f"developer-{n}", hostname=host, after=after, active_hours=n % 9)
+            for n in range(count)
+        ]
+
+    old, new = reports(650, 0, "a"), [*reports(610, 60, "b"), *reports(600, 120, "a")]
+    store(engine, old, {1: strategy})
+    store(engine, new, {1: strategy})
+    pushed = tool_rows(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {TOOL_TABLE} SET builds = builds + 77")
+    above = sorted(row["id"] for row in raw_rows(engine))[len(old) - 1]
+    assert list(reextract(engine, 1, strategy, above)) == [(1000, 1210), (1210, 1210)]
+    assert len(tool_rows(engine)) == len(pushed)
+    touched = {f"developer-{n}" for n in range(610)}
+    for row, right in zip(tool_rows(engine), pushed):
+        builds = right["builds"] if row["developer_id"] in touched else right["builds"] + 77
+        assert row == {**right, "builds": builds}
 
 
 @BOTH
