@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 SHELL_SCRIPTS := $(wildcard run.sh build.sh sdk/*.sh scripts/*.sh .ci/run)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test pictures soak check bench conformance constraints clean
+.PHONY: help install run demo test test-cluster pictures soak check bench conformance constraints clean
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
 install: .venv/installed ## make the virtual environment .venv (PYTHON=... for another Python)
 
@@ -26,6 +26,10 @@ demo: install ## serve a made-up fleet, made anew each time, on SQLite in data/d
 test: .venv/installed-dev ## run every test; as root on Debian, install MariaDB, PostgreSQL, nginx
 	@scripts/install_servers.sh
 	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),--numprocesses 2 --dist loadfile)
+
+test-cluster: .venv/installed-dev ## kill receivers and databases, promote standbys, for minutes
+	@scripts/install_servers.sh
+	$(BIN)/python -m pytest tests/cluster -m "" -s
 
 pictures: .venv/installed-dev ## take the pictures of the page in docs/pictures anew
 	@scripts/install_servers.sh
