@@ -64,15 +64,19 @@ class Doctor:
 
     def checks(self) -> Iterator[Check]:
         """Everything, one after the other; each is done when it is asked for."""
-        yield from self._database()
-        yield from self._devlake_side()
-        yield from self._receiver()
-        yield self._secret()
-        yield self._clocks()
-        yield from self._spools()
-        yield from self._reports()
-        yield self._blueprints()
-        yield self._people()
+        try:
+            yield from self._database()
+            yield from self._devlake_side()
+            yield from self._receiver()
+            yield self._secret()
+            yield self._clocks()
+            yield from self._spools()
+            yield from self._reports()
+            yield self._blueprints()
+            yield self._people()
+        finally:
+            if self._engine is not None:
+                self._engine.dispose()
 
     # The database, as we reach it.
 

@@ -2,16 +2,17 @@
 
 import json
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Optional
 
 import typer
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.commands.doctor import URL, plain, site
 from developer_telemetry.commands.shared import (
     clear_errors,
-    engine_of,
     open_database,
     report_url,
     table,
@@ -36,7 +37,8 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
     with clear_errors():
         from developer_telemetry.status import connection_statuses
 
-        statuses = connection_statuses(open_database(load()))
+        with _database(load()) as engine:
+            statuses = connection_statuses(engine)
         if as_json:
             quiet = [[machine._asdict() for machine in each.quiet] for each in statuses]
             listed = [{**each._asdict(), "quiet": some} for each, some in zip(statuses, quiet)]
@@ -76,26 +78,36 @@ def send_test(
     with site(url) as (settings, _):
         from developer_telemetry.trial import Step, send_test
 
-        chosen = _chosen(settings, connection)
+        if not settings.db_url:
+            raise ConfigurationError(
+                "DB_URL is not set; a test report is followed, and taken back, in the database"
+            )
         steps: list[Step] = []
-        for step in send_test(engine_of(settings), chosen, report_url(settings, chosen.id)):
-            steps.append(step)
-            if not as_json:
-                word = "ok" if step.well else "FAILED"
-                typer.echo(f"{word:8} {step.name:12} {plain(step.said)}")
+        with _database(settings) as engine:
+            chosen = _chosen(settings, engine, connection)
+            for step in send_test(engine, chosen, report_url(settings, chosen.id)):
+                steps.append(step)
+                if not as_json:
+                    word = "ok" if step.well else "FAILED"
+                    typer.echo(f"{word:8} {step.name:12} {plain(step.said)}")
         if as_json:
             typer.echo(json.dumps([step._asdict() for step in steps]))
     raise typer.Exit(0 if all(step.well for step in steps) else 1)
 
 
-def _chosen(settings: Settings, connection_id: Optional[int]) -> "Connection":
+@contextmanager
+def _database(settings: Settings) -> Iterator[Engine]:
+    engine = open_database(settings)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _chosen(settings: Settings, engine: Engine, connection_id: Optional[int]) -> "Connection":
     from developer_telemetry.connections import Connections
 
-    if not settings.db_url:
-        raise ConfigurationError(
-            "DB_URL is not set; a test report is followed, and taken back, in the database"
-        )
-    engine, secret = open_database(settings), settings.encryption_secret
+    secret = settings.encryption_secret
     connections = Connections(engine, secret)
     try:
         connections.reload()
@@ -120,15 +132,15 @@ def watch(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object a line."),
 ) -> None:
     """Show reports as they arrive, and refusals, until Ctrl+C."""
-    with clear_errors(), suppress(KeyboardInterrupt):
-        _watch(as_json)
+    with clear_errors(), suppress(KeyboardInterrupt), _database(load()) as engine:
+        _watch(engine, as_json)
 
 
-def _watch(as_json: bool) -> None:
+def _watch(engine: Engine, as_json: bool) -> None:
     from developer_telemetry.receiver.ingest import reason
     from developer_telemetry.watching import Watch
 
-    watch = Watch(open_database(load()))
+    watch = Watch(engine)
     typer.echo("waiting for reports; Ctrl+C ends this", err=True)
     away = False
     while True:
