@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Optional
@@ -22,6 +20,7 @@ from developer_telemetry.receiver.health import Health
 from developer_telemetry.receiver.ingest import Ingest, Outage
 from developer_telemetry.receiver.page.figures import Threads
 from developer_telemetry.receiver.spool import Spool
+from developer_telemetry.receiver.tombstones import Identity
 
 NO_REPORT = answer(405, "send a report with POST").with_header("Allow", "POST")
 # Whoever asked waits for an answer longer than this.
@@ -41,6 +40,7 @@ class Probe:
         spool: Spool,
         outage: Outage,
         health: Health,
+        identity: Identity,
     ) -> None:
         self._engine = engine
         self._doorkeeper = doorkeeper
@@ -48,7 +48,7 @@ class Probe:
         self._spool = spool
         self._outage = outage
         self._health = health
-        self._name = f"{socket.gethostname()} {secrets.token_hex(3)}"
+        self._name = f"{identity.name} {identity.id[:8]}"
         # A thread of its own: the database may hang, and reports must not wait for that.
         self._threads = Threads(1, "probe")
 

@@ -91,7 +91,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     )
     rehearsal = Rehearsal(engine, doorkeeper, spool)
     looking = open_reading_engine(settings.db_url)
-    probe = Probe(looking, doorkeeper, ingest, spool, outage, health)
+    probe = Probe(looking, doorkeeper, ingest, spool, outage, health, identity)
     view = View(looking, connections, health, spool, rehearsal)
     open_here = settings.embedded and is_loopback(settings.host)
     page = Page(view, Access(settings.admin_token, open_here))
