@@ -285,17 +285,9 @@ def valid_name(name: str) -> str:
 
 
 def create(
-    engine: Engine,
-    encryption_secret: str,
-    name: str,
-    token: str,
-    strategy: str = "",
-    **options: Any,
+    engine: Engine, encryption_secret: str, name: str, token: str, strategy: str = ""
 ) -> int:
-    """Make a connection with its scope in a database that DevLake does not own; return its id.
-
-    `options` are further columns and what they are set to.
-    """
+    """Make a connection with its scope in a database that DevLake does not own; return its id."""
     name = valid_name(name)
     strategy_of(strategy)
     now = timestamp(now_us())
@@ -307,7 +299,6 @@ def create(
         "duplicate_strategy": strategy,
         "created_at": now,
         "updated_at": now,
-        **options,
     }
 
     def work(connection: SqlConnection) -> int:

@@ -9,7 +9,6 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Optional
-from urllib.parse import quote
 
 import httpx
 
@@ -41,9 +40,7 @@ class DevLake(Home):
         self._base = ""
         headers = {"Authorization": f"Bearer {access.api_key}"} if access.api_key else None
         self._client = httpx.Client(
-            auth=(access.user, access.password) if access.user else None,
-            headers=headers,
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            auth=(access.user, access.password) if access.user else None, headers=headers
         )
 
     def __enter__(self) -> DevLake:
@@ -71,7 +68,7 @@ class DevLake(Home):
         path: str,
         body: Any = None,
         missing: bool = False,
-        seconds: float = ANSWER_SECONDS,
+        seconds: Optional[float] = None,
     ) -> Any:
         """The JSON that a call is answered with.
 
@@ -89,12 +86,8 @@ class DevLake(Home):
     def connections(self) -> list[Kept]:
         return sorted(_kept(each) for each in self.call("GET", CONNECTIONS))
 
-    def add(self, name: str, token: str, options: Mapping[str, Any]) -> int:
-        # Everything else stays away: an empty text in a password column breaks its lists.
-        wanted = {"name": name, "endpoint": "", "secretToken": token, **_camel(options)}
-        made = self.call("POST", CONNECTIONS, wanted)
-        _assert_taken(wanted, made)
-        return int(made["id"])
+    def add(self, name: str, token: str) -> int:
+        return int(self.call("POST", CONNECTIONS, {"name": name, "secretToken": token})["id"])
 
     def change(self, connection_id: int, fields: Mapping[str, Any]) -> None:
         wanted = _camel(fields)
@@ -153,12 +146,12 @@ class DevLake(Home):
                 return
 
     def find_project(self, name: str) -> Optional[Blueprint]:
-        found = self.call("GET", f"/projects/{quote(name, safe='')}", missing=True)
-        return _blueprint_of(found) if found else None
+        # Asked for by its name, one with a slash in it is not found with an API key.
+        return next((each for each in self.blueprints() if each.project == name), None)
 
     def make_project(self, name: str) -> Blueprint:
         wanted = {"name": name, "description": "", "metrics": []}
-        return _blueprint_of(self.call("POST", "/projects", wanted))
+        return _blueprint(self.call("POST", "/projects", wanted)["blueprint"])
 
     def attach(self, blueprint: Blueprint, connection_id: int) -> bool:
         used = self._used(blueprint)
@@ -197,9 +190,11 @@ class DevLake(Home):
         places = [url] if url.endswith("/api") else [f"{url}/api", url]
         answers = [self._send("GET", f"{place}{rest}/version") for place in places]
         for place, answer in zip(places, answers):
-            said = _json(answer)
+            if isinstance(said := _json(answer), dict) and "version" in said:
+                return place + rest
+        for place, answer in zip(places, answers):
             # A key may not be for this path; to whom it says so is DevLake.
-            if isinstance(said, dict) and answer.status_code != 404:
+            if answer.status_code in (401, 403) and _json(answer) is not None:
                 return place + rest
         # Whoever stands in front of DevLake may have something to say.
         telling = [each for each in answers if each.status_code not in (200, 404)]
@@ -211,8 +206,9 @@ class DevLake(Home):
         )
 
     def _send(
-        self, method: str, url: str, body: Any = None, seconds: float = ANSWER_SECONDS
+        self, method: str, url: str, body: Any = None, seconds: Optional[float] = None
     ) -> httpx.Response:
+        seconds = seconds or ANSWER_SECONDS
         where = f"DevLake at {self._access.url}"
         again = "what was done so far stays, so run the command again"
         try:
@@ -256,8 +252,8 @@ class DevLake(Home):
             and what.partition(" ")[2].startswith("/plugins")
         ):
             return ConfigurationError(
-                f"{where} does not have the plugin {PLUGIN} (or an older one of that name, without"
-                " scopes): put it into its plugins folder, run build.sh there, restart DevLake"
+                f"{where} has no plugin {PLUGIN}, or one of that name without scopes: put ours into"
+                " its plugins folder, run build.sh there, and restart DevLake"
             )
         if status in (502, 503, 504) and _json(answer) is None:
             return Unavailable(
@@ -270,8 +266,8 @@ class DevLake(Home):
     @property
     def _migration_url(self) -> str:
         # A key for reports has no say in this, so it goes without /rest.
-        base = self.base[: -len("/rest")] if self._access.api_key else self.base
-        return f"{base}/proceed-db-migration"
+        base = self._base or self._access.url
+        return f"{base[: -len('/rest')] if base.endswith('/rest') else base}/proceed-db-migration"
 
     def _stranger(self, where: str, said: str) -> ConfigurationError:
         if self._access.api_key:
@@ -339,14 +335,6 @@ def _blueprint(found: Mapping[str, Any]) -> Blueprint:
     ours = frozenset(each["connectionId"] for each in used if each["pluginName"] == PLUGIN)
     advanced = found["mode"] == "ADVANCED"
     return Blueprint(found["id"], found["name"], found["projectName"], ours, advanced)
-
-
-def _blueprint_of(project: Mapping[str, Any]) -> Blueprint:
-    if not project.get("blueprint"):
-        raise ConfigurationError(
-            f"the project {project['name']!r} has no blueprint; make one in DevLake's web UI first"
-        )
-    return _blueprint(project["blueprint"])
 
 
 def _is_ours(used: Mapping[str, Any], connection_id: int) -> bool:

@@ -67,7 +67,7 @@ class Home:
         """All of them, by id."""
         raise NotImplementedError
 
-    def add(self, name: str, token: str, options: Mapping[str, Any]) -> int:
+    def add(self, name: str, token: str) -> int:
         """Make one and return its id."""
         raise NotImplementedError
 
@@ -151,7 +151,8 @@ class Onboarding:
                 f"the blueprint {blueprint.name!r} of project {wanted.project!r} is in advanced"
                 " mode, where DevLake takes no connections; add the plugin to its plan there"
             )
-        kept = self._update(kept) if kept else self._make()
+        kept = self._reuse(kept) if kept else self._make()
+        self._set_options(kept)
         made = home.make_scope(kept.id) or self.made
         self._note("Scope", "all reports" if made else "all reports, there already")
         if wanted.switches:
@@ -163,16 +164,19 @@ class Onboarding:
         self.steps.append((what, how))
 
     def _make(self) -> Kept:
-        token = self._wanted.token or new_token()
-        self.connection_id = self._home.add(self.name, token, self._wanted.options)
-        self.token, self.made = token, True
+        self.token = self._wanted.token or new_token()
+        self.connection_id = self._home.add(self.name, self.token)
+        self.made = True
         self._note("Connection", f"{self.connection_id} ({self.name})")
-        return Kept(self.connection_id, self.name, token, options=self._wanted.options)
+        return Kept(self.connection_id, self.name, self.token)
 
-    def _update(self, kept: Kept) -> Kept:
+    def _reuse(self, kept: Kept) -> Kept:
         self.connection_id = kept.id
         self.has_token = bool(kept.token or kept.fault)
         self._note("Connection", f"{kept.id} ({kept.name}), there already")
+        return kept
+
+    def _set_options(self, kept: Kept) -> None:
         changed = {
             name: value
             for name, value in self._wanted.options.items()
@@ -180,12 +184,9 @@ class Onboarding:
         }
         if changed:
             self._home.change(kept.id, changed)
-            self._note(
-                "Changed", ", ".join(f"{name} is {value}" for name, value in changed.items())
-            )
-        if "duplicate_strategy" in changed:
+            self._note("Set", ", ".join(f"{name} to {value}" for name, value in changed.items()))
+        if "duplicate_strategy" in changed and not self.made:
             self._note("", "for earlier days re-transform its blueprint, or `reextract`")
-        return kept
 
     def _join(self, blueprint: Optional[Blueprint]) -> None:
         project = self._wanted.project

@@ -50,12 +50,6 @@ class Counts(NamedTuple):
     developers: int
     machines: int
 
-    def __str__(self) -> str:
-        return (
-            f"{self.reports} reports, {self.days} days of {self.developers} developers,"
-            f" {self.machines} machines"
-        )
-
 
 def counts(engine: Engine, connection_id: int) -> Counts:
     """Counted anew, which takes a while where there are millions."""
@@ -99,10 +93,8 @@ class Register(Home):
         except ValueError:
             return "", "it can't be decrypted, since ENCRYPTION_SECRET is not DevLake's"
 
-    def add(self, name: str, token: str, options: Mapping[str, Any]) -> int:
-        fields = dict(options)
-        strategy = fields.pop("duplicate_strategy", "")
-        return create(self._engine, self._secret, name, token, strategy, **fields)
+    def add(self, name: str, token: str) -> int:
+        return create(self._engine, self._secret, name, token)
 
     def change(self, connection_id: int, fields: Mapping[str, Any]) -> None:
         values = {name: self._stored(name, value) for name, value in fields.items()}

@@ -52,7 +52,11 @@ def _home(devlake_url: Optional[str]) -> "Iterator[tuple[Home, Settings]]":
             from developer_telemetry.register import Register
 
             settings = load(environment)
-            yield Register(open_database(settings), settings.encryption_secret), settings
+            engine = open_database(settings)
+            try:
+                yield Register(engine, settings.encryption_secret), settings
+            finally:
+                engine.dispose()
             return
         from developer_telemetry.devlake import DevLake
 
@@ -159,9 +163,9 @@ def _show_onboarding(made: "Onboarding", settings: Settings, as_json: bool) -> N
 def list_connections(devlake_url: Optional[str] = DEVLAKE_URL, as_json: bool = AS_JSON) -> None:
     """List the connections, and the projects whose blueprints have them."""
     with _home(devlake_url) as (home, _):
+        known, rows = home.connections(), []
         blueprints = home.blueprints()
-        rows = []
-        for kept in home.connections():
+        for kept in known:
             used = [each for each in blueprints if kept.id in each.connection_ids]
             rows.append({**_described(kept), "projects": [each.project for each in used]})
         if as_json:
@@ -228,8 +232,8 @@ def delete(
 
         kept = find(home, name)
         held = _counts(settings, kept)
-        unknown = "all that it holds (set DB_URL and ENCRYPTION_SECRET to see how much that is)"
-        lost = ", ".join(f"{number} {what}" for what, number in held.items()) or unknown
+        unknown = "all that it holds (set DB_URL to see how much that is)"
+        lost = ", ".join(f"{what} {number}" for what, number in held.items()) or unknown
         typer.echo(f"Connection {kept.id} ({kept.name}) goes, and for good: {lost}.")
         for each in home.blueprints():
             if kept.id in each.connection_ids:
@@ -316,7 +320,10 @@ def _counts(settings: Settings, kept: "Kept") -> dict[str, int]:
         return {}
     from developer_telemetry.register import counts
 
-    return counts(engine_of(settings), kept.id)._asdict()
+    engine = engine_of(settings)
+    held = counts(engine, kept.id)._asdict()
+    engine.dispose()
+    return held
 
 
 def _described(kept: "Kept") -> dict[str, Any]:
@@ -339,7 +346,7 @@ def _described(kept: "Kept") -> dict[str, Any]:
 
 def _cell(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{number} {what}" for what, number in value.items()) or "unknown"
+        return ", ".join(f"{what} {number}" for what, number in value.items()) or "unknown"
     if isinstance(value, list):
         return ", ".join(value) or "none"
     if isinstance(value, bool):
