@@ -14,7 +14,7 @@ import threading
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection as SqlConnection
@@ -26,6 +26,9 @@ from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import insert
 from developer_telemetry.merging import OVERWRITE, SCOPE_ID, raw_params, strategy_of, timestamp
+from developer_telemetry.privacy import Privacy
+from developer_telemetry.pseudonyms import Pseudonyms
+from developer_telemetry.reports import Report, parse
 
 CONNECTION_TABLE = "_tool_developer_telemetry_connections"
 API_KEY_TABLE = "_devlake_api_keys"
@@ -45,7 +48,7 @@ class Connection(NamedTuple):
 
     `token` is None where none is set; `previous_token` counts until `previous_until` (epoch
     seconds), so that machines can change over. `fault` says why a token can't be known, `""` if
-    it can.
+    it can. `privacy` is None where reports are kept as they come.
     """
 
     id: int
@@ -55,6 +58,7 @@ class Connection(NamedTuple):
     previous_token: Optional[str] = None
     previous_until: int = 0
     fault: str = ""
+    privacy: Optional[Privacy] = None
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -78,6 +82,13 @@ class Connection(NamedTuple):
         current = _same(token, self.token)
         previous = _same(token, self.previous_token) and time.time() < self.previous_until
         return (current or previous) and not self.fault
+
+    def parse(self, body: Union[bytes, str]) -> Report:
+        """One body as this connection keeps it; every way in leads through here.
+
+        :raises ReportRefused: it can't be stored.
+        """
+        return parse(body) if self.privacy is None else self.privacy.parse(body)
 
 
 def _same(token: bytes, expected: Optional[str]) -> bool:
@@ -134,7 +145,8 @@ def _cipher(encryption_secret: str):  # type: ignore[no-untyped-def]  # its type
 class Stored(NamedTuple):
     """What the database says, secrets as it has them: encrypted or hashed."""
 
-    connections: list[list[Any]]  # id, name, secret, previous secret, its end, strategy
+    # id, name, secret, previous secret, its end, strategy, strip_paths, pseudonyms
+    connections: list[list[Any]]
     api_keys: list[list[Any]]  # hash, allowed path, expiry in epoch seconds or None
 
 
@@ -213,6 +225,9 @@ class Connections:
         previous_secret: Optional[str],
         previous_until: Optional[int],
         strategy: Optional[str],
+        # What an older version remembers is without these.
+        strip_paths: bool = False,
+        pseudonyms: bool = False,
     ) -> Connection:
         token, fault = self._token(secret or "")
         # A previous token that can't be decrypted is no reason to refuse the current one.
@@ -223,8 +238,12 @@ class Connections:
             # A report is worth more than its strategy; a re-transform can apply another later.
             logger.warning("connection %s: %s; taken as %s", connection_id, error, OVERWRITE)
             strategy = OVERWRITE
+        privacy = None
+        if strip_paths or pseudonyms:
+            hashes = Pseudonyms(self._secret, connection_id) if pseudonyms else None
+            privacy = Privacy(bool(strip_paths), hashes)
         return Connection(
-            connection_id, name, token, strategy, previous, previous_until or 0, fault
+            connection_id, name, token, strategy, previous, previous_until or 0, fault, privacy
         )
 
     def _token(self, encrypted: str) -> tuple[Optional[str], str]:
@@ -243,7 +262,7 @@ def _read(engine: Engine) -> Stored:
     with reading(engine).connect() as connection:
         connections = connection.exec_driver_sql(
             "SELECT id, name, secret_token, previous_secret_token, previous_token_until,"
-            f" duplicate_strategy FROM {CONNECTION_TABLE} ORDER BY id"
+            f" duplicate_strategy, strip_paths, pseudonyms FROM {CONNECTION_TABLE} ORDER BY id"
         ).fetchall()
         api_keys: list[list[Any]] = []
         if inspect(connection).has_table(API_KEY_TABLE):  # not in a database of our own

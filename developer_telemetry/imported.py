@@ -17,7 +17,7 @@ from developer_telemetry.archives import Archives, Item
 from developer_telemetry.connections import Connection
 from developer_telemetry.errors import ConfigurationError, ReportRefused
 from developer_telemetry.merging import RAW_TABLE, SUM, TOOL_COLUMNS, Arrival
-from developer_telemetry.reports import TEXT_LIMIT, parse
+from developer_telemetry.reports import TEXT_LIMIT
 from developer_telemetry.storage import TOOL_TABLE
 
 # What goes into one transaction.
@@ -153,7 +153,7 @@ class Reader:
     def _archived(self, item: Item) -> Arrival:
         """A body as a collector sends or keeps it; nobody knows when it arrived, if ever."""
         connection = self._connection(None)
-        report = parse(_filled(item, self._given))
+        report = connection.parse(_filled(item, self._given))
         if connection.strategy == SUM and not report.hostname:
             raise ReportRefused(
                 "hostname",
@@ -167,7 +167,8 @@ class Reader:
     def _exported(self, item: Item) -> Arrival:
         row = msgspec.json.decode(item.content, type=_Exported, strict=False)
         connection = self._connection(row.connection_id)
-        return Arrival(row.report_id, connection.id, row.arrived_us, parse(row.payload))
+        report = connection.parse(row.payload)
+        return Arrival(row.report_id, connection.id, row.arrived_us, report)
 
     def _day(self, item: Item) -> dict[str, Any]:
         day: dict[str, Any] = msgspec.json.decode(item.content, type=_Day, strict=False)
@@ -176,8 +177,10 @@ class Reader:
                 datetime.fromisoformat(day[column] or "1970-01-01")
             except ValueError:
                 raise ReportRefused(column, f"{day[column]} is no time") from None
-        connection_id = self._connection(day["connection_id"]).id
-        return {**day, "connection_id": connection_id, "date": day["date"].isoformat()}
+        connection = self._connection(day["connection_id"])
+        if connection.privacy is not None:
+            day = connection.privacy.row(day)
+        return {**day, "connection_id": connection.id, "date": day["date"].isoformat()}
 
     def _connection(self, own: Optional[int]) -> Connection:
         if self._target is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
@@ -32,12 +33,13 @@ GIT_TOTALS = tuple(f"total_{count}" for count in REPOSITORY_COUNTS)
 DEVELOPMENT_COUNTS = ("test_runs_detected", "build_commands_detected")
 
 _DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ].*)?", re.DOTALL)
-# Where an absolute path starts; one into a home directory also without a mark before it.
-_ABSOLUTE_PATH = re.compile(
-    r"""(?:^|(?<=[\s"'=(]))(?:[/~]|[A-Za-z][\w+.-]*:[\\/]|\\\\)"""
-    r"""|[\\/]Users[\\/]"""
-    r"""|(?:(?<![\w.-])|(?<=\s-[A-Za-z])|(?<=^-[A-Za-z]))[\\/](?:(?:export|usr|var)[\\/])?home[\\/]"""
+# What leads to somebody's home directory; a branch may well be called `page/home/top`.
+HOME = (
+    r"(?:[\\/]Users[\\/]+|(?:(?<![\w.-])|(?<=[\s\0]-[A-Za-z])|(?<=^-[A-Za-z]))"
+    r"[\\/](?:(?:data|export|mnt|usr|var)[\\/]+)?(?:home|users)[\\/]+)"
 )
+# Where an absolute path starts; one to a home directory is seen without a mark before it, too.
+_ABSOLUTE_PATH = re.compile(rf"""(?:^|(?<=[\s"'=(]))(?:[/~]|[A-Za-z][\w+.-]*:[\\/]|\\\\)|{HOME}""")
 _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 
@@ -140,7 +142,10 @@ def _load(text: str) -> object:
 def _load_slowly(text: str) -> object:
     try:
         return json.loads(
-            text.lstrip("\ufeff"), parse_int=_integer, parse_constant=_refuse_constant
+            text.lstrip("\ufeff"),
+            parse_int=_integer,
+            parse_float=_fraction,
+            parse_constant=_refuse_constant,
         )
     except RecursionError:
         raise _too_deep() from None
@@ -151,7 +156,12 @@ def _load_slowly(text: str) -> object:
 
 def _integer(digits: str) -> Number:
     # Longer ones are beyond any range anyway, and Python refuses to read the longest.
-    return int(digits) if len(digits) < 300 else float(digits)
+    return int(digits) if len(digits) < 300 else _fraction(digits)
+
+
+def _fraction(digits: str) -> float:
+    # Not infinity, which JSON has no word for.
+    return max(-sys.float_info.max, min(sys.float_info.max, float(digits)))
 
 
 def _refuse_constant(name: str) -> None:

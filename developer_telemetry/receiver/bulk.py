@@ -14,7 +14,7 @@ from developer_telemetry.receiver.answers import Result, status_of
 from developer_telemetry.receiver.bodies import ONE_REPORT, PIECE, TooLarge
 from developer_telemetry.receiver.ingest import Ingest
 from developer_telemetry.receiver.waiting import BATCH_CHARACTERS, BATCH_REPORTS
-from developer_telemetry.reports import Report, parse
+from developer_telemetry.reports import Report
 
 MAX_REPORTS = 10_000
 
@@ -156,7 +156,7 @@ class Bulk:
                 if len(self.results) == MAX_REPORTS:
                     raise TooLarge(f"more than {MAX_REPORTS} reports; send the rest in another")
                 try:
-                    batch.append(_parse(text))
+                    batch.append(self._parse(text))
                 except ReportRefused as error:
                     self._refuse(error)
                     continue
@@ -169,6 +169,13 @@ class Bulk:
             self._refuse(error)
         return batch, positions, True
 
+    def _parse(self, text: str) -> Report:
+        if len(text) > MAX_CHARACTERS:
+            raise ReportRefused("body", f"above {MAX_CHARACTERS} characters; leave it out")
+        if _NOT_UTF_8.search(text):
+            raise ReportRefused("body", "not UTF-8; send the JSON in UTF-8")
+        return self._connection.parse(text)
+
     def _refuse(self, error: TelemetryError) -> None:
         self.errors.append(error)
         field = error.field if isinstance(error, ReportRefused) else "body"
@@ -176,11 +183,3 @@ class Bulk:
 
     def _add(self, status: int, message: str, field: str = "") -> None:
         self.results.append(Result(len(self.results), status, message, field))
-
-
-def _parse(text: str) -> Report:
-    if len(text) > MAX_CHARACTERS:
-        raise ReportRefused("body", f"above {MAX_CHARACTERS} characters; leave it out")
-    if _NOT_UTF_8.search(text):
-        raise ReportRefused("body", "not UTF-8; send the JSON in UTF-8")
-    return parse(text)

@@ -18,7 +18,6 @@ from developer_telemetry.receiver.spool import Spool, Spooled
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.receiver.tombstones import Lease, is_erased
 from developer_telemetry.receiver.waiting import BATCH_REPORTS
-from developer_telemetry.reports import parse
 from developer_telemetry.schema import is_migrated
 from developer_telemetry.storage import probe
 
@@ -98,11 +97,9 @@ class Drain:
                 continue
             strategies[connection.id] = connection.strategy
             try:
-                arrivals.append(
-                    Arrival(
-                        report.report_id, connection.id, report.arrived_us, parse(report.payload)
-                    )
-                )
+                # What came before a switch for privacy was set does not come behind it.
+                parsed = connection.parse(report.payload)
+                arrivals.append(Arrival(report.report_id, connection.id, report.arrived_us, parsed))
             except ReportRefused as refusal:
                 self._set_aside(report, str(refusal))
         kept = store_unerased(self._engine, self._erased, arrivals, strategies)

@@ -29,7 +29,6 @@ from developer_telemetry.receiver.ingest import Ingest
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.probe import Probe
 from developer_telemetry.receiver.tallies import Tallies
-from developer_telemetry.reports import parse
 
 REPORT_PATHS = (
     "/plugins/developer-telemetry/{connection_id}/report",
@@ -128,7 +127,7 @@ class Intake:
             respond(self._noted(given, route, started))
 
         try:
-            self._ingest.put(connection, parse(body), done)
+            self._ingest.put(connection, connection.parse(body), done)
         except TelemetryError as error:
             done(error)
         except Exception as error:
@@ -156,9 +155,9 @@ class Intake:
         sent = await self._bodies.read(chunks, encoding, ONE_REPORT)
         body = b"".join(inflate(sent, encoding, ONE_REPORT))
         if len(body) <= AT_ONCE_BYTES:
-            report = parse(body)
+            report = connection.parse(body)
         else:
-            report = await asyncio.to_thread(parse, body)
+            report = await asyncio.to_thread(connection.parse, body)
         await self._ingest.keep(connection, report)
         return STORED
 

@@ -1,0 +1,93 @@
+"""What a connection's reports lose before they are stored anywhere: paths, and who they are about.
+
+Both leave a report that is read like any other, and done twice they do no more than once, so a
+report may come by here again, out of a spool or an export.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple, Optional, Union
+
+import msgspec
+
+from developer_telemetry.covering import IDENTITY, covered, renamed
+from developer_telemetry.pseudonyms import Pseudonyms
+from developer_telemetry.reports import (
+    HOME,
+    Report,
+    day_of,
+    decode,
+    developer_of,
+    name_of,
+    read,
+    without_path,
+)
+
+_HOME = re.compile(HOME)
+
+
+class Privacy(NamedTuple):
+    """What is done to the reports of a connection."""
+
+    strip_paths: bool
+    pseudonyms: Optional[Pseudonyms]
+
+    def parse(self, body: Union[bytes, str]) -> Report:
+        """As `reports.parse`, of what is left of a body; its `payload` is that, as JSON."""
+        document, text = decode(body)
+        if not isinstance(document, dict):
+            return read(document, text)  # which refuses it
+        if self.pseudonyms is None and not _may_have_path(text):
+            return read(document, text)
+        developer_of(document)  # is refused as it came, if it is
+        document["date"] = day_of(document.get("date"))
+        if self.strip_paths:
+            document = without_paths(document)
+        if self.pseudonyms is not None:
+            document = covered(document, self.pseudonyms)
+        return read(document, msgspec.json.encode(document).decode())
+
+    def row(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The columns of a row of the tool layer, which have no paths, as they may be stored."""
+        row: dict[str, Any] = (
+            values if self.pseudonyms is None else covered(values, self.pseudonyms)
+        )
+        return row
+
+
+def _may_have_path(text: str) -> bool:
+    # A backslash may be the start of any character.
+    return "/" in text or "\\" in text or '"path"' in text or "~" in text
+
+
+def without_paths(document: Any) -> Any:
+    """A report's document, or any other, without paths; the names at their ends stay."""
+    if not isinstance(document, dict):
+        return _stripped(document)
+    about = {field: document[field] for field in IDENTITY if isinstance(document.get(field), str)}
+    rest = {field: value for field, value in document.items() if field not in about}
+    # A name may have a slash in it, and who a report is about is for nobody here to change.
+    kept = {
+        field: without_path(text) if _HOME.search(text) and IDENTITY[field] != "dev" else text
+        for field, text in about.items()
+    }
+    return {**kept, **_stripped(rest)}
+
+
+def _stripped(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_path(value) if "/" in value or "\\" in value or "~" in value else value
+    if isinstance(value, list):
+        return [_stripped(each) for each in value]
+    return _object(value) if isinstance(value, dict) else value
+
+
+def _object(fields: dict[str, Any]) -> dict[str, Any]:
+    values = {key: _stripped(value) for key, value in fields.items()}
+    if isinstance(fields.get("path"), str):
+        del values["path"]
+        name = name_of(fields)
+        if name and not name_of(fields.get("name")):
+            values["name"] = name
+    return renamed(values, {key: _stripped(key) for key in values})
