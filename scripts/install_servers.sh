@@ -10,8 +10,8 @@ policy=/usr/sbin/policy-rc.d
 
 packages=()
 command -v nginx >/dev/null || packages+=(nginx-light)
+command -v promtool >/dev/null || packages+=(prometheus)
 if [ "${1:-}" = check ]; then
-    command -v promtool >/dev/null || packages+=(prometheus)
     command -v shellcheck >/dev/null || packages+=(shellcheck)
     command -v systemd-analyze >/dev/null || packages+=(systemd)
 else
