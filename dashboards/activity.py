@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dashboards.panels import Dashboard, Panel, Row
-from dashboards.sql import METRICS, Sql
+from dashboards.sql import METRICS, SAMPLED, Sql
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -115,7 +115,13 @@ FROM periods LEFT JOIN active ON active.start = periods.start ORDER BY periods.s
 
 
 def active_by_day(d: Sql) -> str:
-    return _active_by(d, "day", "m.date")
+    # A developer has one row a day.
+    return f"""WITH {d.days()}, active AS (
+  SELECT m.date, COUNT(*) AS developers FROM {METRICS} m
+  WHERE m.active_hours > 0 AND {d.selected()} GROUP BY m.date
+)
+SELECT days.day AS time, COALESCE(developers, 0) AS developers
+FROM days LEFT JOIN active ON active.date = days.day ORDER BY days.day"""
 
 
 def active_by_week(d: Sql) -> str:
@@ -128,9 +134,9 @@ def active_by_month(d: Sql) -> str:
 
 def projects_a_day(d: Sql) -> str:
     several = "SUM(CASE WHEN projects > 2 THEN 1 ELSE 0 END)"
-    return f"""WITH {d.weeks()}, counted AS (
+    return f"""WITH {d.weeks()}, {d.size()}, counted AS (
   SELECT {d.week("m.date")} AS week, {d.count_items("m.project_context")} AS projects
-  FROM {d.rows()} WHERE m.active_hours > 0 AND {d.selected()}
+  {d.sample("s.active_hours > 0")}
 ), averages AS (
   SELECT week, AVG(1.0 * projects) AS mean, 100.0 * {several} / COUNT(*) AS share
   FROM counted GROUP BY week
@@ -190,7 +196,7 @@ ACTIVE_BY_DAY = Panel(
 PROJECTS_A_DAY = Panel(
     "Projects of an Active Developer's Day [Each Week]",
     "How many projects were worked on between which attention went back and forth: the mean, and"
-    " the share of days with three or more. Reported projects only.",
+    " the share of days with three or more. Reported projects only." + SAMPLED,
     "timeseries",
     projects_a_day,
     units=(("days with three or more", "percent"),),

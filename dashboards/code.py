@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dashboards.panels import Dashboard, Panel, Query, Row
-from dashboards.sql import METRICS, Sql
+from dashboards.sql import METRICS, SAMPLED, Sql
 
 
 def total(column: str) -> Query:
@@ -47,12 +47,15 @@ FROM weeks LEFT JOIN quartiles ON quartiles.week = weeks.week ORDER BY weeks.wee
 
 
 def repositories(d: Sql) -> str:
-    return f"""WITH worked AS (
-  SELECT {d.text("t.item")} AS item, t.commits, t.lines_added, t.lines_deleted
-  FROM {d.rows()}, {d.repositories("m.git_activity")} WHERE {d.selected()}
+    sums = ", ".join(
+        f"ROUND(SUM({column}) * MAX(weight)) AS {d.quoted(column.replace('_', ' '))}"
+        for column in ("commits", "lines_added", "lines_deleted")
+    )
+    return f"""WITH {d.size()}, worked AS (
+  SELECT {d.text("t.item")} AS item, t.commits, t.lines_added, t.lines_deleted, size.weight
+  {d.sample(items=d.repositories("m.git_activity"))}
 )
-SELECT item AS repository, COUNT(*) AS {d.quoted("developer days")}, SUM(commits) AS commits,
-  SUM(lines_added) AS {d.quoted("lines added")}, SUM(lines_deleted) AS {d.quoted("lines deleted")}
+SELECT item AS repository, ROUND(COUNT(*) * MAX(weight)) AS {d.quoted("developer days")}, {sums}
 FROM worked GROUP BY item ORDER BY COUNT(*) DESC, item"""
 
 
@@ -72,7 +75,7 @@ TESTS_BY_WEEK = Panel(
 )
 REPOSITORIES = Panel(
     "Repositories [Selected Time Range]",
-    "By the days on which developers worked in them. Repositories of one name are one.",
+    "By the days on which developers worked in them. Repositories of one name are one." + SAMPLED,
     "table",
     repositories,
 )

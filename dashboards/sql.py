@@ -12,10 +12,15 @@ MACHINES = "_tool_developer_telemetry_machines"
 REFUSALS = "_tool_developer_telemetry_refusals"
 CONNECTIONS = "_tool_developer_telemetry_connections"
 
-# The index over what plain panels read; texts lie in the rows, which are by developer.
-INDEX = "idx_developer_metrics_days"
-
 SPACE = "' '"
+
+# Texts of so many developers' days are read at most: of more, databases need seconds. Then some
+# developers stand for all, drawn by lots that are the same each time.
+SAMPLE_DAYS = 20_000
+SAMPLED = (
+    f" Where more than {SAMPLE_DAYS:,} days of developers are selected, this is an estimate from"
+    f" about {SAMPLE_DAYS:,}: all those of some developers, who are drawn by lot."
+)
 
 
 class Sql:
@@ -29,6 +34,7 @@ class Sql:
     datasource = ""  # as Grafana's provisioning names it
     first_day = ""
     last_day = ""
+    lot_bits = 0
 
     def __init__(self, about: str = "fleet") -> None:
         self.about = about
@@ -105,16 +111,61 @@ class Sql:
         """The repositories of a `git_activity`, with their counts, for a FROM clause."""
         raise NotImplementedError
 
-    def rows(self) -> str:
-        """The metrics as `m` where texts are read, from which few developers have many rows."""
-        return f"{METRICS} m"
+    def lot(self, alias: str) -> str:
+        """A whole number from 0 to below 2**LOT_BITS, drawn for a row's developer."""
+        raise NotImplementedError
+
+    def size(self) -> str:
+        """A CTE `size`: how many selected `days` there are, and how many each one read stands for.
+
+        That is their `weight`, 1 unless there are more than SAMPLE_DAYS.
+        """
+        weight = f"CASE WHEN days > {SAMPLE_DAYS} THEN 1.0 * days / {SAMPLE_DAYS} ELSE 1 END"
+        return f"""size AS (
+  SELECT days, {weight} AS weight FROM (
+    SELECT COUNT(*) AS days FROM {METRICS} m WHERE {self.selected()}
+  ) counted
+)"""
+
+    def in_sample(self, alias: str) -> str:
+        """That a row is selected, and of a developer on whom the lot fell; beside `size`.
+
+        Of "= 1" PostgreSQL expects few rows; of "<" so many that it would compile for a second.
+        """
+        drawn = f"{self.lot(alias)} * size.days < {SAMPLE_DAYS << self.lot_bits}"
+        return f"{self.selected(alias)}\n    AND CASE WHEN {drawn} THEN 1 ELSE 0 END = 1"
+
+    def sample(self, condition: str = "", items: str = "") -> str:
+        """FROM and WHERE that read texts of the metrics `m`, and of `items` in these.
+
+        They need `size`, whose columns may be read too. `condition`, if any, is about `s`, which
+        has what is in the index of days: so only rows of the sample are looked up.
+        """
+        more = f" AND {condition}" if condition else ""
+        unfolded = f",\n    {items}" if items else ""
+        return f"""FROM size CROSS JOIN {METRICS} s {self.looked_up()}{unfolded}
+  WHERE {self.in_sample("s")}{more}"""
+
+    def looked_up(self) -> str:
+        """Joins to `s` the metrics `m` of its key, one by one: there are few."""
+        raise NotImplementedError
 
     def machines_by_date(self) -> str:
         """The query for how many `machines` reported about each `date`.
 
-        Reports are found by developer and day only; the databases are fast in different ways.
+        Whoever has only one is counted without a look at the reports.
         """
-        raise NotImplementedError
+        several = (
+            f"SELECT connection_id, developer_id FROM {MACHINES}"
+            " GROUP BY connection_id, developer_id HAVING COUNT(*) > 1"
+        )
+        return f"""SELECT m.date, SUM(CASE WHEN (m.connection_id, m.developer_id) IN (
+    {several}
+  ) THEN (
+    SELECT COUNT(DISTINCT r.hostname) FROM {RAW} r WHERE r.connection_id = m.connection_id
+      AND r.developer_id = m.developer_id AND r.date = m.date
+  ) ELSE 1 END) AS machines
+  FROM {METRICS} m WHERE m.arrived_us > 0 AND {self.selected()} GROUP BY m.date"""
 
     def variable_text(self, column: str) -> str:
         """A text as a variable's value, which a query then holds between quotes."""
@@ -139,26 +190,31 @@ class Sql:
 
     def chosen(self, alias: str) -> str:
         """That a row belongs to whom the page is about."""
-        team = (
-            f"SELECT c.id, {self.exact('a.user_name')} FROM {self.linked()}"
-            " JOIN team_users tu ON tu.user_id = ua.user_id"
-            " WHERE tu.team_id IN (${team:sqlstring})"
-        )
         who = f"({alias}.connection_id, {alias}.developer_id)"
+        team = self._linked_to(
+            "JOIN team_users tu ON tu.user_id = ua.user_id WHERE tu.team_id IN (${team:sqlstring})"
+        )
         if self.about == "team":
-            return f"{who} IN (\n      {team})"
+            return f"{who} IN {team}"
         if self.about == "user":
-            return f"""{who} IN (
-      SELECT c.id, {self.exact("a.user_name")} FROM {self.linked()}
-      WHERE ua.user_id IN (${{user:sqlstring}}))"""
+            return f"{who} IN {self._linked_to('WHERE ua.user_id IN (${user:sqlstring})')}"
         return f"""{self.in_connections(alias)}
-    AND ('' IN (${{team:sqlstring}}) OR {who} IN (
-      {team}))
+    AND ('' IN (${{team:sqlstring}}) OR {who} IN {team})
     AND ('' IN (${{developer:sqlstring}}) OR {alias}.developer_id IN (${{developer:sqlstring}}))"""
 
-    def selected(self) -> str:
-        """That a row of the metrics `m` is chosen and of the selected days."""
-        return f"m.date BETWEEN {self.first_day} AND {self.last_day}\n    AND {self.chosen('m')}"
+    def _linked_to(self, condition: str) -> str:
+        """Whose accounts are linked to some, found first: DISTINCT keeps MariaDB from asking for
+        each row of the metrics anew."""
+        return f"""(
+      SELECT who.id, who.developer_id FROM (
+        SELECT DISTINCT c.id, {self.exact("a.user_name")} AS developer_id
+        FROM {self.linked()} {condition}
+      ) who)"""
+
+    def selected(self, alias: str = "m") -> str:
+        """That a row of the metrics is chosen and of the selected days."""
+        return f"""{alias}.date BETWEEN {self.first_day} AND {self.last_day}
+    AND {self.chosen(alias)}"""
 
     def weeks(self) -> str:
         """CTEs that end in `weeks`, the Mondays of the selected weeks in a column `week`."""
@@ -226,6 +282,7 @@ class MySQL(Sql):
     datasource = "mysql"
     first_day = "DATE_ADD(DATE '1970-01-01', INTERVAL $__unixEpochFrom() DIV 86400 DAY)"
     last_day = "DATE_ADD(DATE '1970-01-01', INTERVAL $__unixEpochTo() DIV 86400 DAY)"
+    lot_bits = 32
 
     def quoted(self, name: str) -> str:
         return f"`{name}`"
@@ -287,16 +344,15 @@ class MySQL(Sql):
         )
         return self._table(git, "$.repositories[*]", f"item VARCHAR(255) PATH '$.name', {columns}")
 
-    def rows(self) -> str:
-        # Row by row through the index of days would take as long as reading all of them.
-        return f"{METRICS} m IGNORE INDEX ({INDEX})"
+    def person_of(self, connection: str, developer: str) -> str:
+        return f"UNHEX({super().person_of(connection, developer)})"
 
-    def machines_by_date(self) -> str:
-        return f"""SELECT m.date, SUM((
-    SELECT COUNT(DISTINCT r.hostname) FROM {RAW} r WHERE r.connection_id = m.connection_id
-      AND r.developer_id = m.developer_id AND r.date = m.date
-  )) AS machines
-  FROM {METRICS} m WHERE {self.selected()} GROUP BY m.date"""
+    def lot(self, alias: str) -> str:
+        return f"CRC32({self.joined(f'{alias}.connection_id', SPACE, f'{alias}.developer_id')})"
+
+    def looked_up(self) -> str:
+        return f"""STRAIGHT_JOIN {METRICS} m ON m.connection_id = s.connection_id
+    AND m.developer_id = s.developer_id AND m.date = s.date"""
 
     def variable_text(self, column: str) -> str:
         return f"REPLACE({column}, '\\\\', '\\\\\\\\')"
@@ -317,6 +373,7 @@ class PostgreSQL(Sql):
     datasource = "postgresql"
     first_day = "(DATE '1970-01-01' + ($__unixEpochFrom() / 86400)::int)"
     last_day = "(DATE '1970-01-01' + ($__unixEpochTo() / 86400)::int)"
+    lot_bits = 31
 
     def week(self, day: str) -> str:
         return f"({day} - (EXTRACT(ISODOW FROM {day})::int - 1))"
@@ -348,11 +405,16 @@ class PostgreSQL(Sql):
     def text(self, item: str) -> str:
         return f'{item} COLLATE "C"'
 
-    def machines_by_date(self) -> str:
-        return f"""SELECT m.date, COUNT(*) AS machines FROM (
-    SELECT DISTINCT r.connection_id, r.developer_id, r.hostname, r.date FROM {RAW} r
-    WHERE r.date BETWEEN {self.first_day} AND {self.last_day}
-  ) m WHERE {self.chosen("m")} GROUP BY m.date"""
+    def lot(self, alias: str) -> str:
+        who = f"{alias}.connection_id || {SPACE} || {alias}.developer_id"
+        return f"(hashtext({who}) & {(1 << self.lot_bits) - 1})::bigint"
+
+    def looked_up(self) -> str:
+        # OFFSET keeps it from reading the whole table instead.
+        return f"""CROSS JOIN LATERAL (
+    SELECT r.* FROM {METRICS} r WHERE r.connection_id = s.connection_id
+      AND r.developer_id = s.developer_id AND r.date = s.date OFFSET 0
+  ) m"""
 
     def items(self, lists: str) -> str:
         return f"json_array_elements_text({lists}::json) t(item)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dashboards.panels import Dashboard, Panel, Row
-from dashboards.sql import METRICS, Sql
+from dashboards.sql import METRICS, SAMPLED, Sql
 
 SHOWN = 10
 
@@ -12,22 +12,19 @@ def _items(d: Sql) -> str:
     """CTEs that end in `items`: which `item` was used how often, in which `week`.
 
     `developers` is how many were active in that week, `everybody` the sum of it over the weeks.
-    Taken from the last report of each one's week: to unite all of them takes seconds in a large
-    fleet.
+    Taken from the last report of each one's week, since all of them would have to be united.
     """
-    return f"""last_days AS (
+    return f"""{d.size()}, last_days AS (
   SELECT {d.week("m.date")} AS week, m.connection_id, m.developer_id, MAX(m.date) AS date
-  FROM {METRICS} m WHERE m.active_hours > 0 AND {d.selected()}
+  FROM size CROSS JOIN {METRICS} m WHERE m.active_hours > 0 AND {d.in_sample("m")}
   GROUP BY {d.week("m.date")}, m.connection_id, m.developer_id
 ), numbered AS (
   SELECT week, connection_id, developer_id, date, COUNT(*) OVER (PARTITION BY week) AS developers,
     COUNT(*) OVER () AS everybody
   FROM last_days
 ), items AS (
-  SELECT l.week, {d.text("t.item")} AS item, l.developers, l.everybody
-  FROM numbered l JOIN {d.rows()} ON m.connection_id = l.connection_id
-    AND m.developer_id = l.developer_id AND m.date = l.date
-    AND m.date BETWEEN {d.first_day} AND {d.last_day},
+  SELECT s.week, {d.text("t.item")} AS item, s.developers, s.everybody
+  FROM numbered s {d.looked_up()},
     {d.items("m.tools_used")}
 )"""
 
@@ -54,29 +51,31 @@ FROM shares ORDER BY share DESC, item"""
 
 
 def _commands(d: Sql) -> str:
-    return f"""used AS (
+    return f"""{d.size()}, used AS (
   SELECT {d.week("m.date")} AS week, {d.text("t.item")} AS item,
-    {d.number("m.command_counts")} AS number
-  FROM {d.rows()}, {d.counts("m.command_counts")} WHERE {d.selected()}
+    {d.number("m.command_counts")} AS number, size.weight
+  {d.sample(items=d.counts("m.command_counts"))}
 )"""
 
 
 def commands(d: Sql) -> str:
     return f"""WITH {_commands(d)}
-SELECT item AS command, SUM(number) AS times, COUNT(*) AS {d.quoted("developer days")}
+SELECT item AS command, ROUND(SUM(number) * MAX(weight)) AS times,
+  ROUND(COUNT(*) * MAX(weight)) AS {d.quoted("developer days")}
 FROM used GROUP BY item ORDER BY SUM(number) DESC, item"""
 
 
 def commands_by_week(d: Sql) -> str:
     return f"""WITH {d.weeks()}, {_commands(d)}, weekly AS (
-  SELECT week, item, SUM(number) AS value, SUM(number) AS rank_by FROM used GROUP BY week, item
+  SELECT week, item, ROUND(SUM(number) * MAX(weight)) AS value, SUM(number) AS rank_by
+  FROM used GROUP BY week, item
 ){d.most(SHOWN)}"""
 
 
 BASIS = (
     " Of developers with at least one active hour in the week (from Monday), by the last such day"
     " that each reported in it."
-)
+) + SAMPLED
 TOOLS_BY_WEEK = Panel(
     "Share of Developers Who Use a Tool by Week [10 Most Used]",
     "The ten tools most used over the range; the table has all." + BASIS,
@@ -87,7 +86,7 @@ TOOLS_BY_WEEK = Panel(
 )
 COMMANDS_BY_WEEK = Panel(
     "Commands Run by Week [10 Most Run]",
-    "The ten commands most run over the range; the table has all.",
+    "The ten commands most run over the range; the table has all." + SAMPLED,
     "timeseries",
     commands_by_week,
 )
@@ -123,7 +122,7 @@ collectors that count them; a command's arguments are never sent.""",
                 COMMANDS_BY_WEEK,
                 Panel(
                     "Commands Most Run [Selected Time Range]",
-                    "How often, and on how many developers' days.",
+                    "How often, and on how many developers' days." + SAMPLED,
                     "table",
                     commands,
                 ),

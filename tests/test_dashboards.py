@@ -7,15 +7,16 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy.engine import Engine
 
+import dashboards.sql
 from dashboards.__main__ import PAGES
 from dashboards.panels import dashboard
-from dashboards.sql import DATABASES
+from dashboards.sql import DATABASES, METRICS
 from developer_telemetry.accounts import account_id, convert
 from developer_telemetry.database import open_engine
 from developer_telemetry.demo import Fleet, arrivals, fill, fleet
@@ -315,6 +316,43 @@ def test_every_figure_about_a_person_is_right(lake: Lake) -> None:
     hostile = lake.users[lake.connections["Product engineering"], HOSTILE]
     for user in {hostile, min(lake.users.values())}:
         assert_right(lake, "user", Chosen(user=[user]))
+
+
+def estimated(value: Any, weight: float) -> Any:
+    """What is shown for a sample's count, share or name."""
+    if isinstance(value, int):
+        return pytest.approx(value * weight, abs=0.501)
+    return pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
+
+
+def test_some_developers_stand_for_all_where_there_are_many(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everybody = data_of(lake, Chosen())
+    monkeypatch.setattr(dashboards.sql, "SAMPLE_DAYS", len(everybody.rows) // 2)
+    [sql] = [each() for each in DATABASES if each.name == lake.database]
+    drawn_by = (
+        f"WITH {sql.size()} SELECT DISTINCT m.connection_id, m.developer_id"
+        f" FROM size CROSS JOIN {METRICS} m WHERE {sql.in_sample('m')}"
+    )
+    drawn = set(shown(lake.engine, expand(drawn_by, lake.database, START, END, Chosen())))
+    assert 2 < len(drawn) < len({row[:2] for row in everybody.rows}) - 2
+    sample = everybody._replace(rows=[row for row in everybody.rows if row[:2] in drawn])
+    weight = len(everybody.rows) / (len(everybody.rows) // 2)
+    compared = set()
+
+    for panel in panels(lake.database, "fleet"):
+        if "size.days" in panel["targets"][0]["rawSql"]:
+            title = panel["title"]
+            query = expand(panel["targets"][0]["rawSql"], lake.database, START, END, Chosen())
+            found, right = shown(lake.engine, query), ANSWERS[title](sample)
+            assert "20,000" in panel["description"]
+            for row, answer in zip_longest(found, right):
+                whole = [isinstance(value, int) for value in answer]
+                assert row == tuple(estimated(value, weight) for value in answer), title
+            compared.add(title)
+
+    assert len(compared) == 6
 
 
 def test_every_panel_with_a_query_is_compared() -> None:
