@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import page, receiver, runs
+from benchmarks import page, panels, receiver, runs
 from benchmarks.beside import beside
 from benchmarks.databases import database
 from benchmarks.fleet import body, date_of, developer_of, raw_row, tool_row_of
@@ -32,6 +32,15 @@ def test_runs_are_measured(tmp_path: Path) -> None:
     assert "| sqlite, convert, 2 a day | 30 |" in written
     assert "| sqlite | 60 |" in written
     assert "| `./run.sh make-pipeline` |" in written
+
+
+def test_panels_are_measured(tmp_path: Path) -> None:
+    output = tmp_path / "benchmarks.md"
+    sizes = ["--rows", "1000", "--days", "40", "--repeats", "1"]
+    panels.main([*sizes, "--output", str(output)])
+    written = output.read_text()
+    assert "mariadb, median s | postgresql, first s" in written
+    assert "| tools: Commands Most Run [Selected Time Range] | 0." in written
 
 
 @pytest.mark.parametrize("name", ["sqlite", "mariadb", "postgresql"])

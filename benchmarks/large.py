@@ -1,0 +1,147 @@
+"""A large fleet's years in a database: its tool rows, what is counted from them, and its people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta, timezone
+
+from sqlalchemy.engine import Engine
+
+from developer_telemetry.connections import create, new_token
+from developer_telemetry.database import transact
+from developer_telemetry.demo import arrivals, fleet
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.inserts import insert
+from developer_telemetry.made_up import CONNECTIONS
+from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS, Arrival, ToolRow, tool_row
+from developer_telemetry.receiver.tallies import MACHINE_TABLE, REFUSAL_TABLE
+from developer_telemetry.storage import RAW_COLUMNS, TOOL_TABLE
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+# So many people are made up with care; all others do as one of them does, with other numbers.
+PATTERNS = 32
+TEAMS = 20
+# A step in which rows are stored, as they would arrive.
+STEP_DAYS = 30
+SECRET = "secret"
+PATTERN = "pattern"
+
+# What DevLake's `org` plugin keeps, as far as dashboards read it.
+_DEVLAKE = {
+    "users": "id VARCHAR(255) PRIMARY KEY, email VARCHAR(255), name VARCHAR(255)",
+    "user_accounts": "account_id VARCHAR(255) PRIMARY KEY, user_id VARCHAR(255)",
+    "teams": "id VARCHAR(255) PRIMARY KEY, name VARCHAR(255)",
+    "team_users": "team_id VARCHAR(255), user_id VARCHAR(255), PRIMARY KEY (team_id, user_id)",
+    "projects": "name VARCHAR(255) PRIMARY KEY",
+    "project_mapping": "project_name VARCHAR(255), row_id VARCHAR(255)",
+}
+
+
+def patterns(days: int) -> tuple[list[ToolRow], list[str]]:
+    """The days of work of some people, and those people, in each case made up anew."""
+    made = fleet(PATTERNS, days, 1, NOW)
+    ids = {name: number + 1 for number, name in enumerate(CONNECTIONS)}
+    newest: dict[tuple[int, str, str], Arrival] = {}
+    for number, each in enumerate(arrivals(made, ids)):
+        newest[each.key] = each._replace(raw_id=number + 1)
+    rows = [tool_row([each], each.arrived_us) for _, each in sorted(newest.items())]
+    return rows, sorted({row.developer_id for row in rows})
+
+
+def fill(engine: Engine, rows: int, days: int) -> int:
+    """Fill a migrated database with at least `rows` tool rows about `days`; how many developers."""
+    some, people = patterns(days)
+    copies = -(-rows // len(some))
+    for name, strategy in CONNECTIONS.items():
+        create(engine, SECRET, name, new_token(), strategy)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE {PATTERN} AS SELECT * FROM {TOOL_TABLE}")
+        connection.exec_driver_sql("CREATE TABLE copies (n INT PRIMARY KEY)")
+        numbers = ", ".join(f"({number})" for number in range(1, copies + 1))
+        connection.exec_driver_sql(f"INSERT INTO copies VALUES {numbers}")
+    transact(engine, lambda to: insert(to, PATTERN, TOOL_COLUMNS, some, ""))
+    for statement in (*_rows(days), *_counts(), *_people()):
+        with engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+    analyze = "ANALYZE TABLE" if dialect_of(engine).name == "mysql" else "ANALYZE"
+    with engine.begin() as connection:
+        for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE, "accounts", *_DEVLAKE):
+            connection.exec_driver_sql(f"{analyze} {table}").close()
+    return copies * len(people)
+
+
+def _rows(days: int) -> Iterator[str]:
+    """Tool rows and two raw rows for each, in steps of time as they arrive."""
+    other = {
+        "developer_id": "CONCAT(developer_id, '-', n)",
+        "name": "CONCAT(name, ' ', n)",
+        # Counts that nobody else has on that day, so that few of these texts are alike.
+        "command_counts": "REPLACE(command_counts, '\":', CONCAT('\":', n))",
+        "git_activity": "REPLACE(git_activity, 'commits\":', CONCAT('commits\":', n))",
+    }
+    columns = ", ".join(TOOL_COLUMNS)
+    values = ", ".join(other.get(column, column) for column in TOOL_COLUMNS)
+    first = NOW.date() - timedelta(days=days + 1)
+    while first <= NOW.date():
+        following = first + timedelta(days=STEP_DAYS)
+        between = f"date >= DATE '{first}' AND date < DATE '{following}'"
+        yield (
+            f"INSERT INTO {TOOL_TABLE} ({columns}) SELECT {values} FROM {PATTERN} CROSS JOIN copies"
+            f" WHERE {between} ORDER BY date, n, developer_id"
+        )
+        for earlier in (4 * 3_600_000_000, 0):
+            identity = "MD5(CONCAT(connection_id, ' ', developer_id, ' ', date, ' ', {}))"
+            yield (
+                f"INSERT INTO {RAW_TABLE} ({', '.join(RAW_COLUMNS)}) SELECT _raw_data_params,"
+                f" connection_id, '{{}}', created_at, {identity.format(earlier)}, developer_id,"
+                f" date, hostname, arrived_us - {earlier} FROM {TOOL_TABLE}"
+                f" WHERE {between} ORDER BY date, arrived_us"
+            )
+        first = following
+
+
+def _counts() -> Iterator[str]:
+    """What the receiver counts."""
+    yield (
+        f"INSERT INTO {MACHINE_TABLE} (connection_id, developer_id, hostname, first_seen,"
+        " last_seen, reports, _raw_data_params) SELECT connection_id, developer_id, hostname,"
+        " MIN(created_at), MAX(created_at), COUNT(*), MIN(params)"
+        f" FROM {RAW_TABLE} GROUP BY connection_id, developer_id, hostname"
+    )
+    yield (
+        f"INSERT INTO {REFUSAL_TABLE} SELECT connection_id, date, 'token', COUNT(*)"
+        f" FROM {PATTERN} GROUP BY connection_id, date"
+    )
+
+
+def _people() -> Iterator[str]:
+    """An account and a user for each developer, in a few teams; a project for each connection."""
+    for table, columns in _DEVLAKE.items():
+        yield f"CREATE TABLE {table} ({columns})"
+    account = "CONCAT('developer_telemetry:Account:', connection_id, ':', developer_id)"
+    user = "CONCAT('user ', connection_id, ' ', developer_id)"
+    known = (
+        f"(SELECT DISTINCT connection_id, developer_id, _raw_data_params FROM {MACHINE_TABLE}) m"
+    )
+    yield (
+        "INSERT INTO accounts (id, user_name, _raw_data_params)"
+        f" SELECT {account}, developer_id, _raw_data_params FROM {known}"
+    )
+    yield f"INSERT INTO users (id, name) SELECT {user}, developer_id FROM {known}"
+    yield f"INSERT INTO user_accounts SELECT {account}, {user} FROM {known}"
+    for number in range(TEAMS):
+        yield f"INSERT INTO teams VALUES ('{number}', 'Team {number}')"
+    yield (
+        "INSERT INTO team_users SELECT numbered.place, numbered.id FROM (SELECT id,"
+        f" MOD(ROW_NUMBER() OVER (ORDER BY id), {TEAMS}) AS place FROM users) numbered"
+    )
+    for connection_id, name in enumerate(CONNECTIONS, 1):
+        name = name.replace("'", "''")
+        scope = f"developer_telemetry:TelemetryScope:{connection_id}:all"
+        yield f"INSERT INTO projects VALUES ('{name}')"
+        yield f"INSERT INTO project_mapping VALUES ('{name}', '{scope}')"
+
+
+def half_a_year() -> tuple[date, date]:
+    """The days that dashboards show at first: six months up to today."""
+    return NOW.date() - timedelta(days=184), NOW.date()

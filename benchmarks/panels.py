@@ -1,0 +1,152 @@
+"""How long the dashboards' panels take on a large fleet.
+
+    python -m benchmarks.panels --databases mariadb --rows 100000
+
+Each panel is asked for everything that there is in the usual six months, as whoever opens the page
+asks, but one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+from sqlalchemy.engine import Connection, Engine
+
+from benchmarks.databases import count, database, describe, opened
+from benchmarks.large import NOW, fill
+from benchmarks.page import PAGE, put, table
+from dashboards.__main__ import PAGES
+from dashboards.panels import dashboard
+from dashboards.sql import DATABASES as DIALECTS
+from developer_telemetry.storage import TOOL_TABLE
+from tests.dashboard_answers import Chosen, expand
+from tests.servers import ServerMissing
+
+DATABASES = ("mariadb", "postgresql")
+ROWS = 1_000_000
+# Four years of a fleet, of which six months are shown.
+DAYS = 1_460
+SHOWN_DAYS = 184
+REPEATS = 3
+TARGET_SECONDS = 1.0
+TITLE = "The dashboards"
+
+Panel = tuple[str, str]  # page and title
+
+
+class Figures(NamedTuple):
+    """What was measured on one database."""
+
+    described: str
+    rows: int
+    developers: int
+    seconds: dict[Panel, list[float]]  # the first look and later ones
+
+
+def queries(name: str, person: str) -> Iterator[tuple[Panel, str]]:
+    """Every panel's query: about all, about one team, about one person."""
+    [dialect] = [each for each in DIALECTS if each.name == name]
+    chosen = {"fleet": Chosen(), "team": Chosen(team=["1"]), "user": Chosen(user=[person])}
+    end = int(NOW.timestamp())
+    for page in PAGES:
+        for panel in dashboard(page, dialect(page.about))["panels"]:
+            if "targets" in panel:
+                query = panel["targets"][0]["rawSql"]
+                start = end - SHOWN_DAYS * 86_400
+                yield (
+                    (page.uid, panel["title"]),
+                    expand(query, name, start, end, chosen[page.about]),
+                )
+
+
+def measure(engine: Engine, name: str, repeats: int) -> dict[Panel, list[float]]:
+    """Seconds that each panel's query took; all take turns, so that each meets what others left."""
+    with engine.connect() as connection:
+        person = connection.exec_driver_sql("SELECT MIN(id) FROM users").scalar_one()
+        every = list(queries(name, person))
+        seconds: dict[Panel, list[float]] = {panel: [] for panel, _ in every}
+        for _ in range(repeats):
+            for panel, query in every:
+                seconds[panel].append(_seconds(connection, query))
+    return seconds
+
+
+def _seconds(connection: Connection, query: str) -> float:
+    started = time.perf_counter()
+    # As text: the drivers would take a % for one of theirs.
+    connection.connection.cursor().execute(query)
+    return time.perf_counter() - started
+
+
+def run_database(name: str, rows: int, days: int, repeats: int) -> Figures:
+    """Fill a database of its own and ask for all panels."""
+    with database(name) as fresh:
+        url = fresh()
+        with opened(url) as engine:
+            developers = fill(engine, rows, days)
+            dialect = "mysql" if engine.dialect.name in ("mysql", "mariadb") else "postgresql"
+            seconds = measure(engine, dialect, repeats)
+        return Figures(describe(url), count(url, TOOL_TABLE), developers, seconds)
+
+
+def report(databases: dict[str, Figures], days: int) -> str:
+    """The section of the page."""
+    some = next(iter(databases.values()))
+    described = "; ".join(f"{name} {each.described}" for name, each in databases.items())
+    worst = max(
+        statistics.median(each) for one in databases.values() for each in one.seconds.values()
+    )
+    times = [
+        (
+            f"{page}: {title}",
+            *(
+                f"{value:.2f}"
+                for one in databases.values()
+                for value in (
+                    one.seconds[page, title][0],
+                    statistics.median(one.seconds[page, title]),
+                )
+            ),
+        )
+        for page, title in some.seconds
+    ]
+    head = [f"{name}, {what}" for name in databases for what in ("first s", "median s")]
+    return f"""
+{some.rows:,} tool rows of {some.developers:,} developers over {days:,} days, and twice as many raw
+rows, in databases with the memory that they take by themselves (128 MB). Each panel shows the
+{SHOWN_DAYS} days up to the last one, of everybody (of one team or person on their pages), one panel
+after the other; the first look meets what filling left in memory. {described}. The slowest median
+is {worst:.2f} s.
+
+{table(("page: panel", *head), times)}
+"""
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> None:
+    """Run it all and renew the page."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--databases", nargs="+", choices=DATABASES, default=DATABASES)
+    parser.add_argument("--rows", type=int, default=ROWS, help="tool rows, at least")
+    parser.add_argument("--days", type=int, default=DAYS, help="that they are about")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="looks at each panel")
+    parser.add_argument("--output", type=Path, default=PAGE, help="the page to renew")
+    options = parser.parse_args(arguments)
+    databases: dict[str, Figures] = {}
+    for name in options.databases:
+        try:
+            databases[name] = run_database(name, options.rows, options.days, options.repeats)
+        except ServerMissing as error:
+            print(f"{name} is left out: {error}")
+    if databases:
+        text = report(databases, options.days)
+        put(options.output, TITLE, text)
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
