@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple, Optional
 
 import httpx
@@ -39,18 +40,23 @@ def ask(url: str, headers: Mapping[str, str], report: Optional[Mapping[str, Any]
 
     :raises NoAnswer: there was none.
     """
-    timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+    method = "GET" if report is None else "POST"
     try:
-        # A new connection each time, so that a balancer may give it to another receiver.
-        if report is None:
-            answer = httpx.get(url, headers=headers, timeout=timeout)
-        else:
-            answer = httpx.post(url, headers=headers, json=report, timeout=timeout)
+        answer = _client().request(method, url, headers=headers, json=report)
     except httpx.TimeoutException:
         raise NoAnswer("no answer in time") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NoAnswer(str(error) or type(error).__name__) from None
     return Reply(answer.status_code, dict(answer.headers), answer.text, _object(answer))
+
+
+@cache
+def _client() -> httpx.Client:
+    # A new connection each time, so that a balancer may give it to another receiver.
+    return httpx.Client(
+        timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+        limits=httpx.Limits(max_keepalive_connections=0),
+    )
 
 
 def _object(answer: httpx.Response) -> Mapping[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from developer_telemetry.database import now_us
-from developer_telemetry.errors import TelemetryError
 from developer_telemetry.merging import timestamp
 from developer_telemetry.probing import State
 from developer_telemetry.receiver.page.queries import QUIET_US
@@ -35,10 +34,10 @@ class Check(NamedTuple):
     remedy: str = ""
 
 
-def failed(name: str, error: TelemetryError) -> Check:
-    """A check that an error ended, whose message says after a semicolon what to do."""
-    said, _, remedy = str(error).partition("; ")
-    return Check(name, FAILED, said, remedy)
+def failed(name: str, message: str, otherwise: str) -> Check:
+    """A fault whose message says after a semicolon what to do, or else that."""
+    said, _, remedy = message.partition("; ")
+    return Check(name, FAILED, said, remedy or otherwise)
 
 
 def clocks(ahead: Mapping[str, float]) -> Check:

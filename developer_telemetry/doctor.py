@@ -40,6 +40,7 @@ from developer_telemetry.status import connection_statuses
 
 # So often the first connection's URL is asked, to meet the receivers behind a balancer.
 LOOKS = 6
+INSTALL_PLUGIN = "put the plugin into DevLake, run its build.sh, restart it, confirm the migration"
 SEE_ABOVE = "see `receiver` above"
 LINKED = (
     "SELECT COUNT(DISTINCT a.id), COUNT(DISTINCT u.account_id) FROM accounts a"
@@ -57,6 +58,8 @@ class Doctor:
         self._settings = settings
         self._report_url = report_url
         self._devlake = devlake
+        self._opened: Optional[Engine] = None
+        # The same, once it is known to be migrated.
         self._engine: Optional[Engine] = None
         self._here: dict[int, Connection] = {}
         self._kept: Optional[dict[int, Kept]] = None
@@ -75,8 +78,8 @@ class Doctor:
             yield self._blueprints()
             yield self._people()
         finally:
-            if self._engine is not None:
-                self._engine.dispose()
+            if self._opened is not None:
+                self._opened.dispose()
 
     # The database, as we reach it.
 
@@ -86,7 +89,7 @@ class Doctor:
                 yield Check(name, SKIPPED, "no database is set here", SET_DATABASE)
             return
         try:
-            engine = open_engine(self._settings.db_url)
+            engine = self._opened = open_engine(self._settings.db_url)
             if self._settings.embedded:
                 migrate(engine)
             missing = pending(engine)
@@ -107,7 +110,10 @@ class Doctor:
         yield Check("schema", OK, "no migration is pending")
         self._engine = engine
         risks = losses(engine)
-        yield Check("durability", *((FAILED, "; ".join(risks)) if risks else (OK, "commits last")))
+        for risk in risks:
+            yield checks.failed("durability", risk, "set it to the default")
+        if not risks:
+            yield Check("durability", OK, "what was committed lasts")
         connections = Connections(engine, self._settings.encryption_secret)
         connections.reload()
         self._here = {each.id: each for each in connections.all()}
@@ -122,13 +128,13 @@ class Doctor:
         try:
             version = self._devlake.call("GET", "/version").get("version", "")
         except TelemetryError as error:
-            yield checks.failed("devlake", error)
+            yield checks.failed("devlake", str(error), SET_DEVLAKE)
             return
         yield Check("devlake", OK, f"{self._devlake.base} answers ({version})")
         try:
             self._kept = {each.id: each for each in self._devlake.connections()}
         except TelemetryError as error:
-            yield checks.failed("plugin", error)
+            yield checks.failed("plugin", str(error), INSTALL_PLUGIN)
             return
         yield Check("plugin", OK, f"loaded and migrated; {len(self._kept)} connections")
         yield self._same_database(self._kept)
@@ -318,7 +324,7 @@ class Doctor:
         try:
             used = self._used()
         except TelemetryError as error:
-            return checks.failed("blueprint", error)
+            return checks.failed("blueprint", str(error), SET_DEVLAKE)
         if used is None:
             return Check("blueprint", SKIPPED, "no DevLake is set here", SET_DEVLAKE)
         known = {number: each.name for number, each in (self._kept or {}).items()}
