@@ -1,0 +1,218 @@
+"""Whom a developer's id or an e-mail address stands for, in the reports of each connection."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple, Optional
+
+from sqlalchemy.engine import Connection, Engine
+
+from developer_telemetry.accounts import ACCOUNT_TABLE
+from developer_telemetry.connections import CONNECTION_TABLE
+from developer_telemetry.database import reading
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.errors import ConfigurationError, ReportRefused
+from developer_telemetry.merging import RAW_TABLE, raw_params
+from developer_telemetry.names import OVERWRITE, strategy_of
+from developer_telemetry.pseudonyms import DEVELOPER, EMAIL, Pseudonyms
+from developer_telemetry.receiver.tallies import MACHINE_TABLE
+from developer_telemetry.reports import parse
+from developer_telemetry.storage import TOOL_TABLE
+from developer_telemetry.tombstones import ALL_CONNECTIONS, Key
+
+# Bodies to look into at a time.
+PAGE = 500
+
+_PLAIN = re.compile(r"[ -~]+")
+
+
+class Person(NamedTuple):
+    """A developer of one connection."""
+
+    connection_id: int
+    developer_id: str
+
+
+class Names(NamedTuple):
+    """How somebody is called in one connection, in clear or as a pseudonym."""
+
+    developers: frozenset[str]
+    emails: frozenset[str]  # in lower case
+
+
+class Search:
+    """For a developer's id, spelled exactly so, or an e-mail address, in any case."""
+
+    def __init__(
+        self, engine: Engine, encryption_secret: str, text: str, only: Optional[int] = None
+    ) -> None:
+        """Look in the connection `only`, or in all of them.
+
+        :raises ConfigurationError: there is no such connection, or nobody is named.
+        """
+        self._engine = engine
+        self._secret = encryption_secret
+        self.text = text.strip()
+        self.only = only
+        if not self.text:
+            raise ConfigurationError("nobody is named; give a developer's id or an e-mail address")
+        with reading(engine).connect() as connection:
+            found = connection.exec_driver_sql(
+                f"SELECT id, duplicate_strategy, pseudonyms FROM {CONNECTION_TABLE}"
+            ).fetchall()
+            # Whatever a deleted connection may have left is somebody's, too.
+            self.strategies: dict[int, str] = {
+                row[0]: OVERWRITE
+                for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE)
+                for row in connection.exec_driver_sql(f"SELECT DISTINCT connection_id FROM {table}")
+            }
+        self.strategies.update({row[0]: _strategy(row[1]) for row in found})
+        self._with_pseudonyms = {row[0] for row in found if row[2]}
+        if only is not None:
+            if only not in self.strategies:
+                raise ConfigurationError(
+                    f"there is no connection {only}; `developer-telemetry status` lists them"
+                )
+            self.strategies = {only: self.strategies[only]}
+
+    def people(self) -> list[Person]:
+        """Everybody who is meant, of each connection in scope."""
+        return [person for each in sorted(self.strategies) for person in self.people_of(each)]
+
+    def people_of(self, connection_id: int) -> list[Person]:
+        """Everybody of one connection: by the id, or by an address in any of their reports."""
+        names = self.names(connection_id)
+        with reading(self._engine).connect() as connection:
+            developers = set(_known(connection, connection_id, names.developers))
+            if names.emails:
+                developers.update(
+                    developer
+                    for developer, email in _addresses(connection, connection_id)
+                    if email in names.emails
+                )
+                developers.update(_senders(connection, connection_id, names.emails))
+        return [Person(connection_id, each) for each in sorted(developers)]
+
+    def names(self, connection_id: int) -> Names:
+        """Under what to look in a connection."""
+        pseudonyms = Pseudonyms(self._secret, connection_id)
+        developers = {self.text, pseudonyms.of(DEVELOPER, self.text)}
+        if "@" not in self.text and not pseudonyms.knows(self.text):
+            return Names(frozenset(developers), frozenset())
+        emails = {self.text.lower(), pseudonyms.of(EMAIL, self.text)}
+        return Names(frozenset(developers), frozenset(emails))
+
+    def subjects(self, key: Key, people: Collection[Person]) -> set[tuple[int, str]]:
+        """What tombstones are for: connections, each with a hash of how somebody is called there.
+
+        In spools there may be reports of people whom the database doesn't know, or by names that
+        they had before their connection took to pseudonyms.
+        """
+        place = ALL_CONNECTIONS if self.only is None else self.only
+        subjects = {(place, key.developer(self.text))}
+        if "@" in self.text:
+            subjects.add((place, key.email(self.text)))
+        for connection_id in self._with_pseudonyms.intersection(self.strategies):
+            names = self.names(connection_id)
+            subjects.update((connection_id, key.developer(each)) for each in names.developers)
+            subjects.update((connection_id, key.email(each)) for each in names.emails)
+        subjects.update((each.connection_id, key.developer(each.developer_id)) for each in people)
+        return subjects
+
+    def namesakes(self, people: Collection[Person]) -> list[tuple[str, Person]]:
+        """Others with an address of one of these people, and the address."""
+        with reading(self._engine).connect() as connection:
+            known = [
+                (email, Person(connection_id, developer))
+                for connection_id in sorted(self.strategies)
+                for developer, email in _addresses(connection, connection_id)
+            ]
+        addresses = {email for email, person in known if person in people}
+        return sorted(
+            {(email, each) for email, each in known if email in addresses and each not in people}
+        )
+
+
+def _strategy(text: Optional[str]) -> str:
+    try:
+        return strategy_of(text)
+    except ConfigurationError:  # as receivers take it
+        return OVERWRITE
+
+
+def _known(connection: Connection, connection_id: int, developers: Collection[str]) -> list[str]:
+    """Those of the developers of whom there is anything."""
+    mark = dialect_of(connection).placeholder
+    users = {user for user, _ in _accounts(connection, connection_id)}
+    return [
+        developer
+        for developer in developers
+        if developer in users
+        or any(
+            connection.exec_driver_sql(
+                f"SELECT 1 FROM {table} WHERE connection_id = {mark} AND developer_id = {mark}"
+                " LIMIT 1",
+                (connection_id, developer),
+            ).first()
+            for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE)
+        )
+    ]
+
+
+def _addresses(connection: Connection, connection_id: int) -> list[tuple[str, str]]:
+    """Developers and the e-mail addresses, in lower case, that they have or had."""
+    mark = dialect_of(connection).placeholder
+    rows = connection.exec_driver_sql(
+        f"SELECT DISTINCT developer_id, email FROM {TOOL_TABLE}"
+        f" WHERE connection_id = {mark} AND email > ''",
+        (connection_id,),
+    )
+    found = [(row[0], row[1]) for row in rows]
+    return [(user, email.lower()) for user, email in found + _accounts(connection, connection_id)]
+
+
+def _accounts(connection: Connection, connection_id: int) -> list[tuple[str, str]]:
+    mark = dialect_of(connection).placeholder
+    rows = connection.exec_driver_sql(
+        f"SELECT user_name, email FROM {ACCOUNT_TABLE}"
+        f" WHERE _raw_data_params = {mark} AND _raw_data_table = {mark}",
+        (raw_params(connection_id), RAW_TABLE),
+    )
+    return [(row[0], row[1] or "") for row in rows]
+
+
+def _senders(connection: Connection, connection_id: int, emails: Collection[str]) -> Iterator[str]:
+    """Who sent a report with one of these addresses, which need not be the day's newest."""
+    for developer, payload in _bodies(connection, connection_id, emails):
+        try:
+            if parse(payload).email.lower() in emails:
+                yield developer
+        except ReportRefused:  # as the extract leaves it out
+            pass
+
+
+def _bodies(
+    connection: Connection, connection_id: int, emails: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """The bodies that may have one of these addresses, each with its developer."""
+    dialect = dialect_of(connection)
+    mark = dialect.placeholder
+    # Not every database knows small letters beyond ASCII, and JSON may escape any letter.
+    parts = sorted({max(_PLAIN.findall(each), key=len, default="@") for each in emails})
+    may_have = [f"REPLACE(LOWER(payload), {mark}, '') <> LOWER(payload)"] * len(parts)
+    may_have.append(f"REPLACE(payload, {mark}, '') <> payload")
+    query = (
+        f"SELECT id, developer_id, payload FROM {RAW_TABLE} WHERE connection_id = {mark}"
+        f" AND id > {mark} AND ({' OR '.join(may_have)}) ORDER BY id LIMIT {PAGE}"
+    )
+    last = 0
+    while True:
+        found: Sequence[tuple[int, str, str]] = [
+            (row[0], row[1], row[2])
+            for row in connection.exec_driver_sql(query, (connection_id, last, *parts, "\\u"))
+        ]
+        yield from ((developer, payload) for _, developer, payload in found)
+        if len(found) < PAGE:
+            return
+        last = found[-1][0]
