@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import socket
 import time
 from collections.abc import Iterator
@@ -626,3 +627,31 @@ def test_a_connection_that_breaks_off_is_said(command: Command) -> None:
             line = failed(command("connections", "list", DEVLAKE_URL=url))
 
     assert f"DevLake at {url} broke off GET " in line
+
+
+# The guide.
+
+GUIDE = (Path(__file__).parent.parent / "docs/onboarding.md").read_text(encoding="utf-8")
+
+
+def test_the_guides_commands_work_in_their_order(lake: SmallLake, command: Command) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```", GUIDE, re.M | re.S)
+    lines = [line for block in blocks for line in block.splitlines() if "export" not in line]
+    assert len(lines) >= 9
+
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "developer-telemetry"
+        said(command(*arguments, answer="y\n", DEVLAKE_URL=lake.url))
+
+    assert (lake.kept, len(lake.blueprints)) == ({}, 2)
+
+
+def test_the_guide_has_every_option_of_connect() -> None:
+    shown = CliRunner().invoke(app, ["connect", "--help"], env={"COLUMNS": "200"}).stdout
+    options = set(re.findall(r"--[a-z-]+", shown)) - {"--help"}
+    # Those whose absence means no.
+    assert "--project" in options
+    options -= {"--no-test-and-build-tasks", "--no-keep-accounts-unlinked"}
+
+    assert {each for each in options if f"`{each}" not in GUIDE} == set()
