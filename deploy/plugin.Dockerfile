@@ -1,7 +1,6 @@
 # DevLake's own image with the plugin in it:
 #   docker build -f deploy/plugin.Dockerfile --build-arg DEVLAKE_IMAGE=apache/devlake:v1.0.3 .
 ARG DEVLAKE_IMAGE=apache/devlake:v1.0.3
-# hadolint ignore=DL3006
 FROM ${DEVLAKE_IMAGE}
 
 # As root and for root: DevLake's server only has to read it.

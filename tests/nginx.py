@@ -1,7 +1,7 @@
 """A real nginx for tests, with DevLake's front proxy as its image sets it up, and what it asks.
 
     names = Names({"telemetry-receiver": HOST})
-    with names, Echo("DevLake") as devlake, Nginx(folder, devlake.port, server_conf) as proxy:
+    with names, Echo("DevLake") as devlake, Nginx(devlake.port, server_conf) as proxy:
         answer = proxy.client.post("/api/plugins/webhook/1/issues", json={})
         assert answer.json()["by"] == "DevLake"
 
@@ -14,20 +14,15 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import subprocess
 import threading
-import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from json import dumps
-from pathlib import Path
-from typing import Optional
 
 import httpx
 
-from tests.servers import HOST, _program, free_port
+from tests.servers import HOST, Server, _program, free_port
 
-START_SECONDS = 20.0
 INDEX = "DevLake's pages"
 # Of the DNS protocol.
 ADDRESS = 1
@@ -38,7 +33,7 @@ CONFIGURATION = """\
 worker_processes 1;
 daemon off;
 pid {folder}/nginx.pid;
-error_log {folder}/error.log info;
+error_log stderr;
 events {{ worker_connections 256; }}
 http {{
     access_log off;
@@ -70,61 +65,47 @@ http {{
 """
 
 
-class Nginx:
-    """The front proxy, with `server_conf` in its `server` block; `with` starts and stops it."""
+class Nginx(Server):
+    """The front proxy, with `server_conf` in its `server` block; `with` starts and stops it.
 
-    def __init__(self, folder: Path, devlake: int, server_conf: str) -> None:
-        """:raises tests.servers.ServerMissing: there is no nginx here."""
-        self._nginx = _program("nginx")
-        self._folder = folder
-        self.port = free_port()
+    Raises `tests.servers.ServerMissing` when made, if there is none here.
+    """
+
+    name = "nginx"
+
+    def __init__(self, devlake: int, server_conf: str) -> None:
+        super().__init__()
+        self._devlake = devlake
+        self._server_conf = server_conf
         self.client = httpx.Client(
             base_url=f"http://{HOST}:{self.port}", timeout=30, trust_env=False
         )
-        self._process: Optional[subprocess.Popen[bytes]] = None
-        pages = folder / "pages"
-        pages.mkdir()
+
+    def close(self) -> None:
+        self.client.close()
+        super().close()
+
+    def _find(self) -> None:
+        self._nginx = _program("nginx")
+
+    def _initialize(self) -> None:
+        pages = self.data / "pages"
+        pages.mkdir(parents=True)
         (pages / "index.html").write_text(INDEX)
-        self._configuration = folder / "nginx.conf"
-        self._configuration.write_text(
+        (self.data / "nginx.conf").write_text(
             CONFIGURATION.format(
                 # Its worker has to get at a folder that is the tests' own.
                 user="user root;" if os.geteuid() == 0 else "",
-                folder=folder,
+                folder=self.data,
                 host=HOST,
                 port=self.port,
-                devlake=devlake,
-                server_conf=server_conf,
+                devlake=self._devlake,
+                server_conf=self._server_conf,
             )
         )
 
-    def __enter__(self) -> Nginx:
-        with (self._folder / "output").open("wb") as output:
-            self._process = subprocess.Popen(
-                [self._nginx, "-e", "stderr", "-p", self._folder, "-c", self._configuration],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.__exit__()
-                raise AssertionError(f"nginx did not start:\n{self.log}")
-            time.sleep(0.02)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        assert self._process is not None
-        self._process.terminate()
-        self._process.wait(START_SECONDS)
-        self.client.close()
-
-    @property
-    def log(self) -> str:
-        """What it complained of."""
-        files = (self._folder / "output", self._folder / "error.log")
-        return "\n".join(path.read_text() for path in files if path.exists())
+    def _command(self) -> list[str]:
+        return [self._nginx, "-e", "stderr", "-p", str(self.data), "-c", "nginx.conf"]
 
     def _answers(self) -> bool:
         try:

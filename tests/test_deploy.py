@@ -213,7 +213,7 @@ def test_every_alert_is_seen_to_fire_by_a_test() -> None:
 
 def test_everybody_waits_longer_for_the_receiver_to_stop_than_it_takes() -> None:
     assert float(compose()["stop_grace_period"].rstrip("s")) > STOPPING_SECONDS
-    [sleep] = [float(container()["lifecycle"]["preStop"]["exec"]["command"][1])]
+    sleep = float(container()["lifecycle"]["preStop"]["exec"]["command"][1])
     assert pod()["terminationGracePeriodSeconds"] > STOPPING_SECONDS + sleep
     assert float(_in_unit("TimeoutStopSec")) > STOPPING_SECONDS
 
