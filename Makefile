@@ -56,6 +56,7 @@ bench: .venv/installed-dev ## measure receiver, runs, dashboards and page; renew
 	$(BIN)/python -m benchmarks.receiver
 	$(BIN)/python -m benchmarks.runs
 	$(BIN)/python -m benchmarks.panels
+	$(BIN)/python -m benchmarks.looking
 
 conformance: .venv/installed-dev ## try it with DevLake itself (DEVLAKE=checkout LAKE=server)
 	@scripts/install_servers.sh

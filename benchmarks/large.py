@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 from sqlalchemy.engine import Engine
 
@@ -16,6 +16,7 @@ from developer_telemetry.made_up import CONNECTIONS
 from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS, Arrival, ToolRow, tool_row
 from developer_telemetry.receiver.tallies import MACHINE_TABLE, REFUSAL_TABLE
 from developer_telemetry.storage import RAW_COLUMNS, TOOL_TABLE
+from tests.receivers import SECRET
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 # So many people are made up with care; all others do as one of them does, with other numbers.
@@ -23,7 +24,6 @@ PATTERNS = 32
 TEAMS = 20
 # A step in which rows are stored, as they would arrive.
 STEP_DAYS = 30
-SECRET = "secret"
 PATTERN = "pattern"
 
 # What DevLake's `org` plugin keeps, as far as dashboards read it.
@@ -140,8 +140,3 @@ def _people() -> Iterator[str]:
         scope = f"developer_telemetry:TelemetryScope:{connection_id}:all"
         yield f"INSERT INTO projects VALUES ('{name}')"
         yield f"INSERT INTO project_mapping VALUES ('{name}', '{scope}')"
-
-
-def half_a_year() -> tuple[date, date]:
-    """The days that dashboards show at first: six months up to today."""
-    return NOW.date() - timedelta(days=184), NOW.date()

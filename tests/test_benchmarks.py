@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import page, panels, receiver, runs
+from benchmarks import looking, page, panels, receiver, runs
 from benchmarks.beside import beside
 from benchmarks.databases import database
 from benchmarks.fleet import body, date_of, developer_of, raw_row, tool_row_of
@@ -41,6 +41,15 @@ def test_panels_are_measured(tmp_path: Path) -> None:
     written = output.read_text()
     assert "mariadb, median s | postgresql, first s" in written
     assert "| tools: Commands Most Run [Selected Time Range] | 0." in written
+
+
+def test_the_page_is_measured(tmp_path: Path) -> None:
+    output = tmp_path / "benchmarks.md"
+    sizes = ["--rows", "1000", "--days", "40", "--seconds", "0.5", "--rounds", "1"]
+    looking.main(["--databases", "postgresql", *sizes, "--output", str(output)])
+    written = output.read_text()
+    assert "| postgresql, nobody looks |" in written
+    assert "| postgresql, people look |" in written
 
 
 @pytest.mark.parametrize("name", ["sqlite", "mariadb", "postgresql"])

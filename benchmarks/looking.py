@@ -1,0 +1,207 @@
+"""How fast the receiver's page is in a large fleet, and whether reports notice who looks at it.
+
+    python -m benchmarks.looking --databases mariadb --rows 100000 --seconds 2
+
+Machines send without a pause, by turns with and without people who look at the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import httpx
+
+from benchmarks.databases import database, describe, opened
+from benchmarks.large import fill
+from benchmarks.load import Outcome, measure
+from benchmarks.page import PAGE, put, table
+from developer_telemetry.receiver.tallies import MACHINE_TABLE
+from developer_telemetry.storage import TOOL_TABLE
+from tests.receivers import TOKEN, Receiver, add_connection, query
+from tests.servers import ServerMissing
+
+DATABASES = ("mariadb", "postgresql")
+ROWS = 1_250_000
+DAYS = 365
+CONNECTIONS = 64
+SECONDS = 10.0
+ROUNDS = 3
+LOOKERS = 10
+# The page's own script waits eight times as long.
+LOOK_SECONDS = 1.0
+LOOKS_ALONE = 20
+ADMIN = "the benchmark's admin token"
+TITLE = "The page"
+
+
+class Figures(NamedTuple):
+    """What was measured on one database; times in ms."""
+
+    described: str
+    rows: int
+    machines: int
+    first: float  # the first answer after a start
+    alone: list[float]  # later ones, while nobody sends
+    beside: list[float]  # while machines send
+    without: list[Outcome]  # what sending came to, by turns
+    watched: list[Outcome]
+
+
+def sign_in(receiver: Receiver) -> httpx.Client:
+    """Somebody who may see the page."""
+    client = httpx.Client(base_url=receiver.url, timeout=30, trust_env=False)
+    client.post("/login", data={"token": ADMIN}, headers={"origin": receiver.url})
+    return client
+
+
+def look(client: httpx.Client, path: str) -> float:
+    """How many ms an answer took.
+
+    :raises httpx.HTTPStatusError: it was none.
+    """
+    started = time.perf_counter()
+    client.get(path).raise_for_status()
+    return (time.perf_counter() - started) * 1000
+
+
+@contextmanager
+def looking(receiver: Receiver) -> Iterator[list[float]]:
+    """Some people look for a while; gives how long their answers took."""
+    ended = threading.Event()
+    times: list[float] = []
+
+    def person(number: int) -> None:
+        with closing(sign_in(receiver)) as client:
+            ended.wait(LOOK_SECONDS * number / LOOKERS)
+            times.append(look(client, "/"))
+            while not ended.wait(LOOK_SECONDS):
+                times.append(look(client, "/live"))
+
+    with ThreadPoolExecutor(LOOKERS) as threads:
+        people = [threads.submit(person, number) for number in range(LOOKERS)]
+        try:
+            yield times
+        finally:
+            ended.set()
+        for each in people:
+            each.result()
+
+
+def measure_page(url: str, seconds: float, rounds: int) -> Figures:
+    """Start a receiver on a filled database, look, and send."""
+    connection_id = add_connection(url)
+    with (
+        tempfile.TemporaryDirectory(prefix="benchmark-") as folder,
+        Receiver(
+            url, Path(folder), TELEMETRY_ADMIN_TOKEN=ADMIN, TELEMETRY_LOG_LEVEL="warning"
+        ) as receiver,
+    ):
+        with closing(sign_in(receiver)) as client:
+            first = look(client, "/")
+            time.sleep(LOOK_SECONDS)
+            alone = [look(client, "/") for _ in range(LOOKS_ALONE)]
+        send = (receiver.port, connection_id, TOKEN, CONNECTIONS, seconds / 10, seconds)
+        measure(*send)  # so that all turns find the same rows
+        without, watched, beside = [], [], []
+        for _ in range(rounds):
+            without.append(measure(*send))
+            with looking(receiver) as times:
+                watched.append(measure(*send))
+            beside += times
+    [(rows,)], [(machines,)] = (
+        query(url, f"SELECT COUNT(*) FROM {name}") for name in (TOOL_TABLE, MACHINE_TABLE)
+    )
+    return Figures(describe(url), rows, machines, first, alone, beside, without, watched)
+
+
+def run_database(name: str, rows: int, days: int, seconds: float, rounds: int) -> Figures:
+    """Fill a database of its own and measure."""
+    with database(name) as fresh:
+        url = fresh()
+        with opened(url) as engine:
+            fill(engine, rows, days)
+        return measure_page(url, seconds, rounds)
+
+
+def report(databases: dict[str, Figures]) -> str:
+    """The section of the page."""
+    described = "; ".join(f"{name} {each.described}" for name, each in databases.items())
+    answers = [
+        (
+            name,
+            f"{each.machines:,}",
+            f"{each.rows:,}",
+            *(f"{ms:.0f}" for ms in (each.first, statistics.median(each.alone), max(each.alone))),
+            *(f"{ms:.0f}" for ms in (statistics.median(each.beside), max(each.beside))),
+        )
+        for name, each in databases.items()
+    ]
+    pushes = [
+        (
+            f"{name}, {who}",
+            *(
+                f"{statistics.median(values):,.0f}"
+                for values in zip(*((run.rate, run.p50_ms, run.p99_ms) for run in runs))
+            ),
+            sum(run.refused + run.broken for run in runs),
+        )
+        for name, each in databases.items()
+        for who, runs in (("nobody looks", each.without), ("people look", each.watched))
+    ]
+    return f"""
+A receiver with a year of a large fleet in its database. {described}. How long an answer of the page
+took, in ms: the first after the receiver's start, later ones, and those while {CONNECTIONS}
+machines sent without a pause:
+
+{
+        table(
+            (
+                *("database", "machines", "days of work", "first", "median", "longest"),
+                *("median beside pushes", "longest beside pushes"),
+            ),
+            answers,
+        )
+    }
+
+What these {CONNECTIONS} machines met, by turns while nobody and while {LOOKERS} people looked, each
+every {LOOK_SECONDS:g} s (the page's own script asks every 8 s); medians of the turns:
+
+{table(("database", "reports/s", "p50 ms", "p99 ms", "not acknowledged"), pushes)}
+"""
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> None:
+    """Run it all and renew the page."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--databases", nargs="+", choices=DATABASES, default=DATABASES)
+    parser.add_argument("--rows", type=int, default=ROWS, help="tool rows, at least")
+    parser.add_argument("--days", type=int, default=DAYS, help="that they are about")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long each turn lasts")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns with and without looks")
+    parser.add_argument("--output", type=Path, default=PAGE, help="the page to renew")
+    options = parser.parse_args(arguments)
+    databases: dict[str, Figures] = {}
+    for name in options.databases:
+        try:
+            databases[name] = run_database(
+                name, options.rows, options.days, options.seconds, options.rounds
+            )
+        except ServerMissing as error:
+            print(f"{name} is left out: {error}")
+    if databases:
+        text = report(databases)
+        put(options.output, TITLE, text)
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
