@@ -320,20 +320,20 @@ def test_a_scope_that_is_in_no_blueprint(site: Site) -> None:
 
 
 @contextmanager
-def proxy(folder: Path, lake: SmallLake, location: str) -> Iterator[str]:
+def proxy(lake: SmallLake, location: str) -> Iterator[str]:
     """The address of a front proxy before DevLake, with a location of ours."""
     devlake = int(lake.url.rpartition(":")[2])
     with ExitStack() as stack:
         try:
-            running = stack.enter_context(Nginx(folder, devlake, location))
+            running = stack.enter_context(Nginx(devlake, location))
         except ServerMissing as error:
             missing(str(error))
         yield f"http://{HOST}:{running.port}"
 
 
-def test_a_proxy_that_leads_to_the_receiver(site: Site, tmp_path: Path) -> None:
+def test_a_proxy_that_leads_to_the_receiver(site: Site) -> None:
     location = LOCATION.format(more="", port=site.receiver.port)
-    with proxy(tmp_path, site.lake, location) as url:
+    with proxy(site.lake, location) as url:
         found = site.checks(leaves=0, DEVLAKE_URL=url, TELEMETRY_PUBLIC_URL="")
         assert state_of(found) == dict.fromkeys(NAMES, OK)
         assert found[6].said.startswith(f"{url}/api/plugins/developer-telemetry/1/report leads to")
@@ -369,11 +369,9 @@ def test_a_proxy_that_leads_to_the_receiver(site: Site, tmp_path: Path) -> None:
     ],
     ids=["no location", "no receiver behind it", "password", "redirect", "header lost"],
 )
-def test_a_proxy_that_does_not(
-    site: Site, tmp_path: Path, location: str, said: str, remedy: str
-) -> None:
+def test_a_proxy_that_does_not(site: Site, location: str, said: str, remedy: str) -> None:
     location = location.replace("{port}", str(site.receiver.port))
-    with proxy(tmp_path, site.lake, location) as url:
+    with proxy(site.lake, location) as url:
         check = site.failure("--url", f"{url}/api")
 
     assert check.name == "receiver"
@@ -388,10 +386,10 @@ def test_nobody_at_the_address(site: Site) -> None:
     assert "that the front proxy and `developer-telemetry serve` run" in check.remedy
 
 
-def test_an_answer_that_no_receiver_has_made_for_us(site: Site, tmp_path: Path) -> None:
+def test_an_answer_that_no_receiver_has_made_for_us(site: Site) -> None:
     forged = '\'{"sealed": "Zm9yZ2Vk"}\''
     location = LOCATION.format(more=f"return 200 {forged};", port=1)
-    with proxy(tmp_path, site.lake, location) as url:
+    with proxy(site.lake, location) as url:
         check = site.failure("--url", f"{url}/api")
 
     assert check.name == "token"
@@ -477,7 +475,7 @@ def test_of_several_receivers_behind_one_address_each_is_looked_at(
             f' if ($connection ~ "[014589]$") {{ set $to {HOST}:{second.port}; }}',
             port="0",
         ).replace(f"{HOST}:0", "$to")
-        with proxy(tmp_path, site.lake, location) as url:
+        with proxy(site.lake, location) as url:
             found = site.checks("--url", f"{url}/api")
 
     spools = {each.state: each for each in found if each.name == "spool"}
