@@ -21,11 +21,11 @@ from developer_telemetry.database import open_engine
 from developer_telemetry.receiver.page.queries import today
 from developer_telemetry.schema import migrate
 from tests.fleets import add_days, add_machines, add_refusals, fill
+from tests.pages import lake_in
 from tests.receivers import (
     SECRET,
     TOKEN,
     Altered,
-    Receiver,
     add_connection,
     eventually,
     query,
@@ -44,18 +44,6 @@ HOSTILE = [
 WIDE, NARROW = (1280, 900), (360, 780)
 # How long the page's script waits between two looks; it is wound on here.
 LOOK_MS = 8_000
-
-
-class Hasty(Altered):
-    """Counts machines and reads figures again at once."""
-
-    constants = {
-        "receiver.page.view.KEPT_SECONDS": 0.05,
-        "receiver.page.view.ANSWER_SECONDS": 0,
-        "receiver.page.figures.PAUSE_FACTOR": 0,
-        "receiver.page.view.PATIENCE_SECONDS": 10,
-        "receiver.health.ROUND_SECONDS": 0.1,
-    }
 
 
 class Patient(Altered):
@@ -135,19 +123,12 @@ def renew(page: Page) -> None:
         page.clock.fast_forward(LOOK_MS)
 
 
-@contextmanager
-def receiver_of(folder: Path, **settings: str) -> Iterator[Receiver]:
-    with Hasty(f"sqlite:///{folder}/telemetry.db", folder, **settings) as receiver:
-        yield receiver
-    assert "Traceback" not in receiver.log
-
-
 @pytest.fixture(scope="module")
 def hostile(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
     """A fleet whose every name is an attack, connections' included."""
     folder = tmp_path_factory.mktemp("hostile")
-    with receiver_of(folder) as receiver:
-        url = f"sqlite:///{folder}/telemetry.db"
+    with lake_in(folder) as lake:
+        receiver, url = lake.receiver, lake.url
         add_connection(url, None)
         name = HOSTILE[1].replace("'", "''")
         query(url, f"UPDATE _tool_developer_telemetry_connections SET name = '{name}' WHERE id = 2")
@@ -306,8 +287,8 @@ def test_without_scripts_everything_is_there(large: Window) -> None:
 
 
 def test_the_first_report_appears_by_itself(browser: Browser, tmp_path: Path) -> None:
-    with receiver_of(tmp_path) as receiver:
-        url = f"sqlite:///{tmp_path}/telemetry.db"
+    with lake_in(tmp_path) as lake:
+        receiver, url = lake.receiver, lake.url
         connection = add_connection(url)
         with Window(browser, receiver.url).look(size=NARROW) as look:
             page = look.page
@@ -344,8 +325,8 @@ def test_the_first_report_appears_by_itself(browser: Browser, tmp_path: Path) ->
 
 def test_an_operator_signs_in_and_out(browser: Browser, tmp_path: Path) -> None:
     with (
-        receiver_of(tmp_path, TELEMETRY_ADMIN_TOKEN=ADMIN) as receiver,
-        Window(browser, receiver.url).look() as look,
+        lake_in(tmp_path, TELEMETRY_ADMIN_TOKEN=ADMIN) as lake,
+        Window(browser, lake.receiver.url).look() as look,
     ):
         page = look.page
         field = page.get_by_label("Admin token")
@@ -364,7 +345,7 @@ def test_an_operator_signs_in_and_out(browser: Browser, tmp_path: Path) -> None:
         expect(page.locator("#outcome")).to_contain_text("A report gets through.")
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_label("Admin token")).to_be_visible()
-        page.goto(receiver.url)
+        page.goto(lake.receiver.url)
         expect(page.get_by_label("Admin token")).to_be_visible()
         look.assert_well()
 
@@ -377,8 +358,8 @@ def test_pictures_for_the_documentation(browser: Browser, tmp_path: Path) -> Non
     made = demo.fleet(developers=24, days=92, seed=1, now=datetime.now(timezone.utc))
     demo.fill(engine, SECRET, made)
     engine.dispose()
-    with receiver_of(tmp_path) as receiver:
-        window = Window(browser, receiver.url)
+    with lake_in(tmp_path) as lake:
+        window = Window(browser, lake.receiver.url)
         for name, size, scheme in (
             ("page", (1120, 1000), "light"),
             ("page-dark", (1120, 1000), "dark"),
