@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple, Optional
@@ -30,8 +31,9 @@ class Reply(NamedTuple):
 
     @property
     def message(self) -> str:
-        """What it says, in one short line."""
-        text = str(self.said.get("message") or self.text or "nothing")
+        """What it says, in one short line: of a page its title."""
+        title = re.search(r"<title>(.*?)</title>", self.text, re.S)
+        text = str(self.said.get("message") or (title[1] if title else self.text) or "nothing")
         return " ".join(text.split())[:SHOWN_CHARACTERS]
 
 

@@ -184,9 +184,9 @@ class Doctor:
 
     def _tokens(self) -> dict[int, str]:
         """The token of each connection that has one, from wherever it can be known."""
-        found = {number: each.token or "" for number, each in (self._kept or {}).items()}
-        found.update({number: each.token or "" for number, each in self._here.items()})
-        return {number: token for number, token in sorted(found.items()) if token}
+        found = {number: each.token for number, each in (self._kept or {}).items() if each.token}
+        found.update({number: each.token for number, each in self._here.items() if each.token})
+        return dict(sorted(found.items()))
 
     def _look(self, tokens: dict[int, str]) -> None:
         first, *others = tokens
@@ -284,11 +284,11 @@ class Doctor:
                 said = f"DevLake reads another token of connection {number} than this command"
                 return Check(name, FAILED, said, mend)
         sides = {
-            "here": self._engine is not None,
+            "here": any(each.token for each in self._here.values()),
             "at the receiver": bool(self._states),
-            "at DevLake": self._kept is not None,
+            "at DevLake": any(each.token for each in (self._kept or {}).values()),
         }
-        if sum(sides.values()) < 2 or not self._tokens():
+        if sum(sides.values()) < 2:
             mend = SEE_ABOVE if self._looks else SET_DATABASE
             return Check(name, SKIPPED, "fewer than two sides are known", mend)
         known = " and ".join(side for side, is_known in sides.items() if is_known)
@@ -329,6 +329,8 @@ class Doctor:
             return Check("blueprint", SKIPPED, "no DevLake is set here", SET_DEVLAKE)
         known = {number: each.name for number, each in (self._kept or {}).items()}
         known.update({number: each.name for number, each in self._here.items()})
+        if not known:
+            return Check("blueprint", SKIPPED, "there is no connection", MAKE_CONNECTION)
         missing = [name for number, name in sorted(known.items()) if number not in used]
         if missing:
             return Check(
