@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -15,7 +16,7 @@ from developer_telemetry.merging import RAW_TABLE as RAW
 from developer_telemetry.migrations import SCRIPTS
 from developer_telemetry.storage import TOOL_TABLE as TOOL
 from tests import go_plugin
-from tests.receivers import SECRET, Receiver, eventually, query, report
+from tests.receivers import SECRET, Receiver, eventually, query, report, run_command
 
 PLUGIN_NAME = "developer_telemetry"
 PLUGIN = f"/plugins/{PLUGIN_NAME}"
@@ -51,6 +52,7 @@ class Life:
         self.receiver = Receiver(url, lake.folder)
         self.blueprint_id = 0
         self.config_id = 0
+        self.onboarded: dict[str, Any] = {}
         self.right: list[Any] = []
 
     def live(self) -> None:
@@ -59,7 +61,9 @@ class Life:
         self._try("a connection is tested, made twice, changed, and tested again", self._connect)
         self._try("the scope is offered, chosen and configured", self._choose)
         self._try("a project's blueprint takes the connection", self._plan)
+        self._try("the command `connect` adds another, and does nothing twice", self._onboard)
         with self.receiver:
+            self._try("its token is rotated and revoked, and it is deleted again", self._offboard)
             self._try("reports are taken with the token and with DevLake's API key", self._push)
             with Fleet(self.url, self.receiver, 1) as fleet:
                 eventually(lambda: fleet.acknowledged > 50, 60)
@@ -135,6 +139,60 @@ class Life:
         expect(name, "All reports", "the domain scope")
         return "" if self.lake.has_org else "without a project, for which DevLake needs org"
 
+    def _onboard(self) -> str:
+        before = self.lake.get(f"/blueprints/{self.blueprint_id}")
+        project = ["--project", before["projectName"]] if self.lake.has_org else []
+        options = ["--strip-paths", "--test-and-build-tasks", "--keep-accounts-unlinked"]
+        self.onboarded = json.loads(self._command("connect", "more", "--json", *project, *options))
+        after = self.lake.get(f"/blueprints/{self.blueprint_id}")
+        told = [each["connectionId"] for each in after["connections"]]
+        expect(told, [1, self.onboarded["id"]] if project else [1], "the blueprint's connections")
+        for name in before.keys() - {"plan", "connections", "updatedAt"}:
+            expect(after[name], before[name], f"the blueprint's {name}")
+        everything = self._kept_by_devlake()
+        again = self._command("connect", "more", *project, *options)
+        expect(self.onboarded["token"] in again, False, "the token shown again")
+        self._command("connect", "fleet", *project)
+        expect(self._kept_by_devlake(), everything, "what DevLake keeps")
+        return "" if project else "without a project, for which DevLake needs org"
+
+    def _command(self, *arguments: str) -> str:
+        """What an operator's command says that goes through DevLake's API."""
+        done = run_command(self.lake.folder, *arguments, DEVLAKE_URL=self.lake.url)
+        if done.returncode != 0:
+            raise Unmet(f"{' '.join(arguments)}: {done.stderr}")
+        return done.stdout
+
+    def _kept_by_devlake(self) -> list[Any]:
+        path = f"{PLUGIN}/connections"
+        return [
+            self.lake.get(f"/blueprints/{self.blueprint_id}"),
+            self.lake.get(path),
+            self.lake.get(f"{path}/1/scopes"),
+            self.lake.get(f"{path}/{self.onboarded['id']}/scopes"),
+            self.lake.get(f"{path}/1/scope-configs"),
+        ]
+
+    def _offboard(self) -> None:
+        number, first = self.onboarded["id"], self.onboarded["token"]
+        path = PLUGIN + "/connections/{}/report"
+        rotate = self._command("token", "rotate", "more", "--keep-old", "1h", "--json")
+        second = json.loads(rotate)["token"]
+        for token in (first, second):
+            eventually(partial(self._answers, number, token, path, 200), 30)
+        self._command("token", "revoke", "more", "--previous")
+        eventually(partial(self._answers, number, first, path, 401), 30)
+        expect(self._answers(number, second, path, 200), True, "the new token is taken")
+        self._command("token", "revoke", "more")
+        eventually(partial(self._answers, number, second, path, 401), 30)
+        self._command("connections", "rename", "more", "fewer")
+        self._command("connections", "delete", "fewer", "--yes")
+        expect(count(self.url, RAW, number), 0, "raw rows of it")
+        after = self.lake.get(f"/blueprints/{self.blueprint_id}")
+        told = [each["connectionId"] for each in after["connections"]]
+        expect(told, [1], "the blueprint's connections")
+        eventually(partial(self._answers, number, second, path, 404), 30)
+
     def _push(self) -> None:
         wanted = {
             "name": "k",
@@ -148,7 +206,7 @@ class Life:
             (2, key, rest, 200),
             (1, key, rest, 401),
             (1, "wrong", PLUGIN + "/connections/{}/report", 401),
-            (3, TOKEN, PLUGIN + "/connections/{}/report", 404),
+            (99, TOKEN, PLUGIN + "/connections/{}/report", 404),
         ):
             # The receiver has yet to hear of a new connection or key.
             eventually(partial(self._answers, connection_id, credential, path, status), 30)

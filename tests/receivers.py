@@ -40,7 +40,7 @@ START_SECONDS = 30.0
 STOP_SECONDS = 30.0
 COMMAND = Path(sys.executable).with_name("developer-telemetry")
 # What whoever runs the tests has set must not reach the child.
-OUR_SETTINGS = ("DB_URL", "ENCRYPTION_SECRET", "TELEMETRY_")
+OUR_SETTINGS = ("DB_URL", "ENCRYPTION_SECRET", "TELEMETRY_", "DEVLAKE_")
 
 _numbers = itertools.count(1)
 
