@@ -150,6 +150,21 @@ def test_the_ingress_takes_every_report_path_and_no_route_of_devlakes() -> None:
     assert [each for each in ours if not each.startswith(prefixes[0] + "/")] == exact
 
 
+def test_the_charts_paths_make_an_ingress_that_kubernetes_takes(tmp_path: Path) -> None:
+    values = yaml.safe_load(FILES["deploy/kubernetes/devlake-values.yaml"])["ingress"]
+    ingress = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": "devlake", "annotations": values["annotations"]},
+        "spec": {"rules": [{"http": {"paths": values["extraPaths"]}}]},
+    }
+    (tmp_path / "ingress.json").write_text(json.dumps(ingress))
+    validator = Path(sys.executable).with_name("kubernetes-validate")
+    run = [validator, "--strict", "-k", "1.28", "ingress.json"]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_everybody_looks_at_addresses_that_the_receiver_has(receiver: Receiver) -> None:
     texts = {name: re.findall(r"/(?:health|metrics)\b[\w/]*", text) for name, text in FILES.items()}
     looks = {look for found in texts.values() for look in found} - {"/health"}

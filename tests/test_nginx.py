@@ -229,7 +229,7 @@ def test_a_receiver_away_costs_its_own_addresses_alone_until_it_is_back(tmp_path
         assert site.status() == 502  # nobody listens there
         assert site.neighbours_work()
         with here.receiver:
-            eventually(lambda: site.status() == 200, 5)
+            eventually(lambda: site.status() == 200, 20)
             assert here.rows() == [("ann",)]
         assert site.status() == 502
         assert site.neighbours_work()
@@ -242,7 +242,7 @@ def test_a_receiver_that_moves_is_found_at_its_new_address(site: Site) -> None:
     with Echo("the old one", port=site.port), Echo("the new one", ANOTHER_HOST, site.port):
         assert site.by() == "the old one"
         site.names.addresses[NAME] = ANOTHER_HOST
-        eventually(lambda: site.by() == "the new one", 5)
+        eventually(lambda: site.by() == "the new one", 20)
 
 
 def test_reports_are_stored_and_refused_in_the_receivers_own_words(serving: Serving) -> None:
