@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.accounts import convert
 from developer_telemetry.cicd import TASK_TABLE, convert_tasks
-from developer_telemetry.connections import create
+from developer_telemetry.connections import CONNECTION_TABLE, Connections, create
 from developer_telemetry.database import now_us
 from developer_telemetry.erasing import erase
 from developer_telemetry.errors import ConfigurationError
@@ -225,17 +225,7 @@ def test_nothing_of_a_person_is_left_anywhere_and_nothing_comes_back(lake: Lake)
     assert lake.developers().count("cem") == 2
 
 
-def test_what_arrives_after_an_erasure_is_taken_again(lake: Lake) -> None:
-    lake.send_all(lake.one, "dora")
-    assert lake.erase("dora", "--yes")[0] == 0
-    assert "dora" not in lake.developers()
-
-    lake.send_all(lake.other, "dora")
-
-    assert lake.developers().count("dora") == 2
-
-
-def test_who_is_blocked_gets_a_200_and_leaves_nothing_until_that_is_lifted(lake: Lake) -> None:
+def test_who_is_blocked_gets_a_200_and_leaves_nothing_until_erased_without_that(lake: Lake) -> None:
     lake.send_all(lake.one, "evelyn")
     assert lake.erase("evelyn", "--block", "--yes")[0] == 0
 
@@ -272,17 +262,10 @@ def test_a_killed_receiver_is_named_and_brings_nothing_back(lake: Lake) -> None:
     assert found_in(dump(lake.url)) == []
 
 
-def test_a_receiver_with_nothing_in_its_spool_is_not_waited_for_after_it_stopped(
-    lake: Lake,
-) -> None:
-    lake.other.stop()
-    try:
-        code, said = lake.erase("nobody", "--yes")
-    finally:
-        lake.other.start()
-
-    assert code == 0
-    assert f":{lake.other.port}" not in said
+def block(engine: Engine) -> None:
+    """Erase Ann, whose reports in these tests arrive whenever they do."""
+    search = Search(engine, SECRET, "ann.lee")
+    erase(engine, KEY, search, search.people(), block=True)
 
 
 # Who is meant -------------------------------------------------------------------------------------
@@ -324,6 +307,30 @@ def test_who_shares_an_address_is_named_and_stays(engine: Engine) -> None:
     assert search.namesakes(search.people()) == [("a@x.com", Person(1, "bot"))]
     erase(engine, KEY, search, search.people(), block=False)
     assert [row["developer_id"] for row in raw_rows(engine)] == ["bot"]
+
+
+def test_people_with_pseudonyms_are_found_and_covered_by_their_names(engine: Engine) -> None:
+    connection_id = create(engine, SECRET, "fleet", "token")
+    with engine.begin() as database:
+        database.exec_driver_sql(f"UPDATE {CONNECTION_TABLE} SET pseudonyms = TRUE")
+    connections = Connections(engine, SECRET)
+    connections.reload()
+    connection = connections.get(connection_id)
+    assert connection is not None
+    covered = connection.parse(body(email=EMAIL))
+    stored = arrival(connection_id=connection_id)._replace(report=covered)
+    store(engine, [stored], {connection_id: OVERWRITE})
+
+    for text in ("ann.lee", EMAIL.upper(), covered.developer_id, covered.email):
+        assert people(engine, text) == [Person(connection_id, covered.developer_id)]
+    block(engine)
+
+    assert raw_rows(engine) == []
+    known = Register(engine, KEY).reload()
+    uncovered = arrival(connection_id=connection_id)
+    assert known.cover(stored)
+    assert known.cover(uncovered)
+    assert not known.cover(stored._replace(connection_id=connection_id + 1))
 
 
 # What goes and what stays -------------------------------------------------------------------------
@@ -399,12 +406,6 @@ def test_a_subject_can_be_told_by_nobody_without_the_secret() -> None:
     subjects = {KEY.developer("ann"), KEY.email("ann"), Key("another").developer("ann")}
     assert len(subjects) == 3
     assert Key("another").fingerprint != KEY.fingerprint
-
-
-def block(engine: Engine) -> None:
-    """Erase Ann, whose reports in these tests arrive whenever they do."""
-    search = Search(engine, SECRET, "ann.lee")
-    erase(engine, KEY, search, search.people(), block=True)
 
 
 def test_who_reads_tombstones_too_late_stores_nothing_of_them(engines: list[Engine]) -> None:
