@@ -21,7 +21,7 @@ from typing import Any, Optional
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.database import reading, transact
+from developer_telemetry.database import reading, reading_newest, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError, ReportRefused, Unavailable
 from developer_telemetry.merging import Arrival
@@ -70,7 +70,7 @@ class Lease(Register):
     def reload(self) -> Tombstones:
         """Read them again if there are others by now."""
         asked_at = _now()
-        with reading(self._engine).connect() as connection:
+        with reading_newest(self._engine) as connection:
             if version(connection) != self._known.version:
                 known = read(connection, self._key)
                 with self._changing:
@@ -91,13 +91,14 @@ class Identity:
     def __init__(self, folder: Path, port: int, embedded: bool) -> None:
         path = folder / IDENTITY_NAME
         try:
-            if not path.exists():
-                path.write_text(str(uuid.uuid4()))
-            self.id = str(uuid.UUID(path.read_text().strip()))
-        except (OSError, ValueError) as error:
+            try:
+                self.id = str(uuid.UUID(path.read_text(encoding="ascii")))
+            except (FileNotFoundError, ValueError):  # the first time, or cut off by a crash
+                self.id = str(uuid.uuid4())
+                path.write_text(self.id, encoding="ascii")
+        except OSError as error:
             raise ConfigurationError(
-                f"can't keep this receiver's id in {path} ({error}); remove the file, or let it"
-                " be written"
+                f"can't keep this receiver's id in {path} ({error.strerror}); let it be written"
             ) from None
         # The machine of an embedded database is somebody's own, and its name says whose.
         self.name = f"{'localhost' if embedded else socket.gethostname()}:{port}"[:255]
