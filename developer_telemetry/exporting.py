@@ -22,9 +22,11 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.accounts import ACCOUNT_TABLE, account_id
 from developer_telemetry.archives import COMPRESSED, TABLE
+from developer_telemetry.cicd import KINDS, TASK_TABLE, task_id
 from developer_telemetry.database import reading
-from developer_telemetry.dialects import dialect_of
+from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.inserts import batches
 from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.storage import TOOL_TABLE
@@ -46,6 +48,7 @@ _RAW_COLUMNS = (
     "hostname",
     "payload",
 )
+# DevLake's own, in its own database.
 _USER_ACCOUNTS = "user_accounts"
 # What a spreadsheet takes for the start of a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -184,56 +187,37 @@ def connection_ids(engine: Engine, table: str) -> list[int]:
     return found
 
 
-def people(engine: Engine, text: str) -> list[tuple[int, str]]:
-    """Connections and developers that an exact id, or an e-mail address, stands for."""
-    mark = dialect_of(engine).placeholder
-    found: set[tuple[int, str]] = set()
-    for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE):
-        ids = connection_ids(engine, table)
-        query = (
-            f"SELECT 1 FROM {table} WHERE connection_id = {mark} AND developer_id = {mark} LIMIT 1"
-        )
-        with reading(engine).connect() as connection:
-            for each in ids:
-                if connection.exec_driver_sql(query, (each, text)).first():
-                    found.add((each, text))
-    with reading(engine).connect() as connection:
-        rows = connection.exec_driver_sql(
-            f"SELECT DISTINCT connection_id, developer_id FROM {TOOL_TABLE}"
-            f" WHERE LOWER(email) = LOWER({mark})",
-            (text,),
-        )
-        found.update((row[0], row[1]) for row in rows)
-    return sorted(found)
-
-
 def derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iterator[Row]:
-    """What else there is of developers: machines, accounts, and what links these to users."""
+    """What else there is of developers: machines, and in DevLake's domain layer account and tasks.
+
+    And which user the account is linked to, where DevLake is there to do so.
+    """
     mark = dialect_of(engine).placeholder
-    has_users = inspect(engine).has_table(_USER_ACCOUNTS)  # in DevLake's own database
+    has_users = inspect(engine).has_table(_USER_ACCOUNTS)
     for person in people:
+        of_person = f"connection_id = {mark} AND developer_id = {mark}"
         account = (account_id(*person),)
+        wanted = [
+            (MACHINE_TABLE, f"{of_person} ORDER BY hostname", person),
+            (ACCOUNT_TABLE, f"id = {mark}", account),
+        ]
+        if has_users:
+            wanted.append((_USER_ACCOUNTS, f"account_id = {mark}", account))
         with reading(engine).connect() as connection:
-            rows = _read(
-                connection,
-                MACHINE_TABLE,
-                f"SELECT * FROM {MACHINE_TABLE} WHERE connection_id = {mark}"
-                f" AND developer_id = {mark} ORDER BY hostname",
-                person,
-            )
-            rows += _read(
-                connection,
-                ACCOUNT_TABLE,
-                f"SELECT * FROM {ACCOUNT_TABLE} WHERE id = {mark}",
-                account,
-            )
-            if has_users:
-                rows += _read(
-                    connection,
-                    _USER_ACCOUNTS,
-                    f"SELECT * FROM {_USER_ACCOUNTS} WHERE account_id = {mark}",
-                    account,
+            days = connection.exec_driver_sql(
+                f"SELECT date FROM {TOOL_TABLE} WHERE {of_person} ORDER BY date", person
+            ).fetchall()
+            tasks = [task_id(kind, *person, str(day[0])) for day in days for kind in KINDS]
+            for batch in batches(connection, [(task,) for task in tasks]):
+                marks = ", ".join([mark] * len(batch))
+                wanted.append((TASK_TABLE, f"id IN ({marks}) ORDER BY id", flat(batch)))
+            rows = [
+                row
+                for table, where, parameters in wanted
+                for row in _read(
+                    connection, table, f"SELECT * FROM {table} WHERE {where}", parameters
                 )
+            ]
         yield from rows
 
 

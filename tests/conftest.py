@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Callable
 
 import pytest
@@ -34,6 +35,28 @@ def opened() -> Iterator[Callable[[str], Engine]]:
     yield open_one
     for engine in engines:
         engine.dispose()
+
+
+@pytest.fixture
+def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs the command on an embedded database in the folder `place` of the test's own.
+
+    Gives its exit status and what it said.
+    """
+    for name in ("DB_URL", "ENCRYPTION_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, place: str = "data") -> str:
+        from typer.testing import CliRunner
+
+        from developer_telemetry.cli import app
+
+        monkeypatch.setenv("TELEMETRY_DATA_DIR", place)
+        done = CliRunner().invoke(app, arguments)
+        return f"{done.exit_code} {done.output}"
+
+    return run
 
 
 @pytest.fixture(params=DATABASES)

@@ -334,9 +334,8 @@ def test_a_report_for_no_connection_ends_the_import(
 # As an operator does it --------------------------------------------------------------------------
 
 
-def test_a_day_with_the_command(sqlite_url: str, tmp_path: Path) -> None:
-    migrate(sqlite_url, tmp_path)
-    add_connection(sqlite_url)
+def test_a_day_with_the_command(embedded: Callable[..., str], tmp_path: Path) -> None:
+    embedded("connect", "fleet")
     folder = tmp_path / "archives"
     folder.mkdir()
     archive(folder)
@@ -344,23 +343,8 @@ def test_a_day_with_the_command(sqlite_url: str, tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("none of ours")
     path = file_of(folder, body(hostname="tower").replace(b"\n", b""), b'{"date": "no"}')
     who = ("--developer", "ann.lee", "--hostname", "laptop")
-
-    def run(*arguments: str, status: int = 0, sent: str = "") -> list[str]:
-        done = subprocess.run(
-            [COMMAND, "import", *arguments],
-            cwd=tmp_path,
-            env=environment(DB_URL=sqlite_url),
-            input=sent,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert (done.returncode, done.stderr) == (status, "")
-        return done.stdout.splitlines()
-
-    said = run("archives", *who, "--errors", "bad.txt", status=1)
-    assert said == [
-        "reports stored: 3",
+    assert embedded("import", "archives", *who, "--errors", "bad.txt").splitlines() == [
+        "1 reports stored: 3",
         "files in folders passed over for their names: 1",
         "can't be imported: 1",
         "bad.txt has them, each with the reason; mend them there and import that",
@@ -369,15 +353,23 @@ def test_a_day_with_the_command(sqlite_url: str, tmp_path: Path) -> None:
     assert reason.startswith(f"# {Path('archives') / path.name} line 2: date: missing")
     assert line == '{"date": "no"}'
     (tmp_path / "bad.txt").write_text(f"{reason}\n{line.replace('no', '2026-11-21')}\n")
-    assert run("bad.txt", *who) == ["reports stored: 1"]
-    assert run("-", *who, sent=json.dumps(ARCHIVE, indent=2)) == [
-        "reports stored: 0",
-        "stored already, passed over: 1",
-    ]
-    assert run("-", sent="[]") == ["reports stored: 0"]
+    assert embedded("import", "bad.txt", *who) == "0 reports stored: 1\n"
     assert not list(tmp_path.glob("import-errors-*"))
-    run("-", sent="?", status=1)
+    (tmp_path / "bad.txt").write_text("?")
+    assert embedded("import", "bad.txt").startswith("1 reports stored: 0\n")
     assert len(list(tmp_path.glob("import-errors-*.txt"))) == 1
+
+
+def test_reports_can_come_through_a_pipe(embedded: Callable[..., str]) -> None:
+    embedded("connect", "fleet")
+    done = subprocess.run(
+        [COMMAND, "import", "-", "--developer", "ann.lee"],
+        env=environment(TELEMETRY_DATA_DIR="data"),
+        input=json.dumps(ARCHIVE, indent=2).encode(),
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == (b"reports stored: 1\n", b"")
 
 
 def test_killed_in_the_middle_and_started_again_it_is_as_in_one_go(

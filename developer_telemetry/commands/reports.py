@@ -135,18 +135,19 @@ def export(
 ) -> None:
     """Write what is stored, for `import`, for other tools, or for a person who asks for it."""
     with clear_errors():
-        from developer_telemetry.exporting import Output, Wanted, opened, people
+        from developer_telemetry.exporting import Output, Wanted, opened
+        from developer_telemetry.people import Search
 
         if format is Format.CSV and layer is None:
             raise TelemetryError("a CSV file holds one table: say which with --layer raw or tool")
-        engine = open_database(load())
+        settings = load()
+        engine = open_database(settings)
         wanted = Wanted(connection, _day(since), _day(until))
         if developer is not None:
-            found = people(engine, developer)
-            chosen = [each for each in found if connection in (None, each[0])]
-            if not chosen:
+            people = Search(engine, settings.encryption_secret, developer, connection).people()
+            if not people:
                 raise TelemetryError(f"nothing is stored of {developer!r}; check the spelling")
-            wanted = wanted._replace(developers=chosen)
+            wanted = wanted._replace(developers=people)
         with opened(output) as file:
             to = Output(file, format is Format.CSV)
             for row in _exported(engine, wanted, layer):
