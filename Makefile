@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 SHELL_SCRIPTS := $(wildcard run.sh build.sh sdk/*.sh scripts/*.sh .ci/run)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test test-cluster pictures soak check bench conformance constraints clean
+.PHONY: help install run demo test test-cluster pictures soak check bench conformance reference constraints clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -61,6 +61,9 @@ bench: .venv/installed-dev ## measure receiver, runs, dashboards and page; renew
 conformance: .venv/installed-dev ## try it with DevLake itself (DEVLAKE=checkout LAKE=server)
 	@scripts/install_servers.sh
 	@$(BIN)/python -m conformance --devlake "$(DEVLAKE)" --lake "$(LAKE)" --go-plugins "$(GO_PLUGINS)"
+
+reference: .venv/installed-dev ## write docs/settings.md and docs/commands.md from the code
+	$(BIN)/python scripts/reference.py
 
 constraints: .venv/installed-dev ## renew constraints.txt with today's versions
 	$(BIN)/python scripts/constraints.py

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Optional
 
@@ -18,30 +17,9 @@ from developer_telemetry.receiver.settings import (
 )
 from tests.receivers import run_command
 
-README = Path(__file__).parent.parent / "README.md"
 LAKE = "mysql://merico:merico@mysql:3306/lake?charset=utf8mb4&parseTime=True"
 
 each_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
-
-
-def documented() -> dict[str, str]:
-    """The README's table: name to default, as written there."""
-    [section] = re.findall(r"^## Settings\n(.*?)^## ", README.read_text(), re.M | re.S)
-    return dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.M))
-
-
-@each_setting
-def test_the_readme_has_each_setting_with_its_default(setting: Setting) -> None:
-    written = documented()[setting.name]
-
-    if setting.default:
-        assert written == f"`{setting.default}`"
-    else:
-        assert not re.fullmatch(r"`.*`", written), "a value where there is no default"
-
-
-def test_the_readme_has_no_other_settings() -> None:
-    assert set(documented()) == {setting.name for setting in SETTINGS}
 
 
 def test_the_command_names_each_setting(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""Writes docs/commands.md and docs/settings.md anew, from what the code declares.
+
+python scripts/reference.py
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from developer_telemetry.receiver.settings import SETTINGS
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+_SETTINGS = """\
+# Settings
+
+What the receiver and every command take from the environment. Each may come from a file instead,
+named by the same name with `_FILE` behind it. `make reference` writes this page from the code.
+
+| name | default | what for |
+| --- | --- | --- |
+"""
+
+
+def settings() -> str:
+    """The page of all settings."""
+    rows = [
+        f"| `{each.name}` | {f'`{each.default}`' if each.default else ''} | {each.help} |"
+        for each in SETTINGS
+    ]
+    return _SETTINGS + "\n".join(rows) + "\n"
+
+
+def commands() -> str:
+    """The page of all commands, as `--help` explains them."""
+    tool = [sys.executable, "-m", "typer", "developer_telemetry.cli", "utils", "docs"]
+    name = ["--name", "developer-telemetry", "--title", "Commands"]
+    result = subprocess.run([*tool, *name], check=True, capture_output=True, text=True)
+    return result.stdout.rstrip() + "\n"
+
+
+PAGES = {"settings.md": settings, "commands.md": commands}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page(), encoding="utf-8")

@@ -1,0 +1,123 @@
+"""The documents: their links lead somewhere, their examples and commands do what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts import reference
+from tests.receivers import COMMAND, TOKEN, Receiver, environment, run_command
+
+ROOT = Path(__file__).parent.parent
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
+# Of the README, `tests/test_make_run.py` runs what is there.
+NEEDS = "# needs "
+COMMAND_SECONDS = 60
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """A page's blocks of code in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+
+
+@each_page
+def test_links_lead_to_what_is_there(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if "://" in path:
+            continue
+        linked = (page.parent / path).resolve() if path else page
+        if not linked.exists() or (anchor and anchor not in anchors(linked)):
+            dead.append(target)
+    assert dead == []
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link can point to: the headings, as the usual renderers name them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {each.replace(" ", "-") for each in words}
+
+
+@pytest.mark.parametrize("name", reference.PAGES)
+def test_a_reference_says_what_the_code_does(name: str) -> None:
+    written = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert written == reference.PAGES[name](), "`make reference` renews it"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where commands run: with an embedded database that has the connection `fleet`."""
+    folder = tmp_path_factory.mktemp("docs")
+    done = run_command(folder, "connect", "fleet", "--secret-token", TOKEN)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def receiver(folder: Path) -> Iterator[Receiver]:
+    """A receiver on that database."""
+    with Receiver("", folder) as running:
+        yield running
+
+
+def examples() -> list[Any]:
+    """Body, status, answer: each as it stands in the page about payloads."""
+    text = (ROOT / "docs" / "payloads.md").read_text(encoding="utf-8")
+    pattern = r"```json\n(.*?)```\n\nanswered with (\d+):\n\n```json\n(.*?)```"
+    found = re.findall(pattern, text, re.S)
+    return [pytest.param(*each, id=str(number)) for number, each in enumerate(found, 1)]
+
+
+def test_every_payload_has_its_answer() -> None:
+    assert 2 * len(examples()) == len(blocks(ROOT / "docs" / "payloads.md", "json"))
+
+
+@pytest.mark.parametrize(("body", "status", "answer"), examples())
+def test_an_example_is_answered_as_documented(
+    receiver: Receiver, body: str, status: str, answer: str
+) -> None:
+    given = receiver.client.post(
+        "/plugins/developer-telemetry/1/report",
+        content=body,
+        headers={"Authorization": f"Bearer {TOKEN}"},
+    )
+    assert (given.status_code, given.json()) == (int(status), json.loads(answer))
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_commands_work_as_they_stand(page: Path, folder: Path, receiver: Receiver) -> None:
+    commands = [block for block in blocks(page, "sh") if not block.startswith(NEEDS)]
+    script = "set -eu\n" + "".join(commands).replace(":8090", f":{receiver.port}")
+    settings = {"TELEMETRY_PORT": str(receiver.port), "TOKEN": TOKEN}
+    path = f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=environment(PATH=path, **settings),
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_makefile_has_each_target_that_is_documented() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M))
+    assert named
+    assert named <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
