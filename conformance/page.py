@@ -16,6 +16,7 @@ HEAD = """\
 Written by `make conformance`, which runs everything anew. It takes DevLake from where you have it:
 
 ```sh
+# needs a checkout of DevLake
 make conformance DEVLAKE=<checkout> LAKE=<binary of its server> GO_PLUGINS=<its Go plugins>
 ```
 
