@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from developer_telemetry.database import now_us, reading, transact
+from developer_telemetry.database import now_us, reading_newest, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import insert
@@ -259,7 +259,7 @@ class Connections:
 
 
 def _read(engine: Engine) -> Stored:
-    with reading(engine).connect() as connection:
+    with reading_newest(engine) as connection:
         connections = connection.exec_driver_sql(
             "SELECT id, name, secret_token, previous_secret_token, previous_token_until,"
             f" duplicate_strategy, strip_paths, pseudonyms FROM {CONNECTION_TABLE} ORDER BY id"

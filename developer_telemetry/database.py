@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Callable, NamedTuple, TypeVar
 
 from sqlalchemy import event
@@ -54,7 +56,7 @@ def hurried(engine: Engine) -> Engine:
 
     For those who run short statements alone.
     """
-    event.listen(engine, "do_connect", dialect_of(engine).hurry, insert=True)
+    event.listen(engine, "do_connect", dialect_of(engine).hurry)
     engine.dispose()
     return engine
 
@@ -100,6 +102,20 @@ def now_us() -> int:
 def reading(engine: Engine) -> Engine:
     """The same engine for transactions that only read: on SQLite they wait for no writer."""
     return engine.execution_options(reading=True)
+
+
+@contextmanager
+def reading_newest(engine: Engine) -> Iterator[Connection]:
+    """A connection to read what must not be old: not one that stayed with a former primary."""
+    question = dialect_of(engine).reads_only
+    with reading(engine).connect() as connection:
+        if not question or not connection.exec_driver_sql(question).scalar_one():
+            yield connection
+            return
+        connection.invalidate()
+    engine.dispose()
+    with reading(engine).connect() as connection:
+        yield connection  # to the new primary, or there is none
 
 
 def clock_offset_us(engine: Engine) -> int:

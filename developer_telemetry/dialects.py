@@ -33,6 +33,8 @@ class Dialect:
     returning = False
     # The database's clock in epoch seconds, with a fraction; "" where it is this machine's.
     clock = ""
+    # Whether this session may only read, as one does that stayed with a former primary.
+    reads_only = ""
     # Settings of the server, each with how to ask for it, what it must not be, and the remedy.
     risks: Sequence[tuple[str, str, Sequence[str], str]] = ()
     # How long a driver waits for a server that went silent, unless the URL says otherwise.
@@ -109,9 +111,10 @@ class Dialect:
             options.setdefault(name, value)
 
     def hurry(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
-        """Called before `connecting` where no statement takes long."""
+        """Called after `connecting` where no statement takes long."""
         for name, value in self.short_patience.items():
-            options.setdefault(name, value)
+            if options[name] == self.patience[name]:  # and not what the URL says
+                options[name] = value
 
     def connected(self, connection: Any, record: Any) -> None:
         """Called by SQLAlchemy with each new connection of the driver and its pool's record."""
@@ -173,6 +176,7 @@ class MySQL(Dialect):
     # By itself MariaDB reads the whole of a table that has grown since it was last measured.
     join_in_order = "STRAIGHT_JOIN"
     clock = "UNIX_TIMESTAMP(NOW(6))"
+    reads_only = "SELECT CAST(@@read_only AS CHAR) NOT IN ('0', 'OFF') OR @@innodb_read_only"
     risks = (
         (
             "innodb_flush_log_at_trx_commit",
@@ -308,6 +312,7 @@ class PostgreSQL(Dialect):
         "SET statement_timeout = 0",
     )
     clock = "EXTRACT(EPOCH FROM clock_timestamp())"
+    reads_only = "SELECT current_setting('transaction_read_only') = 'on'"
     risks = (
         ("synchronous_commit", "SHOW synchronous_commit", ("off",), "set it to on"),
         ("fsync", "SHOW fsync", ("off",), "set it to on"),

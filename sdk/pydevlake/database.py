@@ -162,7 +162,9 @@ def _installed_driver(backend: str) -> str:
 def _mysql_arguments(server: _Server, driver: str) -> dict[str, Any]:
     options = {key: value for key, value in server.query.items() if key not in _GO_ONLY}
     tls = options.pop("tls", "false").lower()
-    arguments: dict[str, Any] = dict(options)
+    arguments: dict[str, Any] = {
+        key: int(value) if value.isdecimal() else value for key, value in options.items()
+    }
     # Go takes a list and uses the first one that the server has.
     arguments["charset"] = options.get("charset", "utf8mb4").split(",")[0]
     if server.socket:

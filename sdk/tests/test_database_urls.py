@@ -104,7 +104,7 @@ def test_options_for_gos_driver_stay_away_from_pythons(connected: Any) -> None:
         "&readTimeout=1m&allowNativePasswords=true&connect_timeout=9"
     )
     assert arguments["charset"] == "utf8mb4"
-    assert arguments["connect_timeout"] == "9"
+    assert arguments["connect_timeout"] == 9
     assert not {"parseTime", "loc", "timeout", "readTimeout", "allowNativePasswords"} & set(
         arguments
     )

@@ -55,12 +55,16 @@ class Forwarder:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._socket.close()
-        for link in self._links:
-            link.close()
+        self.cut()
 
     def lead_to(self, port: int) -> None:
         """Take new connections to this port; those that are open stay where they are."""
         self._target_port = port
+
+    def cut(self) -> None:
+        """End the open connections."""
+        for link in self._links:
+            link.close()
 
     def strand(self) -> None:
         """Let the open connections carry nothing more, as when the machine behind them is gone."""

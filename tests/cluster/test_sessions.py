@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Callable
 
 import pytest
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.database import open_writing_engine, transact
+from developer_telemetry.database import (
+    hurried,
+    open_writing_engine,
+    reading_newest,
+    transact,
+)
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.merging import OVERWRITE
 from developer_telemetry.receiver.tallies import MACHINE_TABLE, count_machines
@@ -45,6 +51,21 @@ def test_a_pooled_session_that_turned_read_only_is_left_for_a_new_one(engine: En
     transact(engine, lambda connection: connection.exec_driver_sql(f"DELETE FROM {MACHINE_TABLE}"))
 
 
+# MariaDB knows of a whole server alone, as the tests of switchovers have it.
+@pytest.mark.parametrize("migrated_url", ["postgresql"], indirect=True)
+def test_a_pooled_session_that_turned_read_only_is_not_asked_for_what_is_new(
+    engine: Engine,
+) -> None:
+    with engine.connect() as connection:
+        make_read_only(connection)
+        former = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+
+    with reading_newest(engine) as connection:
+        asked = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+
+    assert asked != former
+
+
 @WITH_SESSIONS
 def test_a_writer_whose_session_turned_read_only_goes_on_in_a_new_one(writing: Engine) -> None:
     report = arrival()
@@ -54,6 +75,16 @@ def test_a_writer_whose_session_turned_read_only_goes_on_in_a_new_one(writing: E
         store(connection, [report], {1: OVERWRITE})
 
     assert [row["report_id"] for row in raw_rows(writing)] == [report.report_id]
+
+
+@pytest.mark.parametrize(("option", "seconds"), [("", 30), ("&read_timeout=7", 7)])
+def test_the_receiver_waits_less_for_a_silent_server_unless_told_otherwise(
+    mariadb_url: str, opened: Callable[[str], Engine], option: str, seconds: int
+) -> None:
+    engine = hurried(opened(mariadb_url + option))
+    with engine.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        assert driver._read_timeout == seconds
 
 
 def test_machines_are_counted_where_rows_were_lost_and_their_ids_given_anew(engine: Engine) -> None:
