@@ -28,10 +28,10 @@ from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.exclusion import alone
 from developer_telemetry.merging import RAW_TABLE, SCOPE_ID, raw_params, timestamp
 from developer_telemetry.onboarding import OPTIONS, Home, Kept
+from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.schema import DEVLAKE_HISTORY
 from developer_telemetry.storage import TOOL_TABLE
 
-MACHINE_TABLE = "_tool_developer_telemetry_machines"
 # Whose developers are deleted some at a time, so that no transaction takes long.
 REPORT_TABLES = (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE)
 DOMAIN_TABLES = (ACCOUNT_TABLE, TASK_TABLE)

@@ -46,7 +46,8 @@ def _introduce(engine: Engine, settings: Settings) -> None:
     if first.token and (made or sys.stdout.isatty()):
         typer.echo(f"Secret token   {first.token}")
         typer.echo(f"Try it:\n\n  {curl_line(url, first.token)}\n")
-        page = url.partition("plugins/")[0]
+        # Not behind the public address, where only reports get through.
+        page = report_url(settings._replace(public_url=""), first.id).partition("plugins/")[0]
         typer.echo(f"Then see it at {page} in a browser. Stop with Ctrl+C.")
     sys.stdout.flush()
 
