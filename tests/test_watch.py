@@ -6,7 +6,9 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Callable
 
 import pytest
 from sqlalchemy.engine import Engine
@@ -100,20 +102,11 @@ class Prompt(Altered):
     constants = {"receiver.health.ROUND_SECONDS": 0.1}
 
 
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[Prompt]:
-    receiver = Prompt(f"sqlite:///{tmp_path}/telemetry.db", tmp_path)
-    with receiver:
-        yield receiver
-
-
-@pytest.mark.parametrize("form", ["lines", "json"])
-def test_it_follows_a_receiver_until_ctrl_c(receiver: Prompt, tmp_path: Path, form: str) -> None:
-    url = f"sqlite:///{tmp_path}/telemetry.db"
-    number = add_connection(url)
-    command = [str(COMMAND), "watch", *(["--json"] if form == "json" else [])]
+@contextmanager
+def watching(url: str, *options: str) -> Iterator[Callable[[], str]]:
+    """Gives the next line that `watch` shows; ends it by Ctrl+C and sees that it ends clean."""
     with subprocess.Popen(
-        command,
+        [str(COMMAND), "watch", *options],
         env=environment(DB_URL=url, PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -122,37 +115,42 @@ def test_it_follows_a_receiver_until_ctrl_c(receiver: Prompt, tmp_path: Path, fo
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stderr.readline() == "waiting for reports; Ctrl+C ends this\n"
-        assert receiver.send(report("ann\x1b[2J"), number).status_code == 200
-        stored = process.stdout.readline()
-        assert receiver.send(report("eve"), number, "wrong").status_code == 401
-        refused = process.stdout.readline()
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
-
+        try:
+            yield process.stdout.readline
+        finally:
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, "", "")
-    if form == "json":
-        seen = json.loads(stored)
-        [(raw_id,)] = query(url, f"SELECT id FROM {RAW_TABLE}")
-        assert seen == {
-            "event": "arrived",
-            "id": raw_id,
-            "connection": number,
-            "developer": "ann\x1b[2J",
-            "host": "laptop",
-            "date": "2026-11-23",
-            "arrived": seen["arrived"],
-        }
-        said = json.loads(refused)
-        assert said == {
-            "event": "refused",
-            "connection": number,
-            "reason": "token",
-            "count": 1,
-            "noticed": said["noticed"],
-        }
-    else:
-        assert f"connection {number}  ann\\x1b[2J on laptop  for 2026-11-23\n" in stored
-        assert f"connection {number}  refused: token 1\n" in refused
+
+
+def test_it_follows_a_receiver_until_ctrl_c(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/telemetry.db"
+    with Prompt(url, tmp_path) as receiver:
+        number = add_connection(url)
+        with watching(url) as next_line, watching(url, "--json") as next_object:
+            assert receiver.send(report("ann\x1b[2J"), number).status_code == 200
+            stored = next_line(), json.loads(next_object())
+            assert receiver.send(report("eve"), number, "wrong").status_code == 401
+            refused = next_line(), json.loads(next_object())
+
+    assert f"connection {number}  ann\\x1b[2J on laptop  for 2026-11-23\n" in stored[0]
+    assert stored[1] == {
+        "event": "arrived",
+        "id": query(url, f"SELECT id FROM {RAW_TABLE}")[0][0],
+        "connection": number,
+        "developer": "ann\x1b[2J",
+        "host": "laptop",
+        "date": "2026-11-23",
+        "arrived": stored[0][:23],
+    }
+    assert f"connection {number}  refused: token 1\n" in refused[0]
+    assert refused[1] == {
+        "event": "refused",
+        "connection": number,
+        "reason": "token",
+        "count": 1,
+        "noticed": refused[1]["noticed"],
+    }
 
 
 def test_a_database_that_goes_away_is_said_once_and_waited_for(tmp_path: Path) -> None:
