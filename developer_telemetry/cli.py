@@ -2,12 +2,13 @@
 
 import typer
 
-from developer_telemetry.commands.connections import connect, connections, token
+from developer_telemetry.commands.connections import connect, connections
 from developer_telemetry.commands.doctor import doctor
 from developer_telemetry.commands.fleet import send_test, status, watch
 from developer_telemetry.commands.privacy import erase
 from developer_telemetry.commands.receiver import dead_letters, demo, migrate, serve
 from developer_telemetry.commands.reports import export, import_reports, reextract
+from developer_telemetry.commands.tokens import token
 from developer_telemetry.receiver.settings import SETTINGS
 
 app = typer.Typer(

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
     from developer_telemetry.onboarding import Home, Kept, Onboarding
 
 connections = typer.Typer(no_args_is_help=True, help="Look at connections, and change them.")
-token = typer.Typer(no_args_is_help=True, help="Change the secret token of a connection.")
-
-UNITS = {"m": 60, "h": 3600, "d": 86400}
-MOST_DAYS = 366
 
 NAME = typer.Argument(help="Its name, or its id.", metavar="NAME")
 DEVLAKE_URL = typer.Option(
@@ -41,7 +36,7 @@ AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 
 
 @contextmanager
-def _home(devlake_url: Optional[str]) -> "Iterator[tuple[Home, Settings]]":
+def home_of(devlake_url: Optional[str]) -> "Iterator[tuple[Home, Settings]]":
     """Where connections are kept, and the settings, by which address machines send included."""
     environment = dict(os.environ)
     if devlake_url is not None:
@@ -112,7 +107,7 @@ def connect(
         "test_and_build_tasks": test_and_build_tasks,
         "keep_accounts_unlinked": keep_accounts_unlinked,
     }
-    with _home(devlake_url) as (home, settings):
+    with home_of(devlake_url) as (home, settings):
         from developer_telemetry.onboarding import Onboarding, Wanted
 
         wanted = Wanted(name, secret_token, _set(given), _set(switches), project.strip())
@@ -162,7 +157,7 @@ def _show_onboarding(made: "Onboarding", settings: Settings, as_json: bool) -> N
 @connections.command("list")
 def list_connections(devlake_url: Optional[str] = DEVLAKE_URL, as_json: bool = AS_JSON) -> None:
     """List the connections, and the projects whose blueprints have them."""
-    with _home(devlake_url) as (home, _):
+    with home_of(devlake_url) as (home, _):
         known, rows = home.connections(), []
         blueprints = home.blueprints()
         for kept in known:
@@ -182,7 +177,7 @@ def show(
     name: str = NAME, devlake_url: Optional[str] = DEVLAKE_URL, as_json: bool = AS_JSON
 ) -> None:
     """Show what is set for a connection, what it holds, and how machines send to it."""
-    with _home(devlake_url) as (home, settings):
+    with home_of(devlake_url) as (home, settings):
         from developer_telemetry.onboarding import find
 
         kept = find(home, name)
@@ -212,7 +207,7 @@ def rename(
     devlake_url: Optional[str] = DEVLAKE_URL,
 ) -> None:
     """Give a connection another name. Its address stays, and so machines notice nothing."""
-    with _home(devlake_url) as (home, _):
+    with home_of(devlake_url) as (home, _):
         from developer_telemetry import onboarding
 
         kept = onboarding.find(home, name)
@@ -227,7 +222,7 @@ def delete(
     devlake_url: Optional[str] = DEVLAKE_URL,
 ) -> None:
     """Delete a connection and all that its machines have sent, for good."""
-    with _home(devlake_url) as (home, settings):
+    with home_of(devlake_url) as (home, settings):
         from developer_telemetry.onboarding import find
 
         kept = find(home, name)
@@ -251,67 +246,6 @@ def _agreed() -> bool:
     except typer.Abort:  # nobody is there to ask
         typer.echo()
         return False
-
-
-@token.command()
-def rotate(
-    name: str = NAME,
-    keep_old: str = typer.Option(
-        "", help="How long the current token stays valid beside the new one, such as 7d or 12h."
-    ),
-    devlake_url: Optional[str] = DEVLAKE_URL,
-    as_json: bool = AS_JSON,
-) -> None:
-    """Give a connection a new token. Receivers take it within seconds."""
-    with _home(devlake_url) as (home, settings):
-        from developer_telemetry import onboarding
-
-        seconds = _seconds(keep_old)
-        kept = onboarding.find(home, name)
-        made = onboarding.rotate(home, kept, seconds)
-        url = report_url(settings, kept.id)
-        until = int(time.time()) + seconds if seconds and kept.token else 0
-        if as_json:
-            result = {"id": kept.id, "token": made, "url": url, "old_token_until": until or None}
-            typer.echo(json.dumps(result))
-            return
-        typer.echo(f"Secret token   {made}\n               It is not shown again.")
-        ends = f"valid until {_moment(until)}" if until else "no longer valid"
-        typer.echo(f"The old one    {ends if kept.token else 'none'}")
-        if kept.overlaps:
-            typer.echo("               The one before that, from an earlier rotation, has ended.")
-        typer.echo(f"Try it:\n\n  {curl_line(url, made)}")
-
-
-@token.command()
-def revoke(
-    name: str = NAME,
-    previous: bool = typer.Option(
-        False, "--previous", help="Only the one that the last rotation has kept."
-    ),
-    devlake_url: Optional[str] = DEVLAKE_URL,
-) -> None:
-    """End every token of a connection: machines are refused until it is given a new one.
-
-    Receivers notice within seconds. DevLake's API keys stay; they end on its own page.
-    """
-    with _home(devlake_url) as (home, _):
-        from developer_telemetry import onboarding
-
-        kept = onboarding.find(home, name)
-        if previous and not kept.overlaps:
-            raise ConfigurationError(f"connection {kept.id} ({kept.name}) has no token but one")
-        if previous:
-            onboarding.revoke_previous(home, kept)
-            typer.echo(
-                f"connection {kept.id} ({kept.name}): the token before the current one ended"
-            )
-        else:
-            onboarding.revoke(home, kept)
-            typer.echo(
-                f"connection {kept.id} ({kept.name}) takes no token any more;"
-                f" `developer-telemetry token rotate {kept.id}` gives it a new one"
-            )
 
 
 def _counts(settings: Settings, kept: "Kept") -> dict[str, int]:
@@ -340,7 +274,7 @@ def _described(kept: "Kept") -> dict[str, Any]:
         "pseudonyms": bool(options.pop("pseudonyms", False)),
         **{name: value or None for name, value in options.items()},
         "token": kept.fault or (said if kept.token else "none"),
-        "old_token_until": _moment(kept.previous_until) if kept.overlaps else None,
+        "old_token_until": moment(kept.previous_until) if kept.overlaps else None,
     }
 
 
@@ -354,19 +288,5 @@ def _cell(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _moment(epoch: int) -> str:
+def moment(epoch: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(epoch))
-
-
-def _seconds(text: str) -> int:
-    """A length of time such as 7d, 12h or 30m, in seconds; 0 for an empty one."""
-    if not text:
-        return 0
-    found = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text.strip())
-    seconds = int(found[1]) * UNITS[found[2]] if found else 0
-    if not 0 < seconds <= MOST_DAYS * UNITS["d"]:
-        raise ConfigurationError(
-            f"--keep-old is {text!r}; give a length of time up to {MOST_DAYS} days, such as 7d,"
-            " 12h or 30m"
-        )
-    return seconds

@@ -1,0 +1,98 @@
+"""Commands about the secret tokens of connections."""
+
+import json
+import re
+import time
+from typing import Optional
+
+import typer
+
+from developer_telemetry.commands.connections import (
+    AS_JSON,
+    DEVLAKE_URL,
+    NAME,
+    home_of,
+    moment,
+)
+from developer_telemetry.commands.shared import curl_line, report_url
+from developer_telemetry.errors import ConfigurationError
+
+token = typer.Typer(no_args_is_help=True, help="Change the secret token of a connection.")
+
+UNITS = {"m": 60, "h": 3600, "d": 86400}
+MOST_DAYS = 366
+
+
+@token.command()
+def rotate(
+    name: str = NAME,
+    keep_old: str = typer.Option(
+        "", help="How long the current token stays valid beside the new one, such as 7d or 12h."
+    ),
+    devlake_url: Optional[str] = DEVLAKE_URL,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Give a connection a new token. Receivers take it within seconds."""
+    with home_of(devlake_url) as (home, settings):
+        from developer_telemetry import onboarding
+
+        seconds = _seconds(keep_old)
+        kept = onboarding.find(home, name)
+        made = onboarding.rotate(home, kept, seconds)
+        url = report_url(settings, kept.id)
+        until = int(time.time()) + seconds if seconds and kept.token else 0
+        if as_json:
+            result = {"id": kept.id, "token": made, "url": url, "old_token_until": until or None}
+            typer.echo(json.dumps(result))
+            return
+        typer.echo(f"Secret token   {made}\n               It is not shown again.")
+        ends = f"valid until {moment(until)}" if until else "no longer valid"
+        typer.echo(f"The old one    {ends if kept.token else 'none'}")
+        if kept.overlaps:
+            typer.echo("               The one before that, from an earlier rotation, has ended.")
+        typer.echo(f"Try it:\n\n  {curl_line(url, made)}")
+
+
+@token.command()
+def revoke(
+    name: str = NAME,
+    previous: bool = typer.Option(
+        False, "--previous", help="Only the one that the last rotation has kept."
+    ),
+    devlake_url: Optional[str] = DEVLAKE_URL,
+) -> None:
+    """End every token of a connection: machines are refused until it is given a new one.
+
+    Receivers notice within seconds. DevLake's API keys stay; they end on its own page.
+    """
+    with home_of(devlake_url) as (home, _):
+        from developer_telemetry import onboarding
+
+        kept = onboarding.find(home, name)
+        if previous and not kept.overlaps:
+            raise ConfigurationError(f"connection {kept.id} ({kept.name}) has no token but one")
+        if previous:
+            onboarding.revoke_previous(home, kept)
+            typer.echo(
+                f"connection {kept.id} ({kept.name}): the token before the current one ended"
+            )
+        else:
+            onboarding.revoke(home, kept)
+            typer.echo(
+                f"connection {kept.id} ({kept.name}) takes no token any more;"
+                f" `developer-telemetry token rotate {kept.id}` gives it a new one"
+            )
+
+
+def _seconds(text: str) -> int:
+    """A length of time such as 7d, 12h or 30m, in seconds; 0 for an empty one."""
+    if not text:
+        return 0
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text.strip())
+    seconds = int(found[1]) * UNITS[found[2]] if found else 0
+    if not 0 < seconds <= MOST_DAYS * UNITS["d"]:
+        raise ConfigurationError(
+            f"--keep-old is {text!r}; give a length of time up to {MOST_DAYS} days, such as 7d,"
+            " 12h or 30m"
+        )
+    return seconds
