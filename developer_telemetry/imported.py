@@ -77,6 +77,8 @@ _TYPES: dict[str, Any] = {
     "_raw_data_id": Optional[int],
     "report_id": Optional[_Identity],  # of the raw row that `_raw_data_id` is about
 }
+# What came of reports' texts; a pseudonym must not get into identities and times.
+_FROM_TEXTS = TOOL_COLUMNS[1 : TOOL_COLUMNS.index("commits")]
 _Day = TypedDict("_Day", _TYPES)  # type: ignore[misc]  # spelled out it would say all names again
 
 
@@ -179,7 +181,7 @@ class Reader:
                 raise ReportRefused(column, f"{day[column]} is no time") from None
         connection = self._connection(day["connection_id"])
         if connection.privacy is not None:
-            day = connection.privacy.row(day)
+            day.update(connection.privacy.row({column: day[column] for column in _FROM_TEXTS}))
         return {**day, "connection_id": connection.id, "date": day["date"].isoformat()}
 
     def _connection(self, own: Optional[int]) -> Connection:

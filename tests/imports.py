@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -28,12 +29,18 @@ class Done(NamedTuple):
     refused: list[tuple[Item, str]]
 
 
-def imported(engine: Engine, *paths: Path, to: Optional[int] = None, **given: Any) -> Done:
+def imported(
+    engine: Engine,
+    *paths: Path,
+    to: Optional[int] = None,
+    connections: Mapping[int, Connection] = CONNECTIONS,
+    **given: Any,
+) -> Done:
     """Import files, all into the connection `to` if one is named."""
     archives = Archives(map(str, paths))
-    batches = Reader(CONNECTIONS, to, Given(**given)).batches(archives)
+    batches = Reader(connections, to, Given(**given)).batches(archives)
     erased = Register(engine, Key(SECRET))
-    steps = list(Importer(engine, erased, CONNECTIONS).store(batches))
+    steps = list(Importer(engine, erased, connections).store(batches))
     assert steps[-1].counts.read == archives.size
     return Done(steps[-1].counts, [each for step in steps for each in step.refused])
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy.engine import Engine
 
 from developer_telemetry import exporting
+from developer_telemetry.connections import Connection
 from developer_telemetry.exporting import (
     Output,
     Wanted,
@@ -27,7 +28,9 @@ from developer_telemetry.exporting import (
     raw_rows,
     tool_rows,
 )
-from developer_telemetry.merging import RAW_TABLE, Arrival
+from developer_telemetry.merging import OVERWRITE, RAW_TABLE, Arrival
+from developer_telemetry.privacy import Privacy
+from developer_telemetry.pseudonyms import Pseudonyms
 from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.storage import TOOL_TABLE, store
 from developer_telemetry.subtasks import convert
@@ -35,7 +38,7 @@ from tests import rows
 from tests.factories import START_US, arrival, body
 from tests.imports import imported
 from tests.layers import STRATEGIES, leave_foreign_row, traffic
-from tests.receivers import COMMAND, environment
+from tests.receivers import COMMAND, SECRET, environment
 
 Layer = Callable[[Engine, Wanted], Iterator[dict[str, Any]]]
 
@@ -181,6 +184,35 @@ def test_a_connections_reports_can_be_copied_to_another(engine: Engine, tmp_path
     assert [row for row in tool if row["connection_id"] == 1] == before[1]
     assert imported(engine, path, to=2).counts.known == 40
     assert told(engine) == (raw, tool)
+
+
+def test_pseudonyms_stay_and_others_names_become_some(
+    engine: Engine, migrated: Callable[[str], str], opened: Callable[[str], Engine], tmp_path: Path
+) -> None:
+    other = opened(migrated("sqlite" if engine.dialect.name != "sqlite" else "postgresql"))
+    private = Connection(
+        1, "private", None, OVERWRITE, privacy=Privacy(True, Pseudonyms(SECRET, 1))
+    )
+    sent = arrival(
+        developer="ann.lee",
+        hostname="anns-laptop",
+        email="ann.lee@example.com",
+        name="Ann Lee",
+        projects=[{"name": "ann.lee's", "path": "/home/ann.lee/x"}],
+    )
+    store(engine, [sent], STRATEGIES)
+    plain = exported(engine, tmp_path / "plain.ndjson", raw_rows)
+    days = exported(engine, tmp_path / "days.ndjson", tool_rows)
+    # A day without its report, then the report, then all of it back.
+    for path in (days, plain):
+        imported(other, path, connections={1: private})
+        assert not re.search("ann|lee|/home", json.dumps(told(other)), re.IGNORECASE)
+    kept = told(other)
+    assert kept[1][0]["developer_id"].startswith("dev-")
+    there = exported(other, tmp_path / "there.ndjson", raw_rows, tool_rows)
+    empty(engine)
+    imported(engine, there, connections={1: private})
+    assert told(engine) == kept
 
 
 # What is chosen ----------------------------------------------------------------------------------
