@@ -23,6 +23,14 @@ SAMPLED = (
 )
 
 
+def few(condition: str) -> str:
+    """1 or 0, which to compare with a number is to promise PostgreSQL few rows.
+
+    It would expect so many as to compile the query for a second.
+    """
+    return f"CASE WHEN {condition} THEN 1 ELSE 0 END"
+
+
 class Sql:
     """The words in which databases differ, a subclass for each, and whom a page is about.
 
@@ -128,12 +136,9 @@ class Sql:
 )"""
 
     def in_sample(self, alias: str) -> str:
-        """That a row is selected, and of a developer on whom the lot fell; beside `size`.
-
-        Of "= 1" PostgreSQL expects few rows; of "<" so many that it would compile for a second.
-        """
+        """That a row is selected, and of a developer on whom the lot fell; beside `size`."""
         drawn = f"{self.lot(alias)} * size.days < {SAMPLE_DAYS << self.lot_bits}"
-        return f"{self.selected(alias)}\n    AND CASE WHEN {drawn} THEN 1 ELSE 0 END = 1"
+        return f"{self.selected(alias)}\n    AND {few(drawn)} = 1"
 
     def sample(self, condition: str = "", items: str = "") -> str:
         """FROM and WHERE that read texts of the metrics `m`, and of `items` in these.
@@ -155,17 +160,21 @@ class Sql:
 
         Whoever has only one is counted without a look at the reports.
         """
-        several = (
-            f"SELECT connection_id, developer_id FROM {MACHINES}"
-            " GROUP BY connection_id, developer_id HAVING COUNT(*) > 1"
-        )
-        return f"""SELECT m.date, SUM(CASE WHEN (m.connection_id, m.developer_id) IN (
-    {several}
-  ) THEN (
-    SELECT COUNT(DISTINCT r.hostname) FROM {RAW} r WHERE r.connection_id = m.connection_id
-      AND r.developer_id = m.developer_id AND r.date = m.date
-  ) ELSE 1 END) AS machines
-  FROM {METRICS} m WHERE m.arrived_us > 0 AND {self.selected()} GROUP BY m.date"""
+        several = few(f"""(m.connection_id, m.developer_id) IN (
+      SELECT connection_id, developer_id FROM {MACHINES}
+      GROUP BY connection_id, developer_id HAVING COUNT(*) > 1
+    )""")
+        rows = f"FROM {METRICS} m WHERE m.arrived_us > 0 AND {self.selected()}"
+        return f"""SELECT date, SUM(machines) AS machines FROM (
+    SELECT m.date, COUNT(*) AS machines {rows}
+    AND {several} = 0
+    GROUP BY m.date
+    UNION ALL SELECT m.date, (
+      SELECT COUNT(DISTINCT r.hostname) FROM {RAW} r WHERE r.connection_id = m.connection_id
+        AND r.developer_id = m.developer_id AND r.date = m.date
+    ) {rows}
+    AND {several} = 1
+  ) by_date GROUP BY date"""
 
     def variable_text(self, column: str) -> str:
         """A text as a variable's value, which a query then holds between quotes."""
