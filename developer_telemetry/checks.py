@@ -22,6 +22,9 @@ LEAST_FREE_BYTES = 64 << 20
 
 SET_DATABASE = "set DB_URL and ENCRYPTION_SECRET to the values that DevLake's server has"
 SET_DEVLAKE = "set DEVLAKE_URL (or --devlake-url), and DEVLAKE_API_KEY if DevLake asks for one"
+SEE_DATABASE = "see `database` and `schema` above"
+SEE_DEVLAKE = "see `devlake` and `plugin` above"
+SEE_RECEIVER = "see `receiver` above"
 MAKE_CONNECTION = "make one: `developer-telemetry connect NAME`"
 
 
@@ -35,9 +38,9 @@ class Check(NamedTuple):
 
 
 def failed(name: str, message: str, otherwise: str) -> Check:
-    """A fault whose message says after a semicolon what to do, or else that."""
-    said, _, remedy = message.partition("; ")
-    return Check(name, FAILED, said, remedy or otherwise)
+    """A fault whose message says after its last semicolon what to do, or else `otherwise`."""
+    said, separator, remedy = message.rpartition("; ")
+    return Check(name, FAILED, said if separator else message, remedy if separator else otherwise)
 
 
 def clocks(ahead: Mapping[str, float]) -> Check:

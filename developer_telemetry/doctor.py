@@ -8,7 +8,7 @@ what to set.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Optional
 
 from sqlalchemy import inspect
@@ -20,6 +20,9 @@ from developer_telemetry.checks import (
     FAILED,
     MAKE_CONNECTION,
     OK,
+    SEE_DATABASE,
+    SEE_DEVLAKE,
+    SEE_RECEIVER,
     SET_DATABASE,
     SET_DEVLAKE,
     SKIPPED,
@@ -29,19 +32,20 @@ from developer_telemetry.connections import Connection, Connections
 from developer_telemetry.database import clock_offset_us, losses, open_engine, reading
 from developer_telemetry.devlake import PLUGIN, DevLake
 from developer_telemetry.errors import TelemetryError
-from developer_telemetry.looking import CONNECTION, ROUTE, SECRET, TOKEN, UNREADY, Look, look
+from developer_telemetry.looking import SECRET
 from developer_telemetry.names import SCOPE_ID
 from developer_telemetry.onboarding import Kept
-from developer_telemetry.probing import State, left_behind, new_nonce
+from developer_telemetry.probing import left_behind, new_nonce
+from developer_telemetry.reach import Reach, reach
 from developer_telemetry.receiver.ingest import reason
 from developer_telemetry.receiver.settings import Settings
 from developer_telemetry.schema import migrate, pending
 from developer_telemetry.status import connection_statuses
 
-# So often the first connection's URL is asked, to meet the receivers behind a balancer.
-LOOKS = 6
-INSTALL_PLUGIN = "put the plugin into DevLake, run its build.sh, restart it, confirm the migration"
-SEE_ABOVE = "see `receiver` above"
+CONFIRM = "then confirm the migration that DevLake announces"
+GIVE_SECRET = "give it the ENCRYPTION_SECRET of DevLake's server"
+# What DevLake's server says of rows that were written with another one.
+OTHER_SECRET = "invalid encryptionSecret"
 LINKED = (
     "SELECT COUNT(DISTINCT a.id), COUNT(DISTINCT u.account_id) FROM accounts a"
     " LEFT JOIN user_accounts u ON u.account_id = a.id"
@@ -62,8 +66,10 @@ class Doctor:
         # The same, once it is known to be migrated.
         self._engine: Optional[Engine] = None
         self._here: dict[int, Connection] = {}
+        # None unless DevLake has told.
         self._kept: Optional[dict[int, Kept]] = None
-        self._looks: list[Look] = []
+        self._devlake_reads_nothing = False
+        self._reach = Reach("", [])
 
     def checks(self) -> Iterator[Check]:
         """Everything, one after the other; each is done when it is asked for."""
@@ -73,7 +79,7 @@ class Doctor:
             yield from self._receiver()
             yield self._secret()
             yield self._clocks()
-            yield from self._spools()
+            yield from self._reach.spools()
             yield from self._reports()
             yield self._blueprints()
             yield self._people()
@@ -81,12 +87,21 @@ class Doctor:
             if self._opened is not None:
                 self._opened.dispose()
 
+    def _without_database(self, name: str) -> Check:
+        if self._settings.db_url:
+            return Check(name, SKIPPED, "the database can't be used from here", SEE_DATABASE)
+        return Check(name, SKIPPED, "no database is set here", SET_DATABASE)
+
+    def _without_devlake(self, name: str) -> Check:
+        if self._devlake is not None:
+            return Check(name, SKIPPED, "DevLake could not be asked", SEE_DEVLAKE)
+        return Check(name, SKIPPED, "no DevLake is set here", SET_DEVLAKE)
+
     # The database, as we reach it.
 
     def _database(self) -> Iterator[Check]:
         if not self._settings.db_url:
-            for name in ("database", "schema", "durability"):
-                yield Check(name, SKIPPED, "no database is set here", SET_DATABASE)
+            yield from map(self._without_database, ("database", "schema", "durability"))
             return
         try:
             engine = self._opened = open_engine(self._settings.db_url)
@@ -95,17 +110,15 @@ class Doctor:
             missing = pending(engine)
         except (SQLAlchemyError, ValueError) as error:
             yield Check("database", FAILED, reason(error), "check DB_URL and the server")
+            yield from map(self._without_database, ("schema", "durability"))
             return
         where = engine.url.render_as_string(hide_password=True)
         yield Check("database", OK, f"{where.partition('?')[0]} answers")
         if missing:
-            yield Check(
-                "schema",
-                FAILED,
-                f"{len(missing)} migrations are pending: {', '.join(missing)}",
-                "confirm them in DevLake's web UI (on a database of your own:"
-                " `developer-telemetry migrate`)",
-            )
+            said = f"{len(missing)} migrations are pending: {', '.join(missing)}"
+            mend = "confirm them in DevLake's web UI (a database of your own: `migrate`)"
+            yield Check("schema", FAILED, said, mend)
+            yield self._without_database("durability")
             return
         yield Check("schema", OK, "no migration is pending")
         self._engine = engine
@@ -122,65 +135,82 @@ class Doctor:
 
     def _devlake_side(self) -> Iterator[Check]:
         if self._devlake is None:
-            for name in ("devlake", "plugin", "devlake database"):
-                yield Check(name, SKIPPED, "no DevLake is set here", SET_DEVLAKE)
+            yield from map(self._without_devlake, ("devlake", "plugin", "devlake database"))
             return
         try:
             version = self._devlake.call("GET", "/version").get("version", "")
         except TelemetryError as error:
             yield checks.failed("devlake", str(error), SET_DEVLAKE)
+            yield from map(self._without_devlake, ("plugin", "devlake database"))
             return
         yield Check("devlake", OK, f"{self._devlake.base} answers ({version})")
         try:
             self._kept = {each.id: each for each in self._devlake.connections()}
         except TelemetryError as error:
-            yield checks.failed("plugin", str(error), INSTALL_PLUGIN)
+            self._devlake_reads_nothing = OTHER_SECRET in str(error)
+            if self._devlake_reads_nothing:
+                yield Check("plugin", OK, "loaded and migrated; it can't read its connections")
+            else:
+                yield checks.failed("plugin", str(error), CONFIRM)
+            yield self._without_devlake("devlake database")
             return
         yield Check("plugin", OK, f"loaded and migrated; {len(self._kept)} connections")
-        yield self._same_database(self._kept)
+        yield self._same_database(self._devlake, self._kept)
 
-    def _same_database(self, kept: dict[int, Kept]) -> Check:
+    def _same_database(self, devlake: DevLake, kept: Mapping[int, Kept]) -> Check:
         name = "devlake database"
         if self._engine is None:
-            return Check(name, SKIPPED, "there is no database here to compare", SET_DATABASE)
+            return self._without_database(name)
         theirs = {each.id: each.name for each in kept.values()}
         ours = {each.id: each.name for each in self._here.values()}
         if theirs != ours:
             said = f"DevLake has {_named(theirs)}, the database here {_named(ours)}"
             return Check(name, FAILED, said, SET_DATABASE)
         # A copy has the same connections, but not the same pipelines for long.
-        if self._devlake_pipelines() != self._pipelines_here(self._engine):
+        try:
+            same = _newest_pipeline(devlake) == _newest_pipeline_here(self._engine)
+        except TelemetryError as error:
+            return checks.failed(name, str(error), SEE_DEVLAKE)
+        if not same:
             said = "DevLake's newest pipeline is not the newest in the database here: a copy of it?"
             return Check(name, FAILED, said, SET_DATABASE)
         return Check(name, OK, f"DevLake's is the one here: {_named(ours)}")
-
-    def _devlake_pipelines(self) -> int:
-        assert self._devlake is not None
-        newest = self._devlake.call("GET", "/pipelines?page=1&pageSize=1")["pipelines"] or []
-        return max((int(each["id"]) for each in newest), default=0)
-
-    def _pipelines_here(self, engine: Engine) -> int:
-        with reading(engine).connect() as connection:
-            if not inspect(connection).has_table("_devlake_pipelines"):
-                return -1
-            newest = connection.exec_driver_sql("SELECT MAX(id) FROM _devlake_pipelines").scalar()
-        return int(newest or 0)
 
     # The receiver, through the address that machines have.
 
     def _receiver(self) -> Iterator[Check]:
         tokens = self._tokens()
         if not tokens:
-            known = bool(self._engine or self._kept is not None)
-            said = "no connection has a token that is known here"
-            mend = MAKE_CONNECTION if known else SET_DATABASE
+            known = self._engine is not None or self._kept is not None
             for name in ("receiver", "token", "receiver database"):
-                yield Check(name, SKIPPED, said, mend)
+                if known:
+                    said = "there is no connection with a token"
+                    yield Check(name, SKIPPED, said, MAKE_CONNECTION)
+                else:
+                    yield self._without_database(name)
             return
-        self._look(tokens)
-        yield self._route()
-        yield self._token(tokens)
-        yield self._receiver_database()
+        nonce = new_nonce()
+        compared = self._engine is not None
+        try:
+            if self._engine is None:
+                self._reach = reach(self._report_url, tokens, nonce)
+            else:
+                with left_behind(self._engine, nonce):
+                    self._reach = reach(self._report_url, tokens, nonce)
+        except SQLAlchemyError:  # whoever we are there may not write
+            compared = False
+            self._reach = reach(self._report_url, tokens, nonce)
+        yield self._reach.receiver()
+        open_to_all = [each.id for each in self._here.values() if not each.token and not each.fault]
+        yield self._reach.token(open_to_all)
+        name = "receiver database"
+        if compared:
+            yield self._reach.database()
+        elif self._engine is None:
+            yield self._without_database(name)
+        else:
+            said = "nothing can be left in the database here for the receiver to find"
+            yield Check(name, SKIPPED, said, "let the user of DB_URL write to our tables")
 
     def _tokens(self) -> dict[int, str]:
         """The token of each connection that has one, from wherever it can be known."""
@@ -188,132 +218,48 @@ class Doctor:
         found.update({number: each.token for number, each in self._here.items() if each.token})
         return dict(sorted(found.items()))
 
-    def _look(self, tokens: dict[int, str]) -> None:
-        first, *others = tokens
-        numbers = [first] * LOOKS + others
-        nonce = new_nonce()
-        if self._engine is None:
-            self._looks = list(self._each_look(numbers, tokens, nonce))
-            return
-        with left_behind(self._engine, nonce):
-            self._looks = list(self._each_look(numbers, tokens, nonce))
-
-    def _each_look(
-        self, numbers: Iterable[int], tokens: dict[int, str], nonce: str
-    ) -> Iterator[Look]:
-        failed: set[int] = set()
-        for number in numbers:
-            if number in failed:
-                continue
-            seen = look(self._report_url(number), number, tokens[number], nonce)
-            if seen.state is None:
-                failed.add(number)
-            yield seen
-
-    @property
-    def _states(self) -> dict[str, State]:
-        """The newest state of each receiver that was met."""
-        return {each.state.receiver: each.state for each in self._looks if each.state}
-
-    def _faults(self, *kinds: str) -> list[Look]:
-        return [each for each in self._looks if each.fault in kinds]
-
-    def _route(self) -> Check:
-        for each in self._faults(ROUTE):
-            return Check("receiver", FAILED, each.said, each.remedy)
-        met = ", ".join(f"{each.receiver} ({each.version})" for each in self._states.values())
-        url = self._report_url(self._looks[0].connection_id)
-        said = f"{url} leads to {met or 'a receiver'}"
-        for each in self._faults(UNREADY):
-            return Check("receiver", FAILED, f"{said}, but {each.said}", each.remedy)
-        for state in self._states.values():
-            if state.problem:
-                said = f"{state.receiver} can't keep reports: {state.problem}"
-                return Check("receiver", FAILED, said, "see its log, and its database")
-        return Check("receiver", OK, said)
-
-    def _token(self, tokens: dict[int, str]) -> Check:
-        for each in self._faults(TOKEN):
-            return Check("token", FAILED, each.said, each.remedy)
-        accepted = {each.connection_id for each in self._looks if each.state}
-        if not accepted:
-            return Check("token", SKIPPED, "no receiver was reached", SEE_ABOVE)
-        said = f"accepted for {len(accepted)} of {len(tokens)} connections"
-        open_ones = [each for each in self._here.values() if not each.token and not each.fault]
-        if open_ones:
-            return Check(
-                "token",
-                FAILED,
-                f"{said}; whoever reaches the receiver can send to connection {open_ones[0].id}",
-                f"`developer-telemetry token rotate {open_ones[0].id}` gives it a token",
-            )
-        return Check("token", OK, said)
-
-    def _receiver_database(self) -> Check:
-        name = "receiver database"
-        for each in self._faults(CONNECTION):
-            return Check(name, FAILED, each.said, each.remedy)
-        if self._engine is None:
-            return Check(name, SKIPPED, "there is no database here to compare", SET_DATABASE)
-        if not self._states:
-            return Check(name, SKIPPED, "no receiver was reached", SEE_ABOVE)
-        for state in self._states.values():
-            if state.same_database is None or state.outage:
-                said = f"{state.receiver} stores nothing now: {state.outage or 'no answer from it'}"
-                return Check(name, FAILED, said, "mend its DB_URL, or the way to the server")
-            if not state.same_database:
-                said = f"{state.receiver} has another database than this command"
-                mend = "give both the DB_URL of DevLake's server"
-                return Check(name, FAILED, said, mend)
-        return Check(name, OK, "the same as here")
-
     # What all sides have to agree on.
 
     def _secret(self) -> Check:
         name = "encryption secret"
-        mend = "give it the ENCRYPTION_SECRET of DevLake's server"
         for each in self._here.values():
             if each.fault:
                 said = f"not DevLake's here: the token of connection {each.id} can't be decrypted"
-                return Check(name, FAILED, said, mend)
-        for seen in self._faults(SECRET):
-            return Check(name, FAILED, f"not DevLake's at the receiver: {seen.said}", mend)
+                return Check(name, FAILED, said, GIVE_SECRET)
+        for seen in self._reach.faults(SECRET):
+            said = f"not DevLake's at the receiver: {seen.said}"
+            return Check(name, FAILED, said, GIVE_SECRET)
+        if self._devlake_reads_nothing:
+            said = f"DevLake's server can't decrypt what is in its database ({OTHER_SECRET})"
+            mend = "give that the ENCRYPTION_SECRET back that it had, and everybody else the same"
+            return Check(name, FAILED, said, mend)
         for number, kept in (self._kept or {}).items():
             ours = self._here.get(number)
             if ours is not None and (ours.token or "") != kept.token:
                 said = f"DevLake reads another token of connection {number} than this command"
-                return Check(name, FAILED, said, mend)
+                return Check(name, FAILED, said, GIVE_SECRET)
         sides = {
             "here": any(each.token for each in self._here.values()),
-            "at the receiver": bool(self._states),
+            "at the receiver": bool(self._reach.states),
             "at DevLake": any(each.token for each in (self._kept or {}).values()),
         }
         if sum(sides.values()) < 2:
-            mend = SEE_ABOVE if self._looks else SET_DATABASE
+            mend = SEE_RECEIVER if self._reach.looks else SET_DATABASE
             return Check(name, SKIPPED, "fewer than two sides are known", mend)
         known = " and ".join(side for side, is_known in sides.items() if is_known)
         return Check(name, OK, f"the same {known}")
 
     def _clocks(self) -> Check:
-        ahead = {
-            f"receiver {each.state.receiver}": each.clock_ahead_us / 1e6
-            for each in self._looks
-            if each.state
-        }
+        ahead = self._reach.clocks
         if self._engine is not None:
             ahead["database"] = clock_offset_us(self._engine) / 1e6
         return checks.clocks(ahead)
-
-    def _spools(self) -> Iterator[Check]:
-        if not self._states:
-            yield Check("spool", SKIPPED, "no receiver was reached", SEE_ABOVE)
-        yield from map(checks.spool, self._states.values())
 
     # What came of it.
 
     def _reports(self) -> Iterator[Check]:
         if self._engine is None:
-            yield Check("last report", SKIPPED, "there is no database here", SET_DATABASE)
+            yield self._without_database("last report")
             return
         statuses = connection_statuses(self._engine)
         if not statuses:
@@ -326,7 +272,7 @@ class Doctor:
         except TelemetryError as error:
             return checks.failed("blueprint", str(error), SET_DEVLAKE)
         if used is None:
-            return Check("blueprint", SKIPPED, "no DevLake is set here", SET_DEVLAKE)
+            return self._without_devlake("blueprint")
         known = {number: each.name for number, each in (self._kept or {}).items()}
         known.update({number: each.name for number, each in self._here.items()})
         if not known:
@@ -360,7 +306,7 @@ class Doctor:
     def _people(self) -> Check:
         name = "people"
         if self._engine is None:
-            return Check(name, SKIPPED, "there is no database here", SET_DATABASE)
+            return self._without_database(name)
         with reading(self._engine).connect() as connection:
             if not inspect(connection).has_table("user_accounts"):
                 return Check(name, SKIPPED, "this database has no users of DevLake", SET_DATABASE)
@@ -377,6 +323,20 @@ class Doctor:
             mend = "give users the e-mail addresses or names that reports have, run the blueprint"
             return Check(name, FAILED, said, mend)
         return Check(name, OK, said)
+
+
+def _newest_pipeline(devlake: DevLake) -> int:
+    newest = devlake.call("GET", "/pipelines?page=1&pageSize=1")["pipelines"] or []
+    return max((int(each["id"]) for each in newest), default=0)
+
+
+def _newest_pipeline_here(engine: Engine) -> int:
+    """-1 in a database that is none of DevLake's."""
+    with reading(engine).connect() as connection:
+        if not inspect(connection).has_table("_devlake_pipelines"):
+            return -1
+        newest = connection.exec_driver_sql("SELECT MAX(id) FROM _devlake_pipelines").scalar()
+    return int(newest or 0)
 
 
 def _scoped(devlake: DevLake) -> Iterator[int]:

@@ -177,6 +177,7 @@ def test_lines_for_people_say_the_same(site: Site) -> None:
 def test_without_a_database_the_rest_is_checked_by_what_devlake_says(site: Site) -> None:
     found = site.checks(leaves=0, DB_URL="", ENCRYPTION_SECRET="")
 
+    assert [each.name for each in found] == NAMES
     assert state_of(found) == {
         **dict.fromkeys(NAMES, SKIPPED),
         **dict.fromkeys(("devlake", "plugin", "receiver", "token", "encryption secret"), OK),
@@ -203,6 +204,7 @@ def test_a_database_that_does_not_answer(site: Site, kind: str) -> None:
 
     check = site.failure(DB_URL=url)
 
+    assert [each.name for each in site.checks(leaves=1, DB_URL=url)] == NAMES
     assert check.name == "database"
     assert HOST in check.said
     assert "hidden-pw" not in check.said
@@ -212,6 +214,7 @@ def test_a_database_that_does_not_answer(site: Site, kind: str) -> None:
 def test_pending_migrations(site: Site, mariadb_url: str) -> None:
     check = site.failure(DB_URL=mariadb_url)
 
+    assert [each.name for each in site.checks(leaves=1, DB_URL=mariadb_url)] == NAMES
     assert check.name == "schema"
     assert "migrations are pending: 20261123000001 developer telemetry: create" in check.said
     assert "DevLake's web UI" in check.remedy
@@ -487,6 +490,29 @@ def test_of_several_receivers_behind_one_address_each_is_looked_at(
     assert f"localhost:{second.port} " in spools[FAILED].said
     assert "1 reports are set aside" in spools[FAILED].said
     assert "dead-letters" in spools[FAILED].remedy
+
+
+def test_a_devlake_that_can_not_read_its_own_database(site: Site) -> None:
+    message = "invalid encryptionSecret; invalid encryptionSecret (500)\nWraps: (2) ..."
+    site.lake.fault = (500, {"success": False, "message": message})
+    try:
+        check = site.failure()
+    finally:
+        site.lake.fault = None
+
+    assert check.name == "encryption secret"
+    assert "DevLake's server can't decrypt what is in its database" in check.said
+
+
+def test_a_user_who_may_not_write_can_not_compare_databases(site: Site) -> None:
+    table = "_tool_developer_telemetry_probes"
+    deny = "SELECT RAISE(ABORT, 'denied'); END"
+    with site.changed(
+        f"CREATE TRIGGER deny BEFORE INSERT ON {table} BEGIN {deny}", "DROP TRIGGER deny"
+    ):
+        found = site.checks(leaves=0)
+
+    assert {each.name for each in found if each.state == SKIPPED} == {"receiver database"}
 
 
 @pytest.mark.parametrize("where", ["here", "at the receiver", "at DevLake"])
