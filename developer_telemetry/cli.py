@@ -5,7 +5,7 @@ import typer
 from developer_telemetry.commands.connections import connect, connections
 from developer_telemetry.commands.doctor import doctor
 from developer_telemetry.commands.fleet import send_test, status, watch
-from developer_telemetry.commands.privacy import erase
+from developer_telemetry.commands.privacy import erase, prune
 from developer_telemetry.commands.receiver import dead_letters, demo, migrate, serve
 from developer_telemetry.commands.reports import export, import_reports, reextract
 from developer_telemetry.commands.tokens import token
@@ -26,6 +26,7 @@ app.add_typer(token, name="token")
 app.command(name="import")(import_reports)
 app.command()(export)
 app.command()(reextract)
+app.command()(prune)
 app.command()(erase)
 app.command()(doctor)
 app.command()(status)

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.ahead import ahead
 from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
+from developer_telemetry.horizons import horizon
 from developer_telemetry.inserts import batches
 from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, SUM, TOOL_COLUMNS, ToolRow
 from developer_telemetry.raw import (
@@ -53,17 +54,18 @@ def reextract(
     """Rewrite a connection's tool rows from its raw rows, while reports go on arriving.
 
     Only days of which a raw row has an id greater than `above` are looked at, and only rows that
-    are not right already are written. Nothing is deleted and no row is away at any moment. Yields
-    after each batch how many raw rows are done.
+    are not right already are written; those before the horizon stay as they are. Nothing is
+    deleted and no row is away at any moment. Yields after each batch how many raw rows are done.
     """
     with reading(engine).connect() as connection:
         whole, total = span(connection, connection_id, above)
         unforeseen = is_unforeseen(connection, whole, total)
+        first_day = horizon(connection, connection_id)
     if unforeseen:
         transact(engine, _analyze)
     found = _new(engine, whole, strategy) if above else _all(engine, connection_id, strategy)
     # The database looks for the next page and writes the last one while this one is decoded.
-    pages = (_decoded(connection_id, each) for each in ahead(found))
+    pages = (_decoded(connection_id, each, first_day) for each in ahead(found))
     done = 0
     for page in ahead(pages):
         _write(engine, page, strategy)
@@ -134,9 +136,10 @@ def _newest(
     return list(connection.exec_driver_sql(query, tuple(parameters)))
 
 
-def _decoded(connection_id: int, found: Found) -> Page:
+def _decoded(connection_id: int, found: Found, first_day: str) -> Page:
     stored = [row.stored for row in found.newest]
-    return Page(found.raw_rows, tool_rows(connection_id, found.newest), stored)
+    rows = [row for row in tool_rows(connection_id, found.newest) if row.date >= first_day]
+    return Page(found.raw_rows, rows, stored)
 
 
 def _write(engine: Engine, page: Page, strategy: str) -> None:

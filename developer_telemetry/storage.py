@@ -6,6 +6,7 @@ matter, and harmless when repeated: a report's id is unique in the raw layer.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -15,6 +16,7 @@ from sqlalchemy.engine import Connection
 
 from developer_telemetry.database import transact
 from developer_telemetry.dialects import Database, Dialect, dialect_of
+from developer_telemetry.horizons import FIRST_DAY, horizon
 from developer_telemetry.inserts import insert, insert_one, insert_with_ids
 from developer_telemetry.merging import (
     KEY_COLUMNS,
@@ -49,6 +51,7 @@ RAW_COLUMNS = (
 UNWRITTEN = -1
 # Has the last word before a commit, by raising.
 Check = Callable[[Connection], None]
+DAY_SECONDS = 86_400
 # No connection has this id, so that a probe meets nobody's rows.
 PROBE_CONNECTION = 0
 
@@ -106,7 +109,21 @@ def _store(
         upsert_tool(connection, rows)
     for connection_id in sorted({key[0] for key in summed}):
         keys = [key for key in summed if key[0] == connection_id]
-        upsert_tool(connection, tool_rows(connection_id, newest(connection, keys, SUM)))
+        _write_sums(connection, keys)
+
+
+def _write_sums(connection: Connection, keys: Sequence[Key]) -> None:
+    """Write a connection's claimed days; one that was pruned only if it had no row before."""
+    connection_id = keys[0][0]
+    rows = tool_rows(connection_id, newest(connection, keys, SUM))
+    # Asked when the reports are read: had any been pruned before, it says so. It never tells of
+    # today and yesterday, of which nearly all reports are.
+    yesterday = time.strftime("%Y-%m-%d", time.gmtime(time.time() - DAY_SECONDS))
+    is_late = any(key[2] < yesterday for key in keys)
+    first_day = horizon(connection, connection_id) if is_late else FIRST_DAY
+    upsert_tool(connection, [row for row in rows if row.date >= first_day])
+    frozen = [row for row in rows if row.date < first_day]
+    insert(connection, TOOL_TABLE, TOOL_COLUMNS, frozen, _first_wins(dialect_of(connection)))
 
 
 def claim(connection: Connection, keys: Sequence[Key]) -> None:
@@ -142,6 +159,21 @@ def _raw_row(arrival: Arrival) -> tuple[Any, ...]:
 def upsert_tool(connection: Connection, rows: Sequence[ToolRow]) -> None:
     """Write tool rows, sorted by key, each only where it is not older than what is there."""
     insert(connection, TOOL_TABLE, TOOL_COLUMNS, rows, _newer_wins(dialect_of(connection)))
+
+
+@cache
+def _first_wins(dialect: Dialect) -> str:
+    """The tail of an upsert that leaves a row as it is, unless it is only claimed."""
+    is_written = f"{TOOL_TABLE}.arrived_us <> {UNWRITTEN}"
+    # As below, what is compared comes last.
+    plain = [each for each in TOOL_COLUMNS if each not in (*KEY_COLUMNS, "arrived_us")]
+    return dialect.on_conflict(
+        KEY_COLUMNS,
+        [
+            (each, f"CASE WHEN {is_written} THEN {TOOL_TABLE}.{each} ELSE {dialect.new(each)} END")
+            for each in (*plain, "arrived_us")
+        ],
+    )
 
 
 @cache

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Optional
 
 from sqlalchemy.engine import Engine
 
@@ -10,6 +11,7 @@ from developer_telemetry.accounts import convert as convert_accounts
 from developer_telemetry.accounts import developers_above
 from developer_telemetry.cicd import convert_tasks, remove_tasks
 from developer_telemetry.database import Progress, prepare
+from developer_telemetry.exclusion import alone
 from developer_telemetry.extraction import reextract
 from developer_telemetry.runs import CONVERT, EXTRACT, begin, complete
 
@@ -19,9 +21,12 @@ def extract(
 ) -> Iterator[Progress]:
     """Rewrite tool rows from raw rows: of what is new or, if that is wanted or due, of all."""
     prepare(engine)
-    run = begin(engine, connection_id, EXTRACT, strategy, everything)
-    yield from reextract(engine, connection_id, strategy, run.above)
-    complete(engine, run)
+    with alone(engine, connection_id) as still_alone:
+        run = begin(engine, connection_id, EXTRACT, strategy, everything)
+        for progress in reextract(engine, connection_id, strategy, run.above):
+            yield progress
+            still_alone()
+        complete(engine, run)
 
 
 def convert(
@@ -33,8 +38,19 @@ def convert(
     """
     prepare(engine)
     settings = f"{strategy} tasks" if tasks else strategy
-    run = begin(engine, connection_id, CONVERT, settings, everything)
-    developers = sorted(developers_above(engine, connection_id, run.above)) if run.above else None
+    with alone(engine, connection_id) as still_alone:
+        run = begin(engine, connection_id, CONVERT, settings, everything)
+        new = developers_above(engine, connection_id, run.above) if run.above else None
+        developers = None if new is None else sorted(new)
+        for progress in _converted(engine, connection_id, tasks, developers):
+            yield progress
+            still_alone()
+        complete(engine, run)
+
+
+def _converted(
+    engine: Engine, connection_id: int, tasks: bool, developers: Optional[Sequence[str]]
+) -> Iterator[Progress]:
     accounts = 0
     for accounts, total in convert_accounts(engine, connection_id, developers):
         yield Progress(accounts, total)
@@ -43,4 +59,3 @@ def convert(
             yield Progress(accounts + done, accounts + done)
     else:
         remove_tasks(engine, connection_id)
-    complete(engine, run)

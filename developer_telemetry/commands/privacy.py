@@ -18,6 +18,44 @@ _COLUMNS = {
 }
 
 
+def prune(
+    connection: Optional[int] = typer.Option(None, help="Its id; all connections without it."),
+    yes: bool = typer.Option(False, "--yes", help="Do it; without this nothing is removed."),
+) -> None:
+    """Show what is older than its connection keeps it, and with --yes remove it now.
+
+    A receiver does so by itself once a day.
+    """
+    with clear_errors():
+        from developer_telemetry.connections import Connections
+        from developer_telemetry.errors import TelemetryError
+        from developer_telemetry.horizons import FIRST_DAY
+        from developer_telemetry.prune import Pruned, preview
+        from developer_telemetry.prune import prune as run
+
+        settings = load()
+        engine = open_database(settings)
+        connections = Connections(engine, settings.encryption_secret)
+        connections.reload()
+        chosen = [each for each in connections.all() if connection in (None, each.id)]
+        if connection is not None and not chosen:
+            raise TelemetryError(
+                f"no connection {connection}; `developer-telemetry status` lists them"
+            )
+        rows = [["connection", "reports before", "days before", *Pruned._fields]]
+        for each in chosen:
+            limits, pruned = preview(engine, each.id)
+            if yes:
+                pruned = Pruned()
+                for pruned in run(engine, each.id):  # noqa: B007  (the last one is the sum)
+                    pass
+            first = ["(all kept)" if day == FIRST_DAY else day for day in limits]
+            rows.append([str(each.id), *first, *map(str, pruned)])
+        typer.echo(table(rows))
+        if not yes:
+            typer.echo("Nothing was removed. With --yes this is.")
+
+
 def erase(
     person: str = typer.Argument(
         metavar="DEVELOPER|EMAIL",

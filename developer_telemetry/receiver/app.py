@@ -22,6 +22,7 @@ from developer_telemetry.receiver.drain import Drain
 from developer_telemetry.receiver.health import Health
 from developer_telemetry.receiver.ingest import Ingest
 from developer_telemetry.receiver.intake import REPORT_PATHS, Intake
+from developer_telemetry.receiver.keeping import Keeping
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.page.routes import Page
 from developer_telemetry.receiver.probe import Probe
@@ -43,6 +44,7 @@ class Receiver:
         ingest: Ingest,
         drain: Drain,
         watch: Watch,
+        keeping: Keeping,
         spool: Spool,
         doorkeeper: Doorkeeper,
         health: Health,
@@ -56,6 +58,7 @@ class Receiver:
         self._ingest = ingest
         self._drain = drain
         self._watch = watch
+        self._keeping = keeping
         self._spool = spool
         self._health = health
         self._metrics = figures
@@ -89,9 +92,11 @@ class Receiver:
         await asyncio.to_thread(self._health.start)
         self._watch.start()
         self._drain.start()
+        self._keeping.start()
         yield
         self._page.close()
         self._probe.close()
+        await asyncio.to_thread(self._keeping.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._drain.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._ingest.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._health.stop, THREAD_SECONDS)

@@ -20,6 +20,7 @@ from developer_telemetry.receiver.doorkeeper import Doorkeeper
 from developer_telemetry.receiver.drain import Drain
 from developer_telemetry.receiver.health import Health
 from developer_telemetry.receiver.ingest import Ingest, Outage
+from developer_telemetry.receiver.keeping import Keeping
 from developer_telemetry.receiver.logs import set_up_logs
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.page.access import Access, is_loopback
@@ -75,6 +76,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     watch = Watch(engine, erased, spool, identity, key.fingerprint)
     ingest = Ingest(writing, spool, outage, tallies, metrics, erased)
     drain = Drain(writing, spool, outage, connections, tallies, metrics, erased)
+    keeping = Keeping(engine, outage)
     health = Health(engine, connections, ingest, spool, outage, tallies)
     doorkeeper = Doorkeeper(connections, settings.require_token)
     metrics.gauge("telemetry_queue", "Reports that wait for an answer", lambda: ingest.waiting)
@@ -95,7 +97,9 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     view = View(looking, connections, health, spool, rehearsal)
     open_here = settings.embedded and is_loopback(settings.host)
     page = Page(view, Access(settings.admin_token, open_here))
-    return Receiver(ingest, drain, watch, spool, doorkeeper, health, tallies, metrics, probe, page)
+    return Receiver(
+        ingest, drain, watch, keeping, spool, doorkeeper, health, tallies, metrics, probe, page
+    )
 
 
 def spool_age(spool: Spool) -> float:

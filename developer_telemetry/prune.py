@@ -1,0 +1,299 @@
+"""Remove what has been kept for longer than a connection wants: reports, days, and then people.
+
+Many short transactions, with pauses in between, so that reports are stored meanwhile. Each of them
+leaves everything in order: a day goes with its tasks, the last day of a developer with everything
+else that there is of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from datetime import date, timedelta
+from functools import partial
+from operator import add
+from typing import Callable, NamedTuple, Optional
+
+from sqlalchemy import inspect
+from sqlalchemy.engine import Connection, Engine
+
+from developer_telemetry.accounts import ACCOUNT_TABLE, account_id
+from developer_telemetry.cicd import KINDS, TASK_TABLE, task_id
+from developer_telemetry.connections import CONNECTION_TABLE
+from developer_telemetry.database import clock_offset_us, now_us, reading, transact
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.exclusion import PATIENCE_SECONDS, alone
+from developer_telemetry.horizons import FIRST_DAY, HORIZON_TABLE, horizon
+from developer_telemetry.inserts import MAX_ROWS
+from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, timestamp
+from developer_telemetry.receiver.tallies import MACHINE_TABLE
+from developer_telemetry.storage import TOOL_TABLE
+
+# DevLake's own, where it links accounts to the people of an organization.
+LINK_TABLE = "user_accounts"
+# A pause is as long as what came before it, within reason.
+MAX_PAUSE_SECONDS = 1.0
+
+
+class Limits(NamedTuple):
+    """The first days that are kept, as YYYY-MM-DD: of reports, and of what was made of them."""
+
+    raw: str
+    tool: str
+
+
+class Pruned(NamedTuple):
+    """How much was removed, or would be."""
+
+    reports: int = 0
+    days: int = 0
+    developers: int = 0  # of whom nothing is left
+    machines: int = 0
+
+
+def limits_on(today: date, raw_days: Optional[int], tool_days: Optional[int]) -> Limits:
+    """What is kept on a day when reports, and rows made of them, are kept for so many days.
+
+    None, 0 and less stand for ever. Reports go with their rows at the latest: of those left over
+    the next run would make the rows again.
+    """
+    tool = _first_kept(today, tool_days)
+    return Limits(max(tool, _first_kept(today, raw_days)), tool)
+
+
+def _first_kept(today: date, days: Optional[int]) -> str:
+    since_first = (today - date.fromisoformat(FIRST_DAY)).days
+    if not days or not 0 < days < since_first:
+        return FIRST_DAY
+    return (today - timedelta(days)).isoformat()
+
+
+def today_of(engine: Engine) -> date:
+    """The day in UTC by the database's clock: by one of ours that is wrong all might go."""
+    return date.fromisoformat(timestamp(now_us() + clock_offset_us(engine))[:10])
+
+
+def due(engine: Engine) -> list[int]:
+    """The connections that keep something for a limited time and were not pruned today."""
+    today = today_of(engine).isoformat()
+    with reading(engine).connect() as connection:
+        rows = connection.exec_driver_sql(
+            f"SELECT c.id, h.pruned_on FROM {CONNECTION_TABLE} c LEFT JOIN {HORIZON_TABLE} h"
+            " ON h.connection_id = c.id WHERE c.raw_retention_days > 0 OR c.tool_retention_days > 0"
+            " ORDER BY c.id"
+        ).fetchall()
+    return [row[0] for row in rows if row[1] is None or str(row[1]) < today]
+
+
+def preview(engine: Engine, connection_id: int) -> tuple[Limits, Pruned]:
+    """What `prune` would remove now."""
+    today = today_of(engine)
+    mark = dialect_of(engine).placeholder
+    gone = (
+        f"SELECT developer_id FROM {TOOL_TABLE} WHERE connection_id = {mark}"
+        f" GROUP BY developer_id HAVING MAX(date) < {mark}"
+    )
+    older = f"WHERE connection_id = {mark} AND date < {mark}"
+    with reading(engine).connect() as connection:
+        limits = _limits(connection, connection_id, today)
+
+        def count(source: str, *parameters: object) -> int:
+            query = f"SELECT COUNT(*) FROM {source}"
+            number: int = connection.exec_driver_sql(query, parameters).scalar_one()
+            return number
+
+        return limits, Pruned(
+            count(f"{RAW_TABLE} {older}", connection_id, limits.raw),
+            count(f"{TOOL_TABLE} {older}", connection_id, limits.tool),
+            count(f"({gone}) gone", connection_id, limits.tool),
+            count(
+                f"{MACHINE_TABLE} WHERE connection_id = {mark}"
+                f" AND (last_seen < {mark} OR developer_id IN ({gone}))",
+                *(connection_id, _midnight(limits.tool), connection_id, limits.tool),
+            ),
+        )
+
+
+def prune(
+    engine: Engine, connection_id: int, patience: float = PATIENCE_SECONDS
+) -> Generator[Pruned, None, None]:
+    """Remove what a connection keeps no longer; yields after each transaction how much is gone.
+
+    :raises Busy: a run or an erase went on for longer than `patience` seconds.
+    """
+    with alone(engine, connection_id, patience) as still_alone:
+        pruned = Pruned()
+        started = time.monotonic()
+        for removed in _Pruning(engine, connection_id).steps():
+            pruned = Pruned(*map(add, pruned, removed))
+            yield pruned
+            # On SQLite a writer who waits looks only now and then whether it is his turn.
+            time.sleep(min(MAX_PAUSE_SECONDS, time.monotonic() - started))
+            still_alone()
+            started = time.monotonic()
+
+
+class _Pruning:
+    """One connection's pruning, under way."""
+
+    def __init__(self, engine: Engine, connection_id: int) -> None:
+        self._engine = engine
+        self._id = connection_id
+        self._today = today_of(engine)
+        self._mark = dialect_of(engine).placeholder
+        self._has_links = inspect(engine).has_table(LINK_TABLE)
+
+    def steps(self) -> Iterator[Pruned]:
+        """Remove all that is due; gives what each transaction removed."""
+        for table, remove in ((RAW_TABLE, self._remove_reports), (TOOL_TABLE, self._remove_days)):
+            for developers in self._developers_of(table):
+                yield from self._repeated(partial(remove, developers=developers))
+        yield from self._repeated(self._remove_machines)
+        transact(self._engine, self._complete)
+
+    def _repeated(self, remove: Callable[[Connection], Pruned]) -> Iterator[Pruned]:
+        while any(removed := transact(self._engine, remove)):
+            yield removed
+
+    def _developers_of(self, table: str) -> Iterator[list[str]]:
+        """All who have rows, some at a time, so that an index leads to the oldest of each."""
+        last = ""
+        while True:
+            with reading(self._engine).connect() as connection:
+                rows = connection.exec_driver_sql(
+                    f"SELECT DISTINCT developer_id FROM {table} WHERE connection_id = {self._mark}"
+                    f" AND developer_id > {self._mark} ORDER BY developer_id LIMIT {MAX_ROWS}",
+                    (self._id, last),
+                ).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            yield [row[0] for row in rows]
+
+    def _begin(self, connection: Connection) -> Limits:
+        """What is due as the connection is set now, and recorded before it goes."""
+        for statement in dialect_of(connection).thorough:
+            connection.exec_driver_sql(statement)
+        limits = _limits(connection, self._id, self._today)
+        if limits.raw > horizon(connection, self._id):
+            self._record(connection, "raw_before", limits.raw)
+        return limits
+
+    def _record(self, connection: Connection, column: str, day: str) -> None:
+        dialect = dialect_of(connection)
+        values = {"connection_id": self._id, "raw_before": FIRST_DAY, column: day}
+        connection.exec_driver_sql(
+            f"INSERT INTO {HORIZON_TABLE} ({', '.join(values)})"
+            f" VALUES ({', '.join([self._mark] * len(values))}) "
+            + dialect.on_conflict(("connection_id",), [(column, dialect.new(column))]),
+            tuple(values.values()),
+        )
+
+    def _remove_reports(self, connection: Connection, developers: Sequence[str]) -> Pruned:
+        limits = self._begin(connection)
+        rows = connection.exec_driver_sql(
+            f"SELECT id FROM {RAW_TABLE} WHERE {self._whose(developers)} AND date < {self._mark}"
+            f" LIMIT {MAX_ROWS}",
+            (self._id, *developers, limits.raw),
+        ).fetchall()
+        return Pruned(reports=self._delete(connection, RAW_TABLE, "id", [row[0] for row in rows]))
+
+    def _remove_days(self, connection: Connection, developers: Sequence[str]) -> Pruned:
+        limits = self._begin(connection)
+        # Beside each day whether any of its developer is kept.
+        kept = (
+            f"SELECT 1 FROM {TOOL_TABLE} kept WHERE kept.connection_id = t.connection_id"
+            f" AND kept.developer_id = t.developer_id AND kept.date >= {self._mark}"
+        )
+        rows = connection.exec_driver_sql(
+            f"SELECT developer_id, date, CASE WHEN EXISTS ({kept}) THEN 1 ELSE 0 END"
+            f" FROM {TOOL_TABLE} t WHERE {self._whose(developers)} AND date < {self._mark}"
+            f" LIMIT {MAX_ROWS}",
+            (limits.tool, self._id, *developers, limits.tool),
+        ).fetchall()
+        keys = sorted((self._id, row[0], str(row[1])) for row in rows)
+        self._delete_keys(connection, TOOL_TABLE, KEY_COLUMNS, keys)
+        tasks = [task_id(kind, *key) for key in keys for kind in KINDS]
+        self._delete(connection, TASK_TABLE, "id", tasks)
+        leaving = sorted({row[0] for row in rows if not row[2]})
+        gone = Pruned(days=len(keys))
+        return self._remove_people(connection, leaving, gone) if leaving else gone
+
+    def _remove_people(
+        self, connection: Connection, leaving: Sequence[str], gone: Pruned
+    ) -> Pruned:
+        """Remove what there is of those developers who have no days any more."""
+        left = connection.exec_driver_sql(
+            f"SELECT DISTINCT developer_id FROM {TOOL_TABLE} WHERE {self._whose(leaving)}",
+            (self._id, *leaving),
+        ).fetchall()
+        developers = sorted(set(leaving) - {row[0] for row in left})
+        accounts = [account_id(self._id, each) for each in developers]
+        self._delete(connection, ACCOUNT_TABLE, "id", accounts)
+        if self._has_links:
+            self._delete(connection, LINK_TABLE, "account_id", accounts)
+        machines = 0
+        if developers:
+            machines = connection.exec_driver_sql(
+                f"DELETE FROM {MACHINE_TABLE} WHERE {self._whose(developers)}",
+                (self._id, *developers),
+            ).rowcount
+        return gone._replace(developers=len(developers), machines=machines)
+
+    def _remove_machines(self, connection: Connection) -> Pruned:
+        """Remove those that were last heard of before the first day that is kept."""
+        limits = self._begin(connection)
+        columns = ("connection_id", "developer_id", "hostname")
+        keys = connection.exec_driver_sql(
+            f"SELECT {', '.join(columns)} FROM {MACHINE_TABLE} WHERE connection_id = {self._mark}"
+            f" AND last_seen < {self._mark} LIMIT {MAX_ROWS}",
+            (self._id, _midnight(limits.tool)),
+        ).fetchall()
+        self._delete_keys(connection, MACHINE_TABLE, columns, [tuple(key) for key in keys])
+        return Pruned(machines=len(keys))
+
+    def _complete(self, connection: Connection) -> None:
+        self._begin(connection)
+        self._record(connection, "pruned_on", self._today.isoformat())
+
+    def _whose(self, developers: Sequence[str]) -> str:
+        marks = ", ".join([self._mark] * len(developers))
+        return f"connection_id = {self._mark} AND developer_id IN ({marks})"
+
+    def _delete_keys(
+        self,
+        connection: Connection,
+        table: str,
+        columns: Sequence[str],
+        keys: Sequence[tuple[object, ...]],
+    ) -> None:
+        dialect = dialect_of(connection)
+        if keys:
+            connection.exec_driver_sql(
+                f"DELETE FROM {table} WHERE {dialect.among(columns, len(keys))}",
+                dialect.parameters(columns, keys),
+            )
+
+    def _delete(
+        self, connection: Connection, table: str, column: str, values: Sequence[object]
+    ) -> int:
+        if not values:
+            return 0
+        marks = ", ".join([self._mark] * len(values))
+        deleted: int = connection.exec_driver_sql(
+            f"DELETE FROM {table} WHERE {column} IN ({marks})", tuple(values)
+        ).rowcount
+        return deleted
+
+
+def _limits(connection: Connection, connection_id: int, today: date) -> Limits:
+    mark = dialect_of(connection).placeholder
+    found = connection.exec_driver_sql(
+        f"SELECT raw_retention_days, tool_retention_days FROM {CONNECTION_TABLE} WHERE id = {mark}",
+        (connection_id,),
+    ).first()
+    return limits_on(today, *(found or (0, 0)))
+
+
+def _midnight(day: str) -> str:
+    return f"{day} 00:00:00"

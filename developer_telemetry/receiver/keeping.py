@@ -1,0 +1,72 @@
+"""Keeps reports for no longer than connections say: once a day, whichever receiver comes first."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import closing
+
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from developer_telemetry.exclusion import Busy
+from developer_telemetry.prune import Pruned, due, prune
+from developer_telemetry.receiver.ingest import Outage, reason
+
+# How often a receiver looks whether something is due, by the database's clock.
+LOOK_SECONDS = 600.0
+
+logger = logging.getLogger(__name__)
+
+
+class Keeping:
+    """One thread that looks now and then whether a day has passed."""
+
+    def __init__(self, engine: Engine, outage: Outage) -> None:
+        self._engine = engine
+        self._outage = outage
+        self._stopping = threading.Event()
+        # A daemon, since a database that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="keeping", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Finish the transaction at hand, within `seconds`; the rest is for another day."""
+        self._stopping.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_SECONDS):
+            try:
+                self._work()
+            except SQLAlchemyError as error:
+                logger.warning("can't prune now, will try again: %s", reason(error))
+            except Exception:  # nothing may end the rounds
+                logger.exception("pruning failed; will try again")
+
+    def _work(self) -> None:
+        if self._outage:
+            return
+        for connection_id in due(self._engine):
+            try:
+                self._prune(connection_id)
+            except Busy:  # with a run, or another receiver is at it
+                continue
+
+    def _prune(self, connection_id: int) -> None:
+        pruned = Pruned()
+        with closing(prune(self._engine, connection_id, patience=0)) as steps:
+            while not self._stopping.is_set() and (step := next(steps, None)):
+                pruned = step
+        if any(pruned):
+            logger.info(
+                "pruned connection %d: %d reports, %d days, %d machines; %d developers are gone",
+                connection_id,
+                pruned.reports,
+                pruned.days,
+                pruned.machines,
+                pruned.developers,
+            )
