@@ -329,5 +329,6 @@ def report_id(arrived_us: int) -> str:
 
 def reason(error: Exception) -> str:
     """What the database said, without the statement and its parameters (they hold reports)."""
-    original = getattr(error, "orig", None) or error
-    return " ".join(str(original).split())[:500]
+    said = " ".join(str(getattr(error, "orig", None) or error).split())
+    # Of several hosts psycopg says the last one's fault first, and then each one's.
+    return said.rpartition("All failures were: ")[2][:500]

@@ -7,15 +7,18 @@ from typing import Any, Callable
 
 import pytest
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.database import (
     hurried,
+    open_engine,
     open_writing_engine,
     reading_newest,
     transact,
 )
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.merging import OVERWRITE
+from developer_telemetry.receiver.ingest import reason
 from developer_telemetry.receiver.tallies import MACHINE_TABLE, count_machines
 from developer_telemetry.storage import store
 from tests.factories import arrival
@@ -28,6 +31,8 @@ READ_ONLY = {
     "mysql": "SET SESSION TRANSACTION READ ONLY",
     "postgres": "SET default_transaction_read_only = on",
 }
+
+NOBODY = "postgres://ann@127.0.0.1:1,127.0.0.1:2/lake"
 
 
 @pytest.fixture
@@ -85,6 +90,15 @@ def test_the_receiver_waits_less_for_a_silent_server_unless_told_otherwise(
     with engine.connect() as connection:
         driver: Any = connection.connection.dbapi_connection
         assert driver._read_timeout == seconds
+
+
+def test_of_several_hosts_each_ones_fault_is_told_once() -> None:
+    with pytest.raises(SQLAlchemyError) as failed, open_engine(NOBODY).connect():
+        pass
+
+    told = reason(failed.value)
+
+    assert [told.count(f"port {port} failed: Connection refused") for port in (1, 2)] == [1, 1]
 
 
 def test_machines_are_counted_where_rows_were_lost_and_their_ids_given_anew(engine: Engine) -> None:
