@@ -21,8 +21,8 @@ from benchmarks.databases import count, database, describe, opened
 from benchmarks.large import NOW, fill
 from benchmarks.page import PAGE, put, table
 from dashboards.__main__ import PAGES
+from dashboards.dialects import DATABASES as DIALECTS
 from dashboards.panels import dashboard
-from dashboards.sql import DATABASES as DIALECTS
 from developer_telemetry.storage import TOOL_TABLE
 from tests.dashboard_answers import Chosen, expand
 from tests.servers import ServerMissing

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from dashboards.activity import ACTIVITY
 from dashboards.code import CODE
+from dashboards.dialects import DATABASES
 from dashboards.fleet import FLEET
 from dashboards.panels import dashboard
 from dashboards.people import PERSON, TEAM
-from dashboards.sql import DATABASES
 from dashboards.tools import TOOLS
 
 PAGES = (FLEET, ACTIVITY, TOOLS, CODE, TEAM, PERSON)

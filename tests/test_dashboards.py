@@ -15,8 +15,9 @@ from sqlalchemy.engine import Engine
 
 import dashboards.sql
 from dashboards.__main__ import PAGES
+from dashboards.dialects import DATABASES
 from dashboards.panels import dashboard
-from dashboards.sql import DATABASES, METRICS
+from dashboards.sql import METRICS
 from developer_telemetry.accounts import account_id, convert
 from developer_telemetry.database import open_engine
 from developer_telemetry.demo import Fleet, arrivals, fill, fleet
