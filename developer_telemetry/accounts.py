@@ -8,7 +8,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple, Optional
 
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.ahead import ahead
 from developer_telemetry.database import Progress, reading, transact
@@ -17,6 +17,9 @@ from developer_telemetry.inserts import MAX_ROWS, insert
 from developer_telemetry.merging import RAW_TABLE, raw_params
 from developer_telemetry.raw import first_page, span
 from developer_telemetry.storage import TOOL_TABLE
+
+# Developer, e-mail, name, when updated, raw row: of a tool row what an account is made of.
+Day = Sequence[Any]
 
 ACCOUNT_TABLE = "accounts"
 MAX_ID = 255
@@ -122,12 +125,50 @@ def _batches(developers: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _accounts(engine: Engine, connection_id: int, developers: Sequence[str]) -> list[Account]:
-    dialect = dialect_of(engine)
+    with reading(engine).connect() as connection:
+        newest = _newest_days(connection, connection_id, developers)
+        named = {row[0] for row in newest}
+        rest = [developer for developer in developers if developer not in named]
+        days = sorted([*newest, *_days(connection, connection_id, rest)], key=lambda row: row[0])
+    return [
+        _account(connection_id, developer, list(newest_first))
+        for developer, newest_first in groupby(days, key=lambda row: row[0])
+    ]
+
+
+def _newest_days(
+    connection: Connection, connection_id: int, developers: Sequence[str]
+) -> list[Day]:
+    """The newest tool row of each developer whom it names in full, as nearly all do.
+
+    An index of the raw layer tells which one that is, so the others need not be read.
+    """
+    dialect = dialect_of(connection)
     columns = ("connection_id", "developer_id")
     keys = [(connection_id, developer) for developer in developers]
-    # At most three rows a developer, however many days: the newest, and those that name them.
-    with reading(engine).connect() as connection:
-        rows = connection.exec_driver_sql(
+    return list(
+        connection.exec_driver_sql(
+            "SELECT t.developer_id, t.email, t.name, t.updated_at, t._raw_data_id FROM ("
+            f" SELECT developer_id, date, arrived_us, {_place()} AS place FROM {RAW_TABLE}"
+            f" WHERE {dialect.among(columns, len(keys))}"
+            f") n {dialect.join_in_order} {TOOL_TABLE} t ON t.connection_id = {dialect.placeholder}"
+            " AND t.developer_id = n.developer_id AND t.date = n.date"
+            " WHERE n.place = 1 AND t.arrived_us >= n.arrived_us AND t.email > '' AND t.name > ''",
+            (*dialect.parameters(columns, keys), connection_id),
+        )
+    )
+
+
+def _days(connection: Connection, connection_id: int, developers: Sequence[str]) -> list[Day]:
+    """Tool rows of each developer, newest first: that one, and those that name them."""
+    if not developers:
+        return []
+    dialect = dialect_of(connection)
+    columns = ("connection_id", "developer_id")
+    keys = [(connection_id, developer) for developer in developers]
+    # At most three rows a developer, however many days.
+    return list(
+        connection.exec_driver_sql(
             "SELECT developer_id, email, name, updated_at, _raw_data_id FROM ("
             " SELECT developer_id, email, name, updated_at, _raw_data_id,"
             f" {_place()} AS newest,"
@@ -136,11 +177,8 @@ def _accounts(engine: Engine, connection_id: int, developers: Sequence[str]) -> 
             f" FROM {TOOL_TABLE} WHERE {dialect.among(columns, len(keys))}"
             ") days WHERE 1 IN (newest, with_email, with_name) ORDER BY developer_id, newest",
             dialect.parameters(columns, keys),
-        ).fetchall()
-    return [
-        _account(connection_id, developer, list(newest_first))
-        for developer, newest_first in groupby(rows, key=lambda row: row[0])
-    ]
+        )
+    )
 
 
 def _place(known: str = "") -> str:
@@ -151,7 +189,7 @@ def _place(known: str = "") -> str:
     )
 
 
-def _account(connection_id: int, developer: str, newest_first: list[tuple[Any, ...]]) -> Account:
+def _account(connection_id: int, developer: str, newest_first: Sequence[Day]) -> Account:
     updated_at, raw_id = newest_first[0][3:5]
     return Account(
         id=account_id(connection_id, developer),
