@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NamedTuple, Optional
@@ -63,7 +64,7 @@ def send_test(engine: Engine, connection: Connection, url: str) -> Iterator[Step
     mark = f"send-test {new_nonce()}"
     newest: Optional[int] = None
     try:
-        yield from _clear_old(engine, connection.id)
+        yield from _clear_old(engine, connection)
         newest = _newest(engine)
     except SQLAlchemyError as error:
         yield Step("database", False, f"{reason(error)}; the report is sent all the same")
@@ -84,22 +85,25 @@ def send_test(engine: Engine, connection: Connection, url: str) -> Iterator[Step
 
 
 def _send(connection: Connection, url: str, mark: str) -> Step:
-    body = {
-        "developer": DEVELOPER,
-        "date": timestamp(now_us())[:10],
-        "hostname": HOST,
-        "metrics": {"active_hours": 0, "tools_used": [mark]},
-    }
     headers = {} if connection.token is None else {"Authorization": f"Bearer {connection.token}"}
     started = time.monotonic()
     try:
-        reply = ask(url, headers, body)
+        reply = ask(url, headers, _body(mark))
     except NoAnswer as error:
         return Step("sent", False, f"{url}: {error}")
     took = f"{(time.monotonic() - started) * 1000:.0f} ms"
     if reply.status == 200 and reply.said.get("success") is True:
         return Step("sent", True, f"{url} answered 200 after {took}: {reply.message}")
     return Step("sent", False, f"{url} answered {_words(reply)}")
+
+
+def _body(mark: str) -> dict[str, Any]:
+    return {
+        "developer": DEVELOPER,
+        "date": timestamp(now_us())[:10],
+        "hostname": HOST,
+        "metrics": {"active_hours": 0, "tools_used": [mark]},
+    }
 
 
 def _words(reply: Reply) -> str:
@@ -176,11 +180,15 @@ def _take_back(engine: Engine, connection_id: int, developer: str) -> Step:
     return Step("removed", True, where)
 
 
-def _clear_old(engine: Engine, connection_id: int) -> Iterator[Step]:
+def _clear_old(engine: Engine, connection: Connection) -> Iterator[Step]:
     """Remove what an earlier test left, whose report came out of a spool later."""
-    if _count(engine, RAW_TABLE, connection_id, DEVELOPER):
-        removed = remove(engine, connection_id, DEVELOPER)
-        yield Step("earlier", True, f"removed {removed[RAW_TABLE]} test reports that came late")
+    # It may have come before or after pseudonyms were switched on.
+    stored = connection.parse(json.dumps(_body(""))).developer_id
+    for developer in sorted({DEVELOPER, stored}):
+        if _count(engine, RAW_TABLE, connection.id, developer):
+            removed = remove(engine, connection.id, developer)
+            said = f"removed {removed[RAW_TABLE]} test reports that came late"
+            yield Step("earlier", True, said)
 
 
 def remove(engine: Engine, connection_id: int, developer: str) -> dict[str, int]:

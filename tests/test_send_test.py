@@ -162,6 +162,29 @@ def test_a_run_that_goes_on_keeps_it_from_being_removed(
     assert place.is_empty()
 
 
+def test_behind_a_pseudonym_it_is_found_and_removed_all_the_same(
+    place: Place, opened: Callable[[str], Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch = f"UPDATE {CONNECTION_TABLE} SET pseudonyms = "
+    query(place.url, f"{switch} TRUE")
+    try:
+        # A receiver knows of it within seconds.
+        eventually(lambda: _goes_by_a_pseudonym(place, opened(place.url), monkeypatch), seconds=10)
+        assert names(place.steps())[0] == "earlier"
+    finally:
+        query(place.url, f"{switch} FALSE")
+    assert place.is_empty()
+
+
+def _goes_by_a_pseudonym(place: Place, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> bool:
+    with monkeypatch.context() as patched, alone(engine, 1):
+        patched.setattr("developer_telemetry.trial.REMOVAL_SECONDS", 0)
+        steps = place.steps(leaves=1)
+    assert names(steps)[-1] == "removed"
+    developers = {row[0] for row in query(place.url, f"SELECT developer_id FROM {RAW_TABLE}")}
+    return all(each.startswith("dev-") for each in developers)
+
+
 def test_what_answers_instead_is_said(place: Place) -> None:
     nobody = f"http://{HOST}:{free_port()}"
     [sent] = place.steps("--url", nobody, leaves=1)
