@@ -14,7 +14,12 @@ from tests.servers import MariaDB, PostgreSQL
 from tests.sites import own_server
 
 
-@pytest.fixture(params=[MariaDB, PostgreSQL], ids=["mariadb", "postgresql"])
+@pytest.fixture(
+    params=[
+        pytest.param(MariaDB, id="mariadb"),
+        pytest.param(PostgreSQL, id="postgresql", marks=pytest.mark.cluster),
+    ]
+)
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ClusterSite]:
     with own_server(request.param) as server, cluster_site(server.url(DATABASE), tmp_path) as site:
         yield site

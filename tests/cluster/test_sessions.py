@@ -98,6 +98,7 @@ def test_of_several_hosts_each_ones_fault_is_told_once() -> None:
 
     told = reason(failed.value)
 
+    assert told.startswith("- host: '127.0.0.1', port: '1'")
     assert [told.count(f"port {port} failed: Connection refused") for port in (1, 2)] == [1, 1]
 
 
