@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -11,13 +13,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from developer_telemetry.connections import CONNECTION_TABLE
 from developer_telemetry.covering import covered
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.merging import ToolRow, tool_row
+from developer_telemetry.merging import RAW_TABLE, ToolRow, tool_row
 from developer_telemetry.privacy import Privacy, without_paths
 from developer_telemetry.pseudonyms import DEVELOPER, EMAIL, HOST, NAME, Pseudonyms
 from developer_telemetry.reports import Report, parse
 from tests.factories import DATE, arrival, body
+from tests.receivers import SECRET as RECEIVERS_SECRET
+from tests.receivers import Receiver, add_connection, eventually, migrate, query
 
 SECRET = "an encryption secret as DevLake has it"
 HASHES = Pseudonyms(SECRET, 1)
@@ -372,3 +377,33 @@ def test_no_home_path_is_left_wherever_it_stood(folder: str, before: list[str], 
 
     assert folder not in found
     assert folder.replace("\\", "\\\\") not in found
+
+
+def test_nothing_of_a_person_is_in_spool_database_or_log(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/telemetry.db"
+    migrate(url, tmp_path)
+    connection = add_connection(url)
+    query(url, f"UPDATE {CONNECTION_TABLE} SET strip_paths = TRUE, pseudonyms = TRUE")
+    sent = {"date": DATE, **SHAPES["script"]}
+    hashes = Pseudonyms(RECEIVERS_SECRET, connection)
+    with Receiver(url, tmp_path) as receiver:
+        assert receiver.send(sent, connection).status_code == 200
+        refused = receiver.send({**sent, "date": "ann.lee"}, connection)
+        assert refused.status_code == 400
+        with closing(sqlite3.connect(tmp_path / "telemetry.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            assert receiver.send(sent, connection).status_code == 200
+            spool = tmp_path / f"spool-{receiver.port}"
+            assert_clean(spool)
+            assert hashes.of(DEVELOPER, "ann.lee").encode() in (spool / "spool.db").read_bytes()
+            other.execute("ROLLBACK")
+        assert eventually(lambda: query(url, f"SELECT COUNT(*) FROM {RAW_TABLE}") == [(2,)], 60)
+    assert_clean(tmp_path)
+
+
+def assert_clean(folder: Path) -> None:
+    """No file has anything of the person of the tests, or of where she works, in it."""
+    for path in folder.rglob("*"):
+        found = path.read_bytes().lower() if path.is_file() else b""
+        for text in (*ANN.values(), "/Users"):
+            assert text.lower().encode() not in found, path
