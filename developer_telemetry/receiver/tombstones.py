@@ -61,6 +61,8 @@ class Lease(Register):
         super().__init__(engine, key)
         self._until = float("-inf")
         self._changing = threading.Lock()
+        # An earlier reading must not come in behind a later one, which may be confirmed by then.
+        self._reading = threading.Lock()
 
     def check(self, known: Tombstones, connection: Connection) -> None:
         # The lease first: one that was renewed in between is for what was read then.
@@ -69,14 +71,15 @@ class Lease(Register):
 
     def reload(self) -> Tombstones:
         """Read them again if there are others by now."""
-        asked_at = _now()
-        with reading_newest(self._engine) as connection:
-            if version(connection) != self._known.version:
-                known = read(connection, self._key)
-                with self._changing:
-                    self._known = known
-        self._until = asked_at + LEASE_SECONDS
-        return self._known
+        with self._reading:
+            asked_at = _now()
+            with reading_newest(self._engine) as connection:
+                if version(connection) != self._known.version:
+                    known = read(connection, self._key)
+                    with self._changing:
+                        self._known = known
+            self._until = asked_at + LEASE_SECONDS
+            return self._known
 
     @contextmanager
     def held(self) -> Iterator[Tombstones]:
