@@ -33,22 +33,21 @@ def is_used(receiver: Receiver) -> bool:
 def test_nothing_is_lost_when_one_of_two_receivers_is_killed(site: ClusterSite) -> None:
     with site.oracle() as oracle:
         oracle.wait_for(200)
-        for receiver in site.receivers:
-            receiver.kill()
-            oracle.wait_for(200)
-            receiver.start()
-            eventually(partial(is_used, receiver), 10)
+        site.receiver.kill()
+        oracle.wait_for(200)
+        site.receiver.start()
+        eventually(partial(is_used, site.receiver), 10)
         with site.without_table():
             eventually(site.is_spooling, 10)
             # What lies in its spool is to wait for it, and not to be overtaken by the other's.
             site.neighbour.kill()
             oracle.wait_for(100)
-        oracle.wait_for(100)
         site.neighbour.start()
-        oracle.wait_for(100)
+        eventually(partial(is_used, site.neighbour), 10)
     figures = oracle.check(site.url)
 
     assert figures.asked_to_come_back == 0
     # At most what each of the senders had on the way to a receiver when it was killed.
-    assert figures.unanswered <= 3 * 8
+    assert figures.unanswered <= 2 * 8
+    print(f"\n{figures.unanswered} of {figures.sent} reports were not answered")
     eventually(site.is_normal, 10)
