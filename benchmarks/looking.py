@@ -159,8 +159,8 @@ def report(databases: dict[str, Figures]) -> str:
     ]
     return f"""
 A receiver with a year of a large fleet in its database. {described}.
-How long an answer of the page took, in ms: the first after the start, later ones, and those while {CONNECTIONS}
-machines sent without a pause:
+How long an answer of the page took, in ms: the first after the receiver's start, later ones, and
+those while {CONNECTIONS} machines sent without a pause:
 
 {
         table(
