@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar, Union
 
 import httpx
+from typer.testing import CliRunner
 
 from developer_telemetry.connections import CONNECTION_TABLE, encrypt
 from tests.servers import HOST, execute, free_port
@@ -225,6 +226,14 @@ def run_command(folder: Path, *arguments: str, **settings: str) -> subprocess.Co
         text=True,
         timeout=60,
     )
+
+
+def command_runner() -> CliRunner:
+    """Runs the command within this process, its stderr apart from its stdout."""
+    try:
+        return CliRunner(mix_stderr=False)  # type: ignore[call-arg]  # of click before 8.2
+    except TypeError:
+        return CliRunner()
 
 
 def migrate(database_url: str, folder: Path) -> None:

@@ -11,6 +11,7 @@ import base64
 import itertools
 import json
 import re
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -82,8 +83,7 @@ class SmallLake:
         self.blueprints: dict[int, dict[str, Any]] = {}
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer((HOST, 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server((HOST, 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self.url = f"http://{HOST}:{self._server.server_port}"
 
@@ -242,6 +242,15 @@ def _known(fields: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
 
 def _refused(status: int, message: str) -> Answer:
     return status, {"code": 0, "success": False, "message": message, "causes": None, "data": None}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False  # so that closing it waits for them
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that went away, as those do that waited for long enough."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _handler(lake: SmallLake) -> type[BaseHTTPRequestHandler]:

@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from typer.testing import CliRunner
 
 from developer_telemetry.cli import app
 from developer_telemetry.receiver.spool import Spool, Spooled
-from tests.receivers import SECRET, Receiver, eventually, query, report, run_command
+from tests.receivers import (
+    SECRET,
+    Receiver,
+    command_runner,
+    eventually,
+    query,
+    report,
+    run_command,
+)
 from tests.servers import free_port
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -227,18 +234,18 @@ def test_a_database_file_that_is_none_is_said_in_one_line(
     "arguments", [["connect"], ["reextract", "--connection", "x"], ["fly"]], ids=" ".join
 )
 def test_wrong_usage_exits_with_2_and_shows_the_usage(arguments: list[str]) -> None:
-    done = CliRunner().invoke(app, arguments)
+    done = command_runner().invoke(app, arguments)
 
     assert done.exit_code == 2
     assert "Usage: " in done.stderr
 
 
 def test_each_command_explains_itself() -> None:
-    overview = CliRunner().invoke(app, ["--help"]).stdout
+    overview = command_runner().invoke(app, ["--help"]).stdout
 
     for command in ("serve", "migrate", "connect", "reextract", "status", "dead-letters"):
         assert command in overview
-        shown = CliRunner().invoke(app, [command, "--help"])
+        shown = command_runner().invoke(app, [command, "--help"])
         assert shown.exit_code == 0
         assert len(shown.stdout.splitlines()) > 5
 

@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 import pytest
 from sqlalchemy import inspect
 from sqlalchemy.engine import Engine
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from developer_telemetry import devlake
 from developer_telemetry.accounts import convert
@@ -40,7 +40,7 @@ from developer_telemetry.schema import DEVLAKE_HISTORY, HISTORY, migrate
 from developer_telemetry.storage import store
 from tests import small_lake
 from tests.factories import arrival
-from tests.receivers import SECRET
+from tests.receivers import SECRET, command_runner
 from tests.servers import HOST, free_port
 from tests.small_lake import PAGE, SmallLake
 
@@ -291,7 +291,7 @@ def test_an_operators_commands_on_the_embedded_database(
 
     def run(*arguments: str, status: int = 0) -> str:
         settings = {"TELEMETRY_PUBLIC_URL": "https://lake.example/api"}
-        done = CliRunner().invoke(app, arguments, env={**UNSET, **settings}, input="")
+        done = command_runner().invoke(app, arguments, env={**UNSET, **settings}, input="")
         assert done.exit_code == status, done.output
         return done.stdout + done.stderr
 
@@ -341,7 +341,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, answer: Optional[str] = None, **settings: str) -> Result:
-        done = CliRunner().invoke(app, arguments, env={**UNSET, **settings}, input=answer)
+        done = command_runner().invoke(app, arguments, env={**UNSET, **settings}, input=answer)
         assert list(tmp_path.iterdir()) == []
         return done
 
@@ -648,7 +648,7 @@ def test_the_guides_commands_work_in_their_order(lake: SmallLake, command: Comma
 
 
 def test_the_guide_has_every_option_of_connect() -> None:
-    shown = CliRunner().invoke(app, ["connect", "--help"], env={"COLUMNS": "200"}).stdout
+    shown = command_runner().invoke(app, ["connect", "--help"], env={"COLUMNS": "200"}).stdout
     options = set(re.findall(r"--[a-z-]+", shown)) - {"--help"}
     # Those whose absence means no.
     assert "--project" in options
