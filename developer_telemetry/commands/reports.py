@@ -184,6 +184,7 @@ def reextract(
     """Rewrite tool rows and accounts from the raw reports, as a blueprint's run does."""
     with clear_errors():
         from developer_telemetry.accounts import convert
+        from developer_telemetry.exclusion import alone
         from developer_telemetry.subtasks import extract
 
         settings = load()
@@ -198,7 +199,8 @@ def reextract(
             who = f"connection {each.id}"
             steps = extract(engine, each.id, each.strategy, everything=True)
             reports = _watched(f"{who}, reports", steps)
-            accounts = _watched(f"{who}, accounts", convert(engine, each.id))
+            with alone(engine, each.id):
+                accounts = _watched(f"{who}, accounts", convert(engine, each.id))
             typer.echo(f"{who}: {reports} reports, {accounts} accounts")
 
 
