@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.receivers import COMMAND, TOKEN, Receiver, environment, run_command
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAYLOADS = ROOT / "tests" / "payloads"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 # How a block begins that can not be run here. `tests/test_make_run.py` runs the README's.
 NEEDS = "# needs "
@@ -65,9 +67,11 @@ def test_a_reference_says_what_the_code_does(name: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where commands run: with an embedded database that has the connection `fleet`."""
+    """Where commands run: with a database that has the connection `fleet`, and an archive."""
     done = run_command(tmp_path, "connect", "fleet", "--secret-token", TOKEN)
     assert done.returncode == 0, done.stderr
+    (tmp_path / "archive").mkdir()
+    shutil.copy(PAYLOADS / "refused-archive-of-a-day.body", tmp_path / "archive" / "day.json")
     return tmp_path
 
 
