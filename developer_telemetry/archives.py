@@ -141,9 +141,14 @@ def _opened(name: str) -> IO[bytes]:
 
 
 def _items(source: str, file: IO[bytes]) -> Iterator[Item]:
-    head = file.read(MAX_CHARACTERS + 1)
+    head = file.read(PIECE)
+    is_all = len(head) < PIECE
     start = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
-    if len(head) <= MAX_CHARACTERS and _is_object(start):
+    if start.startswith(b"{") and not _is_object(start.partition(b"\n")[0]):
+        head += file.read(MAX_CHARACTERS + 1 - len(head))  # as much as one report may have
+        is_all = len(head) <= MAX_CHARACTERS
+        start = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    if is_all and _is_object(start):
         yield Item(source, "the file", start.rstrip())
     elif start.startswith(b"["):
         yield from _elements(source, chain([head], iter(lambda: file.read(PIECE), b"")))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from developer_telemetry.archives import Archives, Item, Rejects
+from developer_telemetry.archives import PIECE, Archives, Item, Rejects
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.receiver.bulk import MAX_CHARACTERS
 
@@ -66,6 +66,14 @@ def test_a_file_of_one_object_is_one_report_to_the_letter(
     content = json.dumps(ONE, indent=indent).encode()
     [item] = items_of(tmp_path, content + b"\n")
     assert item == Item(str(tmp_path / "reports"), "the file", content)
+
+
+@pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE])
+def test_a_report_of_any_size_is_read_with_the_next_one(tmp_path: Path, size: int) -> None:
+    long = b'{"long": "' + b"x" * (size - 12) + b'"}'
+    assert [each.content for each in items_of(tmp_path, long)] == [long]
+    found = items_of(tmp_path, long + b"\n" + lines(TWO))
+    assert [each.content for each in found] == [long, lines(TWO).strip()]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"[]", b"# only a remark\n"])
