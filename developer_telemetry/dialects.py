@@ -380,7 +380,7 @@ class PostgreSQL(Dialect):
         return _state(error.orig) in self.conflicts
 
     def is_read_only(self, error: Any) -> bool:
-        return _state(error) == "25006"
+        return bool(_state(error) == "25006")
 
 
 def _state(error: Any) -> Any:

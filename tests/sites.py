@@ -41,7 +41,7 @@ class Site:
         self.receiver = self.another_receiver()
 
     def another_receiver(self, **settings: str) -> Receiver:
-        """One more, or instead of the first with other settings; on the same spool, if none is set."""
+        """One more, or instead of the first with other settings; on its spool, if none is set."""
         url = self.url.replace("merico:merico@", f"{ORDINARY}:{ORDINARY}@")
         return Receiver(
             url if self.url.startswith("mysql") else self.url,

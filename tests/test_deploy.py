@@ -160,7 +160,7 @@ def test_the_charts_paths_make_an_ingress_that_kubernetes_takes(tmp_path: Path) 
     }
     (tmp_path / "ingress.json").write_text(json.dumps(ingress))
     validator = Path(sys.executable).with_name("kubernetes-validate")
-    run = [validator, "--strict", "-k", "1.28", "ingress.json"]
+    run = [str(validator), "--strict", "-k", "1.28", "ingress.json"]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

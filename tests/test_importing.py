@@ -72,7 +72,12 @@ def test_a_collectors_own_archive_becomes_the_report_that_it_was(
     engine: Engine, tmp_path: Path
 ) -> None:
     path = archive(tmp_path)
-    who = {"developer": "ann.lee", "hostname": "laptop", "email": "ann@example.com", "name": "Ann"}
+    who: dict[str, Any] = {
+        "developer": "ann.lee",
+        "hostname": "laptop",
+        "email": "ann@example.com",
+        "name": "Ann",
+    }
     done = imported(engine, path, to=1, **who)
     assert done.counts == Counts(read=path.stat().st_size, stored=1)
     [raw] = raw_rows(engine)
