@@ -122,3 +122,12 @@ def test_the_makefile_has_each_target_that_is_documented() -> None:
     named = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M))
     assert named
     assert named <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
+
+
+def test_the_architecture_names_each_module() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_]+)/?`", text.partition("## Where to look")[2]))
+    package = ROOT / "developer_telemetry"
+    modules = {each.stem for each in [*package.glob("*.py"), *package.glob("*/__init__.py")]}
+    packages = {each.parent.name for each in package.glob("*/__init__.py")}
+    assert (modules | packages) - {"__init__"} - named == set()
