@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.ahead import ahead
+from developer_telemetry.ahead import ahead, asked
 from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.inserts import MAX_ROWS, insert
@@ -67,10 +67,10 @@ def convert(
         total = len(developers)
         some = _batches(sorted(developers))
     done = 0
-    found = ((each, _accounts(engine, connection_id, each)) for each in some)
-    for batch, accounts in ahead(found):
+    found = asked(partial(_accounts, engine, connection_id), some)
+    for number, accounts in ahead(found):
         transact(engine, partial(_upsert, accounts=accounts))
-        done += len(batch)
+        done += number
         yield Progress(done, max(done, total))
 
 
@@ -124,16 +124,20 @@ def _batches(developers: Sequence[str]) -> Iterator[Sequence[str]]:
         yield developers[start : start + MAX_ROWS]
 
 
-def _accounts(engine: Engine, connection_id: int, developers: Sequence[str]) -> list[Account]:
+def _accounts(
+    engine: Engine, connection_id: int, developers: Sequence[str]
+) -> tuple[int, list[Account]]:
+    """How many developers these are, and the accounts of those who have tool rows."""
     with reading(engine).connect() as connection:
         newest = _newest_days(connection, connection_id, developers)
         named = {row[0] for row in newest}
         rest = [developer for developer in developers if developer not in named]
         days = sorted([*newest, *_days(connection, connection_id, rest)], key=lambda row: row[0])
-    return [
+    accounts = [
         _account(connection_id, developer, list(newest_first))
         for developer, newest_first in groupby(days, key=lambda row: row[0])
     ]
+    return len(developers), accounts
 
 
 def _newest_days(

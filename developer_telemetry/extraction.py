@@ -7,11 +7,11 @@ What is new is read in the order of raw ids, and the other raw rows of its days 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.ahead import ahead
+from developer_telemetry.ahead import ahead, asked
 from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.horizons import horizon
@@ -20,6 +20,7 @@ from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, SUM, TOOL_COLUMN
 from developer_telemetry.raw import (
     START,
     Day,
+    DaysPage,
     Key,
     Span,
     days_page,
@@ -80,25 +81,42 @@ def _analyze(connection: Connection) -> None:
 
 def _all(engine: Engine, connection_id: int, strategy: str) -> Iterator[Found]:
     """All days of a connection."""
-    last: Day = START
-    while True:
+
+    def find(page: DaysPage) -> Found:
         with reading(engine).connect() as connection:
-            condition, parameters, end = days_page(connection, connection_id, last)
-            rows = _newest(connection, f"{RAW_TABLE} w WHERE {condition}", parameters, strategy)
-        if rows:
-            yield Found(sum(row.reports for row in rows), rows)
-        if end is None:
-            return
-        last = end
+            source = f"{RAW_TABLE} w WHERE {page.condition}"
+            rows = _newest(connection, source, page.parameters, strategy)
+        return Found(sum(row.reports for row in rows), rows)
+
+    found = asked(find, _days_pages(engine, connection_id))
+    return (page for page in found if page.newest)
 
 
-def _new(engine: Engine, rest: Span, strategy: str) -> Iterator[Found]:
+def _days_pages(engine: Engine, connection_id: int) -> Iterator[DaysPage]:
+    last: Optional[Day] = START
+    while last:
+        with reading(engine).connect() as connection:
+            page = days_page(connection, connection_id, last)
+        yield page
+        last = page.last
+
+
+def _new(engine: Engine, whole: Span, strategy: str) -> Iterator[Found]:
     """The days that raw rows of a span belong to."""
-    last = rest.last
-    while rest.above < last:
+
+    def find(page: tuple[Span, int]) -> Found:
+        with reading(engine).connect() as connection:
+            rows = _newest_ending_in(connection, page[0], whole.last, strategy)
+        return Found(page[1], rows)
+
+    return asked(find, _span_pages(engine, whole))
+
+
+def _span_pages(engine: Engine, rest: Span) -> Iterator[tuple[Span, int]]:
+    while rest.above < rest.last:
         with reading(engine).connect() as connection:
             page, count = first_page(connection, rest)
-            yield Found(count, _newest_ending_in(connection, page, last, strategy))
+        yield page, count
         rest = rest._replace(above=page.last)
 
 

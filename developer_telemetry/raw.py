@@ -15,7 +15,7 @@ from developer_telemetry.merging import RAW_TABLE, SUM, Arrival, ToolRow, tool_r
 from developer_telemetry.reports import parse
 
 # Raw rows in a page: enough to hide the round trips, and over in a fraction of a second.
-PAGE = 1000
+PAGE = 500
 # How many times more rows than expected make a plan a bad one.
 UNFORESEEN = 5
 
@@ -35,6 +35,14 @@ class Span(NamedTuple):
     connection_id: int
     above: int
     last: int
+
+
+class DaysPage(NamedTuple):
+    """Days that follow each other: a condition for their raw rows, and its parameters."""
+
+    condition: str
+    parameters: tuple[Any, ...]
+    last: Optional[Day]  # None in the last page, which has no end
 
 
 def span(connection: Connection, connection_id: int, above: int) -> tuple[Span, int]:
@@ -73,14 +81,8 @@ def first_page(connection: Connection, rest: Span) -> tuple[Span, int]:
     return rest._replace(last=last or rest.last), count
 
 
-def days_page(
-    connection: Connection, connection_id: int, last: Day
-) -> tuple[str, tuple[Any, ...], Optional[Day]]:
-    """The page of whole days after the day `last`, in order of developer and date.
-
-    Gives a condition for its raw rows, parameters for that, and its last day: None when no more
-    follow it.
-    """
+def days_page(connection: Connection, connection_id: int, last: Day) -> DaysPage:
+    """The page of whole days after the day `last`, in order of developer and date."""
     mark = dialect_of(connection).placeholder
     # Written out, because MySQL walks no index for (a, b) > (x, y).
     following = (
@@ -94,10 +96,10 @@ def days_page(
         parameters,
     ).first()
     if end is None:
-        return following, parameters, None
+        return DaysPage(following, parameters, None)
     day = (end[0], str(end[1]))
     until = f" AND developer_id <= {mark} AND (developer_id < {mark} OR date <= {mark})"
-    return following + until, (*parameters, day[0], *day), day
+    return DaysPage(following + until, (*parameters, day[0], *day), day)
 
 
 def newest(connection: Connection, keys: Sequence[Key], strategy: str) -> list[Any]:
