@@ -25,7 +25,7 @@ demo: install ## serve a made-up fleet, made anew each time, on SQLite in data/d
 
 test: .venv/installed-dev ## run every test; as root on Debian, install MariaDB, PostgreSQL, nginx
 	@scripts/install_servers.sh
-	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),--numprocesses 2 --dist loadfile)
+	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),--numprocesses 3 --dist loadfile)
 
 test-cluster: .venv/installed-dev ## kill receivers and databases, promote standbys, for minutes
 	@scripts/install_servers.sh

@@ -175,7 +175,7 @@ def _take_back(engine: Engine, connection_id: int, developer: str) -> Step:
     try:
         removed = remove(engine, connection_id, developer)
     except Busy as error:
-        return Step("removed", False, f"{error}; `developer-telemetry send-test` removes it then")
+        return _still_there("removed", error)
     where = ", ".join(f"{count} from {table}" for table, count in removed.items() if count)
     return Step("removed", True, where)
 
@@ -186,9 +186,17 @@ def _clear_old(engine: Engine, connection: Connection) -> Iterator[Step]:
     stored = connection.parse(json.dumps(_body(""))).developer_id
     for developer in sorted({DEVELOPER, stored}):
         if _count(engine, RAW_TABLE, connection.id, developer):
-            removed = remove(engine, connection.id, developer)
-            said = f"removed {removed[RAW_TABLE]} test reports that came late"
-            yield Step("earlier", True, said)
+            try:
+                removed = remove(engine, connection.id, developer)
+            except Busy as error:
+                yield _still_there("earlier", error)
+            else:
+                said = f"removed {removed[RAW_TABLE]} test reports that came late"
+                yield Step("earlier", True, said)
+
+
+def _still_there(name: str, error: Busy) -> Step:
+    return Step(name, False, f"{error}; `developer-telemetry send-test` removes it then")
 
 
 def remove(engine: Engine, connection_id: int, developer: str) -> dict[str, int]:

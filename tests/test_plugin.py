@@ -234,7 +234,7 @@ def test_a_run_rewrites_the_pushed_rows_as_they_were_and_makes_accounts(
 # SQLite waits for a lock without looking at signals.
 @pytest.mark.parametrize("migrated_url", ["mariadb", "postgresql"], indirect=True)
 def test_a_cancelled_extract_ends_between_two_pages(migrated_url: str, engine: Engine) -> None:
-    arrivals = [arrival(developer=f"developer-{number}") for number in range(3_000)]
+    arrivals = [arrival(developer=f"developer-{number:04}") for number in range(3_000)]
     store(engine, arrivals, {1: "overwrite"})
     with engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM _tool_developer_metrics")
@@ -253,14 +253,14 @@ def test_a_cancelled_extract_ends_between_two_pages(migrated_url: str, engine: E
             stderr=subprocess.DEVNULL,
         )
         assert process.stdout is not None
-        while json.loads(process.stdout.readline())["current"] < 2_000:
+        while json.loads(process.stdout.readline())["current"] < 2_500:
             pass
         process.terminate()
         process.communicate(timeout=60)
         holding.rollback()
     # DevLake's own SDK leaves a signal to the system.
     assert process.returncode in (128 + signal.SIGTERM, -signal.SIGTERM)
-    assert _rows(engine, "SELECT COUNT(*) FROM _tool_developer_metrics") == [(2_000,)]
+    assert _rows(engine, "SELECT COUNT(*) FROM _tool_developer_metrics") == [(2_500,)]
     assert _rows(engine, "SELECT subtask FROM _tool_developer_telemetry_runs") == []
 
 
