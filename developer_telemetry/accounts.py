@@ -15,6 +15,7 @@ from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.inserts import MAX_ROWS, insert
 from developer_telemetry.merging import RAW_TABLE, raw_params
+from developer_telemetry.raw import developers as everybody
 from developer_telemetry.raw import first_page, span
 from developer_telemetry.storage import TOOL_TABLE
 
@@ -22,6 +23,8 @@ from developer_telemetry.storage import TOOL_TABLE
 Day = Sequence[Any]
 
 ACCOUNT_TABLE = "accounts"
+# DevLake's own, where it links accounts to the people of an organization; not in our databases.
+LINK_TABLE = "user_accounts"
 MAX_ID = 255
 
 
@@ -62,7 +65,7 @@ def convert(
     """
     if developers is None:
         total = _count(engine, connection_id)
-        some: Iterator[Sequence[str]] = _all_developers(engine, connection_id)
+        some: Iterator[Sequence[str]] = everybody(engine, TOOL_TABLE, connection_id)
     else:
         total = len(developers)
         some = _batches(sorted(developers))
@@ -101,22 +104,6 @@ def _count(engine: Engine, connection_id: int) -> int:
             (connection_id,),
         ).scalar_one()
     return count
-
-
-def _all_developers(engine: Engine, connection_id: int) -> Iterator[Sequence[str]]:
-    mark = dialect_of(engine).placeholder
-    last = ""
-    while True:
-        with reading(engine).connect() as connection:
-            rows = connection.exec_driver_sql(
-                f"SELECT DISTINCT developer_id FROM {TOOL_TABLE} WHERE connection_id = {mark}"
-                f" AND developer_id > {mark} ORDER BY developer_id LIMIT {MAX_ROWS}",
-                (connection_id, last),
-            ).fetchall()
-        if not rows:
-            return
-        last = rows[-1][0]
-        yield [row[0] for row in rows]
 
 
 def _batches(developers: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -166,3 +166,16 @@ def transact(database: Database, work: Callable[[Connection], T]) -> T:
                 raise
             time.sleep(random.uniform(0, 0.01) * attempt * attempt)
     raise AssertionError("unreachable")
+
+
+def reason(error: Exception) -> str:
+    """What the database said, without the statement and its parameters (they hold reports)."""
+    said = " ".join(str(getattr(error, "orig", None) or error).split())
+    # Of several hosts psycopg says the last one's fault first, and then each one's.
+    return said.rpartition("All failures were: ")[2][:500]
+
+
+def be_thorough(connection: Connection) -> None:
+    """Leave no byte of what this transaction deletes."""
+    for statement in dialect_of(connection).thorough:
+        connection.exec_driver_sql(statement)

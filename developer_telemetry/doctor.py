@@ -29,7 +29,7 @@ from developer_telemetry.checks import (
     Check,
 )
 from developer_telemetry.connections import Connection, Connections
-from developer_telemetry.database import clock_offset_us, losses, open_engine, reading
+from developer_telemetry.database import clock_offset_us, losses, open_engine, reading, reason
 from developer_telemetry.devlake import PLUGIN, DevLake
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.looking import SECRET
@@ -37,7 +37,6 @@ from developer_telemetry.names import SCOPE_ID
 from developer_telemetry.onboarding import Kept
 from developer_telemetry.probing import left_behind, new_nonce
 from developer_telemetry.reach import Reach, reach
-from developer_telemetry.receiver.ingest import reason
 from developer_telemetry.receiver.settings import Settings
 from developer_telemetry.schema import migrate, pending
 from developer_telemetry.status import connection_statuses

@@ -20,7 +20,7 @@ import msgspec
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.accounts import ACCOUNT_TABLE, account_id
+from developer_telemetry.accounts import ACCOUNT_TABLE, LINK_TABLE, account_id
 from developer_telemetry.archives import COMPRESSED, TABLE
 from developer_telemetry.cicd import KINDS, TASK_TABLE, task_id
 from developer_telemetry.database import reading
@@ -28,10 +28,11 @@ from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import batches
 from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS
+from developer_telemetry.raw import developers
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.storage import TOOL_TABLE
 
-# Rows read at once, and names of developers.
+# Rows read at once.
 PAGE = 1000
 
 RAW = "raw"
@@ -48,8 +49,6 @@ _RAW_COLUMNS = (
     "hostname",
     "payload",
 )
-# DevLake's own, in its own database.
-_USER_ACCOUNTS = "user_accounts"
 # What a spreadsheet takes for the start of a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -156,22 +155,10 @@ def tool_rows(engine: Engine, wanted: Wanted) -> Iterator[Row]:
 
 
 def _all_developers(engine: Engine, wanted: Wanted) -> Iterator[tuple[int, str]]:
-    mark = dialect_of(engine).placeholder
     for connection_id in connection_ids(engine, TOOL_TABLE):
-        if wanted.connection_id not in (None, connection_id):
-            continue
-        last = ""
-        while True:
-            with reading(engine).connect() as connection:
-                rows = connection.exec_driver_sql(
-                    f"SELECT DISTINCT developer_id FROM {TOOL_TABLE} WHERE connection_id = {mark}"
-                    f" AND developer_id > {mark} ORDER BY developer_id LIMIT {PAGE}",
-                    (connection_id, last),
-                ).fetchall()
-            if not rows:
-                break
-            yield from ((connection_id, row[0]) for row in rows)
-            last = rows[-1][0]
+        if wanted.connection_id in (None, connection_id):
+            for some in developers(engine, TOOL_TABLE, connection_id):
+                yield from ((connection_id, developer) for developer in some)
 
 
 def connection_ids(engine: Engine, table: str) -> list[int]:
@@ -193,7 +180,7 @@ def derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iterator[
     And which user the account is linked to, where DevLake is there to do so.
     """
     mark = dialect_of(engine).placeholder
-    has_users = inspect(engine).has_table(_USER_ACCOUNTS)
+    has_users = inspect(engine).has_table(LINK_TABLE)
     for person in people:
         of_person = f"connection_id = {mark} AND developer_id = {mark}"
         account = (account_id(*person),)
@@ -202,7 +189,7 @@ def derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iterator[
             (ACCOUNT_TABLE, f"id = {mark}", account),
         ]
         if has_users:
-            wanted.append((_USER_ACCOUNTS, f"account_id = {mark}", account))
+            wanted.append((LINK_TABLE, f"account_id = {mark}", account))
         with reading(engine).connect() as connection:
             days = connection.exec_driver_sql(
                 f"SELECT date FROM {TOOL_TABLE} WHERE {of_person} ORDER BY date", person

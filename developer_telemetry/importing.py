@@ -27,7 +27,7 @@ from developer_telemetry.raw import Key
 from developer_telemetry.receiver.ingest import store_unerased
 from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.storage import upsert_tool
-from developer_telemetry.tombstones import Register
+from developer_telemetry.tombstones import Erased
 
 # Machines are counted so often, since after a crash rows much older than others are not.
 COUNT_EVERY = 10_000
@@ -56,7 +56,7 @@ class Importer:
     """Stores what was read, in a database with these connections."""
 
     def __init__(
-        self, engine: Engine, erased: Register, connections: Mapping[int, Connection]
+        self, engine: Engine, erased: Erased, connections: Mapping[int, Connection]
     ) -> None:
         self._engine = engine
         self._erased = erased

@@ -17,20 +17,19 @@ from typing import Callable, NamedTuple, Optional
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.accounts import ACCOUNT_TABLE, account_id
+from developer_telemetry.accounts import ACCOUNT_TABLE, LINK_TABLE, account_id
 from developer_telemetry.cicd import KINDS, TASK_TABLE, task_id
 from developer_telemetry.connections import CONNECTION_TABLE
-from developer_telemetry.database import clock_offset_us, now_us, reading, transact
+from developer_telemetry.database import be_thorough, clock_offset_us, now_us, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.exclusion import PATIENCE_SECONDS, alone
 from developer_telemetry.horizons import FIRST_DAY, HORIZON_TABLE, horizon
 from developer_telemetry.inserts import MAX_ROWS
 from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, timestamp
+from developer_telemetry.raw import developers
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.storage import TOOL_TABLE
 
-# DevLake's own, where it links accounts to the people of an organization.
-LINK_TABLE = "user_accounts"
 # A pause is as long as what came before it, within reason.
 MAX_PAUSE_SECONDS = 1.0
 
@@ -146,8 +145,9 @@ class _Pruning:
     def steps(self) -> Iterator[Pruned]:
         """Remove all that is due; gives what each transaction removed."""
         for table, remove in ((RAW_TABLE, self._remove_reports), (TOOL_TABLE, self._remove_days)):
-            for developers in self._developers_of(table):
-                yield from self._repeated(partial(remove, developers=developers))
+            # Some at a time, so that an index leads to the oldest of each.
+            for some in developers(self._engine, table, self._id):
+                yield from self._repeated(partial(remove, developers=some))
         yield from self._repeated(self._remove_machines)
         transact(self._engine, self._complete)
 
@@ -155,25 +155,9 @@ class _Pruning:
         while any(removed := transact(self._engine, remove)):
             yield removed
 
-    def _developers_of(self, table: str) -> Iterator[list[str]]:
-        """All who have rows, some at a time, so that an index leads to the oldest of each."""
-        last = ""
-        while True:
-            with reading(self._engine).connect() as connection:
-                rows = connection.exec_driver_sql(
-                    f"SELECT DISTINCT developer_id FROM {table} WHERE connection_id = {self._mark}"
-                    f" AND developer_id > {self._mark} ORDER BY developer_id LIMIT {MAX_ROWS}",
-                    (self._id, last),
-                ).fetchall()
-            if not rows:
-                return
-            last = rows[-1][0]
-            yield [row[0] for row in rows]
-
     def _begin(self, connection: Connection) -> Limits:
         """What is due as the connection is set now, and recorded before it goes."""
-        for statement in dialect_of(connection).thorough:
-            connection.exec_driver_sql(statement)
+        be_thorough(connection)
         limits = _limits(connection, self._id, self._today)
         if limits.raw > horizon(connection, self._id):
             self._record(connection, "raw_before", limits.raw)

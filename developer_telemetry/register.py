@@ -31,12 +31,11 @@ from developer_telemetry.onboarding import OPTIONS, Home, Kept
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.schema import DEVLAKE_HISTORY
 from developer_telemetry.storage import TOOL_TABLE
+from developer_telemetry.tombstones import TOMBSTONE_TABLE
 
 # Whose developers are deleted some at a time, so that no transaction takes long.
 REPORT_TABLES = (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE)
 DOMAIN_TABLES = (ACCOUNT_TABLE, TASK_TABLE)
-# Reports of a person who was erased may still lie in a spool.
-TOMBSTONE_TABLE = "_tool_developer_telemetry_tombstones"
 DEVELOPERS_AT_ONCE = 10
 # What DevLake's server, too, never leaves in clear.
 SECRETS = ("secret_token", "previous_secret_token")
@@ -172,6 +171,7 @@ class Register(Home):
         ours = [each for each in tables if each.startswith("_tool_developer_telemetry_")]
         for table in (*REPORT_TABLES, *ours):
             columns = {each["name"] for each in inspect(connection).get_columns(table)}
+            # Reports of a person who was erased may still lie in a spool.
             if "connection_id" in columns and table != TOMBSTONE_TABLE:
                 connection.exec_driver_sql(
                     f"DELETE FROM {table} WHERE connection_id = {self._mark}", (connection_id,)

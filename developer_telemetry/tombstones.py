@@ -135,7 +135,7 @@ class Tombstones:
         )
 
 
-class Register:
+class Erased:
     """What a writer knows of the erased, by asking the database in each of its transactions."""
 
     def __init__(self, engine: Engine, key: Key) -> None:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.accounts import ACCOUNT_TABLE, account_id
+from developer_telemetry.accounts import ACCOUNT_TABLE, LINK_TABLE, account_id
 from developer_telemetry.cicd import KINDS, TASK_TABLE, task_id
-from developer_telemetry.database import reading, transact
+from developer_telemetry.database import be_thorough, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.inserts import MAX_ROWS
 from developer_telemetry.merging import RAW_TABLE, raw_params
@@ -21,8 +21,6 @@ from developer_telemetry.raw import newest, tool_rows
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.storage import TOOL_TABLE, upsert_tool
 
-# DevLake's own, where it links accounts to the people of an organization.
-LINK_TABLE = "user_accounts"
 _DATE = "YYYY-MM-DD"
 
 
@@ -107,7 +105,7 @@ class Traces:
         strategy: str,
         until: Optional[Until],
     ) -> Counter[str]:
-        _be_thorough(connection)
+        be_thorough(connection)
         days = f"{self._whose} AND date IN ({', '.join([self._mark] * len(dates))})"
         limit = f" AND (id <= {self._mark} OR arrived_us <= {self._mark})" if until else ""
         # The tool rows first, as whoever adds to a day does it.
@@ -121,7 +119,7 @@ class Traces:
         return Counter({RAW_TABLE: raw, TOOL_TABLE: tool - len(left)})
 
     def _remove_rest(self, connection: Connection) -> Counter[str]:
-        _be_thorough(connection)
+        be_thorough(connection)
         gone: Counter[str] = Counter()
         gone[MACHINE_TABLE] = self._delete(connection, MACHINE_TABLE, self._whose, self._person)
         for table, column in self._account_tables():
@@ -159,8 +157,3 @@ class Traces:
 def tables_of(engine: Engine) -> list[str]:
     """The tables that the database has, DevLake's as well."""
     return inspect(engine).get_table_names()
-
-
-def _be_thorough(connection: Connection) -> None:
-    for statement in dialect_of(connection).thorough:
-        connection.exec_driver_sql(statement)

@@ -12,22 +12,20 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.accounts import ACCOUNT_TABLE, account_id
+from developer_telemetry.accounts import ACCOUNT_TABLE, LINK_TABLE, account_id
 from developer_telemetry.asking import NoAnswer, Reply, ask
 from developer_telemetry.connections import Connection
-from developer_telemetry.database import now_us, reading, transact
+from developer_telemetry.database import now_us, reading, reason, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.exclusion import Busy, alone
 from developer_telemetry.merging import RAW_TABLE, timestamp
 from developer_telemetry.probing import Question, State, new_nonce
-from developer_telemetry.receiver.ingest import reason
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.storage import TOOL_TABLE
 
 # No login has a space, so this is nobody's.
 DEVELOPER = "developer-telemetry send-test"
 HOST = "developer-telemetry-send-test"
-USER_ACCOUNTS = "user_accounts"
 
 # An answer of 200 means that it is committed or spooled; replicas may take a moment.
 STORED_SECONDS = 5.0
@@ -211,8 +209,8 @@ def remove(engine: Engine, connection_id: int, developer: str) -> dict[str, int]
             for table in (TOOL_TABLE, RAW_TABLE, MACHINE_TABLE)
         }
         removed[ACCOUNT_TABLE] = _delete(connection, ACCOUNT_TABLE, ("id",), account)
-        if inspect(connection).has_table(USER_ACCOUNTS):
-            removed[USER_ACCOUNTS] = _delete(connection, USER_ACCOUNTS, ("account_id",), account)
+        if inspect(connection).has_table(LINK_TABLE):
+            removed[LINK_TABLE] = _delete(connection, LINK_TABLE, ("account_id",), account)
         return removed
 
     # A run that has read the report already would write its row once more.

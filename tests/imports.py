@@ -12,7 +12,7 @@ from developer_telemetry.archives import Archives, Item
 from developer_telemetry.connections import Connection
 from developer_telemetry.imported import Given, Reader
 from developer_telemetry.importing import Counts, Importer
-from developer_telemetry.tombstones import Key, Register
+from developer_telemetry.tombstones import Erased, Key
 from tests.layers import STRATEGIES
 from tests.receivers import SECRET
 
@@ -39,7 +39,7 @@ def imported(
     """Import files, all into the connection `to` if one is named."""
     archives = Archives(map(str, paths))
     batches = Reader(connections, to, Given(**given)).batches(archives)
-    erased = Register(engine, Key(SECRET))
+    erased = Erased(engine, Key(SECRET))
     steps = list(Importer(engine, erased, connections).store(batches))
     assert steps[-1].counts.read == archives.size
     return Done(steps[-1].counts, [each for step in steps for each in step.refused])

@@ -33,9 +33,9 @@ from developer_telemetry.storage import TOOL_TABLE, store
 from developer_telemetry.tombstones import (
     LEASE_SECONDS,
     NONE,
+    Erased,
     Key,
     Outdated,
-    Register,
     Tombstone,
     Tombstones,
 )
@@ -333,7 +333,7 @@ def test_people_with_pseudonyms_are_found_and_covered_by_their_names(engine: Eng
     block(engine)
 
     assert raw_rows(engine) == []
-    known = Register(engine, KEY).reload()
+    known = Erased(engine, KEY).reload()
     uncovered = arrival(connection_id=connection_id)
     assert known.cover(stored)
     assert known.cover(uncovered)
@@ -416,7 +416,7 @@ def test_a_subject_can_be_told_by_nobody_without_the_secret() -> None:
 
 
 def test_who_reads_tombstones_too_late_stores_nothing_of_them(engines: list[Engine]) -> None:
-    register = Register(engines[0], KEY)
+    register = Erased(engines[0], KEY)
     register.reload()
     block(engines[1])
 

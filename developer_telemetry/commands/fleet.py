@@ -137,7 +137,7 @@ def watch(
 
 
 def _watch(engine: Engine, as_json: bool) -> None:
-    from developer_telemetry.receiver.ingest import reason
+    from developer_telemetry.database import reason
     from developer_telemetry.watching import Watch
 
     watch = Watch(engine)

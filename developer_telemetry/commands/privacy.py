@@ -4,7 +4,7 @@ from typing import Optional
 
 import typer
 
-from developer_telemetry.commands.shared import clear_errors, open_database, table
+from developer_telemetry.commands.shared import chosen, clear_errors, open_database, table
 from developer_telemetry.receiver.settings import load
 
 # What an operator calls the tables.
@@ -27,23 +27,14 @@ def prune(
     A receiver does so by itself once a day.
     """
     with clear_errors():
-        from developer_telemetry.connections import Connections
-        from developer_telemetry.errors import TelemetryError
         from developer_telemetry.horizons import FIRST_DAY
         from developer_telemetry.prune import Pruned, preview
         from developer_telemetry.prune import prune as run
 
         settings = load()
         engine = open_database(settings)
-        connections = Connections(engine, settings.encryption_secret)
-        connections.reload()
-        chosen = [each for each in connections.all() if connection in (None, each.id)]
-        if connection is not None and not chosen:
-            raise TelemetryError(
-                f"no connection {connection}; `developer-telemetry status` lists them"
-            )
         rows = [["connection", "reports before", "days before", *Pruned._fields]]
-        for each in chosen:
+        for each in chosen(engine, settings, connection):
             limits, pruned = preview(engine, each.id)
             if yes:
                 pruned = Pruned()

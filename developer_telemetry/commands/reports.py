@@ -10,9 +10,9 @@ from typing import Annotated, Any, Callable, Optional
 import typer
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.commands.shared import clear_errors, open_database
+from developer_telemetry.commands.shared import chosen, clear_errors, open_database
 from developer_telemetry.errors import TelemetryError
-from developer_telemetry.receiver.settings import Settings, load
+from developer_telemetry.receiver.settings import load
 
 SOME_REFUSED = 1
 
@@ -65,7 +65,7 @@ def import_reports(
         from developer_telemetry.archives import Archives, Rejects
         from developer_telemetry.imported import Given, Reader
         from developer_telemetry.importing import Counts, Importer
-        from developer_telemetry.tombstones import Key, Register
+        from developer_telemetry.tombstones import Erased, Key
 
         settings = load()
         archives = Archives(files)
@@ -74,10 +74,10 @@ def import_reports(
             errors or Path(f"import-errors-{started:%Y%m%d-%H%M%S}.txt"), archives.files
         )
         engine = open_database(settings)
-        connections = _connections(engine, settings)
+        connections = {each.id: each for each in chosen(engine, settings, None)}
         given = Given(developer, hostname, email, name, date_from_name)
         batches = Reader(connections, connection, given).batches(archives)
-        erased = Register(engine, Key(settings.encryption_secret))
+        erased = Erased(engine, Key(settings.encryption_secret))
         counts = Counts()
         with _progress("importing") as show:
             for step in Importer(engine, erased, connections).store(batches):
@@ -189,13 +189,7 @@ def reextract(
 
         settings = load()
         engine = open_database(settings)
-        connections = _connections(engine, settings).values()
-        chosen = [each for each in connections if connection in (None, each.id)]
-        if connection is not None and not chosen:
-            raise TelemetryError(
-                f"no connection {connection}; `developer-telemetry status` lists them"
-            )
-        for each in chosen:
+        for each in chosen(engine, settings, connection):
             who = f"connection {each.id}"
             steps = extract(engine, each.id, each.strategy, everything=True)
             reports = _watched(f"{who}, reports", steps)
@@ -211,14 +205,6 @@ def _watched(label: str, steps: Iterator[Any]) -> int:
         for done, total in steps:
             show(done, total, "")
     return done
-
-
-def _connections(engine: Engine, settings: Settings) -> dict[int, Any]:
-    from developer_telemetry.connections import Connections
-
-    connections = Connections(engine, settings.encryption_secret)
-    connections.reload()
-    return {each.id: each for each in connections.all()}
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Optional
 
 import typer
 from sqlalchemy.engine import Engine
@@ -11,6 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.errors import ConfigurationError, TelemetryError
 from developer_telemetry.receiver.settings import Settings
+
+if TYPE_CHECKING:
+    from developer_telemetry.connections import Connection
 
 USAGE_ERROR = 2
 
@@ -24,7 +28,9 @@ def clear_errors() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(USAGE_ERROR) from None
     except SQLAlchemyError as error:
-        said = " ".join(str(getattr(error, "orig", None) or error).split())
+        from developer_telemetry.database import reason
+
+        said = reason(error)
         typer.echo(f"error: the database says: {said}; check DB_URL and the server", err=True)
         raise typer.Exit(1) from None
 
@@ -47,6 +53,20 @@ def open_database(settings: Settings) -> Engine:
     if settings.embedded:
         migrate(engine)
     return engine
+
+
+def chosen(engine: Engine, settings: Settings, connection_id: Optional[int]) -> "list[Connection]":
+    """The connection of that id, or without one all of them."""
+    from developer_telemetry.connections import Connections
+
+    connections = Connections(engine, settings.encryption_secret)
+    connections.reload()
+    found = [each for each in connections.all() if connection_id in (None, each.id)]
+    if connection_id is not None and not found:
+        raise TelemetryError(
+            f"no connection {connection_id}; `developer-telemetry status` lists them"
+        )
+    return found
 
 
 def report_url(settings: Settings, connection_id: int) -> str:

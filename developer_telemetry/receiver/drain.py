@@ -10,9 +10,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.connections import Connections
+from developer_telemetry.database import reason
 from developer_telemetry.errors import ReportRefused, Unavailable
 from developer_telemetry.merging import Arrival
-from developer_telemetry.receiver.ingest import Outage, reason, store_unerased
+from developer_telemetry.receiver.ingest import Outage, store_unerased
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.spool import Spool, Spooled
 from developer_telemetry.receiver.tallies import Tallies

@@ -12,8 +12,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.connections import Connections
-from developer_telemetry.database import clock_offset_us, losses
-from developer_telemetry.receiver.ingest import Ingest, Outage, reason
+from developer_telemetry.database import clock_offset_us, losses, reason
+from developer_telemetry.receiver.ingest import Ingest, Outage
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.schema import is_migrated

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.connections import Connection
-from developer_telemetry.database import now_us
+from developer_telemetry.database import now_us, reason
 from developer_telemetry.dialects import Database
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.merging import Arrival
@@ -26,7 +26,7 @@ from developer_telemetry.receiver.tombstones import Lease
 from developer_telemetry.receiver.waiting import Batches, Deadlines, Done, Waiting
 from developer_telemetry.reports import Report
 from developer_telemetry.storage import Check, probe, store
-from developer_telemetry.tombstones import Outdated, Register
+from developer_telemetry.tombstones import Erased, Outdated
 
 # What may wait in memory; beyond it a sender is told to come back.
 MAX_WAITING = 5_000
@@ -263,7 +263,7 @@ class Kept(NamedTuple):
 
 def store_unerased(
     database: Database,
-    erased: Register,
+    erased: Erased,
     arrivals: Sequence[Arrival],
     strategies: dict[int, str],
 ) -> Kept:
@@ -325,10 +325,3 @@ def report_id(arrived_us: int) -> str:
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def reason(error: Exception) -> str:
-    """What the database said, without the statement and its parameters (they hold reports)."""
-    said = " ".join(str(getattr(error, "orig", None) or error).split())
-    # Of several hosts psycopg says the last one's fault first, and then each one's.
-    return said.rpartition("All failures were: ")[2][:500]

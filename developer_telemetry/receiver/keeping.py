@@ -9,9 +9,10 @@ from contextlib import closing
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from developer_telemetry.database import reason
 from developer_telemetry.exclusion import Busy
 from developer_telemetry.prune import Pruned, due, prune
-from developer_telemetry.receiver.ingest import Outage, reason
+from developer_telemetry.receiver.ingest import Outage
 
 # How often a receiver looks whether something is due, by the database's clock.
 LOOK_SECONDS = 600.0

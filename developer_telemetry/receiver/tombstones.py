@@ -30,8 +30,8 @@ from developer_telemetry.reports import parse
 from developer_telemetry.tombstones import (
     LEASE_SECONDS,
     RECEIVER_TABLE,
+    Erased,
     Key,
-    Register,
     Tombstones,
     read,
     version,
@@ -54,7 +54,7 @@ def _now() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-class Lease(Register):
+class Lease(Erased):
     """What is known under a lease; `held` and `check` may be called from any thread."""
 
     def __init__(self, engine: Engine, key: Key) -> None:

@@ -14,11 +14,11 @@ from developer_telemetry.database import (
     open_engine,
     open_writing_engine,
     reading_newest,
+    reason,
     transact,
 )
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.merging import OVERWRITE
-from developer_telemetry.receiver.ingest import reason
 from developer_telemetry.receiver.tallies import MACHINE_TABLE, count_machines
 from developer_telemetry.storage import store
 from tests.factories import arrival

@@ -14,7 +14,7 @@ from typing import Any, Callable, Generic, Optional, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.receiver.ingest import reason
+from developer_telemetry.database import reason
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.connections import Connection
+from developer_telemetry.database import reason
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.receiver.doorkeeper import Doorkeeper
-from developer_telemetry.receiver.ingest import reason
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.reports import parse
 from developer_telemetry.storage import probe
