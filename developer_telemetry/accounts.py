@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple, Optional
@@ -13,8 +13,8 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.ahead import ahead, asked
 from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
-from developer_telemetry.inserts import MAX_ROWS, insert
-from developer_telemetry.merging import RAW_TABLE, raw_params
+from developer_telemetry.inserts import MAX_KEYS, insert
+from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, raw_params
 from developer_telemetry.raw import developers as everybody
 from developer_telemetry.raw import first_page, span
 from developer_telemetry.storage import TOOL_TABLE
@@ -26,6 +26,14 @@ ACCOUNT_TABLE = "accounts"
 # DevLake's own, where it links accounts to the people of an organization; not in our databases.
 LINK_TABLE = "user_accounts"
 MAX_ID = 255
+
+
+class Newest(NamedTuple):
+    """The newest of some raw rows of a developer."""
+
+    arrived_us: int
+    raw_id: int
+    date: str
 
 
 class Account(NamedTuple):
@@ -57,43 +65,46 @@ def account_id(connection_id: int, developer_id: str) -> str:
 
 
 def convert(
-    engine: Engine, connection_id: int, developers: Optional[Collection[str]] = None
+    engine: Engine, connection_id: int, new: Optional[Mapping[str, Newest]] = None
 ) -> Iterator[Progress]:
-    """Write one account for each developer who has tool rows; for all, or for those named.
+    """Write one account for each developer who has tool rows; for all, or for those in `new`.
 
-    Yields after each batch.
+    `new` has what `newest_above` gives: of whom raw rows came since accounts were last made of
+    all raw rows that there were. Yields after each batch.
     """
-    if developers is None:
+    if new is None:
         total = _count(engine, connection_id)
         some: Iterator[Sequence[str]] = everybody(engine, TOOL_TABLE, connection_id)
     else:
-        total = len(developers)
-        some = _batches(sorted(developers))
+        total = len(new)
+        some = _batches(sorted(new))
     done = 0
-    found = asked(partial(_accounts, engine, connection_id), some)
+    found = asked(partial(_accounts, engine, connection_id, new or {}), some)
     for number, accounts in ahead(found):
         transact(engine, partial(_upsert, accounts=accounts))
         done += number
         yield Progress(done, max(done, total))
 
 
-def developers_above(engine: Engine, connection_id: int, above: int) -> set[str]:
-    """Whose reports a connection has got since the raw id `above`."""
+def newest_above(engine: Engine, connection_id: int, above: int) -> dict[str, Newest]:
+    """Whose reports a connection has got since the raw id `above`, and the newest one of each."""
     mark = dialect_of(engine).placeholder
-    developers: set[str] = set()
+    newest: dict[str, Newest] = {}
     with reading(engine).connect() as connection:
         rest, _ = span(connection, connection_id, above)
         while rest.above < rest.last:
             # A page at a time keeps every database from reading all there is by another index.
             page, _ = first_page(connection, rest)
             rows = connection.exec_driver_sql(
-                f"SELECT DISTINCT developer_id FROM {RAW_TABLE}"
+                f"SELECT developer_id, arrived_us, id, date FROM {RAW_TABLE}"
                 f" WHERE connection_id = {mark} AND id > {mark} AND id <= {mark}",
                 page,
             )
-            developers.update(row[0] for row in rows)
+            for developer, arrived_us, raw_id, date in rows:
+                each = Newest(arrived_us, raw_id, str(date))
+                newest[developer] = max(each, newest.get(developer, each))
             rest = rest._replace(above=page.last)
-    return developers
+    return newest
 
 
 def _count(engine: Engine, connection_id: int) -> int:
@@ -107,24 +118,63 @@ def _count(engine: Engine, connection_id: int) -> int:
 
 
 def _batches(developers: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(developers), MAX_ROWS):
-        yield developers[start : start + MAX_ROWS]
+    for start in range(0, len(developers), MAX_KEYS):
+        yield developers[start : start + MAX_KEYS]
 
 
 def _accounts(
-    engine: Engine, connection_id: int, developers: Sequence[str]
+    engine: Engine, connection_id: int, new: Mapping[str, Newest], developers: Sequence[str]
 ) -> tuple[int, list[Account]]:
     """How many developers these are, and the accounts of those who have tool rows."""
     with reading(engine).connect() as connection:
-        newest = _newest_days(connection, connection_id, developers)
-        named = {row[0] for row in newest}
-        rest = [developer for developer in developers if developer not in named]
-        days = sorted([*newest, *_days(connection, connection_id, rest)], key=lambda row: row[0])
+        days = _later_days(connection, connection_id, new, developers) if new else []
+        for find in (_newest_days, _days):
+            found = {row[0] for row in days}
+            rest = [developer for developer in developers if developer not in found]
+            days += find(connection, connection_id, rest) if rest else []
+    days.sort(key=lambda row: row[0])
     accounts = [
         _account(connection_id, developer, list(newest_first))
         for developer, newest_first in groupby(days, key=lambda row: row[0])
     ]
     return len(developers), accounts
+
+
+def _later_days(
+    connection: Connection,
+    connection_id: int,
+    new: Mapping[str, Newest],
+    developers: Sequence[str],
+) -> list[Day]:
+    """The tool row of each one's newest report, where nobody has to look for a newer one.
+
+    It names them in full, and their account was made of an earlier report or of this very one.
+    """
+    dialect = dialect_of(connection)
+    days = [(connection_id, developer, new[developer].date) for developer in developers]
+    rows = connection.exec_driver_sql(
+        f"SELECT developer_id, email, name, updated_at, _raw_data_id, arrived_us FROM {TOOL_TABLE}"
+        f" WHERE {dialect.among(KEY_COLUMNS, len(days))}"
+        " AND arrived_us > 0 AND email > '' AND name > ''",
+        dialect.parameters(KEY_COLUMNS, days),
+    ).fetchall()
+    ids = [(account_id(connection_id, developer),) for developer in developers]
+    accounts = {
+        row[0]: row[1:]
+        for row in connection.exec_driver_sql(
+            f"SELECT id, updated_at, _raw_data_id FROM {ACCOUNT_TABLE}"
+            f" WHERE {dialect.among(('id',), len(ids))}",
+            dialect.parameters(("id",), ids),
+        )
+    }
+
+    def is_newest(developer: str, updated_at: Any, raw_id: int, arrived_us: int) -> bool:
+        account = accounts.get(account_id(connection_id, developer))
+        if account is None or arrived_us < new[developer].arrived_us:
+            return False
+        return bool(account[0] < updated_at or account[1] == raw_id)
+
+    return [row[:5] for row in rows if is_newest(row[0], *row[3:])]
 
 
 def _newest_days(
@@ -152,8 +202,6 @@ def _newest_days(
 
 def _days(connection: Connection, connection_id: int, developers: Sequence[str]) -> list[Day]:
     """Tool rows of each developer, newest first: that one, and those that name them."""
-    if not developers:
-        return []
     dialect = dialect_of(connection)
     columns = ("connection_id", "developer_id")
     keys = [(connection_id, developer) for developer in developers]

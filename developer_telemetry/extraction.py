@@ -15,7 +15,7 @@ from developer_telemetry.ahead import ahead, asked
 from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.horizons import horizon
-from developer_telemetry.inserts import batches
+from developer_telemetry.inserts import MAX_KEYS, batches
 from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, SUM, TOOL_COLUMNS, ToolRow
 from developer_telemetry.raw import (
     START,
@@ -184,7 +184,7 @@ def _sum_again(connection: Connection, keys: Sequence[Key]) -> None:
 def _release(connection: Connection, keys: Sequence[Key]) -> None:
     """Take back claimed rows whose raw rows were deleted before they could be read."""
     dialect = dialect_of(connection)
-    for batch in batches(connection, keys):
+    for batch in batches(connection, keys, MAX_KEYS):
         connection.exec_driver_sql(
             f"DELETE FROM {TOOL_TABLE} WHERE arrived_us = {UNWRITTEN} AND "
             + dialect.among(KEY_COLUMNS, len(batch)),

@@ -24,7 +24,7 @@ from developer_telemetry.database import be_thorough, clock_offset_us, now_us, r
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.exclusion import PATIENCE_SECONDS, alone
 from developer_telemetry.horizons import FIRST_DAY, HORIZON_TABLE, horizon
-from developer_telemetry.inserts import MAX_ROWS
+from developer_telemetry.inserts import MAX_KEYS, MAX_ROWS, batches
 from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, timestamp
 from developer_telemetry.raw import developers
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
@@ -252,10 +252,10 @@ class _Pruning:
         keys: Sequence[tuple[object, ...]],
     ) -> None:
         dialect = dialect_of(connection)
-        if keys:
+        for batch in batches(connection, keys, MAX_KEYS):
             connection.exec_driver_sql(
-                f"DELETE FROM {table} WHERE {dialect.among(columns, len(keys))}",
-                dialect.parameters(columns, keys),
+                f"DELETE FROM {table} WHERE {dialect.among(columns, len(batch))}",
+                dialect.parameters(columns, batch),
             )
 
     def _delete(

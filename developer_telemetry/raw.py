@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.database import reading
 from developer_telemetry.dialects import Dialect, dialect_of
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.inserts import MAX_ROWS, batches
+from developer_telemetry.inserts import MAX_KEYS, batches
 from developer_telemetry.merging import RAW_TABLE, SUM, Arrival, ToolRow, tool_row
 from developer_telemetry.reports import parse
 
@@ -108,7 +108,7 @@ def newest(connection: Connection, keys: Sequence[Key], strategy: str) -> list[A
     dialect = dialect_of(connection)
     columns = ("developer_id", "date")
     found: list[Any] = []
-    for batch in batches(connection, [key[1:] for key in keys]):
+    for batch in batches(connection, [key[1:] for key in keys], MAX_KEYS):
         source = (
             f"{RAW_TABLE} w WHERE w.connection_id = {dialect.placeholder}"
             f" AND {dialect.among(columns, len(batch))}"
@@ -171,7 +171,7 @@ def developers(engine: Engine, table: str, connection_id: int) -> Iterator[list[
         with reading(engine).connect() as connection:
             rows = connection.exec_driver_sql(
                 f"SELECT DISTINCT developer_id FROM {table} WHERE connection_id = {mark}"
-                f" AND developer_id > {mark} ORDER BY developer_id LIMIT {MAX_ROWS}",
+                f" AND developer_id > {mark} ORDER BY developer_id LIMIT {MAX_KEYS}",
                 (connection_id, last),
             ).fetchall()
         if not rows:

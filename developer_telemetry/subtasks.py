@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Optional
 
 from sqlalchemy.engine import Engine
 
+from developer_telemetry.accounts import Newest, newest_above
 from developer_telemetry.accounts import convert as convert_accounts
-from developer_telemetry.accounts import developers_above
 from developer_telemetry.cicd import convert_tasks, remove_tasks
 from developer_telemetry.database import Progress, prepare
 from developer_telemetry.exclusion import alone
@@ -40,21 +40,21 @@ def convert(
     settings = f"{strategy} tasks" if tasks else strategy
     with alone(engine, connection_id) as still_alone:
         run = begin(engine, connection_id, CONVERT, settings, everything)
-        new = developers_above(engine, connection_id, run.above) if run.above else None
-        developers = None if new is None else sorted(new)
-        for progress in _converted(engine, connection_id, tasks, developers):
+        new = newest_above(engine, connection_id, run.above) if run.above else None
+        for progress in _converted(engine, connection_id, tasks, new):
             yield progress
             still_alone()
         complete(engine, run)
 
 
 def _converted(
-    engine: Engine, connection_id: int, tasks: bool, developers: Optional[Sequence[str]]
+    engine: Engine, connection_id: int, tasks: bool, new: Optional[Mapping[str, Newest]]
 ) -> Iterator[Progress]:
     accounts = 0
-    for accounts, total in convert_accounts(engine, connection_id, developers):
+    for accounts, total in convert_accounts(engine, connection_id, new):
         yield Progress(accounts, total)
     if tasks:
+        developers = None if new is None else sorted(new)
         for done, _ in convert_tasks(engine, connection_id, developers):
             yield Progress(accounts + done, accounts + done)
     else:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from random import Random
 from typing import Any
 
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.accounts import ACCOUNT_COLUMNS, ACCOUNT_TABLE, account_id, convert
+from developer_telemetry.accounts import (
+    ACCOUNT_COLUMNS,
+    ACCOUNT_TABLE,
+    account_id,
+    convert,
+    newest_above,
+)
 from developer_telemetry.inserts import insert
-from developer_telemetry.merging import OVERWRITE, SUM, Arrival
+from developer_telemetry.merging import Arrival
 from developer_telemetry.storage import TOOL_TABLE, store
 from tests.factories import arrival
+from tests.layers import BOTH, STRATEGIES, leave_foreign_row, traffic
 from tests.rows import Row, raw_rows, rows
 
-STRATEGIES = {1: OVERWRITE, 2: SUM}
+
+def accounts(engine: Engine) -> list[Row]:
+    return rows(engine, ACCOUNT_TABLE, ACCOUNT_COLUMNS, "id")
 
 
 def converted(engine: Engine, *arrivals: Arrival) -> list[Row]:
@@ -24,7 +34,7 @@ def converted(engine: Engine, *arrivals: Arrival) -> list[Row]:
     for connection_id in STRATEGIES:
         for _ in convert(engine, connection_id):
             pass
-    return rows(engine, ACCOUNT_TABLE, ACCOUNT_COLUMNS, "id")
+    return accounts(engine)
 
 
 def account_of(engine: Engine, *arrivals: Arrival) -> Row:
@@ -144,9 +154,45 @@ def test_a_row_without_a_raw_row_gives_an_account(engine: Engine) -> None:
 def test_more_developers_than_a_batch_holds_all_get_accounts(engine: Engine) -> None:
     many = [arrival(developer=f"developer-{n}", email=f"{n}@example.com") for n in range(501)]
     store(engine, many, STRATEGIES)
-    assert [(step.done, step.total) for step in convert(engine, 1)] == [(500, 501), (501, 501)]
+    steps = [(step.done, step.total) for step in convert(engine, 1)]
+    assert steps == [(done, 501) for done in (100, 200, 300, 400, 500, 501)]
     found = {row["user_name"]: row["email"] for row in converted(engine)}
     assert found == {f"developer-{n}": f"{n}@example.com" for n in range(501)}
+
+
+@BOTH
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_accounts_made_of_what_is_new_are_those_made_of_everything(
+    engine: Engine, strategy: str, seed: int
+) -> None:
+    random = Random(seed)
+    reports = [each._replace(connection_id=1) for each in traffic(seed, 60)]
+    leave_foreign_row(engine, "zoë")
+    above = 0
+    while reports:
+        last = max((row["id"] for row in raw_rows(engine)), default=0)
+        batch = [reports.pop() for _ in range(min(len(reports), random.randint(1, 8)))]
+        # Some of them out of archives, which do not say when they arrived.
+        batch = [
+            each._replace(arrived_us=each.arrived_us * (random.random() > 0.2)) for each in batch
+        ]
+        store(engine, batch, {1: strategy})
+        # A run looks once more at what came shortly before the last one.
+        above = random.randint(above, last)
+        for _ in convert(engine, 1, newest_above(engine, 1, above) if last else None):
+            pass
+        found = accounts(engine)
+        assert converted(engine) == found
+
+
+def test_an_archives_day_does_not_pass_for_newer_than_a_report_that_arrived(engine: Engine) -> None:
+    pushed = arrival(email="new@example.com", name="Ann")
+    before = account_of(engine, pushed)
+    old = arrival(date="2026-11-30", email="old@example.com", name="A.")._replace(arrived_us=0)
+    store(engine, [old], STRATEGIES)
+    [(done, _)] = convert(engine, 1, newest_above(engine, 1, raw_rows(engine)[0]["id"]))
+    assert done == 1
+    assert accounts(engine) == [before]
 
 
 def test_names_that_look_alike_have_accounts_of_their_own(exact_engine: Engine) -> None:
