@@ -24,10 +24,11 @@ from typing import Callable, NamedTuple, Optional
 from conformance import page
 from conformance.environments import ROOT, genuine_environment, genuine_sdk, versions
 from conformance.lake import Lake, resources_of
-from conformance.life import Life, prepare_go_plugin, take_over
+from conformance.life import Life
 from conformance.others import others_run
 from conformance.outcomes import Outcomes, Unmet, failures
 from conformance.sdks import genuine_on_ours, ours_on_genuine, plugins_of, plugins_on_ours
+from conformance.taking_over import prepare_go_plugin, take_over
 from tests.servers import (
     MariaDB,
     PostgreSQL,

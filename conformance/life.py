@@ -15,8 +15,9 @@ from developer_telemetry.connections import encrypt
 from developer_telemetry.merging import RAW_TABLE as RAW
 from developer_telemetry.migrations import SCRIPTS
 from developer_telemetry.storage import TOOL_TABLE as TOOL
-from tests import go_plugin
+from tests.nginx import NAME, Names, Nginx, server_conf
 from tests.receivers import SECRET, Receiver, eventually, query, report, run_command
+from tests.servers import HOST, ServerMissing
 
 PLUGIN_NAME = "developer_telemetry"
 PLUGIN = f"/plugins/{PLUGIN_NAME}"
@@ -24,6 +25,9 @@ MACHINES = "_tool_developer_telemetry_machines"
 SUBTASKS = ["Collect Reports", "Extract Reports", "Convert Reports"]
 # Of people that DevLake knows: one is found by e-mail, one by full name, one by user name.
 USERS = {"u1": ("", "ann@example.org"), "u2": ("Bob Builder", ""), "u3": ("cem", "")}
+# Who is erased: a word that is in nothing else, and where it may be found.
+GONE = "gilgamesh"
+TRACES = (RAW, TOOL, MACHINES, "accounts", "user_accounts")
 
 
 def rows_of(url: str, table: str, connection_id: int) -> int:
@@ -69,11 +73,13 @@ class Life:
                 eventually(lambda: fleet.acknowledged > 50, 60)
                 self._try("a run completes while machines report", self._run)
                 self._try("accounts are linked to users by the org plugin", self._linked)
+                self._try("`doctor` behind the front proxy names what is amiss", self._examine)
                 self._try("a scheduled run looks only at what is new", self._look_at_new)
                 self._try("a re-transform mends all days from raw reports", self._mend)
                 self._try("a full sync completes", self._full_sync)
                 self._try("tasks of tests and builds go when switched off", self._switch_off)
             self._try("no report was lost, refused or stored twice", lambda: self._kept(fleet))
+            self._try("a person is erased, and no run brings anything back", self._erase)
             self._try("the server starts again without migrating", self._restart)
             self._try("data deletion empties the connection, and it alone", self._delete_data)
             self._try("scope, scope config and connection are deleted", self._delete)
@@ -156,11 +162,14 @@ class Life:
         expect(self._kept_by_devlake(), everything, "what DevLake keeps")
         return "" if project else "without a project, for which DevLake needs org"
 
-    def _command(self, *arguments: str) -> str:
-        """What an operator's command says that goes through DevLake's API."""
-        done = run_command(self.lake.folder, *arguments, DEVLAKE_URL=self.lake.url)
-        if done.returncode != 0:
-            raise Unmet(f"{' '.join(arguments)}: {done.stderr}")
+    def _command(
+        self, *arguments: str, settings: Optional[dict[str, str]] = None, leaves: int = 0
+    ) -> str:
+        """What an operator's command says, by itself through DevLake's API."""
+        settings = settings or {"DEVLAKE_URL": self.lake.url}
+        done = run_command(self.lake.folder, *arguments, **settings)
+        if done.returncode != leaves:
+            raise Unmet(f"{' '.join(arguments)}: {done.stdout} {done.stderr}")
         return done.stdout
 
     def _kept_by_devlake(self) -> list[Any]:
@@ -247,6 +256,29 @@ class Life:
         expect(links, {prefix + who: user for who, user in wanted.items()}, "links")
         return "by e-mail, by full name, by user name; a name spelled otherwise stays unlinked"
 
+    def _examine(self) -> str:
+        """One connection is in no blueprint yet, which the remedy that it names mends."""
+        with Names({NAME: HOST}) as names:
+            conf = server_conf(self.lake.folder, "", names.port, self.receiver.port)
+            try:
+                proxy = Nginx(int(self.lake.url.rpartition(":")[2]), conf)
+            except ServerMissing as reason:
+                raise LeftOut(str(reason)) from None
+            with proxy:
+                settings = {"DEVLAKE_URL": proxy.address, "DB_URL": self.url}
+                found = json.loads(self._command("doctor", "--json", settings=settings, leaves=1))
+                failed = [each["name"] for each in found["checks"] if each["state"] == "failed"]
+                expect(failed, ["blueprint"], "what is amiss")
+                if self.lake.has_org:
+                    self._command("connect", "other", "--project", "p1", settings=settings)
+                else:  # without projects
+                    both = [(PLUGIN_NAME, each, "all") for each in (1, 2)]
+                    self.lake.use(self.blueprint_id, *both)
+                found = json.loads(self._command("doctor", "--json", settings=settings))
+        states = {each["state"] for each in found["checks"]}
+        expect(states, {"ok"} if self.lake.has_org else {"ok", "skipped"}, "what checks end as")
+        return "a connection in no blueprint; mended as it says, all is well"
+
     def _look_at_new(self) -> None:
         """A run takes for settled what was stored ten minutes before it."""
         query(self.url, f"UPDATE {RAW} SET stored_at = '2026-01-01' WHERE developer_id = 'eve'")
@@ -288,6 +320,22 @@ class Life:
         expect(count(self.url, RAW, 1), fleet.acknowledged + 1, "raw rows")
         return f"{fleet.acknowledged} reports"
 
+    def _erase(self) -> str:
+        fields = {"email": f"{GONE}@example.org", "name": GONE, "hostname": f"{GONE}s-laptop"}
+        expect(self.receiver.send(report(GONE, **fields), 1, TOKEN).status_code, 200, "a report")
+        query(self.url, f"INSERT INTO users (id, name, email) VALUES ('u4', '{GONE}', '')")
+        self.lake.run(self.blueprint_id)
+        traces = list(TRACES if self.lake.has_org else TRACES[:-1])
+        eventually(lambda: self._traces() == traces, 30)
+        self._command("erase", fields["email"], "--yes", settings={"DB_URL": self.url})
+        expect(self._traces(), [], "where something is left")
+        self.lake.run(self.blueprint_id, skipCollectors=True)
+        expect(self._traces(), [], "where something has come back")
+        return "gone from " + ", ".join(traces)
+
+    def _traces(self) -> list[str]:
+        return [each for each in TRACES if GONE in str(query(self.url, f"SELECT * FROM {each}"))]
+
     def _restart(self) -> None:
         self.lake.stop()
         self.lake.start(self.plugins)
@@ -328,24 +376,3 @@ def migrations_are_done(url: str) -> str:
     missing = [script.version for script in SCRIPTS if script.version not in versions]
     expect(missing, [], "migrations missing")
     return f"{len(SCRIPTS)} migrations"
-
-
-def prepare_go_plugin(url: str) -> None:
-    """Leave in an empty database what the Go plugin of this name leaves."""
-    for statement in go_plugin.STATEMENTS:
-        query(url, statement.replace(go_plugin.SECRET, encrypt(TOKEN, SECRET)))
-
-
-def take_over(lake: Lake, url: str, outcomes: Outcomes) -> None:
-    """What an operator who had the Go plugin finds after the server's first start with ours."""
-    with outcomes.trying("the Go plugin's rows survive the migrations") as remarks:
-        remarks.append(migrations_are_done(url))
-        expect(count(url, TOOL, 1), len(go_plugin.ODD_JSON) + 4, "rows")
-        [(commits,)] = query(url, f"SELECT commits FROM {TOOL} WHERE developer_id = 'usual'")
-        expect(commits, 3, "numbers taken from JSON")
-    with outcomes.trying("its connection works on, its token included"):
-        names = {each["name"] for each in lake.get(f"{PLUGIN}/connections")}
-        expect(names, {"fleet", "other"}, "connections")
-        with Receiver(url, lake.folder) as receiver:
-            sent = receiver.send(report("ada"), 3, TOKEN)
-        expect(sent.status_code, 200, "a report to it")

@@ -18,10 +18,18 @@ import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from json import dumps
+from pathlib import Path
 
 import httpx
+import yaml
 
 from tests.servers import HOST, Server, _program, free_port
+
+ROOT = Path(__file__).parent.parent
+LOCATION = ROOT / "deploy/nginx/developer-telemetry.conf"
+COMPOSE = ROOT / "deploy/compose.override.yml"
+# The receiver's, in the compose file.
+NAME = "telemetry-receiver"
 
 INDEX = "DevLake's pages"
 # Of the DNS protocol.
@@ -65,6 +73,26 @@ http {{
 """
 
 
+def server_conf(folder: Path, before: str, names: int, port: int) -> str:
+    """SERVER_CONF of the compose file as the container gets it, with this machine's ports.
+
+    `before` is what was in it already, `names` where names are asked for, `port` the receiver's.
+    """
+    service = yaml.safe_load(COMPOSE.read_text())["services"]["config-ui"]
+    location = LOCATION.read_text()
+    for there, here in {
+        "resolver 127.0.0.11 valid=10s;": f"resolver {HOST}:{names} valid=1s;",
+        f"$telemetry {NAME}:8090;": f"$telemetry {NAME}:{port};",
+    }.items():
+        assert location.count(there) == 1
+        location = location.replace(there, here)
+    (folder / "location.conf").write_text(location)
+    conf: str = service["environment"]["SERVER_CONF"].replace("${SERVER_CONF:-}", before)
+    [mounted] = service["configs"]
+    assert conf.count(mounted["target"]) == 1
+    return conf.replace(mounted["target"], str(folder / "location.conf"))
+
+
 class Nginx(Server):
     """The front proxy, with `server_conf` in its `server` block; `with` starts and stops it.
 
@@ -77,9 +105,8 @@ class Nginx(Server):
         super().__init__()
         self._devlake = devlake
         self._server_conf = server_conf
-        self.client = httpx.Client(
-            base_url=f"http://{HOST}:{self.port}", timeout=30, trust_env=False
-        )
+        self.address = f"http://{HOST}:{self.port}"
+        self.client = httpx.Client(base_url=self.address, timeout=30, trust_env=False)
 
     def close(self) -> None:
         self.client.close()

@@ -14,20 +14,15 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-import yaml
 
 from developer_telemetry.receiver.intake import BULK_PATH, REPORT_PATHS
 from developer_telemetry.schema import migrate
-from tests.nginx import INDEX, Echo, Names, Nginx
+from tests.nginx import INDEX, NAME, Echo, Names, Nginx, server_conf
 from tests.receivers import TOKEN, Receiver, add_connection, eventually, query, report
 from tests.servers import HOST, ServerMissing, free_port
 from tests.sites import closing_engine, missing
 
-ROOT = Path(__file__).parent.parent
-LOCATION = ROOT / "deploy/nginx/developer-telemetry.conf"
-COMPOSE = ROOT / "deploy/compose.override.yml"
 ADDRESSES = Path(__file__).with_name("nginx_addresses.txt")
-NAME = "telemetry-receiver"
 ANOTHER_HOST = "127.0.0.2"
 MEBIBYTE = 1 << 20
 REPORT = "/api/plugins/developer-telemetry/1/report"
@@ -108,23 +103,6 @@ def front_proxy(folder: Path, port: int, before: str = "") -> Iterator[Site]:
             missing(str(error))
         with proxy:
             yield Site(proxy, names, port)
-
-
-def server_conf(folder: Path, before: str, names: int, port: int) -> str:
-    """SERVER_CONF of the compose file as the container gets it, with this machine's ports."""
-    service = yaml.safe_load(COMPOSE.read_text())["services"]["config-ui"]
-    location = LOCATION.read_text()
-    for there, here in {
-        "resolver 127.0.0.11 valid=10s;": f"resolver {HOST}:{names} valid=1s;",
-        f"$telemetry {NAME}:8090;": f"$telemetry {NAME}:{port};",
-    }.items():
-        assert location.count(there) == 1
-        location = location.replace(there, here)
-    (folder / "location.conf").write_text(location)
-    conf: str = service["environment"]["SERVER_CONF"].replace("${SERVER_CONF:-}", before)
-    [mounted] = service["configs"]
-    assert conf.count(mounted["target"]) == 1
-    return conf.replace(mounted["target"], str(folder / "location.conf"))
 
 
 @pytest.fixture
