@@ -23,8 +23,10 @@ DEVLAKES_PYTHON = "python3.9"
 # What the genuine SDK needs only where someone attaches a debugger to it; and pytest, which it
 # imports for its testing helpers: the one that it pins can't run some of our tests.
 NOT_PINNED = {"python", "pydevd-pycharm", "pytest"}
-# Where a driver can't be built, because the system lacks the C headers of its database.
-BUILT_ALREADY = {"mysqlclient": "PyMySQL", "psycopg2": "psycopg2-binary"}
+NEEDS_HEADERS = (
+    "The genuine SDK speaks to MySQL by mysqlclient alone, which is built with the client's C"
+    " headers: install those (on Debian libmariadb-dev and pkg-config) and try again."
+)
 # What the plugin needs beside the SDK, and what our tests of it need.
 OURS = ["msgspec", "cryptography"]
 TEST_TOOLS = [
@@ -65,11 +67,14 @@ def genuine_environment(sdk: Path, folder: Path) -> Path:
     python = folder / "bin" / "python"
     pins = _pins(sdk)
     _pip(python, "wheel", "setuptools<70")  # which the older drivers are built with
-    for driver, stand_in in BUILT_ALREADY.items():
-        try:
-            _pip(python, f"{driver}=={pins.pop(driver)}")
-        except Unmet:
-            _pip(python, stand_in)
+    try:
+        _pip(python, f"mysqlclient=={pins.pop('mysqlclient')}")
+    except Unmet as reason:
+        raise Unmet(f"{reason}\n{NEEDS_HEADERS}") from None
+    try:
+        _pip(python, f"psycopg2=={pins.pop('psycopg2')}")
+    except Unmet:
+        _pip(python, "psycopg2-binary")  # the same without C headers
     _pip(python, *(f"{name}=={version}" for name, version in pins.items()), *OURS, *TEST_TOOLS)
     # As it is, and nowhere else: installing it would write into the checkout.
     packages = Path(_output(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))

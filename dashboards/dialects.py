@@ -75,7 +75,8 @@ class MySQL(Sql):
         return self._table(git, "$.repositories[*]", f"item VARCHAR(255) PATH '$.name', {columns}")
 
     def person_of(self, connection: str, developer: str) -> str:
-        return f"UNHEX({super().person_of(connection, developer)})"
+        # MySQL 9.6 and later have no MD5.
+        return f"UNHEX(LEFT(SHA2({self.joined(connection, SPACE, developer)}, 256), 32))"
 
     def lot(self, alias: str) -> str:
         return f"CRC32({self.joined(f'{alias}.connection_id', SPACE, f'{alias}.developer_id')})"
@@ -134,6 +135,9 @@ class PostgreSQL(Sql):
 
     def text(self, item: str) -> str:
         return f'{item} COLLATE "C"'
+
+    def person_of(self, connection: str, developer: str) -> str:
+        return f"MD5({self.joined(connection, SPACE, developer)})"
 
     def lot(self, alias: str) -> str:
         who = f"{alias}.connection_id || {SPACE} || {alias}.developer_id"

@@ -73,7 +73,7 @@ class Sql:
 
     def person_of(self, connection: str, developer: str) -> str:
         """As `person`, for two columns."""
-        return f"MD5({self.joined(connection, SPACE, developer)})"
+        raise NotImplementedError
 
     def plus(self, day: str, days: str) -> str:
         """Some days later."""

@@ -233,8 +233,13 @@ class MySQL(Dialect):
         return f"NOW(3) - INTERVAL {seconds} SECOND"
 
     def try_lock(self, name: str) -> str:
-        # Such names are the whole server's, and 64 characters at most.
-        return f"SELECT GET_LOCK(CONCAT('{name} ', LEFT(MD5(DATABASE()), 16)), 0)"
+        return f"SELECT GET_LOCK({self.lock_name(name)}, 0)"
+
+    @staticmethod
+    def lock_name(name: str) -> str:
+        """What a lock of this database's is called in the whole server."""
+        # In 64 characters at most. MySQL 9.6 and later have no MD5.
+        return f"CONCAT('{name} ', LEFT(SHA2(DATABASE(), 256), 16))"
 
     def items(self, column: str) -> str:
         # Rows that others left here may hold anything.

@@ -155,7 +155,7 @@ def _newest(
 
 
 def _decoded(connection_id: int, found: Found, first_day: str) -> Page:
-    stored = [row.stored for row in found.newest]
+    stored = [row.tool_text for row in found.newest]
     rows = [row for row in tool_rows(connection_id, found.newest) if row.date >= first_day]
     return Page(found.raw_rows, rows, stored)
 

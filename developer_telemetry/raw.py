@@ -120,12 +120,12 @@ def newest(connection: Connection, keys: Sequence[Key], strategy: str) -> list[A
 
 
 def newest_of(
-    dialect: Dialect, source: str, strategy: str, stored: str = "NULL", join: str = ""
+    dialect: Dialect, source: str, strategy: str, tool_text: str = "NULL", join: str = ""
 ) -> str:
     """The query for the newest of the raw rows `w` in `source`, of each day or host of it.
 
-    Its rows are what `tool_rows` takes, then `reports`, of how many it is the newest, and `stored`,
-    which may come from a `join`.
+    Its rows are what `tool_rows` takes, then `reports`, of how many it is the newest, and
+    `tool_text`, which may come from a `join`.
     """
     day = "w.developer_id, w.date"
     one = f"{day}, w.hostname" if strategy == SUM else day
@@ -134,7 +134,7 @@ def newest_of(
     # Payloads are fetched only for the rows that count, after the window has found them.
     return (
         "SELECT r.id, r.report_id, r.arrived_us, r.payload, n.first_us, n.reports,"
-        f" {stored} AS stored FROM (SELECT w.id, {first} AS first_us,"
+        f" {tool_text} AS tool_text FROM (SELECT w.id, {first} AS first_us,"
         f" COUNT(*) OVER (PARTITION BY {one}) AS reports, ROW_NUMBER() OVER"
         f" (PARTITION BY {one} ORDER BY w.arrived_us DESC, w.id DESC) AS place FROM {source}"
         f") n {dialect.join_in_order} {RAW_TABLE} r ON r.id = n.id {join} WHERE n.place = 1"

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database import reading
-from developer_telemetry.dialects import dialect_of
+from developer_telemetry.dialects import MySQL, dialect_of
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from developer_telemetry.migrations import MYSQL_TABLE_OPTIONS, SCRIPTS, SQLITE_STATEMENTS
 from pydevlake.migration import MigrationScript
@@ -203,8 +203,7 @@ def _alone(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def _mysql_lock(engine: Engine) -> Iterator[None]:
     """Hold a lock of the server's that DDL, which commits, does not give up."""
-    # Such names are the whole server's, and 64 characters at most.
-    name = f"CONCAT('{LOCK_NAME} ', LEFT(MD5(DATABASE()), 16))"
+    name = MySQL.lock_name(LOCK_NAME)
     with engine.connect() as connection:
         if connection.exec_driver_sql(f"SELECT GET_LOCK({name}, {LOCK_SECONDS})").scalar() != 1:
             raise _busy()

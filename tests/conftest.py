@@ -14,6 +14,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.database import open_engine
 from developer_telemetry.schema import HISTORY, migrate
+from tests.mysql_words import search_statements
 from tests.servers import create_database, drop_database, in_database
 
 DATABASES = ["sqlite", "mariadb", "postgresql"]
@@ -21,6 +22,8 @@ DATABASES = ["sqlite", "mariadb", "postgresql"]
 # The same examples in every run: a failure is never a matter of luck.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 settings.load_profile("fixed")
+
+search_statements()
 
 
 @pytest.fixture

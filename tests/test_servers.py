@@ -15,6 +15,9 @@ from typing import Callable
 import pymysql
 import pytest
 
+from developer_telemetry.database import open_engine
+from developer_telemetry.schema import migrate
+from tests.mysql_words import reserved_names
 from tests.servers import MariaDB, PostgreSQL, Server, ServerFailed, create_database, execute
 
 ROOT = Path(__file__).parent.parent
@@ -169,3 +172,33 @@ def test_an_interrupted_run_leaves_no_server(
             return
         time.sleep(0.05)
     pytest.fail("the server still answers")
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("SELECT 1 AS stored FROM t", {"STORED"}),
+        ("SELECT rank FROM (SELECT 1 AS rank) groups", {"RANK", "GROUPS"}),
+        ("SELECT t.stored, RANK() OVER (ORDER BY id) AS place FROM t", set()),
+        ("SELECT 'stored', `rank` FROM JSON_TABLE(%s, '$[*]' COLUMNS (a INT PATH '$')) k", set()),
+    ],
+)
+def test_names_are_found_that_mysql_would_not_take(statement: str, found: set[str]) -> None:
+    assert reserved_names(statement) == found
+
+
+def test_a_statement_that_mysql_would_not_understand_fails_on_mariadb(mariadb_url: str) -> None:
+    engine = open_engine(mariadb_url)
+    with engine.connect() as connection, pytest.raises(AssertionError, match="reserves STORED"):
+        connection.exec_driver_sql("SELECT 1 AS stored")
+    engine.dispose()
+
+
+def test_no_column_of_ours_has_a_name_that_mysql_would_not_take(mariadb_url: str) -> None:
+    engine = open_engine(mariadb_url)
+    migrate(engine)
+    engine.dispose()
+    names = "SELECT column_name FROM information_schema.columns WHERE table_schema = DATABASE()"
+    columns = {name for (name,) in execute(mariadb_url, names)}
+    assert {"payload", "stored_at", "arrived_us"} <= columns
+    assert reserved_names(", ".join(columns)) == set()

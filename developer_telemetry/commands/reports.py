@@ -15,6 +15,8 @@ from developer_telemetry.errors import TelemetryError
 from developer_telemetry.receiver.settings import load
 
 SOME_REFUSED = 1
+# An export tells of its progress every so many rows.
+SHOWN_ROWS = 1_000
 
 
 class Layer(str, Enum):
@@ -148,10 +150,13 @@ def export(
             if not people:
                 raise TelemetryError(f"nothing is stored of {developer!r}; check the spelling")
             wanted = wanted._replace(developers=people)
-        with opened(output) as file:
+        # Among rows on a terminal, a bar would be in the way.
+        with opened(output) as file, _progress("exporting", output is not None) as show:
             to = Output(file, format is Format.CSV)
             for row in _exported(engine, wanted, layer):
                 to.write(row)
+                if to.rows % SHOWN_ROWS == 0:
+                    show(to.rows, None, f"{to.rows} rows")
         typer.echo(f"{to.rows} rows exported", err=True)
         if to.formulas:
             typer.echo(
@@ -208,14 +213,17 @@ def _watched(label: str, steps: Iterator[Any]) -> int:
 
 
 @contextmanager
-def _progress(label: str) -> Iterator[Callable[[int, Optional[int], str], None]]:
+def _progress(
+    label: str, wanted: bool = True
+) -> Iterator[Callable[[int, Optional[int], str], None]]:
     """A progress bar, where somebody looks; takes how much is done, of how much, and a remark."""
     from rich.console import Console
     from rich.progress import Progress, TextColumn
 
     console = Console(stderr=True)
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[remark]}"))
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    shown = wanted and console.is_terminal
+    with Progress(*columns, console=console, disable=not shown) as bar:
         task = bar.add_task(label, total=None, remark="")
 
         def show(done: int, total: Optional[int], remark: str) -> None:
