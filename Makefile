@@ -60,7 +60,7 @@ bench: .venv/installed-dev ## measure receiver, runs, dashboards and page; renew
 
 conformance: .venv/installed-dev ## try it with DevLake itself (DEVLAKE=checkout LAKE=server)
 	@scripts/install_servers.sh
-	@$(BIN)/python -m conformance --devlake "$(DEVLAKE)" --lake "$(LAKE)" --go-plugins "$(GO_PLUGINS)"
+	@$(BIN)/python -m conformance --devlake "$(DEVLAKE)" --lake "$(LAKE)" --go-plugins "$(GO_PLUGINS)" --mysql "$(MYSQL)"
 
 reference: .venv/installed-dev ## write docs/settings.md and docs/commands.md from the code
 	$(BIN)/python scripts/reference.py

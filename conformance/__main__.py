@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional, Union
 
 from conformance import page
 from conformance.environments import ROOT, genuine_environment, genuine_sdk, versions
@@ -32,6 +32,7 @@ from conformance.taking_over import prepare_go_plugin, take_over
 from tests.servers import (
     MariaDB,
     PostgreSQL,
+    Running,
     Server,
     ServerMissing,
     create_database,
@@ -44,10 +45,11 @@ make conformance needs a checkout of DevLake: make conformance DEVLAKE=<checkout
 With LAKE=<binary of its server> it also lives an operator's life with the plugin under that server,
 on MariaDB and on PostgreSQL; the folder `resources` has to lie beside it or in the checkout's
 `backend`. With GO_PLUGINS=<folder that holds org/org.so> accounts are linked to users there, too.
-DevLake's documentation says how to build both."""
+DevLake's documentation says how to build both. MYSQL=mysql://user:password@host:3306/ is a MySQL
+to do the same on; its user has to be allowed to make databases."""
 LIBRARIES = ["pydantic", "sqlmodel", "SQLAlchemy", "fire"]
 DRIVERS = ["mysqlclient", "PyMySQL", "psycopg2", "psycopg2-binary", "psycopg"]
-SERVERS: dict[str, Callable[[], Server]] = {"MariaDB": MariaDB, "PostgreSQL": PostgreSQL}
+Database = Union[Server, Running]
 
 
 class Missing(Exception):
@@ -60,6 +62,12 @@ class Given(NamedTuple):
     devlake: Path
     lake: Optional[Path]
     go_plugins: Optional[Path]
+    mysql: str = ""
+
+    def databases(self) -> dict[str, Callable[[], Database]]:
+        """What there is to run their server on, by the name that the page gives it."""
+        ours: dict[str, Callable[[], Database]] = {"MariaDB": MariaDB, "PostgreSQL": PostgreSQL}
+        return {**ours, "MySQL": lambda: Running("mysql", self.mysql)} if self.mysql else ours
 
     def server(self, url: str, place: Path, plugins: Optional[Path] = None) -> Lake:
         """Their server on a database."""
@@ -70,7 +78,7 @@ class Given(NamedTuple):
 
 def given(arguments: Sequence[str]) -> Given:
     parser = argparse.ArgumentParser(prog="python -m conformance")
-    for name in ("--devlake", "--lake", "--go-plugins"):
+    for name in ("--devlake", "--lake", "--go-plugins", "--mysql"):
         parser.add_argument(name, default="")
     found = parser.parse_args(arguments)
     if not found.devlake:
@@ -78,8 +86,10 @@ def given(arguments: Sequence[str]) -> Given:
     for path in (found.devlake, found.lake, found.go_plugins):
         if path and not Path(path).exists():
             raise Missing(f"{path} does not exist.\n{NEEDED}")
-    named = [Path(path).resolve() if path else None for path in (found.lake, found.go_plugins)]
-    return Given(Path(found.devlake).resolve(), *named)
+    lake, go_plugins = (
+        Path(path).resolve() if path else None for path in (found.lake, found.go_plugins)
+    )
+    return Given(Path(found.devlake).resolve(), lake, go_plugins, found.mysql)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -119,7 +129,7 @@ def _try_all(have: Given, folder: Path) -> int:
     if have.lake:
         digest = hashlib.sha256(have.lake.read_bytes()).hexdigest()
         used["DevLake's server"] = f"the binary with the SHA-256 {digest[:16]}..."
-        for name, make in SERVERS.items():
+        for name, make in have.databases().items():
             with make() as server:
                 [(version,)] = execute(server.url(""), "SELECT VERSION()")
                 used[name] = version.partition(" (")[0].removeprefix("PostgreSQL ")
@@ -135,7 +145,7 @@ def _try_all(have: Given, folder: Path) -> int:
     return 1 if faults else 0
 
 
-def _life(have: Given, server: Server, plugins: Path, folder: Path, title: str) -> Outcomes:
+def _life(have: Given, server: Database, plugins: Path, folder: Path, title: str) -> Outcomes:
     outcomes = Outcomes(title)
     name = title.lower().replace(", ", "_").replace(" ", "_")
     url = server.url(name)
@@ -145,7 +155,7 @@ def _life(have: Given, server: Server, plugins: Path, folder: Path, title: str) 
         have.server(url, folder / name) as lake,
     ):
         Life(lake, url, plugins, outcomes).live()
-    if server.name == "mariadb":  # the only database that the Go plugin runs on
+    if server.name != "postgresql":  # on which the Go plugin does not run
         with (
             outcomes.trying("the server begins with the Go plugin's tables and lasts to the end"),
             _database(url),
@@ -156,7 +166,7 @@ def _life(have: Given, server: Server, plugins: Path, folder: Path, title: str) 
     return outcomes
 
 
-def _others(have: Given, server: Server, folder: Path, title: str) -> Outcomes:
+def _others(have: Given, server: Database, folder: Path, title: str) -> Outcomes:
     """The other plugins, whose copies `plugins_on_ours` has left."""
     outcomes = Outcomes(title)
     url = server.url("others")

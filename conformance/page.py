@@ -21,7 +21,8 @@ make conformance DEVLAKE=<checkout> LAKE=<binary of its server> GO_PLUGINS=<its 
 ```
 
 `GO_PLUGINS` is the folder that holds `org/org.so`. Without it accounts are not linked to users,
-without `LAKE` nobody lives the operator's life below.
+without `LAKE` nobody lives the operator's life below. `MYSQL=mysql://user:password@host:3306/` adds
+a MySQL of yours to the databases.
 """
 DIFFERENCES = """\
 ## What differs, and why

@@ -46,6 +46,23 @@ class ServerMissing(Exception):
     """The server isn't installed here."""
 
 
+class Running:
+    """A server that somebody else runs, at a URL; what is the same of ours is named alike."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self._url = url
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def url(self, database: str) -> str:
+        return in_database(self._url, database)
+
+
 class ServerFailed(Exception):
     """The server didn't start; the message ends with its log."""
 
