@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 
 from sqlalchemy.engine import Engine
@@ -15,6 +14,7 @@ from developer_telemetry.errors import ReportRefused, Unavailable
 from developer_telemetry.merging import Arrival
 from developer_telemetry.receiver.ingest import Outage, store_unerased
 from developer_telemetry.receiver.metrics import Metrics
+from developer_telemetry.receiver.rounds import Rounds
 from developer_telemetry.receiver.spool import Spool, Spooled
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.receiver.tombstones import Lease, is_erased
@@ -27,8 +27,8 @@ PAUSE_SECONDS = 0.5
 logger = logging.getLogger(__name__)
 
 
-class Drain:
-    """One thread that looks twice a second whether there is something to bring in."""
+class Drain(Rounds):
+    """Looks twice a second whether there is something to bring in."""
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Drain:
         metrics: Metrics,
         erased: Lease,
     ) -> None:
+        super().__init__("drain")
         self._engine = engine
         self._spool = spool
         self._outage = outage
@@ -47,21 +48,9 @@ class Drain:
         self._tallies = tallies
         self._metrics = metrics
         self._erased = erased
-        self._stopping = threading.Event()
-        # A daemon, since a database that hangs must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="drain", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self, seconds: float) -> None:
-        """Finish the batch at hand, within `seconds`."""
-        self._stopping.set()
-        self._thread.join(seconds)
 
     def _run(self) -> None:
-        while not self._stopping.wait(PAUSE_SECONDS):
+        while not self._ending.wait(PAUSE_SECONDS):
             try:
                 self._work()
             except SQLAlchemyError as error:
@@ -81,7 +70,7 @@ class Drain:
             return
         # Which connections there are is for the database to say, not for our memory of it.
         self._connections.reload()
-        while self._spool.depth and not self._stopping.is_set():
+        while self._spool.depth and not self._ending.is_set():
             whole, damaged = self._spool.oldest(BATCH_REPORTS)
             for report in damaged:
                 self._set_aside(report, "damaged on the spool's disk")

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry.connections import Connections
 from developer_telemetry.database import clock_offset_us, losses, reason
 from developer_telemetry.receiver.ingest import Ingest, Outage
+from developer_telemetry.receiver.rounds import Rounds
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.schema import is_migrated
@@ -33,7 +34,7 @@ NOT_MIGRATED = (
 logger = logging.getLogger(__name__)
 
 
-class Health:
+class Health(Rounds):
     """Every few seconds: reload connections, write tallies, compare clocks."""
 
     def __init__(
@@ -45,6 +46,7 @@ class Health:
         outage: Outage,
         tallies: Tallies,
     ) -> None:
+        super().__init__("health")
         self.stopping = False
         self._engine = engine
         self._connections = connections
@@ -58,11 +60,8 @@ class Health:
         self._losses: list[str] = []
         self._server_read_at = float("-inf")
         self._looked = threading.Event()
-        self._ending = threading.Event()
         # Another session may be one with another server, after a failover.
         event.listen(engine, "connect", self._forget_server)
-        # A daemon, since a database that hangs must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="health", daemon=True)
 
     def problem(self) -> str:
         """Why a report sent now could not be kept, "" if it can."""
@@ -81,13 +80,8 @@ class Health:
 
     def start(self) -> None:
         """Look once before the first request is taken, then go on in the background."""
-        self._thread.start()
+        super().start()
         self._looked.wait(FIRST_LOOK_SECONDS)
-
-    def stop(self, seconds: float) -> None:
-        """End the background rounds and write the last tallies, within `seconds`."""
-        self._ending.set()
-        self._thread.join(seconds)
 
     def _run(self) -> None:
         while True:

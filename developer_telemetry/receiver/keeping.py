@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from contextlib import closing
 
 from sqlalchemy.engine import Engine
@@ -13,6 +12,7 @@ from developer_telemetry.database import reason
 from developer_telemetry.exclusion import Busy
 from developer_telemetry.prune import Pruned, due, prune
 from developer_telemetry.receiver.ingest import Outage
+from developer_telemetry.receiver.rounds import Rounds
 
 # How often a receiver looks whether something is due, by the database's clock.
 LOOK_SECONDS = 600.0
@@ -20,27 +20,16 @@ LOOK_SECONDS = 600.0
 logger = logging.getLogger(__name__)
 
 
-class Keeping:
-    """One thread that looks now and then whether a day has passed."""
+class Keeping(Rounds):
+    """Looks now and then whether a day has passed."""
 
     def __init__(self, engine: Engine, outage: Outage) -> None:
+        super().__init__("keeping")
         self._engine = engine
         self._outage = outage
-        self._stopping = threading.Event()
-        # A daemon, since a database that hangs must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="keeping", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self, seconds: float) -> None:
-        """Finish the transaction at hand, within `seconds`; the rest is for another day."""
-        self._stopping.set()
-        self._thread.join(seconds)
 
     def _run(self) -> None:
-        while not self._stopping.wait(LOOK_SECONDS):
+        while not self._ending.wait(LOOK_SECONDS):
             try:
                 self._work()
             except SQLAlchemyError as error:
@@ -60,7 +49,8 @@ class Keeping:
     def _prune(self, connection_id: int) -> None:
         pruned = Pruned()
         with closing(prune(self._engine, connection_id, patience=0)) as steps:
-            while not self._stopping.is_set() and (step := next(steps, None)):
+            # A stop ends it after a transaction; the rest is for another day.
+            while not self._ending.is_set() and (step := next(steps, None)):
                 pruned = step
         if any(pruned):
             logger.info(

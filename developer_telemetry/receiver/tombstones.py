@@ -25,6 +25,7 @@ from developer_telemetry.database import reading, reading_newest, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError, ReportRefused, Unavailable
 from developer_telemetry.merging import Arrival
+from developer_telemetry.receiver.rounds import Rounds
 from developer_telemetry.receiver.spool import Spool, Spooled
 from developer_telemetry.reports import parse
 from developer_telemetry.tombstones import (
@@ -107,8 +108,8 @@ class Identity:
         self.name = f"{'localhost' if embedded else socket.gethostname()}:{port}"[:255]
 
 
-class Watch:
-    """One thread that keeps a lease, clears the spool of who was erased, and confirms that."""
+class Watch(Rounds):
+    """Keeps a lease, clears the spool of who was erased, and confirms that."""
 
     def __init__(
         self,
@@ -118,6 +119,7 @@ class Watch:
         identity: Identity,
         fingerprint: str,
     ) -> None:
+        super().__init__("tombstones")
         self._engine = engine
         self._lease = lease
         self._spool = spool
@@ -128,18 +130,6 @@ class Watch:
         self._removed = 0
         self._seen_at = float("-inf")
         self._said = ""
-        self._ending = threading.Event()
-        # A daemon, since a database that hangs must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="tombstones", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self, seconds: float) -> None:
-        """Look no more; within `seconds`, say goodbye if there is nothing left in the spool."""
-        self._ending.set()
-        self._thread.join(seconds)
 
     def _run(self) -> None:
         while True:
