@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -91,6 +92,11 @@ class Lake:
     @property
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def complaints(self) -> str:
+        """What its log last said of errors."""
+        words = re.compile("error|panic", re.IGNORECASE)
+        return " ".join([line for line in self.log.splitlines() if words.search(line)][-3:])
 
     def start(self, plugins: Optional[Path] = None) -> None:
         """Return when it answers and has migrated; `asked_to_migrate` says whether it asked.

@@ -169,7 +169,8 @@ class Life:
         settings = settings or {"DEVLAKE_URL": self.lake.url}
         done = run_command(self.lake.folder, *arguments, **settings)
         if done.returncode != leaves:
-            raise Unmet(f"{' '.join(arguments)}: {done.stdout} {done.stderr}")
+            said = f"{' '.join(arguments)}: {done.stdout} {done.stderr}"
+            raise Unmet(f"{said} The server's log: {self.lake.complaints()}")
         return done.stdout
 
     def _kept_by_devlake(self) -> list[Any]:

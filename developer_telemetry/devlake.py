@@ -260,8 +260,12 @@ class DevLake(Home):
                 f"the proxy at {self._access.url} can't reach DevLake's server ({status});"
                 " see whether that runs, then run this again"
             )
-        said = said or "nothing that this command understands"
-        return Unavailable(f"{where} answered {what} with {status}: {said}; its log says more")
+        unclear = "nothing that this command understands"
+        said = said or (unclear if answer.is_success else "no word of why")
+        return Unavailable(
+            f"{where} answered {what} with {status}: {said}; its log says more; run this again, which"
+            " goes on where it was"
+        )
 
     @property
     def _migration_url(self) -> str:
