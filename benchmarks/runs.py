@@ -28,6 +28,7 @@ from benchmarks.subtasks import (
     NEW,
     OURS,
     PART,
+    ROUNDS,
     SCOPE,
     Run,
     call,
@@ -111,7 +112,8 @@ from its start to its end. {described}.
 
 {_full_table(databases)}
 
-A scheduled run after {NEW:,} new reports, on raw rows of which all was done before:
+A scheduled run after {NEW:,} new reports, on raw rows of which all was done before (medians of
+{ROUNDS} such runs, one after the other):
 
 {_incremental_table(databases)}
 

@@ -172,7 +172,8 @@ def _later_days(
         account = accounts.get(account_id(connection_id, developer))
         if account is None or arrived_us < new[developer].arrived_us:
             return False
-        return bool(account[0] < updated_at or account[1] == raw_id)
+        made_at, made_of = account
+        return made_of == raw_id or (made_at is not None and bool(made_at < updated_at))
 
     return [row[:5] for row in rows if is_newest(row[0], *row[3:])]
 

@@ -28,7 +28,8 @@ SETTINGS = (
         "DB_URL",
         "",
         "DevLake's database, in DevLake's own style or SQLAlchemy's;"
-        " without it an SQLite file in TELEMETRY_DATA_DIR",
+        " without it an SQLite file in TELEMETRY_DATA_DIR; TLS to MySQL as in DevLake, only by"
+        " tls=true, skip-verify or preferred in it",
     ),
     Setting(
         "ENCRYPTION_SECRET",

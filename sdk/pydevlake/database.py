@@ -66,8 +66,10 @@ def create_db_engine(db_url: str, **options: Any) -> Engine:
     `user:password@tcp(host:3306)/lake`, `postgres://user:password@host:5432/lake?sslmode=disable`,
     `mysql+pymysql://...`, `postgresql+psycopg://...` and `sqlite:///file.db`. Special characters
     in a password may be percent-encoded or not. Unless the URL names a driver, mysqlclient is
-    taken before PyMySQL and psycopg 3 before psycopg2. MySQL speaks utf8mb4 unless told
-    otherwise; a PostgreSQL session is in UTC unless `TimeZone` says otherwise.
+    taken before PyMySQL and psycopg 3 before psycopg2. MySQL speaks utf8mb4 unless told otherwise;
+    PyMySQL speaks TLS, as Go does, only if `tls` is `true`, `skip-verify` or `preferred`, or if an
+    option of its own (`ssl_ca` and so on) asks for it. A PostgreSQL session is in UTC unless
+    `TimeZone` says otherwise.
 
     PostgreSQL may have several hosts, as `postgres://user:password@one:5432,two:5433/lake` or, in
     SQLAlchemy's way, `postgresql://user:password@/lake?host=one:5432&host=two:5433`. The first
@@ -171,6 +173,9 @@ def _mysql_arguments(server: _Server, driver: str) -> dict[str, Any]:
         arguments["unix_socket"] = server.socket
     if tls not in ("false", "0", "preferred"):
         arguments.update(_mysql_tls(tls, driver))
+    elif tls != "preferred" and driver == "pymysql":
+        # By itself it would try, and read all certificates of the system for each connection.
+        arguments["ssl_disabled"] = not any(name.startswith("ssl_") for name in options)
     return arguments
 
 

@@ -130,6 +130,21 @@ def test_tls_is_turned_into_the_drivers_own_option(connected: Any, tls: str, exp
     assert arguments.get("ssl") == expected
 
 
+@pytest.mark.parametrize(
+    ("query", "disabled"),
+    [
+        ("", True),
+        ("?tls=false", True),
+        ("?tls=preferred", False),
+        ("?tls=true", False),
+        ("?ssl_ca=/etc/ssl/ca.pem", False),
+    ],
+)
+def test_without_a_word_of_tls_there_is_none(connected: Any, query: str, disabled: bool) -> None:
+    arguments = connected(f"mysql+pymysql://u:p@h/lake{query}")
+    assert arguments.get("ssl_disabled", False) == disabled
+
+
 def test_mysqlclient_gets_tls_as_a_mode() -> None:
     assert database._mysql_tls("true", "mysqldb") == {"ssl_mode": "VERIFY_IDENTITY"}
     assert database._mysql_tls("skip-verify", "mysqldb") == {"ssl_mode": "REQUIRED"}
