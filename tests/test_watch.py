@@ -103,10 +103,9 @@ class Prompt(Altered):
     constants = {"receiver.health.ROUND_SECONDS": 0.1}
 
 
-@contextmanager
-def watching(url: str, *options: str) -> Iterator[Callable[[], str]]:
-    """Gives the next line that `watch` shows; ends it by Ctrl+C and sees that it ends clean."""
-    with subprocess.Popen(
+def started(url: str, *options: str) -> subprocess.Popen[str]:
+    """`watch` as a child that Ctrl+C ends."""
+    return subprocess.Popen(
         [str(COMMAND), "watch", *options],
         env=environment(DB_URL=url, PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
@@ -114,7 +113,13 @@ def watching(url: str, *options: str) -> Iterator[Callable[[], str]]:
         text=True,
         # Whoever was started in the background by a shell ignores it, and so do their children.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    ) as process:
+    )
+
+
+@contextmanager
+def watching(url: str, *options: str) -> Iterator[Callable[[], str]]:
+    """Gives the next line that `watch` shows; ends it by Ctrl+C and sees that it ends clean."""
+    with started(url, *options) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stderr.readline() == "waiting for reports; Ctrl+C ends this\n"
@@ -158,13 +163,7 @@ def test_it_follows_a_receiver_until_ctrl_c(tmp_path: Path) -> None:
 
 def test_a_database_that_goes_away_is_said_once_and_waited_for(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/telemetry.db"
-    with subprocess.Popen(
-        [str(COMMAND), "watch"],
-        env=environment(DB_URL=url, PYTHONUNBUFFERED="1"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with started(url) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stderr.readline()
