@@ -28,7 +28,7 @@ SCOPE: dict[str, Any] = {"id": SCOPE_ID, "connectionId": CONNECTION, "name": "Al
 OURS = ("./run.sh",)
 
 NEW = 1_000
-ROUNDS = 5
+ROUNDS = 5  # odd, so that one of them is the median
 # Row by row takes long, and its rate doesn't depend on how many there are.
 PART, MOST = 5, 20_000
 

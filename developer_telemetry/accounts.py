@@ -15,9 +15,9 @@ from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.inserts import MAX_KEYS, insert
 from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, raw_params
-from developer_telemetry.raw import developers as everybody
 from developer_telemetry.raw import first_page, span
 from developer_telemetry.storage import TOOL_TABLE
+from developer_telemetry.storage import developers as everybody
 
 # Developer, e-mail, name, when updated, raw row: of a tool row what an account is made of.
 Day = Sequence[Any]

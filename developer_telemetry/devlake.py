@@ -262,9 +262,9 @@ class DevLake(Home):
             )
         unclear = "nothing that this command understands"
         said = said or (unclear if answer.is_success else "no word of why")
+        again = "; run this again, which goes on where it was" if status >= 500 else ""
         return Unavailable(
-            f"{where} answered {what} with {status}: {said}; its log says more; run this again,"
-            " which goes on where it was"
+            f"{where} answered {what} with {status}: {said}; its log says more{again}"
         )
 
     @property

@@ -28,9 +28,8 @@ from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import batches
 from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS
-from developer_telemetry.raw import developers
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
-from developer_telemetry.storage import TOOL_TABLE
+from developer_telemetry.storage import TOOL_TABLE, developers
 
 # Rows read at once.
 PAGE = 1000

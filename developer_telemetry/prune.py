@@ -26,9 +26,8 @@ from developer_telemetry.exclusion import PATIENCE_SECONDS, alone
 from developer_telemetry.horizons import FIRST_DAY, HORIZON_TABLE, horizon
 from developer_telemetry.inserts import MAX_KEYS, MAX_ROWS, batches
 from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, timestamp
-from developer_telemetry.raw import developers
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
-from developer_telemetry.storage import TOOL_TABLE
+from developer_telemetry.storage import TOOL_TABLE, developers
 
 # A pause is as long as what came before it, within reason.
 MAX_PAUSE_SECONDS = 1.0

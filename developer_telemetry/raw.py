@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Optional
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
-from developer_telemetry.database import reading
 from developer_telemetry.dialects import Dialect, dialect_of
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.inserts import MAX_KEYS, batches
@@ -161,20 +160,3 @@ def _arrival(
     except ReportRefused as refusal:
         logger.warning("raw row %s is left out: %s: %s", raw_id, refusal.field, refusal)
         return None
-
-
-def developers(engine: Engine, table: str, connection_id: int) -> Iterator[list[str]]:
-    """Everybody who has rows in a table, some at a time and in order, by its index alone."""
-    mark = dialect_of(engine).placeholder
-    last = ""
-    while True:
-        with reading(engine).connect() as connection:
-            rows = connection.exec_driver_sql(
-                f"SELECT DISTINCT developer_id FROM {table} WHERE connection_id = {mark}"
-                f" AND developer_id > {mark} ORDER BY developer_id LIMIT {MAX_KEYS}",
-                (connection_id, last),
-            ).fetchall()
-        if not rows:
-            return
-        last = rows[-1][0]
-        yield [row[0] for row in rows]

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Callable, Optional
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.database import transact
+from developer_telemetry.database import reading, transact
 from developer_telemetry.dialects import Database, Dialect, dialect_of
 from developer_telemetry.horizons import FIRST_DAY, horizon
-from developer_telemetry.inserts import insert, insert_one, insert_with_ids
+from developer_telemetry.inserts import MAX_KEYS, insert, insert_one, insert_with_ids
 from developer_telemetry.merging import (
     KEY_COLUMNS,
     OVERWRITE,
@@ -203,3 +203,20 @@ def _newer_wins(dialect: Dialect) -> str:
     assignments.append(("created_at", created))
     assignments.extend((column, newer(column)) for column in compared)
     return dialect.on_conflict(KEY_COLUMNS, assignments)
+
+
+def developers(engine: Engine, table: str, connection_id: int) -> Iterator[list[str]]:
+    """Everybody who has rows in a table, some at a time and in order, by its index alone."""
+    mark = dialect_of(engine).placeholder
+    last = ""
+    while True:
+        with reading(engine).connect() as connection:
+            rows = connection.exec_driver_sql(
+                f"SELECT DISTINCT developer_id FROM {table} WHERE connection_id = {mark}"
+                f" AND developer_id > {mark} ORDER BY developer_id LIMIT {MAX_KEYS}",
+                (connection_id, last),
+            ).fetchall()
+        if not rows:
+            return
+        last = rows[-1][0]
+        yield [row[0] for row in rows]

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-# Those of MySQL 8.0 to 9.7 that MariaDB 10.11 takes as names of columns and tables; without what
+# Those of MySQL 9.7 that MariaDB 10.11 takes as names of columns and tables; without what
 # statements here use for what it means to both.
 RESERVED = frozenset(
     (

@@ -428,7 +428,7 @@ def test_a_connect_that_broke_off_is_finished_by_the_next(
 ) -> None:
     lake.fails_at = number
     first = command(*ALL, DEVLAKE_URL=lake.url)
-    assert "with 500: out of luck; its log says more" in failed(first)
+    assert "with 500: out of luck; its log says more; run this again" in failed(first)
     lake.fails_at = 0
 
     second = said(command(*ALL, DEVLAKE_URL=lake.url))

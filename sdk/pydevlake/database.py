@@ -173,10 +173,14 @@ def _mysql_arguments(server: _Server, driver: str) -> dict[str, Any]:
         arguments["unix_socket"] = server.socket
     if tls not in ("false", "0", "preferred"):
         arguments.update(_mysql_tls(tls, driver))
-    elif tls != "preferred" and driver == "pymysql":
+    elif tls != "preferred" and driver == "pymysql" and not any(map(_is_of_tls, options)):
         # By itself it would try, and read all certificates of the system for each connection.
-        arguments["ssl_disabled"] = not any(name.startswith("ssl_") for name in options)
+        arguments["ssl_disabled"] = True
     return arguments
+
+
+def _is_of_tls(option: str) -> bool:
+    return option.startswith("ssl")
 
 
 def _mysql_tls(tls: str, driver: str) -> dict[str, Any]:

@@ -138,6 +138,7 @@ def test_tls_is_turned_into_the_drivers_own_option(connected: Any, tls: str, exp
         ("?tls=preferred", False),
         ("?tls=true", False),
         ("?ssl_ca=/etc/ssl/ca.pem", False),
+        ("?ssl_disabled=1", True),
     ],
 )
 def test_without_a_word_of_tls_there_is_none(connected: Any, query: str, disabled: bool) -> None:
