@@ -8,7 +8,6 @@ import hmac
 import json
 import logging
 import os
-import re
 import secrets
 import threading
 import time
@@ -21,6 +20,7 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
+from developer_telemetry.api_keys import ApiKey, read_api_key
 from developer_telemetry.database import now_us, reading_newest, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError
@@ -95,23 +95,6 @@ def _same(token: bytes, expected: Optional[str]) -> bool:
     return hmac.compare_digest(token, (expected or "").encode()) and bool(expected)
 
 
-class ApiKey(NamedTuple):
-    """One of DevLake's own API keys: a regular expression of paths, and epoch seconds or None."""
-
-    allowed_path: Optional[str]
-    expires_at: Optional[float]
-
-    def allows(self, connection_id: int) -> bool:
-        """Whether it may report to a connection now, whichever of the report URLs was used."""
-        if self.expires_at is not None and self.expires_at <= time.time():
-            return False
-        path = f"/plugins/developer_telemetry/connections/{connection_id}/report"
-        try:
-            return self.allowed_path is not None and bool(re.search(self.allowed_path, path))
-        except re.error:
-            return False
-
-
 def encrypt(value: str, encryption_secret: str) -> str:
     """As DevLake stores a password: base64 of AES-256-CBC under its `ENCRYPTION_SECRET`."""
     from cryptography.hazmat.primitives.padding import PKCS7
@@ -147,7 +130,8 @@ class Stored(NamedTuple):
 
     # id, name, secret, previous secret, its end, strategy, strip_paths, pseudonyms
     connections: list[list[Any]]
-    api_keys: list[list[Any]]  # hash, allowed path, expiry in epoch seconds or None
+    # hash, allowed path, expiry in epoch seconds or None, name
+    api_keys: list[list[Any]]
 
 
 class Connections:
@@ -185,6 +169,12 @@ class Connections:
         digest = hmac.new(self._secret.strip().encode(), key, hashlib.sha256).hexdigest()
         return self._api_keys.get(digest)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What an operator should know about connections and API keys."""
+        of_connections = [each for known in self.all() for each in known.remarks]
+        return (*of_connections, *filter(None, (key.remark for key in self._api_keys.values())))
+
     def reload_due_in(self) -> float:
         """Seconds until reading again is not too soon."""
         return max(0.0, self._asked_at + RELOAD_SECONDS - time.monotonic())
@@ -214,7 +204,7 @@ class Connections:
 
     def _take(self, stored: Stored) -> None:
         self._known = {row[0]: self._connection(*row) for row in stored.connections}
-        self._api_keys = {row[0]: ApiKey(*row[1:]) for row in stored.api_keys}
+        self._api_keys = {row[0]: read_api_key(*row[1:]) for row in stored.api_keys}
         self._stored = stored
 
     def _connection(
@@ -267,9 +257,9 @@ def _read(engine: Engine) -> Stored:
         api_keys: list[list[Any]] = []
         if inspect(connection).has_table(API_KEY_TABLE):  # not in a database of our own
             rows = connection.exec_driver_sql(
-                f"SELECT api_key, allowed_path, expired_at FROM {API_KEY_TABLE} ORDER BY id"
+                f"SELECT api_key, allowed_path, expired_at, name FROM {API_KEY_TABLE} ORDER BY id"
             )
-            api_keys = [[digest, path, _epoch(expiry)] for digest, path, expiry in rows]
+            api_keys = [[key, path, _epoch(expiry), name] for key, path, expiry, name in rows]
     return Stored([list(row) for row in connections], api_keys)
 
 

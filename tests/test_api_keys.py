@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from typing import NamedTuple, Optional
 import httpx
 import pytest
 
-from developer_telemetry.connections import ApiKey, encrypt
+from developer_telemetry.api_keys import read_api_key
+from developer_telemetry.connections import encrypt
 from tests.receivers import (
     SECRET,
     TOKEN,
@@ -80,21 +82,81 @@ PATHS = {
     "many reports": ("/reports$", False),
     "anchored elsewhere": ("^/connections/7/report", False),
     "no expression": ("connections/(7", False),
-    "of another dialect": (r"\pL+", False),
     "null": (None, False),
+    # Where Go's engine, which DevLake asks, and Python's differ.
+    "a class without braces": (r"^[/\pL_\d]+$", True),
+    "a class of a script": (r"\p{Greek}", False),
+    "a POSIX class": ("connections/[[:digit:]]/", True),
+    "the end, as Go spells it": (r"report\z", True),
+    "the end, as Python spells it": (r"report\Z", False),
+    "a named group": ("(?P<id>7)/report", True),
+    "a group's flags": ("/(?i:PLUGINS)/", True),
+    "flags in the middle": ("/plugins(?i)/DEVELOPER", True),
+    "quoted": (r"\Q/connections/7/report\E$", True),
+    "quoted to its end": (r"\Q/connections/7/.*", False),
+    "a Kelvin sign for a letter": ("(?i)developer_telemetry/connection\u017f", True),
+    "a character by its code": (r"\x{37}/report", True),
+    "an octal code": (r"\0671?/report", True),
+    "a possessive repetition": ("report++", False),
+    "looking ahead": ("connections/(?=7)", False),
+    "looking back": ("(?<=connections/)7", False),
+    "a group by its number": (r"(o)\1", False),
+    "a comment": ("(?#every connection)", False),
+    "a single byte": (r"connections/\C", False),
+    "a backslash, then a letter": (r"connections\\C", False),
+    "too many repetitions": (".{0,1001}", False),
+    "not UTF-8": ("\udcff", False),
 }
+# On each of these a backtracking engine searches for minutes to years.
+SLOW = (
+    r"^(/?\w+)+!",
+    r"(\w*/?)*(\w*/?)*(\w*/?)*!",
+    "(.*)*(.*)*(.*)*(.*)*(.*)*=",
+    "(.{0,31}){0,31}=",
+)
 
 
 @pytest.mark.parametrize("case", PATHS)
 def test_a_key_counts_where_its_path_is_found(case: str) -> None:
     path, allowed = PATHS[case]
 
-    assert ApiKey(path, None).allows(7) is allowed
+    assert read_api_key(path).allows(7) is allowed
+
+
+@pytest.mark.parametrize("path", SLOW)
+def test_no_allowed_path_takes_long_to_search(path: str) -> None:
+    key = read_api_key(path)
+    started = time.process_time()
+
+    assert not any(key.allows(number) for number in range(100))
+
+    assert time.process_time() - started < 2  # 20 ms a search, on a machine that is slow
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("connections/(7", r"\(7"),
+        (r"connections/\C", r"\\C"),
+        ("(" * 300, "missing"),
+        ("(.{1,1000}){1,1000}", "invalid repetition size"),
+        (r"\pL{1000}", "too large"),
+        ("\udcff", "not UTF-8"),
+    ],
+)
+def test_a_key_whose_path_cannot_be_used_is_named(path: str, reason: str) -> None:
+    key = read_api_key(path, name="laptops")
+
+    assert not key.allows(7)
+    assert re.search(reason, key.remark)
+    assert "'laptops'" in key.remark
+    assert not read_api_key(path, time.time() - 1, "laptops").remark
+    assert not read_api_key(".*", name="laptops").remark
 
 
 def test_a_key_counts_until_it_expires() -> None:
-    assert ApiKey(".*", time.time() + 60).allows(7)
-    assert not ApiKey(".*", time.time() - 0.001).allows(7)
+    assert read_api_key(".*", time.time() + 60).allows(7)
+    assert not read_api_key(".*", time.time() - 0.001).allows(7)
 
 
 class Lake(NamedTuple):
@@ -221,8 +283,9 @@ def test_a_key_of_another_path_or_none_is_refused(lake: Lake, guarded: int) -> N
     for answer in answers:
         assert answer.status_code == 401
         assert "not this connection's" in answer.json()["message"]
-    # A bad key harms no other.
+    # A bad key harms no other, and its maker learns of it.
     assert lake.status(other, here) == 200
+    eventually(lambda: f"API key 'k-{invalid[:9]}' lets nobody in" in lake.receiver.log, seconds=20)
 
 
 def test_the_stored_hash_is_no_key(lake: Lake, guarded: int) -> None:

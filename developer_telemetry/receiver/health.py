@@ -121,8 +121,7 @@ class Health(Rounds):
         self._said = problem
 
     def _say_remarks(self) -> None:
-        remarks = {each for known in self._connections.all() for each in known.remarks}
-        remarks.update(self._losses)
+        remarks = {*self._connections.remarks, *self._losses}
         for remark in sorted(remarks - self._remarks):
             logger.warning("%s", remark)
         self._remarks = remarks
