@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple, Optional
 import msgspec
 
 from developer_telemetry.errors import ConfigurationError, ReportRefused
+from developer_telemetry.printable import escape_json, printable
 from developer_telemetry.receiver.bulk import MAX_CHARACTERS, items
 
 STANDARD_INPUT = "-"
@@ -309,8 +310,9 @@ class Rejects:
                 # Whose reports they are is nobody else's business.
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
                 self._file = os.fdopen(os.open(self.path, flags, 0o600), "wb")
-            why = " ".join(f"{item.source} {item.place}: {reason}".split())
-            self._file.write(b"# %s\n%s\n" % (why.encode("utf-8", "replace"), item.content))
+            why = printable(" ".join(f"{item.source} {item.place}: {reason}".split()))
+            content = escape_json(item.content.decode("utf-8", "backslashreplace"))
+            self._file.write(f"# {why}\n{content}\n".encode())
         if self._file is not None:
             self._file.flush()
 

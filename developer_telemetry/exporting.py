@@ -28,6 +28,7 @@ from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import batches
 from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS
+from developer_telemetry.printable import escape_json
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.storage import TOOL_TABLE, developers
 
@@ -233,7 +234,7 @@ class Output:
     def write(self, row: Row) -> None:
         """Rows of CSV have to be of one table."""
         if not self._as_csv:
-            self._file.write(msgspec.json.encode(row) + b"\n")
+            self._file.write(_object(row) + b"\n")
         else:
             if not self.rows:
                 self._file.write(_record(row))
@@ -275,6 +276,14 @@ def opened(path: Optional[Path]) -> Iterator[IO[bytes]]:
         if not special:
             draft.unlink(missing_ok=True)
         raise
+
+
+def _object(row: Row) -> bytes:
+    """A row as JSON which a terminal may be shown; it holds texts of machines."""
+    encoded = msgspec.json.encode(row)
+    if encoded.isascii() and b"\x7f" not in encoded:  # no controls, as msgspec has escaped them
+        return encoded
+    return escape_json(encoded.decode()).encode()
 
 
 def _record(cells: Iterable[Any]) -> bytes:

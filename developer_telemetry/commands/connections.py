@@ -1,6 +1,5 @@
 """Commands about connections: in DevLake through its API, or in the settings' own database."""
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -16,9 +15,11 @@ from developer_telemetry.commands.shared import (
     engine_of,
     open_database,
     report_url,
+    say,
     table,
 )
 from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.printable import printable_json
 from developer_telemetry.receiver.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -136,22 +137,22 @@ def _show_onboarding(made: "Onboarding", settings: Settings, as_json: bool) -> N
             "url": url,
             "config": config,
         }
-        typer.echo(json.dumps(result))
+        say(printable_json(result))
         return
     for what, how in (*made.steps, ("Reports go to", url)):
-        typer.echo(f"{what:<14} {how}")
+        say(f"{what:<14} {how}")
     rotate = f"`developer-telemetry token rotate {made.connection_id}`"
     if made.token:
-        typer.echo(f"Secret token   {made.token}")
-        typer.echo(f"               It is not shown again; {rotate} gives another.")
+        say(f"Secret token   {made.token}")
+        say(f"               It is not shown again; {rotate} gives another.")
     elif made.has_token:
-        typer.echo(f"Secret token   not shown again; {rotate} gives another")
+        say(f"Secret token   not shown again; {rotate} gives another")
     else:
-        typer.echo(f"Secret token   none: everybody can send; {rotate} gives one")
-    typer.echo(f"Try it:\n\n  {curl_line(url, shown)}\n")
-    typer.echo(f"The collector's config.json:\n\n{json.dumps(config, indent=2)}\n")
+        say(f"Secret token   none: everybody can send; {rotate} gives one")
+    say("Try it:", "", f"  {curl_line(url, shown)}", "")
+    say("The collector's config.json:", "", *printable_json(config, indent=2).split("\n"), "")
     if settings.devlake and not settings.public_url:
-        typer.echo("Set TELEMETRY_PUBLIC_URL to see the address that machines reach.")
+        say("Set TELEMETRY_PUBLIC_URL to see the address that machines reach.")
 
 
 @connections.command("list")
@@ -164,12 +165,12 @@ def list_connections(devlake_url: Optional[str] = DEVLAKE_URL, as_json: bool = A
             used = [each for each in blueprints if kept.id in each.connection_ids]
             rows.append({**_described(kept), "projects": [each.project for each in used]})
         if as_json:
-            typer.echo(json.dumps(rows))
+            say(printable_json(rows))
             return
         names = ("id", "name", "duplicate_strategy", "token", "projects")
         head = ["id", "name", "strategy", "secret token", "projects"]
         cells = [[_cell(row[name]) for name in names] for row in rows]
-        typer.echo(table([head, *cells]))
+        say(*table([head, *cells]))
 
 
 @connections.command()
@@ -192,12 +193,12 @@ def show(
             "url": url,
         }
         if as_json:
-            typer.echo(json.dumps(shown))
+            say(printable_json(shown))
             return
         rows = [[label.replace("_", " "), _cell(value)] for label, value in shown.items()]
-        typer.echo(table(rows))
+        say(*table(rows))
         needed = "$TOKEN" if kept.token or kept.fault else ""
-        typer.echo(f"\n  {curl_line(url, needed)}")
+        say("", f"  {curl_line(url, needed)}")
 
 
 @connections.command()
@@ -212,7 +213,7 @@ def rename(
 
         kept = onboarding.find(home, name)
         onboarding.rename(home, kept, new_name)
-        typer.echo(f"connection {kept.id}, {kept.name} until now, is called {new_name.strip()}")
+        say(f"connection {kept.id}, {kept.name} until now, is called {new_name.strip()}")
 
 
 @connections.command()
@@ -229,22 +230,22 @@ def delete(
         held = _counts(settings, kept)
         unknown = "all that it holds (set DB_URL to see how much that is)"
         lost = ", ".join(f"{what} {number}" for what, number in held.items()) or unknown
-        typer.echo(f"Connection {kept.id} ({kept.name}) goes, and for good: {lost}.")
+        say(f"Connection {kept.id} ({kept.name}) goes, and for good: {lost}.")
         for each in home.blueprints():
             if kept.id in each.connection_ids:
                 project = f" of project {each.project}" if each.project else ""
-                typer.echo(f"The blueprint {each.name}{project} loses it, and nothing else.")
+                say(f"The blueprint {each.name}{project} loses it, and nothing else.")
         if not yes and not _agreed():
             raise ConfigurationError("nothing was deleted; answer y, or give --yes")
         home.delete(kept.id)
-        typer.echo("deleted")
+        say("deleted")
 
 
 def _agreed() -> bool:
     try:
         return typer.confirm("Delete it?")
     except typer.Abort:  # nobody is there to ask
-        typer.echo()
+        say()
         return False
 
 

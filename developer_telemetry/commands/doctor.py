@@ -1,6 +1,5 @@
 """The command that looks at everything."""
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from developer_telemetry.commands.shared import clear_errors, report_url
+from developer_telemetry.commands.shared import clear_errors, report_url, say
 from developer_telemetry.errors import TelemetryError
+from developer_telemetry.printable import printable_json
 from developer_telemetry.receiver.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ def doctor(
             found.append(check)
             if not as_json:
                 word = check.state.upper() if check.state == FAILED else check.state
-                typer.echo(f"{word:8} {check.name:18} {plain(check.said)}")
+                say(f"{word:8} {check.name:18} {check.said}")
                 if check.remedy:
-                    typer.echo(f"{'':27} -> {plain(check.remedy)}")
+                    say(f"{'':27} -> {check.remedy}")
         well = all(check.state != FAILED for check in found)
         if as_json:
-            typer.echo(json.dumps({"ok": well, "checks": [check._asdict() for check in found]}))
+            say(printable_json({"ok": well, "checks": [check._asdict() for check in found]}))
     raise typer.Exit(0 if well else 1)
 
 
@@ -86,10 +86,3 @@ def _front(devlake: "DevLake") -> str:
         return devlake.front
     except TelemetryError:  # of a DevLake that doesn't answer, which is for a check to say
         return ""
-
-
-def plain(text: str) -> str:
-    """A text without what would move a terminal's cursor or turn its letters round."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )

@@ -1,6 +1,5 @@
 """Commands about the machines that report."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,14 +9,16 @@ import typer
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.commands.doctor import URL, plain, site
+from developer_telemetry.commands.doctor import URL, site
 from developer_telemetry.commands.shared import (
     clear_errors,
     open_database,
     report_url,
+    say,
     table,
 )
 from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.printable import printable_json
 from developer_telemetry.receiver.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -42,23 +43,23 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
         if as_json:
             quiet = [[machine._asdict() for machine in each.quiet] for each in statuses]
             listed = [{**each._asdict(), "quiet": some} for each, some in zip(statuses, quiet)]
-            typer.echo(json.dumps(listed))
+            say(printable_json(listed))
             return
         head = ["id", "name", "reports", "today", "developers", "machines", "quiet"]
         rows = [[*head, "newest report (UTC)", "refused in 7 days"]]
         for each in statuses:
             counts = (each.reports, each.today, each.developers, each.machines, len(each.quiet))
             refused = ", ".join(f"{reason} {count}" for reason, count in each.refused.items())
-            rows.append([str(each.id), plain(each.name), *map(str, counts), each.newest, refused])
-        typer.echo(table(rows))
+            rows.append([str(each.id), each.name, *map(str, counts), each.newest, refused])
+        say(*table(rows))
         for each in statuses:
             for machine in each.quiet[:MOST_QUIET]:
-                typer.echo(
+                say(
                     f"quiet: {_machine(machine.developer, machine.host)}"
                     f" (connection {each.id}), last heard of {machine.last_seen}"
                 )
             if len(each.quiet) > MOST_QUIET:
-                typer.echo(
+                say(
                     f"quiet: {len(each.quiet) - MOST_QUIET} more machines of connection {each.id};"
                     " --json lists all"
                 )
@@ -89,9 +90,9 @@ def send_test(
                 steps.append(step)
                 if not as_json:
                     word = "ok" if step.well else "FAILED"
-                    typer.echo(f"{word:8} {step.name:12} {plain(step.said)}")
+                    say(f"{word:8} {step.name:12} {step.said}")
         if as_json:
-            typer.echo(json.dumps([step._asdict() for step in steps]))
+            say(printable_json([step._asdict() for step in steps]))
     raise typer.Exit(0 if all(step.well for step in steps) else 1)
 
 
@@ -141,7 +142,7 @@ def _watch(engine: Engine, as_json: bool) -> None:
     from developer_telemetry.watching import Watch
 
     watch = Watch(engine)
-    typer.echo("waiting for reports; Ctrl+C ends this", err=True)
+    say("waiting for reports; Ctrl+C ends this", err=True)
     away = False
     while True:
         try:
@@ -149,11 +150,11 @@ def _watch(engine: Engine, as_json: bool) -> None:
             away = False
         except SQLAlchemyError as error:
             if not away:
-                typer.echo(f"the database can't be asked: {reason(error)}; trying on", err=True)
+                say(f"the database can't be asked: {reason(error)}; trying on", err=True)
             away = True
             events = []
         for event in events:
-            typer.echo(json.dumps(_tagged(event)) if as_json else _line(event))
+            say(printable_json(_tagged(event)) if as_json else _line(event))
         time.sleep(POLL_SECONDS)
 
 
@@ -171,4 +172,4 @@ def _line(event: "Event") -> str:
 
 
 def _machine(developer: str, host: str) -> str:
-    return f"{plain(developer)} on {plain(host) or 'a host without name'}"
+    return f"{developer} on {host or 'a host without name'}"

@@ -4,7 +4,7 @@ from typing import Optional
 
 import typer
 
-from developer_telemetry.commands.shared import chosen, clear_errors, open_database, table
+from developer_telemetry.commands.shared import chosen, clear_errors, open_database, say, table
 from developer_telemetry.receiver.settings import load
 
 # What an operator calls the tables.
@@ -42,9 +42,9 @@ def prune(
                     pass
             first = ["(all kept)" if day == FIRST_DAY else day for day in limits]
             rows.append([str(each.id), *first, *map(str, pruned)])
-        typer.echo(table(rows))
+        say(*table(rows))
         if not yes:
-            typer.echo("Nothing was removed. With --yes this is.")
+            say("Nothing was removed. With --yes this is.")
 
 
 def erase(
@@ -76,25 +76,25 @@ def erase(
         for each in people:
             counts = Traces(engine, each, tables).counts()
             rows.append([*map(str, each), *(str(counts[name]) for name in _COLUMNS)])
-        typer.echo(table(rows) if people else f"The database has nothing of {search.text}.")
+        say(*(table(rows) if people else [f"The database has nothing of {search.text}."]))
         for email, other in search.namesakes(people):
-            typer.echo(
+            say(
                 f"{other.developer_id} of connection {other.connection_id} is not meant, but has"
                 f" an address of theirs: erase {email} for all who do"
             )
         if is_blocked(engine, search.subjects(key, people)) and not block:
-            typer.echo("Reports for them are dropped now; without --block they are taken again.")
+            say("Reports for them are dropped now; without --block they are taken again.")
         if not yes:
-            typer.echo("Nothing was removed. With --yes this is, and what receivers have spooled.")
+            say("Nothing was removed. With --yes this is, and what receivers have spooled.")
             return
         outcome = run(engine, key, search, people, block)
         gone = [f"{count} {_COLUMNS[name]}" for name, count in outcome.removed.items()]
-        typer.echo(f"Removed: {', '.join(gone) or 'nothing from the database'}.")
+        say(f"Removed: {', '.join(gone) or 'nothing from the database'}.")
         for answer in outcome.answers:
             said = answer.problem or f"{answer.removed} reports removed from its spool"
-            typer.echo(f"Receiver {answer.name}: {said}")
+            say(f"Receiver {answer.name}: {said}")
         if any(answer.problem for answer in outcome.answers):
-            typer.echo(
+            say(
                 "Whoever did not answer may have reports in its spool; they are removed before"
                 " anything else when it runs again. If it never will, delete its spool's folder.",
                 err=True,

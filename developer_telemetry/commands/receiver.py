@@ -1,6 +1,5 @@
 """Commands about the receiver itself: its process, its tables, what it set aside."""
 
-import json
 import sys
 
 import typer
@@ -12,8 +11,10 @@ from developer_telemetry.commands.shared import (
     engine_of,
     open_database,
     report_url,
+    say,
     table,
 )
+from developer_telemetry.printable import printable_json
 from developer_telemetry.receiver.settings import Settings, load
 
 
@@ -41,14 +42,14 @@ def _introduce(engine: Engine, settings: Settings) -> None:
         connections.reload()
     first = connections.all()[0]
     url = report_url(settings, first.id)
-    typer.echo(f"Reports go to  {url}")
+    say(f"Reports go to  {url}")
     # The token is shown when it is new or somebody is looking, and so stays out of service logs.
     if first.token and (made or sys.stdout.isatty()):
-        typer.echo(f"Secret token   {first.token}")
-        typer.echo(f"Try it:\n\n  {curl_line(url, first.token)}\n")
+        say(f"Secret token   {first.token}")
+        say("Try it:", "", f"  {curl_line(url, first.token)}", "")
         # Not behind the public address, where only reports get through.
         page = report_url(settings._replace(public_url=""), first.id).partition("plugins/")[0]
-        typer.echo(f"Then see it at {page} in a browser. Stop with Ctrl+C.")
+        say(f"Then see it at {page} in a browser. Stop with Ctrl+C.")
     sys.stdout.flush()
 
 
@@ -58,7 +59,7 @@ def migrate() -> None:
         from developer_telemetry.schema import migrate as apply
 
         applied = apply(engine_of(load()))
-        typer.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
+        say(*([f"applied {name}" for name in applied] or ["nothing to do"]))
 
 
 def demo(
@@ -76,8 +77,8 @@ def demo(
         engine = open_database(settings)
         made = fleet(developers, days, seed, datetime.now(timezone.utc))
         ids = fill(engine, settings.encryption_secret, made)
-        typer.echo(f"{len(made.sent)} reports of {developers} developers are stored")
-        typer.echo("\n".join(f"Connection {each}: {name}" for name, each in ids.items()))
+        say(f"{len(made.sent)} reports of {developers} developers are stored")
+        say(*(f"Connection {each}: {name}" for name, each in ids.items()))
 
 
 def dead_letters(
@@ -99,10 +100,10 @@ def dead_letters(
             for letter in read(load().spool_dir)
         ]
         if as_json:
-            typer.echo(json.dumps(rows))
+            say(printable_json(rows))
             return
         if not rows:
-            typer.echo("no report was set aside")
+            say("no report was set aside")
             return
         head = ["report", "connection", "arrived (UTC)", "reason"]
-        typer.echo(table([head, *([str(cell) for cell in row.values()][:4] for row in rows)]))
+        say(*table([head, *([str(cell) for cell in row.values()][:4] for row in rows)]))

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Callable, Optional
 import typer
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.commands.shared import chosen, clear_errors, open_database
+from developer_telemetry.commands.shared import chosen, clear_errors, open_database, say
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.receiver.settings import load
 
@@ -87,7 +87,7 @@ def import_reports(
                 rejects.add(step.refused)
                 show(counts.read, archives.size, f"{counts.stored} stored, {counts.known} known")
         rejects.close()
-        typer.echo("\n".join(_said(counts, archives.passed_over, rejects.path)))
+        say(*_said(counts, archives.passed_over, rejects.path))
         if counts.refused:
             raise typer.Exit(SOME_REFUSED)
 
@@ -157,9 +157,9 @@ def export(
                 to.write(row)
                 if to.rows % SHOWN_ROWS == 0:
                     show(to.rows, None, f"{to.rows} rows")
-        typer.echo(f"{to.rows} rows exported", err=True)
+        say(f"{to.rows} rows exported", err=True)
         if to.formulas:
-            typer.echo(
+            say(
                 f"{to.formulas} cells begin as formulas do (=, +, -, @): have a spreadsheet take"
                 " all columns as text, or it may run them",
                 err=True,
@@ -200,7 +200,7 @@ def reextract(
             reports = _watched(f"{who}, reports", steps)
             with alone(engine, each.id):
                 accounts = _watched(f"{who}, accounts", convert(engine, each.id))
-            typer.echo(f"{who}: {reports} reports, {accounts} accounts")
+            say(f"{who}: {reports} reports, {accounts} accounts")
 
 
 def _watched(label: str, steps: Iterator[Any]) -> int:
@@ -221,7 +221,7 @@ def _progress(
     from rich.progress import Progress, TextColumn
 
     console = Console(stderr=True)
-    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[remark]}"))
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[remark]}", markup=False))
     shown = wanted and console.is_terminal
     with Progress(*columns, console=console, disable=not shown) as bar:
         task = bar.add_task(label, total=None, remark="")

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.errors import ConfigurationError, TelemetryError
+from developer_telemetry.printable import printable
 from developer_telemetry.receiver.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except TelemetryError as error:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         raise typer.Exit(USAGE_ERROR) from None
     except SQLAlchemyError as error:
         from developer_telemetry.database import reason
 
         said = reason(error)
-        typer.echo(f"error: the database says: {said}; check DB_URL and the server", err=True)
+        say(f"error: the database says: {said}; check DB_URL and the server", err=True)
         raise typer.Exit(1) from None
 
 
@@ -103,9 +104,19 @@ def curl_line(url: str, token: str) -> str:
     return f"curl {url}{header} -d '{json.dumps(body)}'"
 
 
-def table(rows: list[list[str]]) -> str:
-    """Rows of cells in aligned columns; the first row is the head."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
-    )
+def table(rows: list[list[str]]) -> list[str]:
+    """Return rows of cells as lines with aligned columns; the first row is the head."""
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in shown
+    ]
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines, each made `printable`; every command prints through here.
+
+    An empty line where none is given.
+    """
+    for line in lines or ("",):
+        typer.echo(printable(line), err=err)

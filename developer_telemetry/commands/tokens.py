@@ -1,6 +1,5 @@
 """Commands about the secret tokens of connections."""
 
-import json
 import re
 import time
 from typing import Optional
@@ -14,8 +13,9 @@ from developer_telemetry.commands.connections import (
     home_of,
     moment,
 )
-from developer_telemetry.commands.shared import curl_line, report_url
+from developer_telemetry.commands.shared import curl_line, report_url, say
 from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.printable import printable_json
 
 token = typer.Typer(no_args_is_help=True, help="Change the secret token of a connection.")
 
@@ -43,14 +43,14 @@ def rotate(
         until = int(time.time()) + seconds if seconds and kept.token else 0
         if as_json:
             result = {"id": kept.id, "token": made, "url": url, "old_token_until": until or None}
-            typer.echo(json.dumps(result))
+            say(printable_json(result))
             return
-        typer.echo(f"Secret token   {made}\n               It is not shown again.")
+        say(f"Secret token   {made}", "               It is not shown again.")
         ends = f"valid until {moment(until)}" if until else "no longer valid"
-        typer.echo(f"The old one    {ends if kept.token else 'none'}")
+        say(f"The old one    {ends if kept.token else 'none'}")
         if kept.overlaps:
-            typer.echo("               The one before that, from an earlier rotation, has ended.")
-        typer.echo(f"Try it:\n\n  {curl_line(url, made)}")
+            say("               The one before that, from an earlier rotation, has ended.")
+        say("Try it:", "", f"  {curl_line(url, made)}")
 
 
 @token.command()
@@ -73,12 +73,10 @@ def revoke(
             raise ConfigurationError(f"connection {kept.id} ({kept.name}) has no token but one")
         if previous:
             onboarding.revoke_previous(home, kept)
-            typer.echo(
-                f"connection {kept.id} ({kept.name}): the token before the current one ended"
-            )
+            say(f"connection {kept.id} ({kept.name}): the token before the current one ended")
         else:
             onboarding.revoke(home, kept)
-            typer.echo(
+            say(
                 f"connection {kept.id} ({kept.name}) takes no token any more;"
                 f" `developer-telemetry token rotate {kept.id}` gives it a new one"
             )

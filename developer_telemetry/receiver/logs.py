@@ -1,10 +1,35 @@
-"""Log lines for people or for machines. They never hold a body, a token or a home path."""
+"""Log lines for people or for machines.
+
+They never hold a body, a token or a home path. Text from elsewhere is made printable here, whatever
+wrote the line, and of an error only our own words about it are taken: what a driver says may quote
+a row.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
+import traceback
+from collections.abc import Iterator
 from datetime import datetime, timezone
+
+from developer_telemetry.database import reason
+from developer_telemetry.printable import printable, printable_json, printable_lines
+
+# Before each line of a traceback, so that no text in it passes for a line of the log.
+INDENT = "    "
+
+
+class TextLines(logging.Formatter):
+    """A line for people, and below it the traceback if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s ")
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.asctime = self.formatTime(record)
+        lines = [self.formatMessage(record) + _message(record)]
+        lines += [INDENT + line for line in _traceback(record)]
+        return "\n".join(lines)
 
 
 class JsonLines(logging.Formatter):
@@ -16,23 +41,43 @@ class JsonLines(logging.Formatter):
             "time": moment.isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         if hasattr(record, "request_id"):
-            line["request_id"] = record.request_id
+            line["request_id"] = printable(record.request_id)
         if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+            line["traceback"] = "\n".join(_traceback(record))
+        return printable_json(line)
+
+
+def _message(record: logging.LogRecord) -> str:
+    message, values = str(record.msg), record.args
+    if isinstance(values, tuple):
+        values = tuple(reason(each) if isinstance(each, Exception) else each for each in values)
+    return printable(message % values if values else message)
+
+
+def _traceback(record: logging.LogRecord) -> Iterator[str]:
+    """Return where an error was raised, and each error that led to it, the first one first."""
+    chain: list[BaseException] = []
+    error = record.exc_info[1] if record.exc_info else None
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    for each in reversed(chain):
+        for frame in traceback.format_tb(each.__traceback__):
+            yield from printable_lines(frame.rstrip("\n")).split("\n")
+        why = reason(each) if isinstance(each, Exception) else str(each)
+        yield printable(f"{type(each).__name__}: {why}")
 
 
 def set_up_logs(level: str, log_format: str) -> None:
     """Log to stderr at a level, as `text` or `json`."""
     handler = logging.StreamHandler()
-    if log_format == "json":
-        handler.setFormatter(JsonLines())
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # A line that can't be written would show its raw parts on stderr otherwise.
+    logging.raiseExceptions = False
     # The libraries below say on these levels what we say ourselves, or what holds parameters.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)

@@ -1,0 +1,57 @@
+"""Text from elsewhere, made fit to be shown: on a terminal, in a log, in a file for people.
+
+Names, hosts and messages come from machines and servers that anyone may have written to. Whatever
+in them would move a cursor, change colors, turn letters round, hide, or begin a line of its own is
+shown as an escape in the style of Python. A backslash stays as it is: the result is for reading,
+and is never read back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Optional
+
+# Letters and marks that Unicode counts as visible, and that fonts show as nothing: fillers, the
+# blank of Braille, the grapheme joiner, and selectors of variants, in which whole texts can hide.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
+def printable(text: object) -> str:
+    """Return a text on one line, with escapes for all that is not plainly visible.
+
+    Args:
+        text: Any object, of which `str()` is shown.
+    """
+    plain = str(text)
+    if not plain.isprintable():
+        plain = "".join(each if each.isprintable() else _escape(each) for each in plain)
+    return _INVISIBLE.sub(lambda found: _escape(found[0]), plain)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines that are our own, each of them as `printable` has it."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_json(value: Any, indent: Optional[int] = None) -> str:
+    """Return a value as JSON in ASCII, so that every terminal and every encoding takes it."""
+    return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
+
+
+def escape_json(text: str) -> str:
+    """Return JSON text with what is not visible as JSON's own escapes: it reads back the same.
+
+    Line feeds and tabs stay, which JSON may have between values.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else json.dumps(each)[1:-1] for each in text
+    ).replace("\x7f", "\\u007f")
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
