@@ -75,17 +75,17 @@ def prepare(engine: Engine) -> Engine:
     engine.dispose()
     event.listen(engine, "do_connect", dialect.connecting)
     event.listen(engine, "connect", dialect.connected)
-    event.listen(engine, "handle_error", _leave_read_only)
+    event.listen(engine, "handle_error", _leave_stale)
     if dialect.name == "sqlite":
         event.listen(engine, "begin", _begin)
     return engine
 
 
-def _leave_read_only(context: Any) -> None:
-    """Count a session that may only read as lost: it may be one with a former primary."""
+def _leave_stale(context: Any) -> None:
+    """Count a session as lost where a new one may be allowed, or find, what this one is not."""
     if context.engine is not None:
         error = context.original_exception
-        context.is_disconnect |= dialect_of(context.engine).is_read_only(error)
+        context.is_disconnect |= dialect_of(context.engine).is_stale(error)
 
 
 def _begin(connection: Connection) -> None:

@@ -52,10 +52,12 @@ class Dialect:
         """Whether repeating the whole transaction may succeed: a deadlock, a lock not given."""
         raise NotImplementedError
 
-    def is_read_only(self, error: Any) -> bool:
-        """Whether by this error of the driver's the server takes no writes from this session.
+    def is_stale(self, error: Any) -> bool:
+        """Whether this error of the driver's may be one of this session's alone.
 
-        After a failover such a server has a successor, which only a new session may lead to.
+        A session keeps rights, roles, settings and its database as they were when it began; a new
+        one has them as they are now. A server that takes no writes has a successor after a
+        failover, which only a new session may lead to.
         """
         return False
 
@@ -201,6 +203,8 @@ class MySQL(Dialect):
     conflicts = frozenset((1205, 1213, 1020))
     # Read-only by an option, by its mode, and as a replica that is being made the primary.
     read_only = frozenset((1290, 1836, 1792))
+    # Access denied: to a database, a table, a column, an operation, a routine. No database.
+    stale = frozenset((1044, 1142, 1143, 1227, 1370, 1046, 1049))
     # The client's flag for counting rows found in place of rows changed.
     found_rows = 2
 
@@ -212,9 +216,10 @@ class MySQL(Dialect):
     def is_conflict(self, error: DBAPIError) -> bool:
         return _code(error.orig) in self.conflicts
 
-    def is_read_only(self, error: Any) -> bool:
+    def is_stale(self, error: Any) -> bool:
         # The first of them also stands for other options that forbid something.
-        return _code(error) in self.read_only and "read" in str(error).lower()
+        read_only = _code(error) in self.read_only and "read" in str(error).lower()
+        return read_only or _code(error) in self.stale
 
     def new(self, column: str) -> str:
         # The alias that MySQL 8 prefers is unknown to MariaDB.
@@ -337,6 +342,8 @@ class PostgreSQL(Dialect):
     }
     # Serialization failure, deadlock, lock not available.
     conflicts = frozenset(("40001", "40P01", "55P03"))
+    # Read-only; insufficient privilege; by another search_path no such table, or no such schema.
+    stale = frozenset(("25006", "42501", "42P01", "3F000"))
 
     def source(self, columns: Sequence[str], count: int) -> str:
         # All rows in one parameter: the statement is the same for any count, so it is prepared
@@ -384,8 +391,8 @@ class PostgreSQL(Dialect):
     def is_conflict(self, error: DBAPIError) -> bool:
         return _state(error.orig) in self.conflicts
 
-    def is_read_only(self, error: Any) -> bool:
-        return bool(_state(error) == "25006")
+    def is_stale(self, error: Any) -> bool:
+        return _state(error) in self.stale
 
 
 def _state(error: Any) -> Any:

@@ -97,7 +97,7 @@ def execute(connection: Connection, statement: str, parameters: Sequence[Any]) -
         cursor.execute(statement, parameters)
     except base.Error as error:
         lost = connection.dialect.is_disconnect(error, driver, cursor)
-        lost = lost or dialect_of(connection).is_read_only(error)
+        lost = lost or dialect_of(connection).is_stale(error)
         if lost:
             connection.invalidate(error)
             connection.engine.dispose()  # the others in its pool are hardly better

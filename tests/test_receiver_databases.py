@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import secrets
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -14,9 +15,11 @@ from typing import Any, Callable, NamedTuple
 import httpx
 import pytest
 
+from developer_telemetry.connections import CONNECTION_TABLE
 from tests.receivers import (
     SECRET,
     TOKEN,
+    Altered,
     Receiver,
     add_connection,
     at_once,
@@ -312,6 +315,50 @@ def test_before_the_migration_it_answers_503_and_then_becomes_ready_by_itself(
     assert query(url, f"SELECT developer_id FROM {TOOL}") == [("ann",)]
     assert "the database is not migrated" in receiver.log
     assert "the database takes reports again" in receiver.log
+
+
+class Unlucky(Altered):
+    """Its checks fail by a fault that is none of the database's."""
+
+    def command(self) -> list[str]:
+        run = (
+            "from developer_telemetry.receiver import health\n"
+            "def failing(engine): raise TypeError('no such option')\n"
+            "health.is_migrated = failing\n"
+            "from developer_telemetry.cli import app\n"
+            "app(['serve'])"
+        )
+        return [sys.executable, "-c", run]
+
+
+def test_it_is_not_ready_while_its_checks_fail_whatever_the_fault(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    migrate(sqlite_url, tmp_path)
+    receiver = Unlucky(sqlite_url, tmp_path)
+    receiver.start(answering="/health/live")
+
+    answer = receiver.client.get("/health/ready")
+
+    assert receiver.stop() == 0
+    assert answer.status_code == 503
+    assert "TypeError: no such option" in receiver.log
+    assert receiver.log.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+def test_it_is_not_ready_while_it_can_not_read_its_connections(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    url = request.getfixturevalue(f"{kind}_url")
+    migrate(url, tmp_path)
+    connection = add_connection(url)
+    with Receiver(url, tmp_path) as receiver:
+        query(url, f"ALTER TABLE {CONNECTION_TABLE} RENAME TO moved_away")
+        eventually(lambda: receiver.status("/health/ready") == 503, seconds=10)
+        query(url, f"ALTER TABLE moved_away RENAME TO {CONNECTION_TABLE}")
+        eventually(lambda: receiver.status("/health/ready") == 200, seconds=10)
+        assert receiver.send(report("ann"), connection).status_code == 200
 
 
 @pytest.mark.parametrize("scheme", ["mysql", "postgres"])

@@ -62,6 +62,8 @@ class Drain(Rounds):
 
     def _work(self) -> None:
         if self._outage.reason:
+            # A session may keep the trouble for itself when it is over.
+            self._engine.dispose()
             if not is_migrated(self._engine):
                 return
             probe(self._engine)

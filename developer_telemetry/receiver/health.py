@@ -18,6 +18,7 @@ from developer_telemetry.receiver.rounds import Rounds
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.schema import is_migrated
+from developer_telemetry.storage import probe
 
 # A changed token is in force within 5 s.
 ROUND_SECONDS = 3.0
@@ -55,6 +56,9 @@ class Health(Rounds):
         self._outage = outage
         self._tallies = tallies
         self._migrated = False
+        # Why the last round of checks failed, and whether the database takes reports nevertheless.
+        self._fault = ""
+        self._fails_alone = False
         self._said = "starting"
         self._remarks: set[str] = set()
         self._losses: list[str] = []
@@ -67,10 +71,14 @@ class Health(Rounds):
         """Why a report sent now could not be kept, "" if it can."""
         if self.stopping:
             return "the receiver is stopping"
-        if self._outage and not self._connections.all():
-            return f"no connection is known yet: {self._outage}"
+        trouble = str(self._outage) or self._fault
+        if trouble and not self._connections.all():
+            return f"no connection is known yet: {trouble}"
         if self._outage and self._spool.full:
             return f"{self._outage}, and the spool is full"
+        if self._fails_alone:
+            # Who may send, what was erased: all of that is as it was before.
+            return f"the checks of the database fail: {self._fault}"
         return ""
 
     def note(self) -> str:
@@ -95,20 +103,38 @@ class Health(Rounds):
 
     def _look(self) -> None:
         try:
-            self._migrated = self._migrated or is_migrated(self._engine)
-            if not self._migrated:
-                self._outage.began(NOT_MIGRATED)
-                return
-            self._connections.reload()
-            if time.monotonic() - self._server_read_at >= SERVER_SECONDS:
-                self._ingest.clock_offset_us = clock_offset_us(self._engine)
-                self._losses = losses(self._engine)
-                self._server_read_at = time.monotonic()
-            self._say_remarks()
-        except SQLAlchemyError as error:
-            self._outage.began(reason(error))
-        except Exception:  # nothing may end the rounds
-            logger.exception("a round of checks failed")
+            self._check()
+        except Exception as error:  # nothing may end the rounds
+            self._failed(error)
+        else:
+            self._fault, self._fails_alone = "", False
+
+    def _check(self) -> None:
+        self._migrated = self._migrated or is_migrated(self._engine)
+        if not self._migrated:
+            self._outage.began(NOT_MIGRATED)
+            return
+        self._connections.reload()
+        if time.monotonic() - self._server_read_at >= SERVER_SECONDS:
+            self._ingest.clock_offset_us = clock_offset_us(self._engine)
+            self._losses = losses(self._engine)
+            self._server_read_at = time.monotonic()
+        self._say_remarks()
+
+    def _failed(self, error: Exception) -> None:
+        fault = _fault(error)
+        if fault != self._fault and not isinstance(error, SQLAlchemyError):
+            logger.error("a round of checks failed", exc_info=error)
+        self._fault = fault
+        # A session may keep the trouble for itself when it is over.
+        self._engine.dispose()
+        try:
+            probe(self._engine)
+        except Exception as outage:
+            self._fails_alone = False
+            self._outage.began(_fault(outage))
+        else:
+            self._fails_alone = True
 
     def _forget_server(self, connection: Any, record: Any) -> None:
         self._server_read_at = float("-inf")
@@ -133,3 +159,9 @@ class Health(Rounds):
             self._tallies.flush(self._engine)
         except Exception as error:
             logger.warning("can't write tallies, will try again: %s", error)
+
+
+def _fault(error: Exception) -> str:
+    """What to call an error; the text of one that isn't the database's may say little by itself."""
+    said = reason(error)
+    return said if isinstance(error, SQLAlchemyError) else f"{type(error).__name__}: {said}"

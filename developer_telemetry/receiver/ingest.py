@@ -43,6 +43,7 @@ class Outage:
     def __init__(self) -> None:
         self.reason = ""
         self._busy_since: Optional[float] = None
+        self.number = 0  # of the outage that is going on, or was the last
 
     def begin_transaction(self) -> None:
         """The writer starts to wait for the database."""
@@ -67,6 +68,7 @@ class Outage:
     def began(self, reason: str) -> None:
         """The database can't take reports."""
         if not self.reason:
+            self.number += 1
             logger.warning("reports go to the spool: %s", reason)
         self.reason = reason
 
@@ -93,6 +95,7 @@ class Ingest:
         self._engine = engine
         # The writer's own, since taking one from the pool costs as much as a statement.
         self._writing: Optional[DatabaseConnection] = None
+        self._outages = 0  # how many there had been when it was taken
         self._spool = spool
         self._outage = outage
         self._tallies = tallies
@@ -178,9 +181,7 @@ class Ingest:
         strategies = {each.arrival.connection_id: each.strategy for each in batch}
         self._outage.begin_transaction()
         try:
-            if self._writing is None:
-                self._writing = self._engine.connect()
-            kept = store_unerased(self._writing, self._erased, arrivals, strategies)
+            kept = store_unerased(self._session(), self._erased, arrivals, strategies)
         except SQLAlchemyError as error:
             self._outage.began(reason(error))
             for each in batch:
@@ -199,6 +200,20 @@ class Ingest:
         for each in batch:
             if each.arrival.report_id in kept.refused:
                 self._set_aside(each, kept.refused[each.arrival.report_id])
+
+    def _session(self) -> DatabaseConnection:
+        """The writer's session, a new one after each outage.
+
+        What was wrong with the old one (its rights, its settings) may be its own for good.
+        """
+        if self._writing is not None and self._outages != self._outage.number:
+            writing, self._writing = self._writing, None
+            writing.invalidate()
+            writing.close()
+        if self._writing is None:
+            self._outages = self._outage.number
+            self._writing = self._engine.connect()
+        return self._writing
 
     def _put_into_spool(self, batch: Sequence[Waiting]) -> None:
         try:
