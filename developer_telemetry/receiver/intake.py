@@ -50,8 +50,9 @@ _ROUTE = re.compile(
 )
 # Each holds some ten MiB; importers are few, and can wait.
 BULKS_AT_ONCE = 8
-# What takes no longer to parse than others can wait.
-AT_ONCE_BYTES = 64 << 10
+# As much as a few milliseconds are enough to parse, whatever it holds and whatever a connection's
+# privacy does to it; a day's report is about 2 kB. More is parsed in a thread.
+AT_ONCE_BYTES = 4 << 10
 STORED = answer(200, "report stored")
 
 # What a refusal is counted under; a fixed few, since every word becomes a row a day.
