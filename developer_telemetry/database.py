@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.dialects import Database, MySQL, dialect_of
+from developer_telemetry.error_texts import own_words
 
 T = TypeVar("T")
 
@@ -169,10 +170,8 @@ def transact(database: Database, work: Callable[[Connection], T]) -> T:
 
 
 def reason(error: Exception) -> str:
-    """What the database said, without the statement and its parameters (they hold reports)."""
-    said = " ".join(str(getattr(error, "orig", None) or error).split())
-    # Of several hosts psycopg says the last one's fault first, and then each one's.
-    return said.rpartition("All failures were: ")[2][:500]
+    """Return our own words about what the database said; what a row holds is not in them."""
+    return own_words(error)
 
 
 def be_thorough(connection: Connection) -> None:
