@@ -14,7 +14,7 @@ from developer_telemetry.errors import TelemetryError
 CONNECT_SECONDS = 5.0
 # Somewhat longer than a receiver takes with a report while its database hangs.
 ANSWER_SECONDS = 25.0
-SHOWN_CHARACTERS = 160
+SHOWN_CHARACTERS = 240
 
 
 class NoAnswer(TelemetryError):

@@ -25,6 +25,7 @@ SET_DEVLAKE = "set DEVLAKE_URL (or --devlake-url), and DEVLAKE_API_KEY if DevLak
 SEE_DATABASE = "see `database` and `schema` above"
 SEE_DEVLAKE = "see `devlake` and `plugin` above"
 SEE_RECEIVER = "see `receiver` above"
+SEE_SECRET = "see `encryption secret` below"
 MAKE_CONNECTION = "make one: `developer-telemetry connect NAME`"
 
 

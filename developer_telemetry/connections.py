@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
@@ -21,6 +20,11 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
 from developer_telemetry.api_keys import ApiKey, read_api_key
+from developer_telemetry.crypto import SecretReader, remedy_of
+
+# Also for those who take them from here.
+from developer_telemetry.crypto import decrypt as decrypt
+from developer_telemetry.crypto import encrypt as encrypt
 from developer_telemetry.database import now_us, reading_newest, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError
@@ -35,8 +39,6 @@ API_KEY_TABLE = "_devlake_api_keys"
 SCOPE_TABLE = "_tool_developer_telemetry_scopes"
 MAX_NAME = 100
 
-# DevLake marks the end of a value with it before padding, and so tells a wrong key by its absence.
-_END_OF_VALUE = b"{nddtf}"
 # A stranger who guesses ids must not make us read the database for each guess.
 RELOAD_SECONDS = 1.0
 
@@ -46,9 +48,9 @@ logger = logging.getLogger(__name__)
 class Connection(NamedTuple):
     """A connection as the receiver needs it.
 
-    `token` is None where none is set; `previous_token` counts until `previous_until` (epoch
-    seconds), so that machines can change over. `fault` says why a token can't be known, `""` if
-    it can. `privacy` is None where reports are kept as they come.
+    `token` is None where none is set or it can't be read; `fault` then says why, and is `""`
+    otherwise. `previous_token` counts until `previous_until` (epoch seconds), so that machines can
+    change over. `privacy` is None where reports are kept as they come.
     """
 
     id: int
@@ -65,23 +67,34 @@ class Connection(NamedTuple):
         """What an operator should know about it."""
         who = f"connection {self.id} ({self.name})"
         if self.fault:
-            return (f"{who} refuses every report: {self.fault}",)
-        if self.token is None:
+            remedy = remedy_of(self.fault)
+            return (f"{who} refuses every report but by an API key: {self.fault}; {remedy}",)
+        if self.is_open:
             return (f"{who} has no secret token: whoever reaches this receiver can send to it",)
         return ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a report needs no token; a token that can't be read is one all the same."""
+        return self.token is None and not self.fault
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether any token is known to let a report in, or none is needed."""
+        return self.is_open or bool(self.tokens)
 
     @property
     def tokens(self) -> tuple[str, ...]:
         """Those that count now, the current one first."""
         rotating = time.time() < self.previous_until
         each = (self.token, self.previous_token if rotating else None)
-        return tuple(filter(None, each)) if not self.fault else ()
+        return tuple(filter(None, each))
 
     def accepts(self, token: bytes) -> bool:
         """Whether `token`, as it was sent, is this connection's; compared in constant time."""
         current = _same(token, self.token)
         previous = _same(token, self.previous_token) and time.time() < self.previous_until
-        return (current or previous) and not self.fault
+        return current or previous
 
     def parse(self, body: Union[bytes, str]) -> Report:
         """One body as this connection keeps it; every way in leads through here.
@@ -93,36 +106,6 @@ class Connection(NamedTuple):
 
 def _same(token: bytes, expected: Optional[str]) -> bool:
     return hmac.compare_digest(token, (expected or "").encode()) and bool(expected)
-
-
-def encrypt(value: str, encryption_secret: str) -> str:
-    """As DevLake stores a password: base64 of AES-256-CBC under its `ENCRYPTION_SECRET`."""
-    from cryptography.hazmat.primitives.padding import PKCS7
-
-    padder = PKCS7(128).padder()
-    padded = padder.update(value.encode() + _END_OF_VALUE) + padder.finalize()
-    encryptor = _cipher(encryption_secret).encryptor()
-    return base64.b64encode(encryptor.update(padded) + encryptor.finalize()).decode()
-
-
-def decrypt(text: str, encryption_secret: str) -> str:
-    """The value behind `text`; `ValueError` if it was encrypted under another secret."""
-    from cryptography.hazmat.primitives.padding import PKCS7
-
-    decryptor = _cipher(encryption_secret).decryptor()
-    padded = decryptor.update(base64.b64decode(text, validate=True)) + decryptor.finalize()
-    unpadder = PKCS7(128).unpadder()
-    value = unpadder.update(padded) + unpadder.finalize()
-    if not value.endswith(_END_OF_VALUE):
-        raise ValueError("the end mark is missing")
-    return value[: -len(_END_OF_VALUE)].decode()
-
-
-def _cipher(encryption_secret: str):  # type: ignore[no-untyped-def]  # its type is never needed
-    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
-    key = hashlib.sha256(encryption_secret.encode()).digest()
-    return Cipher(algorithms.AES(key), modes.CBC(key[:16]))
 
 
 class Stored(NamedTuple):
@@ -150,7 +133,8 @@ class Connections:
         self._stored = Stored([], [])
         self._known: dict[int, Connection] = {}
         self._api_keys: dict[str, ApiKey] = {}
-        self._decrypted: dict[str, tuple[Optional[str], str]] = {}
+        self._secrets = SecretReader(encryption_secret)
+        self._taken_when_proven = False
         self._lock = threading.Lock()
         self._asked_at = float("-inf")
         if memory is not None and memory.exists():
@@ -164,10 +148,16 @@ class Connections:
         """Every connection as last read, by id."""
         return tuple(self._known[each] for each in sorted(self._known))
 
+    def unreadable(self) -> tuple[Connection, ...]:
+        """The connections that no token lets in, since it can't be read."""
+        return tuple(each for each in self.all() if each.fault and not each.takes_tokens)
+
     def api_key(self, key: bytes) -> Optional[ApiKey]:
         """What DevLake knows of a key that was sent."""
         digest = hmac.new(self._secret.strip().encode(), key, hashlib.sha256).hexdigest()
-        return self._api_keys.get(digest)
+        found = self._api_keys.get(digest)
+        self._secrets.is_proven = self._secrets.is_proven or found is not None
+        return found
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -187,6 +177,8 @@ class Connections:
             if stored != self._stored:
                 self._take(stored)
                 self._remember()
+            elif self._secrets.is_proven != self._taken_when_proven:
+                self._take(stored)  # why a token can't be read is clearer now
 
     def _remember(self) -> None:
         if self._memory is None:
@@ -203,6 +195,9 @@ class Connections:
             logger.warning("what %s remembers of connections can't be read: %s", memory, error)
 
     def _take(self, stored: Stored) -> None:
+        self._taken_when_proven = self._secrets.is_proven
+        # The previous tokens as well: each that can be read says something of the others.
+        self._secrets.learn(text for row in stored.connections for text in row[2:4])
         self._known = {row[0]: self._connection(*row) for row in stored.connections}
         self._api_keys = {row[0]: read_api_key(*row[1:]) for row in stored.api_keys}
         self._stored = stored
@@ -219,9 +214,10 @@ class Connections:
         strip_paths: bool = False,
         pseudonyms: bool = False,
     ) -> Connection:
-        token, fault = self._token(secret or "")
+        token, reason = self._secrets.read(secret)
+        fault = f"its secret token can't be decrypted: {reason}" if reason else ""
         # A previous token that can't be decrypted is no reason to refuse the current one.
-        previous, _ = self._token(previous_secret or "")
+        previous, _ = self._secrets.read(previous_secret)
         try:
             strategy = strategy_of(strategy)
         except ConfigurationError as error:
@@ -233,19 +229,15 @@ class Connections:
             hashes = Pseudonyms(self._secret, connection_id) if pseudonyms else None
             privacy = Privacy(bool(strip_paths), hashes)
         return Connection(
-            connection_id, name, token, strategy, previous, previous_until or 0, fault, privacy
+            connection_id,
+            name,
+            token or None,
+            strategy,
+            previous or None,
+            previous_until or 0,
+            fault,
+            privacy,
         )
-
-    def _token(self, encrypted: str) -> tuple[Optional[str], str]:
-        if not encrypted:
-            return None, ""
-        if encrypted not in self._decrypted:
-            try:
-                self._decrypted[encrypted] = (decrypt(encrypted, self._secret) or None, "")
-            except ValueError:
-                fault = "its secret token can't be decrypted: ENCRYPTION_SECRET is not DevLake's"
-                self._decrypted[encrypted] = (None, fault)
-        return self._decrypted[encrypted]
 
 
 def _read(engine: Engine) -> Stored:

@@ -29,6 +29,10 @@ PAGE_SIZE = 100
 MIGRATION_PENDING = 428
 
 
+class ServerFailed(Unavailable):
+    """DevLake's server answered with an error of its own (500)."""
+
+
 class DevLake(Home):
     """DevLake at an address: of its server, or of the front proxy that its web UI has.
 
@@ -263,9 +267,8 @@ class DevLake(Home):
         unclear = "nothing that this command understands"
         said = said or (unclear if answer.is_success else "no word of why")
         again = "; run this again, which goes on where it was" if status >= 500 else ""
-        return Unavailable(
-            f"{where} answered {what} with {status}: {said}; its log says more{again}"
-        )
+        kind = ServerFailed if status == 500 else Unavailable
+        return kind(f"{where} answered {what} with {status}: {said}; its log says more{again}")
 
     @property
     def _migration_url(self) -> str:

@@ -23,14 +23,16 @@ from developer_telemetry.checks import (
     SEE_DATABASE,
     SEE_DEVLAKE,
     SEE_RECEIVER,
+    SEE_SECRET,
     SET_DATABASE,
     SET_DEVLAKE,
     SKIPPED,
     Check,
 )
 from developer_telemetry.connections import Connection, Connections
+from developer_telemetry.crypto import UNKNOWN_FORMAT, remedy_of
 from developer_telemetry.database import clock_offset_us, losses, open_engine, reading, reason
-from developer_telemetry.devlake import PLUGIN, DevLake
+from developer_telemetry.devlake import PLUGIN, DevLake, ServerFailed
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.looking import SECRET
 from developer_telemetry.names import SCOPE_ID
@@ -38,6 +40,7 @@ from developer_telemetry.onboarding import Kept
 from developer_telemetry.probing import left_behind, new_nonce
 from developer_telemetry.reach import Reach, reach
 from developer_telemetry.receiver.settings import Settings
+from developer_telemetry.register import newer_secrets
 from developer_telemetry.schema import migrate, pending
 from developer_telemetry.status import connection_statuses
 
@@ -68,6 +71,8 @@ class Doctor:
         # None unless DevLake has told.
         self._kept: Optional[dict[int, Kept]] = None
         self._devlake_reads_nothing = False
+        # The connections that DevLake is too old to read.
+        self._too_new: list[int] = []
         self._reach = Reach("", [])
 
     def checks(self) -> Iterator[Check]:
@@ -128,6 +133,10 @@ class Doctor:
             yield Check("durability", OK, "what was committed lasts")
         connections = Connections(engine, self._settings.encryption_secret)
         connections.reload()
+        if self._settings.devlake is not None and self._settings.devlake.api_key:
+            # One that is found under its hash proves the secret here, and so tells of the others.
+            connections.api_key(self._settings.devlake.api_key.encode())
+            connections.reload()
         self._here = {each.id: each for each in connections.all()}
 
     # DevLake, through its API.
@@ -147,7 +156,10 @@ class Doctor:
             self._kept = {each.id: each for each in self._devlake.connections()}
         except TelemetryError as error:
             self._devlake_reads_nothing = OTHER_SECRET in str(error)
-            if self._devlake_reads_nothing:
+            if isinstance(error, ServerFailed) and self._engine is not None:
+                secret = self._settings.encryption_secret
+                self._too_new = newer_secrets(self._engine, secret)
+            if self._devlake_reads_nothing or self._too_new:
                 yield Check("plugin", OK, "loaded and migrated; it can't read its connections")
             else:
                 yield checks.failed("plugin", str(error), CONFIRM)
@@ -181,8 +193,11 @@ class Doctor:
         tokens = self._tokens()
         if not tokens:
             known = self._engine is not None or self._kept is not None
+            unreadable = any(each.fault for each in self._here.values())
             for name in ("receiver", "token", "receiver database"):
-                if known:
+                if unreadable:
+                    yield Check(name, SKIPPED, "no connection's token can be read here", SEE_SECRET)
+                elif known:
                     said = "there is no connection with a token"
                     yield Check(name, SKIPPED, said, MAKE_CONNECTION)
                 else:
@@ -200,7 +215,7 @@ class Doctor:
             compared = False
             self._reach = reach(self._report_url, tokens, nonce)
         yield self._reach.receiver()
-        open_to_all = [each.id for each in self._here.values() if not each.token and not each.fault]
+        open_to_all = [each.id for each in self._here.values() if each.is_open]
         yield self._reach.token(open_to_all)
         name = "receiver database"
         if compared:
@@ -223,18 +238,26 @@ class Doctor:
         name = "encryption secret"
         for each in self._here.values():
             if each.fault:
-                said = f"not DevLake's here: the token of connection {each.id} can't be decrypted"
-                return Check(name, FAILED, said, GIVE_SECRET)
+                said = f"{_whose(each.fault)} here: connection {each.id}, {each.fault}"
+                return Check(name, FAILED, said, remedy_of(each.fault))
         for seen in self._reach.faults(SECRET):
-            said = f"not DevLake's at the receiver: {seen.said}"
-            return Check(name, FAILED, said, GIVE_SECRET)
+            return Check(
+                name, FAILED, f"{_whose(seen.said)} at the receiver: {seen.said}", seen.remedy
+            )
+        if self._too_new:
+            said = (
+                f"DevLake is older than what has encrypted connection {self._too_new[0]} in its"
+                " database (AES-GCM), and can't list its connections"
+            )
+            mend = "`developer-telemetry token rewrite`, or a release of DevLake from June 2026 on"
+            return Check(name, FAILED, said, mend)
         if self._devlake_reads_nothing:
             said = f"DevLake's server can't decrypt what is in its database ({OTHER_SECRET})"
             mend = "give that the ENCRYPTION_SECRET back that it had, and everybody else the same"
             return Check(name, FAILED, said, mend)
         for number, kept in (self._kept or {}).items():
             ours = self._here.get(number)
-            if ours is not None and (ours.token or "") != kept.token:
+            if ours is not None and not ours.fault and (ours.token or "") != kept.token:
                 said = f"DevLake reads another token of connection {number} than this command"
                 return Check(name, FAILED, said, GIVE_SECRET)
         sides = {
@@ -322,6 +345,11 @@ class Doctor:
             mend = "give users the e-mail addresses or names that reports have, run the blueprint"
             return Check(name, FAILED, said, mend)
         return Check(name, OK, said)
+
+
+def _whose(fault: str) -> str:
+    """What a fault says of the secret, in a word or two."""
+    return "not readable" if UNKNOWN_FORMAT in fault else "not DevLake's"
 
 
 def _newest_pipeline(devlake: DevLake) -> int:

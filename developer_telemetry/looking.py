@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple, Optional
 
 from developer_telemetry.asking import NoAnswer, Reply, ask
+from developer_telemetry.crypto import remedy_of
 from developer_telemetry.database import now_us
 from developer_telemetry.probing import HEADER, Question, State, new_nonce
 
@@ -84,8 +85,8 @@ def _refused(reply: Reply, answered: str) -> tuple[str, str, str]:
         return TOKEN, answered, remedy
     if reply.status == 404:
         return CONNECTION, answered, "give the receiver the DB_URL of DevLake's server"
-    if "ENCRYPTION_SECRET" in reply.message:
-        return SECRET, answered, "give the receiver the ENCRYPTION_SECRET of DevLake's server"
+    if remedy := remedy_of(reply.message):
+        return SECRET, answered, f"at the receiver: {remedy}"
     return UNREADY, answered, "see the receiver's log, and that it reaches its database"
 
 

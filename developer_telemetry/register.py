@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection as SqlConnection
@@ -18,10 +18,10 @@ from developer_telemetry.connections import (
     SCOPE_TABLE,
     add_scope,
     create,
-    decrypt,
     encrypt,
     name_taken,
 )
+from developer_telemetry.crypto import SecretReader, is_cbc
 from developer_telemetry.database import now_us, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError
@@ -50,6 +50,23 @@ class Counts(NamedTuple):
     machines: int
 
 
+def newer_secrets(engine: Engine, encryption_secret: str) -> list[int]:
+    """The connections with a secret that releases of DevLake from before AES-GCM can't read."""
+    secrets = SecretReader(encryption_secret)
+    with reading(engine).connect() as connection:
+        rows = connection.exec_driver_sql(
+            f"SELECT id, {', '.join(SECRETS)} FROM {CONNECTION_TABLE} ORDER BY id"
+        ).fetchall()
+    return [
+        int(number)
+        for number, *texts in rows
+        if any(
+            text and not secrets.read(text)[1] and not is_cbc(text, encryption_secret)
+            for text in texts
+        )
+    ]
+
+
 def counts(engine: Engine, connection_id: int) -> Counts:
     """Counted anew, which takes a while where there are millions."""
     mark = dialect_of(engine).placeholder
@@ -76,21 +93,19 @@ class Register(Home):
 
     def connections(self) -> list[Kept]:
         with reading(self._engine).connect() as connection:
-            rows = connection.exec_driver_sql(f"SELECT * FROM {CONNECTION_TABLE} ORDER BY id")
-            return [self._kept(row._asdict()) for row in rows]
+            found = connection.exec_driver_sql(f"SELECT * FROM {CONNECTION_TABLE} ORDER BY id")
+            rows = [row._asdict() for row in found]
+        secrets = SecretReader(self._secret)
+        secrets.learn(row[name] for row in rows for name in SECRETS)
+        return [self._kept(row, secrets) for row in rows]
 
-    def _kept(self, row: Mapping[str, Any]) -> Kept:
-        token, fault = self._token(row["secret_token"])
-        previous, _ = self._token(row["previous_secret_token"])
+    def _kept(self, row: Mapping[str, Any], secrets: SecretReader) -> Kept:
+        token, reason = secrets.read(row["secret_token"])
+        fault = f"it can't be decrypted: {reason}" if reason else ""
+        previous, _ = secrets.read(row["previous_secret_token"])
         until = row["previous_token_until"] or 0
         options = {name: row[name] for name in OPTIONS if name in row}
         return Kept(row["id"], row["name"], token, previous, until, options, fault)
-
-    def _token(self, stored: Optional[str]) -> tuple[str, str]:
-        try:
-            return decrypt(stored, self._secret) if stored else "", ""
-        except ValueError:
-            return "", "it can't be decrypted, since ENCRYPTION_SECRET is not DevLake's"
 
     def add(self, name: str, token: str) -> int:
         return create(self._engine, self._secret, name, token)
@@ -98,13 +113,47 @@ class Register(Home):
     def change(self, connection_id: int, fields: Mapping[str, Any]) -> None:
         values = {name: self._stored(name, value) for name, value in fields.items()}
         values["updated_at"] = timestamp(now_us())
-        assignments = ", ".join(f"{name} = {self._mark}" for name in values)
-        statement = f"UPDATE {CONNECTION_TABLE} SET {assignments} WHERE id = {self._mark}"
-        parameters = (*values.values(), connection_id)
         try:
-            transact(self._engine, lambda each: each.exec_driver_sql(statement, parameters))
+            transact(self._engine, partial(self._update, connection_id, values))
         except IntegrityError:  # the name is what has to be unique
             raise name_taken(str(fields.get("name"))) from None
+
+    def rewrite_secrets(self, connection_id: int) -> list[str]:
+        """Encrypt a connection's secrets as every release of DevLake reads them.
+
+        Return the columns that were changed; one that can't be read stays as it is.
+        """
+        return transact(self._engine, partial(self._rewrite, connection_id))
+
+    def _update(
+        self, connection_id: int, values: Mapping[str, Any], connection: SqlConnection
+    ) -> None:
+        # Where one secret is in AES-GCM, a release of DevLake from before that lists nothing.
+        self._rewrite(connection_id, connection)
+        assignments = ", ".join(f"{name} = {self._mark}" for name in values)
+        connection.exec_driver_sql(
+            f"UPDATE {CONNECTION_TABLE} SET {assignments} WHERE id = {self._mark}",
+            (*values.values(), connection_id),
+        )
+
+    def _rewrite(self, connection_id: int, connection: SqlConnection) -> list[str]:
+        row = connection.exec_driver_sql(
+            f"SELECT {', '.join(SECRETS)} FROM {CONNECTION_TABLE} WHERE id = {self._mark}",
+            (connection_id,),
+        ).first()
+        secrets = SecretReader(self._secret)
+        changed = []
+        for name, text in zip(SECRETS, row or ()):
+            value, reason = secrets.read(text)
+            if text and not reason and not is_cbc(text, self._secret):
+                # DevLake may have saved another in the meantime.
+                connection.exec_driver_sql(
+                    f"UPDATE {CONNECTION_TABLE} SET {name} = {self._mark}"
+                    f" WHERE id = {self._mark} AND {name} = {self._mark}",
+                    (self._stored(name, value), connection_id, text),
+                )
+                changed.append(name)
+        return changed
 
     def _stored(self, name: str, value: Any) -> Any:
         if name in SECRETS:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.connections import CONNECTION_TABLE
+from developer_telemetry.connections import CONNECTION_TABLE, Connections
 from developer_telemetry.database import now_us, reading
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.merging import RAW_TABLE, timestamp
@@ -88,6 +88,13 @@ def _status(
         quiet=tuple(sorted(silent, key=lambda each: each.last_seen, reverse=True)),
         refused=refused,
     )
+
+
+def token_faults(engine: Engine, encryption_secret: str) -> dict[int, str]:
+    """The connections that take no reports because their token can't be read, and why that is."""
+    connections = Connections(engine, encryption_secret)
+    connections.reload()
+    return {each.id: each.fault for each in connections.unreadable()}
 
 
 def _machines(connection: Connection) -> dict[int, _Machines]:

@@ -19,6 +19,7 @@ from developer_telemetry.cli import app
 from developer_telemetry.connections import CONNECTION_TABLE, encrypt
 from developer_telemetry.probing import State
 from developer_telemetry.receiver.spool import Spool, Spooled
+from tests.lake_secrets import encrypt_as_june
 from tests.nginx import Nginx
 from tests.receivers import (
     SECRET,
@@ -534,6 +535,49 @@ def test_another_encryption_secret(site: Site, tmp_path: Path, where: str) -> No
             site.lake.kept[1]["secretToken"] = TOKEN
         assert check.name == "encryption secret"
         assert check.said == "DevLake reads another token of connection 1 than this command"
+
+
+@pytest.mark.parametrize("where", ["here", "at the receiver"])
+def test_a_format_that_is_not_known_is_told_from_another_secret(
+    site: Site, tmp_path: Path, where: str
+) -> None:
+    unknown = "'bm90IGluIGFueSBmb3JtYXQ='"
+    url = site.copy(tmp_path)
+    query(url, f"UPDATE {CONNECTION_TABLE} SET secret_token = {unknown}")
+    if where == "here":
+        found = site.checks(DB_URL=url, DEVLAKE_URL="")
+    else:
+        with Receiver(url, tmp_path) as receiver:
+            found = site.checks("--url", receiver.url)
+
+    [check] = [each for each in found if each.name == "encryption secret"]
+    assert check.state == FAILED
+    assert check.said.startswith(f"not readable {where}: ")
+    assert "it is in a format that this release does not know" in check.said
+    assert "leave ENCRYPTION_SECRET as it is" in check.remedy
+    # Nobody is told to make a connection, nor that this one is open.
+    [token] = [each for each in found if each.name == "token"]
+    assert "token rotate" not in token.remedy
+    assert "connect NAME" not in token.remedy
+
+
+def test_a_devlake_older_than_its_secrets_is_told_what_lets_it_read_them(site: Site) -> None:
+    newer, older = encrypt_as_june(TOKEN, SECRET), encrypt(TOKEN, SECRET)
+    set_token = f"UPDATE {CONNECTION_TABLE} SET secret_token ="
+    site.lake.fault = (500, {"success": False, "message": "input not full blocks (500)"})
+    try:
+        with site.changed(f"{set_token} '{newer}'", f"{set_token} '{older}'"):
+            check = site.failure()
+            done = CliRunner().invoke(app, ["token", "rewrite"], env=site.settings)
+            assert done.exit_code == 0
+            site.lake.fault = None
+            site.checks(leaves=0)
+    finally:
+        site.lake.fault = None
+
+    assert check.name == "encryption secret"
+    assert "DevLake is older than what has encrypted connection 1" in check.said
+    assert check.remedy.startswith("`developer-telemetry token rewrite`")
 
 
 class Late(Altered):

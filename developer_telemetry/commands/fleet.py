@@ -36,13 +36,19 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
     Quiet is a machine that was not heard of for 7 days.
     """
     with clear_errors():
-        from developer_telemetry.status import connection_statuses
+        from developer_telemetry.crypto import remedy_of
+        from developer_telemetry.status import connection_statuses, token_faults
 
-        with _database(load()) as engine:
+        settings = load()
+        with _database(settings) as engine:
             statuses = connection_statuses(engine)
+            faults = token_faults(engine, settings.encryption_secret)
         if as_json:
             quiet = [[machine._asdict() for machine in each.quiet] for each in statuses]
-            listed = [{**each._asdict(), "quiet": some} for each, some in zip(statuses, quiet)]
+            listed = [
+                {**each._asdict(), "quiet": some, "fault": faults.get(each.id, "")}
+                for each, some in zip(statuses, quiet)
+            ]
             say(printable_json(listed))
             return
         head = ["id", "name", "reports", "today", "developers", "machines", "quiet"]
@@ -52,6 +58,8 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
             refused = ", ".join(f"{reason} {count}" for reason, count in each.refused.items())
             rows.append([str(each.id), each.name, *map(str, counts), each.newest, refused])
         say(*table(rows))
+        for number, fault in faults.items():
+            say(f"takes no reports: connection {number}, {fault}; {remedy_of(fault)}")
         for each in statuses:
             for machine in each.quiet[:MOST_QUIET]:
                 say(
@@ -121,7 +129,12 @@ def _chosen(settings: Settings, engine: Engine, connection_id: Optional[int]) ->
     if len(found) == 1 and not found[0].fault:
         return found[0]
     if len(found) == 1:
-        raise ConfigurationError(f"connection {found[0].id} can't be used; {found[0].fault}")
+        from developer_telemetry.crypto import remedy_of
+
+        fault = found[0].fault
+        raise ConfigurationError(
+            f"connection {found[0].id} takes no reports: {fault}; {remedy_of(fault)}"
+        )
     if found:
         known = ", ".join(f"{each.id} ({each.name})" for each in found)
         raise ConfigurationError(f"there are several connections; name one of {known}")

@@ -13,9 +13,16 @@ from developer_telemetry.commands.connections import (
     home_of,
     moment,
 )
-from developer_telemetry.commands.shared import curl_line, report_url, say
+from developer_telemetry.commands.shared import (
+    clear_errors,
+    curl_line,
+    open_database,
+    report_url,
+    say,
+)
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import printable_json
+from developer_telemetry.receiver.settings import load
 
 token = typer.Typer(no_args_is_help=True, help="Change the secret token of a connection.")
 
@@ -80,6 +87,27 @@ def revoke(
                 f"connection {kept.id} ({kept.name}) takes no token any more;"
                 f" `developer-telemetry token rotate {kept.id}` gives it a new one"
             )
+
+
+@token.command()
+def rewrite() -> None:
+    """Encrypt all tokens anew, in the database, so that every release of DevLake reads them.
+
+    For a DevLake that was put back to a release from before June 2026. The tokens stay the same.
+    """
+    with clear_errors():
+        from developer_telemetry.register import Register
+
+        settings = load()
+        engine = open_database(settings)
+        try:
+            register = Register(engine, settings.encryption_secret)
+            for kept in register.connections():
+                done = "encrypted anew" if register.rewrite_secrets(kept.id) else "as it was"
+                fault = f"left as it was: {kept.fault}" if kept.fault else done
+                say(f"connection {kept.id} ({kept.name})  {fault}")
+        finally:
+            engine.dispose()
 
 
 def _seconds(text: str) -> int:

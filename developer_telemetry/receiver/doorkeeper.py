@@ -14,6 +14,8 @@ from developer_telemetry.errors import TelemetryError, Unavailable
 
 # How long a sender waits for the database to say who it is.
 RELOAD_PATIENCE = 5.0
+# An operator has to do something first.
+UNREADABLE_SECONDS = 60
 
 NO_TOKEN = "the connection has no secret token; set one first"
 OTHER_TOKEN = "the token is not this connection's"
@@ -30,6 +32,14 @@ class Unauthorized(TelemetryError):
 
     def __init__(self, message: str, connection_id: int) -> None:
         super().__init__(message)
+        self.connection_id = connection_id
+
+
+class TokenUnreadable(Unavailable):
+    """Whether the token is right can't be told, since the stored one can't be read (HTTP 503)."""
+
+    def __init__(self, connection_id: int, fault: str) -> None:
+        super().__init__(f"connection {connection_id} can't be used: {fault}", UNREADABLE_SECONDS)
         self.connection_id = connection_id
 
 
@@ -67,13 +77,15 @@ class Doorkeeper:
         """As `admit`, by what is known already."""
         connection = self._known(connection_id)
         number = connection.id
-        if connection.token is None and not (must_have_token or self._require_token):
+        if connection.is_open and not (must_have_token or self._require_token):
             return connection
         scheme, _, token = authorization.strip().partition(b" ")
         token = token.strip()
         sent = scheme.lower() == b"bearer" and bool(token)
         if sent and (connection.accepts(token) or self._key_allows(token, number)):
             return connection
+        if connection.fault:
+            raise TokenUnreadable(number, connection.fault)
         if connection.token is None:
             raise Unauthorized(NO_TOKEN, number)
         if not sent:
@@ -88,8 +100,6 @@ class Doorkeeper:
             raise NoSuchConnection(
                 "no such connection; take the URL from DevLake's connection or `status`"
             )
-        if connection.fault:
-            raise Unavailable(f"connection {number} can't be used: {connection.fault}", 60)
         return connection
 
     def _proved(
@@ -99,6 +109,8 @@ class Doorkeeper:
         for token in connection.tokens:
             if proves(connection.id, token):
                 return connection, token
+        if connection.fault:
+            raise TokenUnreadable(connection.id, connection.fault)
         raise Unauthorized(OTHER_TOKEN if connection.tokens else NO_TOKEN, connection.id)
 
     async def _surely(self, decide: Callable[[], T]) -> T:

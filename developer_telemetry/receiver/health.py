@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.connections import Connections
+from developer_telemetry.connections import Connection, Connections
 from developer_telemetry.database import clock_offset_us, losses, reason
 from developer_telemetry.receiver.ingest import Ingest, Outage
 from developer_telemetry.receiver.rounds import Rounds
@@ -31,6 +32,9 @@ NOT_MIGRATED = (
     "the database is not migrated; confirm DevLake's pending migration,"
     " or run `developer-telemetry migrate` on a database of your own"
 )
+
+# Of connections that take no reports.
+MOST_NAMED = 5
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +86,14 @@ class Health(Rounds):
         return ""
 
     def note(self) -> str:
-        """What an operator should know though reports are kept, "" if nothing."""
+        """What an operator should know though reports are kept, "" if nothing.
+
+        Tokens that can't be read belong here even where that concerns every connection: API keys
+        let in all the same, and `doctor` has to reach this receiver to tell why.
+        """
         waiting = f"{self._spool.depth} reports wait in the spool" if self._spool.depth else ""
-        return "; ".join(filter(None, [str(self._outage), waiting, *self._losses]))
+        unreadable = _takes_nothing(self._connections.unreadable())
+        return "; ".join(filter(None, [str(self._outage), unreadable, waiting, *self._losses]))
 
     def start(self) -> None:
         """Look once before the first request is taken, then go on in the background."""
@@ -165,3 +174,17 @@ def _fault(error: Exception) -> str:
     """What to call an error; the text of one that isn't the database's may say little by itself."""
     said = reason(error)
     return said if isinstance(error, SQLAlchemyError) else f"{type(error).__name__}: {said}"
+
+
+def _takes_nothing(unreadable: Sequence[Connection]) -> str:
+    """That there are connections whose token can't be read; fit for strangers."""
+    if not unreadable:
+        return ""
+    numbers = ", ".join(str(each.id) for each in unreadable[:MOST_NAMED])
+    more = f" and {len(unreadable) - MOST_NAMED} more" if len(unreadable) > MOST_NAMED else ""
+    one = len(unreadable) == 1
+    return (
+        f"takes no reports for connection{'' if one else 's'} {numbers}{more}:"
+        f" {'its secret token' if one else 'their secret tokens'} can't be read;"
+        " `developer-telemetry doctor` says why"
+    )

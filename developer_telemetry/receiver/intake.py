@@ -24,7 +24,7 @@ from developer_telemetry.receiver.bodies import (
     inflate,
 )
 from developer_telemetry.receiver.bulk import Bulk
-from developer_telemetry.receiver.doorkeeper import Doorkeeper, Unauthorized
+from developer_telemetry.receiver.doorkeeper import Doorkeeper, TokenUnreadable, Unauthorized
 from developer_telemetry.receiver.ingest import Ingest
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.probe import Probe
@@ -57,6 +57,7 @@ STORED = answer(200, "report stored")
 
 # What a refusal is counted under; a fixed few, since every word becomes a row a day.
 REASONS = {401: "token", 413: "size", 415: "encoding", 503: "unavailable"}
+UNREADABLE = "secret"
 
 logger = logging.getLogger(__name__)
 
@@ -188,17 +189,25 @@ class Intake:
         return given if given.status == 200 else _logged(given, route[str(route.lastgroup)])
 
     def _count(self, error: TelemetryError, connection: Optional[Connection]) -> None:
-        if isinstance(error, Unauthorized):
+        if isinstance(error, (Unauthorized, TokenUnreadable)):
             connection_id = error.connection_id
         elif connection is not None:
             connection_id = connection.id
         else:
             return
         status = status_of(error)
-        reason = error.field if isinstance(error, ReportRefused) else REASONS[status]
+        reason = _reason(error, status)
         self._metrics.refused(connection_id, reason)
-        if status < 500:
+        # What ends by itself, such as an outage, is no refusal to an operator.
+        if status < 500 or reason == UNREADABLE:
             self._tallies.refused(connection_id, reason)
+
+
+def _reason(error: TelemetryError, status: int) -> str:
+    """What a refusal is counted under."""
+    if isinstance(error, TokenUnreadable):
+        return UNREADABLE
+    return error.field if isinstance(error, ReportRefused) else REASONS[status]
 
 
 def _credentials(route: re.Match[str], headers: Mapping[bytes, bytes]) -> tuple[str, bytes, bool]:

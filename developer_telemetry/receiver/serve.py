@@ -91,6 +91,11 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     metrics.gauge(
         "telemetry_spool_age_seconds", "Age of what waits longest", lambda: spool_age(spool)
     )
+    metrics.gauge(
+        "telemetry_connections_unreadable",
+        "Connections that take no reports, since their token can't be read",
+        lambda: len(connections.unreadable()),
+    )
     rehearsal = Rehearsal(engine, doorkeeper, spool)
     looking = open_reading_engine(settings.db_url)
     probe = Probe(looking, doorkeeper, ingest, spool, outage, health, identity)

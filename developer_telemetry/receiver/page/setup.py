@@ -26,10 +26,10 @@ def instructions(base_url: str, connection: Connection) -> Instructions:
     url = f"{base_url}/plugins/developer-telemetry/{connection.id}/report"
     lines = [f"curl {url}", f'-d "{BODY}"']
     config = {"webhook_url": url, "api_key": ""}
-    if connection.token is not None:
+    if not connection.is_open:
         lines = [f"TOKEN='{PLACEHOLDER}'", lines[0], '-H "Authorization: Bearer $TOKEN"', lines[1]]
         config["api_key"] = PLACEHOLDER
-    first = 1 if connection.token is not None else 0
+    first = 0 if connection.is_open else 1
     command = " \\\n  ".join(lines[first:])
     return Instructions(
         url, "\n".join([*lines[:first], command]), json.dumps(config, indent=2, ensure_ascii=False)

@@ -42,6 +42,7 @@ MOST_CONNECTIONS = 100
 
 WHAT_TO_DO = {
     "token": "No token, or one of another connection: compare it with the hint below.",
+    "secret": "The connection's own token can't be read here: `doctor` says why, and what to do.",
     "body": "The body is no JSON object: look at what the machine sends.",
     "developer": "The report names no developer, or one longer than 255 characters.",
     "date": "The report has no usable date: it has to be YYYY-MM-DD.",
