@@ -1,4 +1,5 @@
-# Needs make, a shell, and Python 3.9 or newer with its venv module. Everything lands in .venv.
+# Needs make, a shell, and Python 3.9 or newer with its venv module. Everything lands in .venv;
+# .venv-plugin is build.sh's and DevLake's, and none of this touches it.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -70,7 +71,7 @@ constraints: .venv/installed-dev ## renew constraints.txt with today's versions
 
 clean: ## remove what make install, test and check made
 	rm -rf .venv .pytest_cache .mypy_cache sdk/.mypy_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name .venv-plugin -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The build tool goes into .venv itself and so a second run needs no network.
 .venv/installed: pyproject.toml sdk/pyproject.toml constraints.txt

@@ -44,8 +44,6 @@ ROWS = (100_000, 1_000_000)
 REPEATS = 9
 TITLE = "Blueprint runs"
 
-_PYTHON = ROOT / ".venv" / "bin" / "python"  # what run.sh takes
-
 
 class Figures(NamedTuple):
     """What was measured on one database."""
@@ -91,7 +89,7 @@ def start_ups(url: str, repeats: int, devlake: Optional[Path]) -> dict[str, floa
     if devlake:
         theirs = [str(devlake), "-m", "developer_telemetry.main", "plugin-info"]
         commands["`plugin-info` on DevLake's own SDK"] = call(theirs, CONFIG)
-    commands['`python -c "import sqlmodel"`'] = [str(_PYTHON), "-c", "import sqlmodel"]
+    commands['`python -c "import sqlmodel"`'] = [sys.executable, "-c", "import sqlmodel"]
     times: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(repeats):
         for name, command in commands.items():

@@ -21,11 +21,12 @@ from developer_telemetry.accounts import ACCOUNT_TABLE
 from developer_telemetry.inserts import MAX_ROWS, insert
 from developer_telemetry.merging import RAW_TABLE, SCOPE_ID
 from developer_telemetry.storage import RAW_COLUMNS, TOOL_TABLE
+from tests.plugin_folder import plugin_folder
 
 CONFIG: dict[str, Any] = {"log_level": "error"}
 FLEET: dict[str, Any] = {"id": CONNECTION, "name": "fleet", "endpoint": ""}
 SCOPE: dict[str, Any] = {"id": SCOPE_ID, "connectionId": CONNECTION, "name": "All reports"}
-OURS = ("./run.sh",)
+OURS = (str(plugin_folder() / "run.sh"),)
 
 NEW = 1_000
 ROUNDS = 5  # odd, so that one of them is the median

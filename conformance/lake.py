@@ -38,7 +38,8 @@ class Lake:
     """The server on a free port of this machine; `with` starts and stops it.
 
     `plugins` is its REMOTE_PLUGIN_DIR, None an empty one; it may be another after `stop`. A server
-    that asks before it migrates, as is its default, is told to go on.
+    that asks before it migrates, as is its default, is told to go on. `settings` are environment
+    variables of its own, and come before those set here.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Lake:
         folder: Path,
         plugins: Optional[Path] = None,
         go_plugins: Optional[Path] = None,
+        **settings: str,
     ) -> None:
         self.has_org = go_plugins is not None and (go_plugins / "org" / "org.so").is_file()
         self.url = f"http://{HOST}:{free_port()}"
@@ -74,6 +76,9 @@ class Lake:
             "PLUGIN_DIR": str(go_plugins.resolve() if go_plugins else folder / "no-plugins"),
             "LOGGING_DIR": str(folder / "logs"),
             "PIPELINE_MAX_PARALLEL": "1",
+            # Releases differ in whether they ask for it unless told.
+            "AUTH_ENABLED": "false",
+            **settings,
         }
         self._client = httpx.Client(base_url=self.url, timeout=120, trust_env=False)
 

@@ -10,6 +10,6 @@ COPY pyproject.toml README.md build.sh run.sh ./
 COPY developer_telemetry ./developer_telemetry
 # On DevLake's SDK, which lies beside the plugins whether they came by Poetry or by uv. DevLake's user
 # can't write here, so Python's bytecode has to be there before.
-RUN ./build.sh && .venv/bin/python -m compileall -q developer_telemetry ../../pydevlake/pydevlake
+RUN ./build.sh && .venv-plugin/bin/python -m compileall -q developer_telemetry ../../pydevlake/pydevlake
 USER 1010
 WORKDIR /app

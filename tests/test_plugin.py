@@ -16,8 +16,8 @@ from developer_telemetry.merging import KEY_COLUMNS, TOOL_COLUMNS
 from developer_telemetry.storage import store
 from pydevlake.testing import assert_valid_plugin_info
 from tests.factories import arrival
+from tests.plugin_folder import plugin_folder
 
-ROOT = Path(__file__).parent.parent
 PROTOCOL = Path(__file__).parent / "protocol"
 # The server's calls as recorded from it: {"db", "verb", "args"}, one a line.
 RECORDED = [json.loads(line) for line in (PROTOCOL / "server-calls.jsonl").read_text().splitlines()]
@@ -38,7 +38,7 @@ def call(verb: str, *arguments: Any) -> Answer:
         process = subprocess.Popen(
             ["bash", "-c", f'exec "$@" 3>&{writer}', "bash", "./run.sh", verb]
             + [json.dumps(argument) for argument in arguments],
-            cwd=ROOT,
+            cwd=plugin_folder(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             pass_fds=(writer,),
@@ -248,7 +248,7 @@ def test_a_cancelled_extract_ends_between_two_pages(migrated_url: str, engine: E
         )
         process = subprocess.Popen(
             ["bash", "-c", 'exec "$@" 3>&1 >/dev/null', "bash", "./run.sh", "extract", *documents],
-            cwd=ROOT,
+            cwd=plugin_folder(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )

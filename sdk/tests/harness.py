@@ -1,16 +1,43 @@
 """Calls the sample plugin in a process of its own, as DevLake's server does."""
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any, NamedTuple, Optional
 
-SAMPLE = Path(__file__).parent / "guestbook"
+PACKAGE = Path(__file__).parent / "guestbook" / "guestbook"
+RUN = """\
+#!/bin/sh
+cd "$(dirname "$0")" || exit 1
+exec "${PYTHON:-python3}" guestbook/main.py "$@"
+"""
+
+
+def _sample() -> Path:
+    """Put the sample plugin where DevLake would start it.
+
+    Its run.sh is written here: DevLake calls each one that lies below its plugin folder, and this
+    project may lie there as a whole.
+    """
+    place = tempfile.mkdtemp(prefix="plugins-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    folder = Path(place) / "guestbook"  # its name is in ids
+    folder.mkdir()
+    (folder / "guestbook").symlink_to(PACKAGE)
+    (folder / "run.sh").write_text(RUN)
+    (folder / "run.sh").chmod(0o755)
+    return folder
+
+
+SAMPLE = _sample()
 CONNECTION = {"id": 7, "name": "lobby", "token": "good", "proxy": "", "organization": ""}
 # Longer than any call takes on a machine that is busy with other things.
 DEADLINE = 60.0
@@ -34,7 +61,7 @@ class Call:
         environment = {
             **os.environ,
             "PYTHON": sys.executable,
-            "PYTHONPATH": os.pathsep.join([str(SAMPLE.parent.parent), str(SAMPLE)]),
+            "PYTHONPATH": os.pathsep.join([str(PACKAGE.parents[2]), str(SAMPLE)]),
         }
         reading, writing = os.pipe()
         # Not >&: some shells take a single digit there.
