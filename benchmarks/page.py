@@ -22,7 +22,6 @@ _PACKAGES = (
     "SQLAlchemy",
     "uvicorn",
     "uvloop",
-    "httptools",
     "starlette",
     "msgspec",
     "mysqlclient",

@@ -72,6 +72,50 @@ http {{
 }}
 """
 
+# What ingress-nginx makes of an Ingress without annotations, as far as requests and connections go.
+INGRESS = """\
+{user}
+worker_processes 1;
+daemon off;
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    underscores_in_headers off;
+    ignore_invalid_headers on;
+    map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
+    upstream receiver {{
+        server {host}:{receiver};
+        keepalive 320;
+        keepalive_requests 10000;
+    }}
+    server {{
+        listen {host}:{port};
+        client_max_body_size 20m;
+        location /health {{ return 200; }}
+        location / {{
+            proxy_set_header Host $http_host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+            proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header Proxy "";
+            proxy_buffering off;
+            proxy_request_buffering {buffering};
+            proxy_http_version 1.1;
+            proxy_next_upstream error timeout;
+            proxy_next_upstream_tries 3;
+            proxy_pass http://receiver;
+        }}
+    }}
+}}
+"""
+
 
 def server_conf(folder: Path, before: str, names: int, port: int) -> str:
     """SERVER_CONF of the compose file as the container gets it, with this machine's ports.
@@ -119,17 +163,15 @@ class Nginx(Server):
         pages = self.data / "pages"
         pages.mkdir(parents=True)
         (pages / "index.html").write_text(INDEX)
-        (self.data / "nginx.conf").write_text(
-            CONFIGURATION.format(
-                # Its worker has to get at a folder that is the tests' own.
-                user="user root;" if os.geteuid() == 0 else "",
-                folder=self.data,
-                host=HOST,
-                port=self.port,
-                devlake=self._devlake,
-                server_conf=self._server_conf,
-            )
+        self._configure(CONFIGURATION, devlake=self._devlake, server_conf=self._server_conf)
+
+    def _configure(self, configuration: str, **more: object) -> None:
+        # Its worker has to get at a folder that is the tests' own.
+        user = "user root;" if os.geteuid() == 0 else ""
+        written = configuration.format(
+            user=user, folder=self.data, host=HOST, port=self.port, **more
         )
+        (self.data / "nginx.conf").write_text(written)
 
     def _command(self) -> list[str]:
         return [self._nginx, "-e", "stderr", "-p", str(self.data), "-c", "nginx.conf"]
@@ -139,6 +181,19 @@ class Nginx(Server):
             return self.client.get("/health").status_code == 200
         except httpx.TransportError:
             return False
+
+
+class Ingress(Nginx):
+    """What stands before a receiver in Kubernetes; `buffering` says if it reads bodies first."""
+
+    def __init__(self, receiver: int, buffering: bool = True) -> None:
+        super().__init__(receiver, "")
+        self._buffering = buffering
+
+    def _initialize(self) -> None:
+        self.data.mkdir(parents=True)
+        buffering = "on" if self._buffering else "off"
+        self._configure(INGRESS, receiver=self._devlake, buffering=buffering)
 
 
 class Echo:

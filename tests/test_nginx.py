@@ -185,6 +185,8 @@ def test_what_the_machine_sent_reaches_the_receiver_as_it_was(site: Site) -> Non
     }
     with Echo("receiver", port=site.port):
         seen = site.post(content=body, headers=sent).json()
+        upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c"}
+        unchanged = site.post(content=body, headers=upgrade).json()
         behind_tls = site.post(headers={"X-Forwarded-Proto": "https"}).json()
     assert seen["body"] == body.hex()
     assert {name: seen["headers"][name.lower()] for name in sent} == sent
@@ -195,6 +197,9 @@ def test_what_the_machine_sent_reaches_the_receiver_as_it_was(site: Site) -> Non
         "x-forwarded-for": HOST,
         "x-forwarded-proto": "http",
     }
+    assert "upgrade" not in unchanged["headers"]
+    assert "upgrade" not in unchanged["headers"].get("connection", "").lower()
+    assert unchanged["body"] == body.hex()
     assert behind_tls["headers"]["x-forwarded-proto"] == "https"
 
 

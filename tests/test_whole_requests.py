@@ -103,7 +103,9 @@ def test_whole_or_in_pieces_makes_no_difference(lake: Lake, sent: bytes, status:
     whole, pieces = ask(lake, sent, whole=True), ask(lake, sent, whole=False)
 
     assert (whole.status, whole.content) == (pieces.status, pieces.content)
-    assert _without_what_varies(whole.head) == _without_what_varies(pieces.head)
+    # Who was not told to go on may leave the body out, and so nothing that follows can be trusted.
+    closes = {"connection: close"} if whole.status in (401, 404, 415) else set()
+    assert _without_what_varies(whole.head) | closes == _without_what_varies(pieces.head)
     assert whole.status == status
     assert len(lake.stored("alike")) == before + (2 if status == 200 else 0)
 

@@ -25,6 +25,9 @@ STATUS: dict[type[TelemetryError], int] = {
 }
 
 
+CLOSE = (b"connection", b"close")
+
+
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):
     """What became of one report of many; `field` is the part at fault, "" if none is."""
 
@@ -57,8 +60,13 @@ class Answer(NamedTuple):
 
     def http(self, more: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The whole of it as HTTP/1.1 has it, with `more` headers."""
-        lines = [name + b": " + value for name, value in (*more, *self.headers)]
-        return b"\r\n".join([_status_line(self.status), *lines, b"", self.body])
+        return head_lines(self.status, (*more, *self.headers)) + self.body
+
+
+def head_lines(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The start of an answer, to the empty line before its body."""
+    lines = [name.lower() + b": " + value for name, value in headers]
+    return b"\r\n".join([_status_line(status), *lines, b"", b""])
 
 
 @cache

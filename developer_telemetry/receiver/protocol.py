@@ -1,140 +1,393 @@
-"""HTTP as uvicorn reads it, within bounds of time and size for whatever comes before a body, and
-with a short cut for reports that come whole."""
+"""A connection: reads one request at a time, within bounds of time and size for whatever comes,
+and has a short cut for reports that come whole."""
 
 from __future__ import annotations
 
 import asyncio
-from functools import partial
-from typing import Optional
+from typing import Any, Optional, Union
 
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.config import Config
+from uvicorn.server import ServerState
 
-from developer_telemetry.receiver.answers import Answer, answer
+from developer_telemetry.receiver.admission import Admission
+from developer_telemetry.receiver.answers import CLOSE, answer
+from developer_telemetry.receiver.exchange import Exchange
+from developer_telemetry.receiver.http1 import (
+    HEAD_END,
+    MAX_HEAD_BYTES,
+    Chunked,
+    Head,
+    Malformed,
+    Sized,
+    check_start,
+    parse_head,
+)
 from developer_telemetry.receiver.intake import Intake
 
-# From the start of a connection or a request to the end of its headers.
+# From the start of a connection or a request to the end of its head.
 HEADER_SECONDS = 10.0
 # From there to the end of its body, also where the answer did not wait for it. Those who read a
 # body give up earlier, with an answer.
 REQUEST_SECONDS = 30.0
-# What a request may have besides its body: headers, then marks between chunks, and trailers.
-MAX_HEADER_BYTES = 64 << 10
-MAX_FRAMING_BYTES = 1 << 20
-CLOSE = (b"connection", b"close")
+# How long the sender may leave an answer unread, and how many bytes a second are no leaving.
+WRITE_SECONDS = 20.0
+WRITE_BYTES_A_SECOND = 64 << 10
+# Between two requests. nginx keeps its connections to an upstream for 60 s; being the first to
+# close loses requests.
+IDLE_SECONDS = 75.0
+# Between the last answer and the end, since who still sends would lose an answer by it.
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 1 << 20
+# Of a body, until it is asked for; of answers, until no further request is read.
+BODY_BYTES = 64 << 10
+UNREAD_BYTES = 64 << 10
+
+NEVER = float("inf")
 
 
-class Protocol(HttpToolsProtocol):
-    """Cuts off who takes his time with a request, or sends one without end.
+class Protocol(asyncio.Protocol):
+    """Cuts off who takes his time with a request or an answer, or sends one without end.
 
-    A connection that is cut off says nothing: a collector takes any 4xx as final.
+    Whatever comes is kept unread until the request before it has its answer, and no more is taken
+    from the network meanwhile: so a connection holds one request, one answer, and what one look at
+    the network brought. One that is cut off is told nothing: a collector takes any 4xx as final.
     """
 
-    _headers_awaited = True
-    _body_awaited = False
-    _timer: Optional[asyncio.TimerHandle] = None
-    # Bytes of the request at hand that are no body, without those that came with its start.
-    _overhead = 0
-    _began = False
+    def __init__(
+        self,
+        admission: Admission,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: Optional[asyncio.AbstractEventLoop] = None,
+    ) -> None:
+        self._admission = admission
+        self._app: Any = config.loaded_app
+        self._server = server_state
+        self._state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._held = 0  # as the admission counts it
+        self._received = bytearray()
+        self._scanned = 0  # how much of it holds no end of a head
+        self._body: Union[Sized, Chunked, None] = None
+        self._exchange: Optional[Exchange] = None  # until its answer and its body are complete
+        self._turn: Optional[asyncio.Handle] = None
+        self._ending = False  # nothing that comes is read any more
+        self._discarded = 0  # of what came since
+        self._unasked = False  # what is there came before the answer to the request before it
+        self._leaving = False  # the answer at hand is the last one
+        self._reading = True
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._read_until = NEVER
+        self._write_until = NEVER
+        self._timer: Optional[asyncio.TimerHandle] = None
 
-    # A request whose body may have come with its headers, until all that came is parsed.
-    _receiving = False
-    _held: Optional[tuple[RequestResponseCycle, ASGI3Application]] = None
+    # What the transport calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._watch()
+        self._transport = transport
+        transport.set_write_buffer_limits(high=UNREAD_BYTES)
+        self._base = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "server": _address(transport.get_extra_info("sockname")),
+            "client": _address(transport.get_extra_info("peername")),
+            "scheme": "http",
+            "root_path": "",
+        }
+        self._server.connections.add(self)  # type: ignore[arg-type]
+        self._admission.enter(self)
+        self._expect(HEADER_SECONDS)
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
-        self._relax()
-        super().connection_lost(exc)
+        self._ending = True
+        self._received.clear()
+        self._count()
+        self._admission.leave(self)
+        self._server.connections.discard(self)
+        for handle in (self._timer, self._turn):
+            if handle is not None:
+                handle.cancel()
+        self._writable.set()
+        if self._exchange is not None:
+            self._exchange.disconnected = not self._exchange.answered
+            self._exchange.tell()
+            self._exchange = None
 
     def data_received(self, data: bytes) -> None:
-        self._began = False
-        self._receiving = True
-        super().data_received(data)
-        self._receiving = False
-        if self._held is not None:
-            cycle, app = self._held
-            self._held = None
-            if not self._taken_at_once(cycle):
-                super()._start_asgi_task(cycle, app)
-        if not self._began:
-            self._overhead += len(data)
-        if self._overhead > (MAX_HEADER_BYTES if self._headers_awaited else MAX_FRAMING_BYTES):
-            self._cut_off()
-        elif self._headers_awaited or self._body_awaited or self._idle:
-            self._watch()
+        if self._ending:
+            self._discarded += len(data)
+            if self._discarded > LINGER_BYTES:
+                self.abort()
+            return
+        self._received += data
+        if self._turn is None:
+            self._advance()
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._began = True
-        self._overhead = 0
-        self._headers_awaited = True
-
-    def on_headers_complete(self) -> None:
-        self._relax()
-        self._headers_awaited = False
-        self._body_awaited = True
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        if not self._began:
-            self._overhead -= len(body)
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._relax()
-        self._body_awaited = False
-        super().on_message_complete()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        if self._receiving:
-            self._held = cycle, app
-        else:
-            super()._start_asgi_task(cycle, app)
-
-    def _taken_at_once(self, cycle: RequestResponseCycle) -> bool:
-        """Spare a whole request the task, the events and the messages of an application."""
-        intake = self.config.loaded_app
-        if cycle.more_body or self.flow.write_paused or not isinstance(intake, Intake):
+    def eof_received(self) -> bool:
+        exchange = self._exchange
+        if exchange is None or exchange.answered or not exchange.body_complete:
             return False
-        respond = partial(self._respond, cycle)
-        return intake.take_at_once(dict(cycle.scope), bytes(cycle.body), respond)
+        self._leaving = True  # who sends no more may still read
+        exchange.keep_alive = False
+        return True
 
-    def _respond(self, cycle: RequestResponseCycle, given: Answer) -> None:
-        cycle.response_started = cycle.response_complete = True
-        if self.transport.is_closing():
-            return
-        closing = [] if cycle.keep_alive else [CLOSE]
-        self.transport.write(given.http([*self.server_state.default_headers, *closing]))
-        if not cycle.keep_alive:
-            self.transport.close()
-        self.on_response_complete()
+    def pause_writing(self) -> None:
+        self._writable.clear()
+        seconds = self._transport.get_write_buffer_size() / WRITE_BYTES_A_SECOND
+        self._write_until = self._loop.time() + WRITE_SECONDS + seconds
+        self._watch()
 
-    def send_400_response(self, msg: str) -> None:
-        """Say that what came is not HTTP, once everything before it has its answer."""
-        if self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body):
-            self.cycle.keep_alive = False
-            return
-        given = answer(400, "not a valid HTTP request; the connection is closed")
-        self.transport.write(given.http([CLOSE]))
-        self.transport.close()
+    def resume_writing(self) -> None:
+        if not self._ending:
+            self._write_until = NEVER
+        self._writable.set()
+        self._go_on()
+
+    # What uvicorn calls
+
+    def shutdown(self) -> None:
+        """Take no further request."""
+        self._leaving = True
+        if self._exchange is None:
+            self._transport.close()
+        elif self._exchange.answered:
+            self._leave()
+        else:
+            self._exchange.keep_alive = False
+
+    # What an admission calls
 
     @property
-    def _idle(self) -> bool:
-        return self.cycle is None or bool(self.cycle.response_complete)
+    def idle(self) -> bool:
+        """Whether no request is being read or answered."""
+        return self._exchange is None and not self._received
+
+    def abort(self) -> None:
+        """End without a word."""
+        self._ending = True
+        self._transport.abort()
+
+    # What an exchange calls
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the answer."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def writable(self) -> None:
+        """Return when little of what was sent is unread, or the sender is gone."""
+        await self._writable.wait()
+
+    def body_taken(self) -> None:
+        """More of the body may come."""
+        if self._received or not self._reading:
+            self._go_on()
+
+    def finished(self, exchange: Exchange) -> None:
+        """The answer is complete."""
+        self._server.total_requests += 1
+        if exchange.status == 200 and exchange.scope["method"] == "POST":
+            self._admission.vouch(self)
+        if self._ending:
+            return
+        if not exchange.keep_alive:
+            self._leave()
+        elif exchange.body_complete:
+            self._next()
+        else:
+            exchange.body.clear()
+            self._go_on()
+
+    # One request after the other
+
+    def _go_on(self) -> None:
+        """Read what is there already, after whatever else the event loop has to do."""
+        if self._turn is None and not self._ending:
+            self._turn = self._loop.call_soon(self._advance)
+
+    def _advance(self) -> None:
+        self._turn = None
+        if self._ending:
+            return
+        try:
+            if self._body is not None:
+                self._read_body()
+            elif self._exchange is None and self._writable.is_set():
+                self._read_head()
+        except Malformed as error:
+            self._refuse(error)
+        self._count()
+        self._hold_back()
+
+    def _read_head(self) -> None:
+        received = self._received
+        start = 2 if received[:2] == b"\r\n" else 0  # some send an empty line behind a body
+        end = received.find(HEAD_END, max(start, self._scanned), MAX_HEAD_BYTES)
+        if end >= 0:
+            end += len(HEAD_END)
+            head = parse_head(bytes(received[start:end]))
+            del received[:end]
+            self._scanned = 0
+            self._unasked = False
+            self._begin(head)
+        elif len(received) >= MAX_HEAD_BYTES:
+            self.abort()
+        elif received:
+            if not self._scanned:
+                self._expect(HEADER_SECONDS)
+            self._scanned = max(1, len(received) - len(HEAD_END) + 1)
+            if received != b"\r":
+                check_start(bytes(received[start:]))
+
+    def _begin(self, head: Head) -> None:
+        scope = {
+            **self._base,
+            "http_version": head.version,
+            "method": head.method,
+            "path": head.path,
+            "raw_path": head.raw_path,
+            "query_string": head.query,
+            "headers": head.headers,
+            "state": self._state.copy(),
+        }
+        exchange = Exchange(self, head, scope, self._server.default_headers)
+        exchange.keep_alive &= not self._leaving
+        self._exchange = exchange
+        self._body = Chunked() if head.length is None else Sized(head.length)
+        try:
+            self._read_body()
+        except Malformed:
+            self._exchange = None  # nobody has heard of it
+            raise
+        if exchange.body_complete and self._take_at_once(exchange):
+            exchange.body.clear()
+            return
+        task = self._loop.create_task(exchange.run(self._app))
+        task.add_done_callback(self._server.tasks.discard)
+        self._server.tasks.add(task)
+        if not exchange.body_complete:
+            self._expect(REQUEST_SECONDS)
+
+    def _take_at_once(self, exchange: Exchange) -> bool:
+        """Spare a whole request the task, the events and the messages of an application."""
+        if not isinstance(self._app, Intake):
+            return False
+        return self._app.take_at_once(exchange.scope, bytes(exchange.body), exchange.respond)
+
+    def _read_body(self) -> None:
+        body, exchange = self._body, self._exchange
+        assert body is not None
+        assert exchange is not None
+        if len(exchange.body) >= BODY_BYTES and not exchange.answered:
+            return  # until it is asked for
+        piece = body.take(self._received)
+        if piece and not exchange.answered:  # the rest of a body that was refused goes nowhere
+            exchange.body += piece
+            exchange.tell()
+        if body.complete:
+            self._body = None
+            exchange.body_complete = True
+            exchange.tell()
+            self._expect(NEVER)
+            if exchange.answered:
+                self._next()
+        elif isinstance(body, Chunked) and body.paused:
+            self._go_on()
+
+    def _next(self) -> None:
+        self._exchange = None
+        self._count()
+        self._expect(IDLE_SECONDS)
+        self._unasked = bool(self._received)
+        if self._received:
+            self._go_on()
+
+    def _refuse(self, error: Malformed) -> None:
+        """Say that what came is not HTTP, unless the request has an answer already.
+
+        Nor where it came in one go with a request before it: a proxy could take two answers for
+        those of two senders.
+        """
+        exchange = self._exchange
+        if not self._unasked if exchange is None else not exchange.started:
+            told = answer(400, f"not a valid HTTP request: {error}; the connection is closed")
+            self.write(told.http([CLOSE]))
+        self._leave()
+
+    def _leave(self) -> None:
+        """Send what there is to send, and end when the sender has read it."""
+        self._ending = True
+        self._received.clear()
+        exchange, self._exchange, self._body = self._exchange, None, None
+        if exchange is not None and not exchange.answered:
+            exchange.disconnected = True
+            exchange.tell()
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+            self._hold_back()
+            self._expect(LINGER_SECONDS)
+
+    # Bounds
+
+    def _count(self) -> None:
+        """Tell how much is held, and let go of it when all connections hold too much."""
+        exchange = self._exchange
+        held = len(self._received) + (len(exchange.body) if exchange is not None else 0)
+        self._admission.held_bytes += held - self._held
+        self._held = held
+        if self._admission.exceeds(held) and not self._ending:
+            self.abort()
+
+    def _hold_back(self) -> None:
+        """Take no more from the network than is worked on, nor less."""
+        exchange = self._exchange
+        if exchange is None:
+            wanted = self._writable.is_set()
+        elif self._body is None:
+            wanted = not self._received
+        else:
+            wanted = exchange.answered or len(exchange.body) < BODY_BYTES
+        # Of one that ends, its end has to be seen.
+        wanted = (wanted and self._turn is None) or self._ending
+        if wanted != self._reading and not self._transport.is_closing():
+            self._reading = wanted
+            self._transport.resume_reading() if wanted else self._transport.pause_reading()
+
+    def _expect(self, seconds: float) -> None:
+        """Be content if what comes next is there so many seconds from now."""
+        self._read_until = self._loop.time() + seconds
+        self._watch()
 
     def _watch(self) -> None:
-        if self._timer is None and not self.transport.is_closing():
-            seconds = HEADER_SECONDS if self._headers_awaited else REQUEST_SECONDS
-            self._timer = self.loop.call_later(seconds, self._cut_off)
-
-    def _relax(self) -> None:
+        # A timer that is early looks again: cheaper than a new one for each request.
+        until = min(self._read_until, self._write_until)
         if self._timer is not None:
+            if self._timer.when() <= until:
+                return
             self._timer.cancel()
             self._timer = None
+        if until < NEVER:
+            self._timer = self._loop.call_at(until, self._check_time)
 
-    def _cut_off(self) -> None:
-        self._relax()
-        self.transport.close()
+    def _check_time(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        unsent = self._transport.get_write_buffer_size()
+        if now >= self._write_until:
+            self.abort()
+        elif now < self._read_until:
+            self._watch()
+        elif self._ending and unsent:
+            if self._write_until == NEVER:
+                self._write_until = now + WRITE_SECONDS
+            self._expect(LINGER_SECONDS)
+        else:
+            self.abort()
+
+
+def _address(found: object) -> Optional[tuple[str, int]]:
+    """Host and port, of either family."""
+    return (str(found[0]), int(found[1])) if isinstance(found, tuple) else None

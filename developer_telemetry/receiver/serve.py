@@ -7,6 +7,7 @@ import gc
 import resource
 import signal
 import sys
+from functools import partial
 from types import FrameType
 from typing import Optional
 
@@ -15,6 +16,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections import Connections
 from developer_telemetry.database import hurried, now_us, open_writing_engine
+from developer_telemetry.receiver.admission import Admission
 from developer_telemetry.receiver.app import Receiver
 from developer_telemetry.receiver.doorkeeper import Doorkeeper
 from developer_telemetry.receiver.drain import Drain
@@ -36,8 +38,6 @@ from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.receiver.tombstones import Identity, Lease, Watch
 from developer_telemetry.tombstones import Key
 
-# nginx keeps its connections to an upstream for 60 s; being the first to close loses requests.
-KEEP_ALIVE_SECONDS = 75
 # Twice what a front proxy opens to us, and little memory.
 MAX_OPEN_FILES = 65_536
 # The writer comes back from the database every few milliseconds and must not wait as long for its
@@ -119,31 +119,37 @@ def serve(engine: Engine, settings: Settings) -> None:
     receiver = make_receiver(hurried(engine), settings)
     # uvicorn stops in good order and then repeats the signal, which would end us as if killed.
     signal.signal(signal.SIGTERM, _leave)
+    admission = Admission(_allow_many_connections())
     config = uvicorn.Config(
         receiver.app,
         host=settings.host,
         port=settings.port,
-        http=Protocol,
+        http=partial(Protocol, admission),  # type: ignore[arg-type]
+        ws="none",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        backlog=admission.backlog,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
-    _allow_many_connections()
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()  # what is loaded by now stays
     gc.set_threshold(GARBAGE_THRESHOLD)
     Server(config, receiver).run()
 
 
-def _allow_many_connections() -> None:
-    """Open files are limited to 1,024 for old programs' sake; a fleet has more machines."""
+def _allow_many_connections() -> int:
+    """Have as many open files as we may, and return how many.
+
+    They are limited to 1,024 for old programs' sake; a fleet has more machines.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return MAX_OPEN_FILES if soft == resource.RLIM_INFINITY else min(soft, MAX_OPEN_FILES)
 
 
 def _leave(number: int, frame: Optional[FrameType]) -> None:

@@ -1,0 +1,80 @@
+"""How many connections there may be, and how much they may hold, whoever opens them."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Protocol
+
+# What is left for the database, the spool, logs and files that are read now and then; with few
+# files a quarter of them.
+SPARE_FILES = 256
+# Waiting to be accepted, at most; all of them may come in one turn of the event loop.
+MAX_BACKLOG = 2048
+# What was received and not taken yet, of all connections together; a report is well below the
+# share that each may hold beyond it.
+MAX_HELD_BYTES = 64 << 20
+FAIR_SHARE_BYTES = 8 << 10
+# How many that brought a report once are asked whether they are idle.
+LOOKED_AT = 64
+
+
+class Guest(Protocol):
+    """A connection."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request of it is being read or answered."""
+
+    def abort(self) -> None:
+        """Close it at once, whatever it is about."""
+
+
+class Admission:
+    """Lets connections in and sends others away for them.
+
+    A connection is a stranger until a report of it was kept. When there are too many, the oldest
+    stranger goes; among those who are known, the one idle for longest; else the one that came last.
+    """
+
+    def __init__(self, open_files: int) -> None:
+        spare = min(SPARE_FILES, open_files // 4)
+        self.max_connections = max(1, open_files - spare)
+        self.backlog = max(1, min(MAX_BACKLOG, spare // 2))
+        self.held_bytes = 0
+        # Both in order, like a queue: by arrival, and by the latest report.
+        self._strangers: dict[Guest, None] = {}
+        self._known: dict[Guest, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._strangers) + len(self._known)
+
+    def enter(self, guest: Guest) -> None:
+        """Take note of a new connection."""
+        self._strangers[guest] = None
+        if len(self) > self.max_connections:
+            least_missed = self._least_missed(guest)
+            self.leave(least_missed)  # its end is only noticed when all newcomers are in
+            least_missed.abort()
+
+    def leave(self, guest: Guest) -> None:
+        """Forget a connection that is closed."""
+        self._strangers.pop(guest, None)
+        self._known.pop(guest, None)
+
+    def vouch(self, guest: Guest) -> None:
+        """Take note that a report of it was kept."""
+        queue = self._known if guest in self._known else self._strangers
+        if guest in queue:
+            del queue[guest]
+            self._known[guest] = None
+
+    def exceeds(self, held: int) -> bool:
+        """Whether a connection that holds so many bytes has to let go of them."""
+        return self.held_bytes > MAX_HELD_BYTES and held > FAIR_SHARE_BYTES
+
+    def _least_missed(self, newcomer: Guest) -> Guest:
+        oldest = next(iter(self._strangers))
+        if oldest is not newcomer:
+            return oldest
+        looked_at = islice(self._known, LOOKED_AT)
+        return next((guest for guest in looked_at if guest.idle), newcomer)

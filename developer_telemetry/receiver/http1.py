@@ -1,0 +1,220 @@
+"""HTTP/1.1 as it is read here: one form of everything, so that no proxy can read it differently.
+
+Whatever two programs could take apart in two ways is `Malformed`: lengths given twice or in two
+ways, line ends without their CR, folded or padded headers, targets that are no path. A request to
+change the protocol is a header like any other, and the body follows it as declared.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Optional
+from urllib.parse import unquote
+
+# Of a request besides its body: the start line and the headers; then sizes and ends of chunks, and
+# trailers. Browsers and proxies send no more than a fraction of either.
+MAX_HEAD_BYTES = 32 << 10
+MAX_HEADERS = 100
+MAX_FRAMING_BYTES = 1 << 20
+MAX_LINE_BYTES = 4 << 10
+# Chunks that are read before others get their turn.
+CHUNKS_A_TURN = 500
+
+HEAD_END = b"\r\n\r\n"
+_LINE_END = b"\r\n"
+_NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_VALUE = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
+_REQUEST_LINE = rb"([A-Z]{1,24}) (/[!\"$-~]*) HTTP/1\.([01])\r\n"
+_FIRST_LINE = re.compile(_REQUEST_LINE)
+_HEAD = re.compile(_REQUEST_LINE + rb"((?:" + _NAME + rb":" + _VALUE + rb"\r\n)*)\r\n")
+# Of what is a head already.
+_FIELD = re.compile(rb"([^:]+):[ \t]*([^\r]*)\r\n")
+_LONE_LF = re.compile(rb"(?<!\r)\n")
+_TRAILER = re.compile(_NAME + rb":" + _VALUE)
+_LENGTH = re.compile(rb"[0-9]{1,15}")
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})(?:;" + _VALUE + rb")?")
+# With two of one of these, one program may go by the first and the next by the last.
+_SINGLE = frozenset(
+    [b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-encoding"]
+)
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Malformed(Exception):
+    """No request that every program reads alike; the message says why."""
+
+
+class Head(NamedTuple):
+    """The start line and the headers of a request; `length` is None where chunks tell it."""
+
+    method: str
+    path: str
+    raw_path: bytes
+    query: bytes
+    version: str
+    headers: Headers
+    length: Optional[int]
+    keep_alive: bool
+    awaits_continue: bool
+
+
+def check_start(received: bytes | bytearray) -> None:
+    """Raise `Malformed` if what has come of a head can't become one."""
+    if received and not received[:1].isupper():
+        raise Malformed("it begins with no method")
+    if _LONE_LF.search(received):
+        raise Malformed("a line doesn't end with CR and LF")
+    if received.find(b"\n") >= 0 and not _FIRST_LINE.match(received):
+        raise Malformed("its first line is not `METHOD /path HTTP/1.1`")
+
+
+def parse_head(received: bytes) -> Head:
+    """Read a head, its empty line included; raise `Malformed` if it is not one."""
+    found = _HEAD.fullmatch(received)
+    if found is None:
+        check_start(received)
+        raise Malformed("a header is not `Name: value`")
+    method, target, minor, lines = found.groups()
+    headers = [(name.lower(), value) for name, value in _FIELD.findall(lines)]
+    if b" \r\n" in lines or b"\t\r\n" in lines:
+        headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+    if len(headers) > MAX_HEADERS:
+        raise Malformed(f"it has more than {MAX_HEADERS} headers")
+    found_once = dict(headers)
+    if len(found_once) != len(headers):
+        found_once[b"connection"] = _joined(headers)
+    if method == b"CONNECT":
+        raise Malformed("this is no proxy")
+    modern = minor == b"1"
+    if modern and b"host" not in found_once:
+        raise Malformed("it has no Host header")
+    path, _, query = target.partition(b"?")
+    text = path.decode("ascii")
+    return Head(
+        method.decode("ascii"),
+        unquote(text) if "%" in text else text,
+        path,
+        query,
+        "1.1" if modern else "1.0",
+        headers,
+        _body_length(found_once, modern),
+        modern and not _closes(found_once.get(b"connection", b"")),
+        modern and found_once.get(b"expect", b"").lower() == b"100-continue",
+    )
+
+
+def _joined(headers: Headers) -> bytes:
+    """All values of Connection; raise `Malformed` if a header that may come once came twice."""
+    names = [name for name, _ in headers]
+    for name in _SINGLE:
+        if names.count(name) > 1:
+            raise Malformed(f"it has two headers called {name.decode()}")
+    return b",".join(value for name, value in headers if name == b"connection")
+
+
+def _closes(connection: bytes) -> bool:
+    return b"close" in [token.strip(b" \t") for token in connection.lower().split(b",")]
+
+
+def _body_length(headers: dict[bytes, bytes], modern: bool) -> Optional[int]:
+    length = headers.get(b"content-length")
+    coding = headers.get(b"transfer-encoding")
+    if coding is None:
+        if length is None:
+            return 0
+        if not _LENGTH.fullmatch(length):
+            raise Malformed("its Content-Length is no number of bytes")
+        return int(length)
+    if length is not None:
+        raise Malformed("it has both Content-Length and Transfer-Encoding")
+    if coding.lower() != b"chunked":
+        raise Malformed("its Transfer-Encoding is not `chunked`")
+    if not modern:
+        raise Malformed("HTTP/1.0 has no Transfer-Encoding")
+    return None
+
+
+class Sized:
+    """Takes a body of known length off what was received."""
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.complete = length == 0
+
+    def take(self, received: bytearray) -> bytes:
+        """Remove and return what belongs to the body."""
+        if len(received) <= self._left:
+            piece = bytes(received)
+            received.clear()
+        else:
+            piece = bytes(received[: self._left])
+            del received[: self._left]
+        self._left -= len(piece)
+        self.complete = not self._left
+        return piece
+
+
+class Chunked:
+    """Takes a body in chunks off what was received, and the trailers behind it."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.paused = False
+        self._left = 0  # of the chunk at hand
+        self._ends = False  # a chunk's content is over, its line end is not
+        self._in_trailers = False
+        self._framing = 0
+
+    def take(self, received: bytearray) -> bytes:
+        """Remove and return what belongs to the body; `paused` is True if there may be more.
+
+        Raises `Malformed`.
+        """
+        pieces: list[bytes | bytearray] = []
+        at = 0
+        for _ in range(CHUNKS_A_TURN):
+            before = at
+            if self._left:
+                piece = received[at : at + self._left]
+                pieces.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                self._ends = not self._left
+            else:
+                at = self._take_line(received, at)
+                self._framing += at - before
+            if at == before or self.complete:
+                break
+        self.paused = at != before and not self.complete
+        del received[:at]
+        if self._framing > MAX_FRAMING_BYTES:
+            raise Malformed("there is too much between its chunks")
+        return b"".join(pieces)
+
+    def _take_line(self, received: bytearray, at: int) -> int:
+        """Take a line that is no content; return where it ends, or `at` if it isn't there yet."""
+        end = received.find(_LINE_END, at, at + MAX_LINE_BYTES)
+        if end < 0:
+            if len(received) - at >= MAX_LINE_BYTES:
+                raise Malformed("a line between its chunks is too long")
+            if received.find(b"\n", at) >= 0:
+                raise Malformed("a line between its chunks doesn't end with CR and LF")
+            return at
+        line = bytes(received[at:end])
+        if self._ends:
+            if line:
+                raise Malformed("a chunk is longer than it says")
+            self._ends = False
+        elif self._in_trailers:
+            if not line:
+                self.complete = True
+            elif not _TRAILER.fullmatch(line):
+                raise Malformed("a trailer is not `Name: value`")
+        else:
+            found = _CHUNK_SIZE.fullmatch(line)
+            if found is None:
+                raise Malformed("a chunk doesn't begin with its size")
+            self._left = int(found[1], 16)
+            self._in_trailers = not self._left
+        return end + 2
