@@ -27,6 +27,8 @@ class Dialect:
     placeholder = "%s"
     earliest = "LEAST"
     latest = "GREATEST"
+    # How long a text is, at best without reading it: in bytes, on SQLite in characters.
+    octets = "OCTET_LENGTH"
     # A join whose left side is read first, where the planner can be told.
     join_in_order = "JOIN"
     # Whether an INSERT can tell of its rows.
@@ -406,6 +408,7 @@ class SQLite(Dialect):
     placeholder = "?"
     earliest = "MIN"
     latest = "MAX"
+    octets = "LENGTH"  # the other one came with 3.43
     session = (
         # Write-ahead logging can corrupt a database used by two connections before 3.51.3.
         "PRAGMA journal_mode = DELETE",

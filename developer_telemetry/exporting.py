@@ -27,8 +27,9 @@ from developer_telemetry.database import reading
 from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import batches
-from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS
+from developer_telemetry.merging import LONG_COLUMNS, RAW_TABLE, TOOL_COLUMNS
 from developer_telemetry.printable import escape_json
+from developer_telemetry.raw import FETCHED, SHORT, bodies
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.storage import TOOL_TABLE, developers
 
@@ -74,8 +75,7 @@ def raw_rows(engine: Engine, wanted: Wanted) -> Iterator[Row]:
     while above < last:
         with reading(engine).connect() as connection:
             up_to = _page_end(connection, above, last)
-            rows = _raw(connection, wanted, f"id > {above} AND id <= {up_to}")
-        yield from rows
+        yield from _raw(engine, wanted, f"id > {above} AND id <= {up_to}")
         above = up_to
 
 
@@ -109,19 +109,29 @@ def _raw_of(engine: Engine, wanted: Wanted, person: tuple[int, str]) -> Iterator
         ids = sorted(row[0] for row in found)
     for start in range(0, len(ids), PAGE):
         some = ", ".join(map(str, ids[start : start + PAGE]))
-        with reading(engine).connect() as connection:
-            rows = _raw(connection, wanted, f"id IN ({some})")
-        yield from rows
+        yield from _raw(engine, wanted, f"id IN ({some})")
 
 
-def _raw(connection: Connection, wanted: Wanted, where: str) -> list[Row]:
-    conditions, parameters = _conditions(connection, wanted)
-    return _read(
-        connection,
-        RAW_TABLE,
-        f"SELECT {', '.join(_RAW_COLUMNS)} FROM {RAW_TABLE} WHERE {where}{conditions} ORDER BY id",
-        parameters,
-    )
+def _raw(engine: Engine, wanted: Wanted, where: str) -> Iterator[Row]:
+    """The rows of a page; long bodies are read a few at a time when it is their turn."""
+    size = f"{dialect_of(engine).octets}(payload)"
+    columns = ", ".join(_RAW_COLUMNS[:-1])
+    opened = reading(engine).connect
+    with opened() as connection:
+        conditions, parameters = _conditions(connection, wanted)
+        rows = _read(
+            connection,
+            RAW_TABLE,
+            f"SELECT {columns}, CASE WHEN {size} <= {SHORT} THEN payload END AS payload,"
+            f" id, {size} AS size FROM {RAW_TABLE} WHERE {where}{conditions} ORDER BY id",
+            parameters,
+        )
+    long = bodies(opened, [(row["id"], row["size"]) for row in rows if row["payload"] is None])
+    for row in rows:
+        payload = next(long)[1] if row["payload"] is None else row["payload"]
+        if payload:  # and not deleted meanwhile
+            del row["id"], row["size"]
+            yield {**row, "payload": payload}
 
 
 def _conditions(connection: Connection, wanted: Wanted) -> tuple[str, tuple[Any, ...]]:
@@ -141,17 +151,43 @@ def tool_rows(engine: Engine, wanted: Wanted) -> Iterator[Row]:
     mark = dialect_of(engine).placeholder
     columns = ", ".join(f"t.{column}" for column in TOOL_COLUMNS)
     for person in people:
-        with reading(engine).connect() as connection:
-            conditions, parameters = _conditions(connection, wanted)
-            rows = _read(
-                connection,
-                TOOL_TABLE,
-                f"SELECT {columns}, r.report_id FROM (SELECT * FROM {TOOL_TABLE} WHERE"
-                f" connection_id = {mark} AND developer_id = {mark}{conditions}) t"
-                f" LEFT JOIN {RAW_TABLE} r ON r.id = t._raw_data_id ORDER BY t.date",
-                (*person, *parameters),
-            )
-        yield from rows
+        for first, last in _day_spans(engine, wanted, person):
+            with reading(engine).connect() as connection:
+                rows = _read(
+                    connection,
+                    TOOL_TABLE,
+                    f"SELECT {columns}, r.report_id FROM (SELECT * FROM {TOOL_TABLE} WHERE"
+                    f" connection_id = {mark} AND developer_id = {mark} AND date >= {mark}"
+                    f" AND date <= {mark}) t LEFT JOIN {RAW_TABLE} r ON r.id = t._raw_data_id"
+                    " ORDER BY t.date",
+                    (*person, first, last),
+                )
+            yield from rows
+
+
+def _day_spans(
+    engine: Engine, wanted: Wanted, person: tuple[int, str]
+) -> Iterator[tuple[str, str]]:
+    """The first and last days of as many rows of a person as are read at once."""
+    dialect = dialect_of(engine)
+    size = " + ".join(f"COALESCE({dialect.octets}({column}), 0)" for column in LONG_COLUMNS)
+    with reading(engine).connect() as connection:
+        conditions, parameters = _conditions(connection, wanted)
+        found = connection.exec_driver_sql(
+            f"SELECT date, {size} FROM {TOOL_TABLE} WHERE connection_id = {dialect.placeholder}"
+            f" AND developer_id = {dialect.placeholder}{conditions} ORDER BY date",
+            (*person, *parameters),
+        ).fetchall()
+    days: list[str] = []
+    total = 0
+    for day, length in found:
+        if days and (total + length > FETCHED or len(days) == PAGE):
+            yield days[0], days[-1]
+            days, total = [], 0
+        days.append(str(day))
+        total += length
+    if days:
+        yield days[0], days[-1]
 
 
 def _all_developers(engine: Engine, wanted: Wanted) -> Iterator[tuple[int, str]]:

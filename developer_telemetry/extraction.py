@@ -6,7 +6,7 @@ What is new is read in the order of raw ids, and the other raw rows of its days 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Connection, Engine
@@ -15,38 +15,48 @@ from developer_telemetry.ahead import ahead, asked
 from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.horizons import horizon
-from developer_telemetry.inserts import MAX_KEYS, batches
-from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, SUM, TOOL_COLUMNS, ToolRow
+from developer_telemetry.inserts import MAX_KEYS, batches, cut
+from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, SUM, ToolRow
 from developer_telemetry.raw import (
     START,
     Day,
     DaysPage,
     Key,
+    Newest,
     Span,
+    TooMany,
+    days,
     days_page,
     first_page,
     is_unforeseen,
-    newest,
     newest_of,
     span,
     tool_rows,
+    within,
 )
 from developer_telemetry.storage import TOOL_TABLE, UNWRITTEN, claim, upsert_tool
+
+# Rows that are written in one transaction; a page has no more days, unless reports arrive for more.
+MAX_PART = 500
+# The same in characters: as much as is worth a transaction of its own.
+PART_CHARACTERS = 4 << 20
 
 
 class Found(NamedTuple):
     """A page of raw rows, as the database gives it."""
 
     raw_rows: int
-    newest: Sequence[Any]  # rows of `newest_of`, each with its tool row as text if there is one
+    newest: Sequence[Newest]  # each with its tool row as text if there is one
+    # Where more rows count than are read at once, the days instead, to be read one by one.
+    keys: Sequence[Key] = ()
 
 
 class Page(NamedTuple):
-    """What a number of raw rows make of their days."""
+    """Tool rows that a number of raw rows give."""
 
     raw_rows: int
     rows: Sequence[ToolRow]
-    stored: Sequence[str]  # the rows that are there already, as `Dialect.text` has them
+    stored: Collection[str]  # the rows that are there already, as `Dialect.text` has them
 
 
 def reextract(
@@ -66,7 +76,11 @@ def reextract(
         transact(engine, _analyze)
     found = _new(engine, whole, strategy) if above else _all(engine, connection_id, strategy)
     # The database looks for the next page and writes the last one while this one is decoded.
-    pages = (_decoded(connection_id, each, first_day) for each in ahead(found))
+    pages = (
+        page
+        for each in ahead(found)
+        for page in _decoded(engine, connection_id, strategy, each, first_day)
+    )
     done = 0
     for page in ahead(pages):
         _write(engine, page, strategy)
@@ -83,13 +97,12 @@ def _all(engine: Engine, connection_id: int, strategy: str) -> Iterator[Found]:
     """All days of a connection."""
 
     def find(page: DaysPage) -> Found:
+        source = f"{RAW_TABLE} w WHERE {page.condition}"
         with reading(engine).connect() as connection:
-            source = f"{RAW_TABLE} w WHERE {page.condition}"
-            rows = _newest(connection, source, page.parameters, strategy)
-        return Found(sum(row.reports for row in rows), rows)
+            return _found(connection, connection_id, source, page.parameters, strategy)
 
     found = asked(find, _days_pages(engine, connection_id))
-    return (page for page in found if page.newest)
+    return (page for page in found if page.raw_rows)
 
 
 def _days_pages(engine: Engine, connection_id: int) -> Iterator[DaysPage]:
@@ -106,8 +119,8 @@ def _new(engine: Engine, whole: Span, strategy: str) -> Iterator[Found]:
 
     def find(page: tuple[Span, int]) -> Found:
         with reading(engine).connect() as connection:
-            rows = _newest_ending_in(connection, page[0], whole.last, strategy)
-        return Found(page[1], rows)
+            found = _ending_in(connection, page[0], whole.last, strategy)
+        return found._replace(raw_rows=page[1])
 
     return asked(find, _span_pages(engine, whole))
 
@@ -120,7 +133,7 @@ def _span_pages(engine: Engine, rest: Span) -> Iterator[tuple[Span, int]]:
         rest = rest._replace(above=page.last)
 
 
-def _newest_ending_in(connection: Connection, page: Span, last: int, strategy: str) -> list[Any]:
+def _ending_in(connection: Connection, page: Span, last: int, strategy: str) -> Found:
     """The newest raw rows of the days whose last one up to the id `last` is in `page`.
 
     So each day is in one page.
@@ -138,26 +151,48 @@ def _newest_ending_in(connection: Connection, page: Span, last: int, strategy: s
         " AND w.developer_id = days.developer_id AND w.date = days.date"
     )
     parameters = (*page, page.connection_id, last, page.connection_id)
-    return _newest(connection, source, parameters, strategy)
+    return _found(connection, page.connection_id, source, parameters, strategy)
 
 
-def _newest(
-    connection: Connection, source: str, parameters: Sequence[Any], strategy: str
-) -> list[Any]:
+def _found(
+    connection: Connection,
+    connection_id: int,
+    source: str,
+    parameters: Sequence[Any],
+    strategy: str,
+) -> Found:
     """The newest of the raw rows `w` in `source`, each with its tool row, if there is one."""
-    dialect = dialect_of(connection)
-    join = (
-        f"LEFT JOIN {TOOL_TABLE} t ON t.connection_id = r.connection_id"
-        " AND t.developer_id = r.developer_id AND t.date = r.date"
+    try:
+        rows = newest_of(connection, source, parameters, strategy, with_tool_rows=True)
+        return Found(sum(row.reports for row in rows), rows)
+    except TooMany:
+        found = connection.exec_driver_sql(
+            f"SELECT w.developer_id, w.date, COUNT(*) FROM {source}"
+            " GROUP BY w.developer_id, w.date",
+            tuple(parameters),
+        ).fetchall()
+        keys = sorted((connection_id, row[0], str(row[1])) for row in found)
+        return Found(sum(row[2] for row in found), (), keys)
+
+
+def _decoded(
+    engine: Engine, connection_id: int, strategy: str, found: Found, first_day: str
+) -> Iterator[Page]:
+    """The rows of a page, those of very long ones in several parts."""
+    stored = {row.tool_text for row in found.newest if row.tool_text is not None}
+    raw_rows = found.raw_rows
+    opened = reading(engine).connect
+    rows = (
+        days(opened, found.keys, strategy)
+        if found.keys
+        else tool_rows(opened, connection_id, found.newest)
     )
-    query = newest_of(dialect, source, strategy, dialect.text_of(TOOL_COLUMNS, "t."), join)
-    return list(connection.exec_driver_sql(query, tuple(parameters)))
-
-
-def _decoded(connection_id: int, found: Found, first_day: str) -> Page:
-    stored = [row.tool_text for row in found.newest]
-    rows = [row for row in tool_rows(connection_id, found.newest) if row.date >= first_day]
-    return Page(found.raw_rows, rows, stored)
+    kept = (row for row in rows if row.date >= first_day)
+    for part in cut(kept, MAX_PART, PART_CHARACTERS):
+        yield Page(raw_rows, part, stored)
+        raw_rows = 0
+    if raw_rows:
+        yield Page(raw_rows, (), stored)
 
 
 def _write(engine: Engine, page: Page, strategy: str) -> None:
@@ -166,8 +201,7 @@ def _write(engine: Engine, page: Page, strategy: str) -> None:
     One that is needs no lock: whoever has added to its day since has changed it, too.
     """
     dialect = dialect_of(engine)
-    stored = set(filter(None, page.stored))
-    rows = [row for row in page.rows if not stored or dialect.text(row) not in stored]
+    rows = [row for row in page.rows if not page.stored or dialect.text(row) not in page.stored]
     if rows and strategy == SUM:
         transact(engine, lambda connection: _sum_again(connection, [row[:3] for row in rows]))
     elif rows:
@@ -177,7 +211,8 @@ def _write(engine: Engine, page: Page, strategy: str) -> None:
 def _sum_again(connection: Connection, keys: Sequence[Key]) -> None:
     """Write the sums of days, read again when nobody else can add to them any more."""
     claim(connection, keys)
-    upsert_tool(connection, tool_rows(keys[0][0], newest(connection, keys, SUM)))
+    for rows in batches(connection, days(within(connection), keys, SUM)):
+        upsert_tool(connection, rows)
     _release(connection, keys)
 
 

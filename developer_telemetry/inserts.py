@@ -120,7 +120,14 @@ def batches(
     connection: Connection, rows: Iterable[Row], most: int = MAX_ROWS
 ) -> Iterator[list[Row]]:
     """Cut rows into what fits in one statement, at most so many; a single row is never cut."""
-    limit = connection.info["statement_characters"]
+    return cut(rows, most, connection.info["statement_characters"])
+
+
+def cut(rows: Iterable[Row], most: int, limit: int) -> Iterator[list[Row]]:
+    """Cut rows into lists of at most `most` rows and `limit` characters; a single row is never cut.
+
+    Rows are taken as they are needed.
+    """
     batch: list[Row] = []
     size = 0
     for row in rows:

@@ -10,11 +10,13 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import msgspec
 
+from developer_telemetry.limits import Room
 from developer_telemetry.names import OVERWRITE as OVERWRITE
 from developer_telemetry.names import RAW_TABLE as RAW_TABLE
 from developer_telemetry.names import SCOPE_ID as SCOPE_ID
@@ -95,6 +97,16 @@ TOOL_COLUMNS = tuple(
     f"_{name}" if name.startswith("raw_data") else name for name in ToolRow._fields
 )
 
+# Those that can be long; the others are numbers and texts of 255 characters at most.
+LONG_COLUMNS = (
+    "tools_used",
+    "project_context",
+    "command_counts",
+    "os_info",
+    "git_activity",
+    "development_activity",
+)
+
 
 def newest_by_key(arrivals: Iterable[Arrival]) -> dict[tuple[int, str, str], Arrival]:
     """Fold arrivals to the newest of each key, in the order of the keys."""
@@ -111,8 +123,21 @@ def tool_row(arrivals: Sequence[Arrival], first_arrived_us: int) -> ToolRow:
 
     `first_arrived_us` is the arrival of the first report that the key ever had, 0 if none arrived.
     """
-    newest = arrivals[0] if len(arrivals) == 1 else max(arrivals, key=lambda each: each.age)
-    day = newest.report if len(arrivals) == 1 else _added(arrivals, newest.report)
+    if len(arrivals) == 1:
+        return _row(arrivals[0], arrivals[0].report, first_arrived_us)
+    day = DaySum()
+    for arrival in sorted(arrivals, key=place_in_sum):
+        day.add(arrival)
+    return day.row(first_arrived_us)
+
+
+def place_in_sum(arrival: Arrival) -> tuple[str, int, int]:
+    """Return what the reports of a day are sorted by before they are added up."""
+    return (arrival.report.hostname, *arrival.age)
+
+
+def _row(newest: Arrival, day: Report, first_arrived_us: int) -> ToolRow:
+    """Return the row of a day that has this newest arrival."""
     git = _rounded(day.git)
     development = _rounded(day.development)
     return ToolRow(
@@ -145,27 +170,152 @@ def tool_row(arrivals: Sequence[Arrival], first_arrived_us: int) -> ToolRow:
     )
 
 
-def _added(arrivals: Sequence[Arrival], newest: Report) -> Report:
-    """One report for several of a day; of what can't be added up, the newest one's counts."""
-    hosts = sorted(arrivals, key=lambda each: (each.report.hostname, *each.age))
-    reports = [arrival.report for arrival in hosts]
-    ages = [each.report for each in sorted(arrivals, key=lambda each: each.age, reverse=True)]
-    return Report(
-        developer_id=newest.developer_id,
-        date=newest.date,
-        hostname=newest.hostname,
-        email=_first(report.email for report in ages),
-        name=_first(report.name for report in ages),
-        active_hours=_total([report.active_hours for report in reports]),
-        tools=_union(report.tools for report in reports),
-        projects=_union(report.projects for report in reports),
-        commands=_add(report.commands for report in reports),
-        git=_add(report.git for report in reports),
-        repositories=tuple(each for report in reports for each in report.repositories),
-        development=_add(report.development for report in reports),
-        os_info=newest.os_info,
-        payload="",
-    )
+class DaySum:
+    """The sum of a day's reports, which are added one by one in the order of `place_in_sum`.
+
+    It keeps no report but the newest, so its size does not depend on how many there are, nor on
+    theirs (`limits`). Of what can't be added up, the newest report counts.
+    """
+
+    def __init__(self) -> None:
+        self._newest: Optional[Arrival] = None
+        self._email = self._name = (_NEVER, "")
+        self._active_hours = _Total()
+        self._tools = _Names()
+        self._projects = _Names()
+        self._commands = _Totals(Room())
+        self._git = _Totals(None)
+        self._development = _Totals(None)
+        self._repositories = _RepositorySum()
+
+    def add(self, arrival: Arrival) -> None:
+        """Add the newest report of one more host."""
+        report = arrival.report
+        if self._newest is None or arrival.age > self._newest.age:
+            # Its text is of no use here, and long.
+            self._newest = arrival._replace(report=msgspec.structs.replace(report, payload=""))
+        self._email = max(self._email, (arrival.age if report.email else _NEVER, report.email))
+        self._name = max(self._name, (arrival.age if report.name else _NEVER, report.name))
+        self._active_hours.add(report.active_hours)
+        self._tools.add(report.tools)
+        self._projects.add(report.projects)
+        self._commands.add(report.commands)
+        self._git.add(report.git)
+        self._development.add(report.development)
+        self._repositories.add(report.repositories)
+
+    def row(self, first_arrived_us: int) -> ToolRow:
+        """Return the row of the day; see `tool_row`."""
+        newest = self._newest
+        assert newest is not None, "a sum without reports has no row"
+        day = Report(
+            developer_id=newest.report.developer_id,
+            date=newest.report.date,
+            hostname=newest.report.hostname,
+            email=self._email[1],
+            name=self._name[1],
+            active_hours=self._active_hours.value,
+            tools=self._tools.all,
+            projects=self._projects.all,
+            commands=self._commands.all,
+            git=self._git.all,
+            repositories=self._repositories.all,
+            development=self._development.all,
+            os_info=newest.report.os_info,
+            payload="",
+        )
+        return _row(newest, day, first_arrived_us)
+
+
+# Older than every report.
+_NEVER = (-1, -1)
+
+
+class _Total:
+    """A sum of numbers, the same in whatever order they are added."""
+
+    __slots__ = ("_fractions", "_whole")
+
+    def __init__(self) -> None:
+        self._whole = 0
+        self._fractions: Optional[Fraction] = None
+
+    def add(self, value: Number) -> None:
+        if isinstance(value, float):
+            self._fractions = (self._fractions or Fraction()) + Fraction(value)
+        else:
+            self._whole += value
+
+    @property
+    def value(self) -> Number:
+        return self._whole if self._fractions is None else float(self._whole + self._fractions)
+
+
+class _Totals:
+    """Sums by name, of as many names as there is room for; None where there are few anyway."""
+
+    def __init__(self, room: Optional[Room]) -> None:
+        self._room = room
+        self._by_name: dict[str, _Total] = {}
+
+    def add(self, values: Mapping[str, Number]) -> None:
+        for name, value in values.items():
+            total = self._by_name.get(name)
+            if total is None:
+                if self._room is not None and not self._room.take(name):
+                    continue
+                total = self._by_name[name] = _Total()
+            total.add(value)
+
+    @property
+    def all(self) -> dict[str, Number]:
+        return {name: total.value for name, total in self._by_name.items()}
+
+
+class _Names:
+    """Distinct names in the order in which they are added, as many as there is room for."""
+
+    def __init__(self, room: Optional[Room] = None) -> None:
+        self._room = Room() if room is None else room
+        self._names: dict[str, None] = {}
+
+    def add(self, names: Iterable[str]) -> None:
+        if self._room.full:
+            return
+        for name in names:
+            if name not in self._names and self._room.take(name):
+                self._names[name] = None
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return tuple(self._names)
+
+
+class _RepositorySum:
+    """Repositories, those of one name added up, as many as there is room for with branches."""
+
+    def __init__(self) -> None:
+        self._room = Room()
+        self._by_name: dict[str, tuple[list[_Total], _Names]] = {}
+
+    def add(self, repositories: Iterable[Repository]) -> None:
+        for repository in repositories:
+            known = self._by_name.get(repository.name)
+            if known is None:
+                if not self._room.take(repository.name):
+                    continue
+                known = ([_Total() for _ in REPOSITORY_COUNTS], _Names(self._room))
+                self._by_name[repository.name] = known
+            for total, count in zip(known[0], repository.counts):
+                total.add(count)
+            known[1].add(repository.branches)
+
+    @property
+    def all(self) -> tuple[Repository, ...]:
+        return tuple(
+            Repository(name, tuple([total.value for total in totals]), branches.all)
+            for name, (totals, branches) in self._by_name.items()
+        )
 
 
 @lru_cache(maxsize=1024)
@@ -191,29 +341,6 @@ def earlier(one_us: int, other_us: int) -> int:
     return min(one_us, other_us) or max(one_us, other_us)
 
 
-def _first(texts: Iterable[str]) -> str:
-    return next(filter(None, texts), "")
-
-
-def _total(values: Sequence[Number]) -> Number:
-    if len(values) == 1:
-        return values[0]
-    # fsum is exact, so fractions add up to the same in any order.
-    return math.fsum(values) if any(isinstance(value, float) for value in values) else sum(values)
-
-
-def _add(mappings: Iterable[Mapping[str, Number]]) -> dict[str, Number]:
-    values: dict[str, list[Number]] = {}
-    for mapping in mappings:
-        for name, value in mapping.items():
-            values.setdefault(name, []).append(value)
-    return {name: _total(each) for name, each in values.items()}
-
-
-def _union(lists: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(item for each in lists for item in each))
-
-
 def _count(value: Number) -> int:
     """A whole number from 0 to `MAX_COUNT`; halves are rounded up."""
     if type(value) is int and 0 <= value <= MAX_COUNT:  # as nearly always
@@ -228,23 +355,19 @@ def _rounded(counts: Mapping[str, Number]) -> dict[str, int]:
 
 def _repositories(day: Report) -> list[dict[str, object]]:
     """Each repository once, those of one name added up."""
-    by_name: dict[str, list[Repository]] = {}
-    for repository in day.repositories:
-        by_name.setdefault(repository.name, []).append(repository)
+    repositories = day.repositories
+    if len({each.name for each in repositories}) < len(repositories):
+        added = _RepositorySum()
+        added.add(repositories)
+        repositories = added.all
     return [
         {
-            "name": name,
-            "branches_worked": _union(each.branches for each in same),
-            **dict(zip(REPOSITORY_COUNTS, map(_count, _totals(same)))),
+            "name": each.name,
+            "branches_worked": each.branches,
+            **dict(zip(REPOSITORY_COUNTS, map(_count, each.counts))),
         }
-        for name, same in by_name.items()
+        for each in repositories
     ]
-
-
-def _totals(repositories: Sequence[Repository]) -> Sequence[Number]:
-    if len(repositories) == 1:
-        return repositories[0].counts
-    return [_total(values) for values in zip(*(each.counts for each in repositories))]
 
 
 def _json(value: object) -> str:

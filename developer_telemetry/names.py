@@ -10,6 +10,7 @@ from typing import Optional
 from developer_telemetry.errors import ConfigurationError
 
 RAW_TABLE = "_raw_developer_telemetry"
+TOOL_TABLE = "_tool_developer_metrics"
 SCOPE_ID = "all"
 
 OVERWRITE = "overwrite"

@@ -16,12 +16,13 @@ from developer_telemetry.errors import ConfigurationError, ReportRefused
 from developer_telemetry.merging import RAW_TABLE, raw_params
 from developer_telemetry.names import OVERWRITE, strategy_of
 from developer_telemetry.pseudonyms import DEVELOPER, EMAIL, Pseudonyms
+from developer_telemetry.raw import bodies
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.reports import parse
 from developer_telemetry.storage import TOOL_TABLE
 from developer_telemetry.tombstones import ALL_CONNECTIONS, Key
 
-# Bodies to look into at a time.
+# Raw rows to look for at a time.
 PAGE = 500
 
 _PLAIN = re.compile(r"[ -~]+")
@@ -91,7 +92,8 @@ class Search:
                     for developer, email in _addresses(connection, connection_id)
                     if email in names.emails
                 )
-                developers.update(_senders(connection, connection_id, names.emails))
+        if names.emails:
+            developers.update(_senders(self._engine, connection_id, names.emails))
         return [Person(connection_id, each) for each in sorted(developers)]
 
     def names(self, connection_id: int) -> Names:
@@ -182,37 +184,42 @@ def _accounts(connection: Connection, connection_id: int) -> list[tuple[str, str
     return [(row[0], row[1] or "") for row in rows]
 
 
-def _senders(connection: Connection, connection_id: int, emails: Collection[str]) -> Iterator[str]:
+def _senders(engine: Engine, connection_id: int, emails: Collection[str]) -> Iterator[str]:
     """Who sent a report with one of these addresses, which need not be the day's newest."""
-    for developer, payload in _bodies(connection, connection_id, emails):
-        try:
-            if parse(payload).email.lower() in emails:
-                yield developer
-        except ReportRefused:  # as the extract leaves it out
-            pass
+    for page in _suspects(engine, connection_id, emails):
+        developers = {row[0]: row[1] for row in page}
+        sized = [(row[0], row[2]) for row in page]
+        for raw_id, payload in bodies(reading(engine).connect, sized):
+            try:
+                if payload and parse(payload).email.lower() in emails:
+                    yield developers[raw_id]
+            except ReportRefused:  # as the extract leaves it out
+                pass
 
 
-def _bodies(
-    connection: Connection, connection_id: int, emails: Collection[str]
-) -> Iterator[tuple[str, str]]:
-    """The bodies that may have one of these addresses, each with its developer."""
-    dialect = dialect_of(connection)
+def _suspects(
+    engine: Engine, connection_id: int, emails: Collection[str]
+) -> Iterator[Sequence[tuple[int, str, int]]]:
+    """The raw rows whose bodies may have one of these addresses: id, developer and length."""
+    dialect = dialect_of(engine)
     mark = dialect.placeholder
     # Not every database knows small letters beyond ASCII, and JSON may escape any letter.
     parts = sorted({max(_PLAIN.findall(each), key=len, default="@") for each in emails})
     may_have = [f"REPLACE(LOWER(payload), {mark}, '') <> LOWER(payload)"] * len(parts)
     may_have.append(f"REPLACE(payload, {mark}, '') <> payload")
     query = (
-        f"SELECT id, developer_id, payload FROM {RAW_TABLE} WHERE connection_id = {mark}"
-        f" AND id > {mark} AND ({' OR '.join(may_have)}) ORDER BY id LIMIT {PAGE}"
+        f"SELECT id, developer_id, {dialect.octets}(payload) FROM {RAW_TABLE}"
+        f" WHERE connection_id = {mark} AND id > {mark} AND ({' OR '.join(may_have)})"
+        f" ORDER BY id LIMIT {PAGE}"
     )
     last = 0
     while True:
-        found: Sequence[tuple[int, str, str]] = [
-            (row[0], row[1], row[2])
-            for row in connection.exec_driver_sql(query, (connection_id, last, *parts, "\\u"))
-        ]
-        yield from ((developer, payload) for _, developer, payload in found)
+        with reading(engine).connect() as connection:
+            found: Sequence[tuple[int, str, int]] = [
+                (row[0], row[1], row[2])
+                for row in connection.exec_driver_sql(query, (connection_id, last, *parts, "\\u"))
+            ]
+        yield found
         if len(found) < PAGE:
             return
         last = found[-1][0]

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Optional
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
+from typing import Any, Callable, NamedTuple, Optional
 
 from sqlalchemy.engine import Connection
 
 from developer_telemetry.dialects import Dialect, dialect_of
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.inserts import MAX_KEYS, batches
-from developer_telemetry.merging import RAW_TABLE, SUM, Arrival, ToolRow, tool_row
+from developer_telemetry.inserts import MAX_KEYS
+from developer_telemetry.merging import (
+    LONG_COLUMNS,
+    RAW_TABLE,
+    SUM,
+    TOOL_COLUMNS,
+    Arrival,
+    DaySum,
+    ToolRow,
+    tool_row,
+)
+from developer_telemetry.names import TOOL_TABLE
 from developer_telemetry.reports import parse
 
 # Raw rows in a page: enough to hide the round trips, and over in a fraction of a second.
 PAGE = 500
+# Raw rows that are read at once to find what counts for some days; of their bodies those that are
+# not longer than `SHORT` (bytes) come with them. Nearly all are, so one question does. Where more
+# rows count, or longer bodies, they are read a part at a time: 16 MiB at most in either way.
+MAX_NEWEST = 2_000
+SHORT = 8 << 10
+# Bytes of long bodies that are fetched together; a single one may have up to 4 MiB.
+FETCHED = 4 << 20
+# Hosts of one day that are added up, those that reported last. A machine that is named anew for
+# each of its reports reaches this; what is known of so many takes some 10 MiB.
+MAX_HOSTS = 10_000
 # How many times more rows than expected make a plan a bad one.
 UNFORESEEN = 5
 
@@ -23,6 +45,8 @@ UNFORESEEN = 5
 Key = tuple[int, str, str]
 # Developer and date: the same within a connection.
 Day = tuple[str, str]
+# Gives a connection to read with: one that is open anyway, or one for each question.
+Opened = Callable[[], AbstractContextManager[Connection]]
 # Before all days.
 START: Day = ("", "0001-01-01")
 
@@ -102,61 +126,202 @@ def days_page(connection: Connection, connection_id: int, last: Day) -> DaysPage
     return DaysPage(following + until, (*parameters, day[0], *day), day)
 
 
-def newest(connection: Connection, keys: Sequence[Key], strategy: str) -> list[Any]:
-    """The newest raw row of each of a connection's `keys`, under `sum` of each host of it."""
+class Newest(NamedTuple):
+    """A raw row that counts for its day, with its body where that is short."""
+
+    id: int
+    report_id: str
+    developer_id: str
+    date: Any  # as the driver gives it
+    hostname: str
+    arrived_us: int
+    size: int  # of the body, as the database counts it
+    payload: Optional[str]  # None where it is longer than `SHORT`
+    first_us: int  # the arrival of the day's first report
+    reports: int  # of how many it is the newest
+    tool_text: Optional[str]  # the day's row; None where there is none, or a long one
+
+    @property
+    def day(self) -> Day:
+        """Developer and date."""
+        return (self.developer_id, str(self.date))
+
+
+def within(connection: Connection) -> Opened:
+    """Return what reads in the transaction of a connection."""
+    return lambda: nullcontext(connection)
+
+
+class TooMany(Exception):
+    """More rows count for some days than are to be read at once: read the days one by one."""
+
+
+def days(opened: Opened, keys: Sequence[Key], strategy: str) -> Iterator[ToolRow]:
+    """Return the rows that a connection's `keys` (sorted) give, read from their raw rows.
+
+    Nothing is left open between two rows but what `opened` gives open.
+    """
+    for start in range(0, len(keys), MAX_KEYS):
+        some = keys[start : start + MAX_KEYS]
+        try:
+            with opened() as connection:
+                found = newest(connection, some, strategy)
+            yield from tool_rows(opened, some[0][0], found)
+        except TooMany:
+            for key in some:
+                with opened() as connection:
+                    found = _newest_hosts(connection, key, strategy)
+                yield from tool_rows(opened, key[0], found)
+
+
+def newest(connection: Connection, keys: Sequence[Key], strategy: str) -> list[Newest]:
+    """Return the newest raw row of each of a connection's `keys`, under `sum` of each host of it.
+
+    There are at most `MAX_KEYS` keys.
+
+    :raises TooMany: there are more than `MAX_NEWEST`.
+    """
     dialect = dialect_of(connection)
     columns = ("developer_id", "date")
-    found: list[Any] = []
-    for batch in batches(connection, [key[1:] for key in keys], MAX_KEYS):
-        source = (
-            f"{RAW_TABLE} w WHERE w.connection_id = {dialect.placeholder}"
-            f" AND {dialect.among(columns, len(batch))}"
-        )
-        found += connection.exec_driver_sql(
-            newest_of(dialect, source, strategy), (keys[0][0], *dialect.parameters(columns, batch))
-        )
-    return found
+    source = (
+        f"{RAW_TABLE} w WHERE w.connection_id = {dialect.placeholder}"
+        f" AND {dialect.among(columns, len(keys))}"
+    )
+    parameters = (keys[0][0], *dialect.parameters(columns, [key[1:] for key in keys]))
+    return newest_of(connection, source, parameters, strategy)
 
 
 def newest_of(
-    dialect: Dialect, source: str, strategy: str, tool_text: str = "NULL", join: str = ""
-) -> str:
-    """The query for the newest of the raw rows `w` in `source`, of each day or host of it.
+    connection: Connection,
+    source: str,
+    parameters: Sequence[Any],
+    strategy: str,
+    with_tool_rows: bool = False,
+) -> list[Newest]:
+    """Return the newest of the raw rows `w` in `source`, of each day or host of it.
 
-    Its rows are what `tool_rows` takes, then `reports`, of how many it is the newest, and
-    `tool_text`, which may come from a `join`.
+    `with_tool_rows` adds to each the day's tool row as `Dialect.text` has it.
+
+    :raises TooMany: there are more than `MAX_NEWEST`.
     """
+    query = _newest_query(dialect_of(connection), source, strategy, with_tool_rows)
+    rows = connection.exec_driver_sql(f"{query} LIMIT {MAX_NEWEST + 1}", tuple(parameters))
+    found = [Newest(*row) for row in rows]
+    if len(found) > MAX_NEWEST:
+        raise TooMany
+    return found
+
+
+def _newest_hosts(connection: Connection, key: Key, strategy: str) -> list[Newest]:
+    """Return the same of one day, without bodies, of those hosts alone that reported last."""
+    dialect = dialect_of(connection)
+    mark = dialect.placeholder
+    source = (
+        f"{RAW_TABLE} w WHERE w.connection_id = {mark}"
+        f" AND w.developer_id = {mark} AND w.date = {mark}"
+    )
+    query = _newest_query(dialect, source, strategy, short=-1)
+    rows = connection.exec_driver_sql(
+        f"{query} ORDER BY n.arrived_us DESC, n.id DESC LIMIT {MAX_HOSTS}", key
+    )
+    return [Newest(*row) for row in rows]
+
+
+def _newest_query(
+    dialect: Dialect,
+    source: str,
+    strategy: str,
+    with_tool_rows: bool = False,
+    short: int = SHORT,
+) -> str:
     day = "w.developer_id, w.date"
     one = f"{day}, w.hostname" if strategy == SUM else day
     # Archives have no arrival, so theirs is not the first one.
     first = f"COALESCE(MIN(NULLIF(w.arrived_us, 0)) OVER (PARTITION BY {day}), 0)"
+    size = f"{dialect.octets}(r.payload)"
+    tool_text, join = "NULL", ""
+    if with_tool_rows:
+        tool_size = " + ".join(f"{dialect.octets}(t.{column})" for column in LONG_COLUMNS)
+        text = dialect.text_of(TOOL_COLUMNS, "t.")
+        tool_text = f"CASE WHEN {tool_size} <= {short} THEN {text} END"
+        join = (
+            f"LEFT JOIN {TOOL_TABLE} t ON t.connection_id = r.connection_id"
+            " AND t.developer_id = r.developer_id AND t.date = r.date"
+        )
     # Payloads are fetched only for the rows that count, after the window has found them.
     return (
-        "SELECT r.id, r.report_id, r.arrived_us, r.payload, n.first_us, n.reports,"
-        f" {tool_text} AS tool_text FROM (SELECT w.id, {first} AS first_us,"
+        f"SELECT r.id, r.report_id, r.developer_id, r.date, r.hostname, r.arrived_us, {size},"
+        f" CASE WHEN {size} <= {short} THEN r.payload END, n.first_us, n.reports,"
+        f" {tool_text} FROM (SELECT w.id, w.arrived_us, {first} AS first_us,"
         f" COUNT(*) OVER (PARTITION BY {one}) AS reports, ROW_NUMBER() OVER"
         f" (PARTITION BY {one} ORDER BY w.arrived_us DESC, w.id DESC) AS place FROM {source}"
         f") n {dialect.join_in_order} {RAW_TABLE} r ON r.id = n.id {join} WHERE n.place = 1"
     )
 
 
-def tool_rows(connection_id: int, newest_rows: Iterable[Any]) -> list[ToolRow]:
-    """The tool rows that the rows of `newest` give, sorted by key."""
-    arrivals: dict[Key, list[Arrival]] = {}
-    first: dict[Key, int] = {}
-    for row in newest_rows:
-        arrival = _arrival(connection_id, *row[:4])
-        if arrival is not None:
-            arrivals.setdefault(arrival.key, []).append(arrival)
-            first[arrival.key] = row[4]
-    return [tool_row(each, first[key]) for key, each in sorted(arrivals.items())]
+def tool_rows(
+    opened: Opened, connection_id: int, newest_rows: Iterable[Newest]
+) -> Iterator[ToolRow]:
+    """Return the tool rows that the rows of `newest` give, by key; long bodies are read for it."""
+    # As `place_in_sum` has the reports of a day.
+    in_order = sorted(newest_rows, key=lambda row: (row.day, row.hostname, row.arrived_us, row.id))
+    long = bodies(opened, [(row.id, row.size) for row in in_order if row.payload is None])
+    for _, same_day in groupby(in_order, key=lambda row: row.day):
+        day = DaySum()
+        arrival: Optional[Arrival] = None
+        added = 0
+        for row in same_day:
+            payload = next(long)[1] if row.payload is None else row.payload
+            read = _arrival(connection_id, row, payload)
+            if read is not None:
+                # One alone is no sum, and the row of that is made faster.
+                if arrival is not None:
+                    day.add(arrival)
+                arrival, first_us, added = read, row.first_us, added + 1
+        if arrival is None:
+            continue
+        if added == 1:
+            yield tool_row([arrival], first_us)
+        else:
+            day.add(arrival)
+            yield day.row(first_us)
 
 
-def _arrival(
-    connection_id: int, raw_id: int, report_id: str, arrived_us: int, payload: str
-) -> Optional[Arrival]:
-    try:
-        return Arrival(report_id, connection_id, arrived_us, parse(payload), raw_id)
-    except ReportRefused as refusal:
-        logger.warning("raw row %s is left out: %s: %s", raw_id, refusal.field, refusal)
+def bodies(opened: Opened, sized: Iterable[tuple[int, int]]) -> Iterator[tuple[int, str]]:
+    """Return raw rows' ids with their bodies, in the order of `sized`: ids and lengths in bytes.
+
+    As many are read at once as have `FETCHED` bytes. A row that was deleted meanwhile has "".
+    """
+    ids: list[int] = []
+    size = 0
+    for raw_id, length in sized:
+        if ids and (size + length > FETCHED or len(ids) == PAGE):
+            yield from _fetched(opened, ids)
+            ids, size = [], 0
+        ids.append(raw_id)
+        size += length
+    yield from _fetched(opened, ids)
+
+
+def _fetched(opened: Opened, ids: Sequence[int]) -> Iterator[tuple[int, str]]:
+    if not ids:
+        return
+    with opened() as connection:
+        marks = ", ".join([dialect_of(connection).placeholder] * len(ids))
+        rows = connection.exec_driver_sql(
+            f"SELECT id, payload FROM {RAW_TABLE} WHERE id IN ({marks})", tuple(ids)
+        )
+        found = {row[0]: row[1] for row in rows}
+    for raw_id in ids:
+        yield raw_id, found.pop(raw_id, "")
+
+
+def _arrival(connection_id: int, row: Newest, payload: str) -> Optional[Arrival]:
+    if not payload:
         return None
+    try:
+        report = parse(payload)
+    except ReportRefused as refusal:
+        logger.warning("raw row %s is left out: %s: %s", row.id, refusal.field, refusal)
+        return None
+    return Arrival(row.report_id, connection_id, row.arrived_us, report, row.id)

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import msgspec
 
 from developer_telemetry.errors import ReportRefused
+from developer_telemetry.limits import SURE_NAMES, Room
 
 Number = Union[int, float]
 
@@ -267,9 +268,24 @@ def _items(value: object) -> list[object]:
 
 def _names(value: object) -> tuple[str, ...]:
     """Distinct names in the order sent, of texts or of objects with a `name` or a `path`."""
-    names = dict.fromkeys(map(name_of, _items(value)))
-    names.pop("", None)
-    return tuple(names)
+    return _names_within(value, None)
+
+
+def _names_within(value: object, room: Optional[Room]) -> tuple[str, ...]:
+    """The same, as far as there is `room`; None stands for the room of one list."""
+    items = _items(value)
+    if room is None and len(items) <= SURE_NAMES:  # as nearly always
+        names = dict.fromkeys(map(name_of, items))
+        names.pop("", None)
+        return tuple(names)
+    room = Room() if room is None else room
+    fitting: dict[str, None] = {}
+    for name in map(name_of, items):
+        if name and name not in fitting and room.take(name):
+            fitting[name] = None
+        if room.full:
+            break
+    return tuple(fitting)
 
 
 def name_of(item: object) -> str:
@@ -311,27 +327,32 @@ def _counts(value: object) -> dict[str, Number]:
         return {}
     pairs = value.items() if isinstance(value, dict) else ((item, 1) for item in _items(value))
     counts: dict[str, Number] = {}
+    room = Room()
     for item, count in pairs:
         name = name_of(item)
-        if name:
+        if name and (name in counts or room.take(name)):
             counts[name] = counts.get(name, 0) + _number(count)
     return counts
 
 
 def _os_info(value: object) -> Union[str, dict[str, str]]:
-    if isinstance(value, dict):
-        return {name_of(key): name_of(item) for key, item in value.items()}
-    return {} if value is None else name_of(value) or {}
+    if not isinstance(value, dict):
+        return {} if value is None else name_of(value) or {}
+    room = Room()
+    pairs = ((name_of(key), name_of(item)) for key, item in value.items())
+    return {key: item for key, item in pairs if room.take(key + item)}
 
 
 def _repositories(value: object) -> tuple[Repository, ...]:
     repositories: list[Repository] = []
+    room = Room()  # for the branches, too
     for item in _items(value):
         name = name_of(item)
-        if name:
+        if name and room.take(name):
             fields = _mapping(item)
             counts = tuple([_number(fields.get(count)) for count in REPOSITORY_COUNTS])
-            repositories.append(Repository(name, counts, _names(fields.get("branches_worked"))))
+            branches = _names_within(fields.get("branches_worked"), room)
+            repositories.append(Repository(name, counts, branches))
     return tuple(repositories)
 
 

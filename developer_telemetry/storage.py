@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.database import reading, transact
 from developer_telemetry.dialects import Database, Dialect, dialect_of
 from developer_telemetry.horizons import FIRST_DAY, horizon
-from developer_telemetry.inserts import MAX_KEYS, insert, insert_one, insert_with_ids
+from developer_telemetry.inserts import MAX_KEYS, batches, insert, insert_one, insert_with_ids
 from developer_telemetry.merging import (
     KEY_COLUMNS,
     OVERWRITE,
@@ -32,10 +32,10 @@ from developer_telemetry.merging import (
     raw_params,
     tool_row,
 )
-from developer_telemetry.raw import Key, newest, tool_rows
+from developer_telemetry.names import TOOL_TABLE as TOOL_TABLE
+from developer_telemetry.raw import Key, days, within
 from developer_telemetry.reports import parse
 
-TOOL_TABLE = "_tool_developer_metrics"
 RAW_COLUMNS = (
     "params",
     "connection_id",
@@ -114,16 +114,15 @@ def _store(
 
 def _write_sums(connection: Connection, keys: Sequence[Key]) -> None:
     """Write a connection's claimed days; one that was pruned only if it had no row before."""
-    connection_id = keys[0][0]
-    rows = tool_rows(connection_id, newest(connection, keys, SUM))
-    # Asked when the reports are read: had any been pruned before, it says so. It never tells of
-    # today and yesterday, of which nearly all reports are.
     yesterday = time.strftime("%Y-%m-%d", time.gmtime(time.time() - DAY_SECONDS))
     is_late = any(key[2] < yesterday for key in keys)
-    first_day = horizon(connection, connection_id) if is_late else FIRST_DAY
-    upsert_tool(connection, [row for row in rows if row.date >= first_day])
-    frozen = [row for row in rows if row.date < first_day]
-    insert(connection, TOOL_TABLE, TOOL_COLUMNS, frozen, _first_wins(dialect_of(connection)))
+    for rows in batches(connection, days(within(connection), keys, SUM)):
+        # Asked when the reports are read: had any been pruned before, it says so. It never tells
+        # of today and yesterday, of which nearly all reports are.
+        first_day = horizon(connection, keys[0][0]) if is_late else FIRST_DAY
+        upsert_tool(connection, [row for row in rows if row.date >= first_day])
+        frozen = [row for row in rows if row.date < first_day]
+        insert(connection, TOOL_TABLE, TOOL_COLUMNS, frozen, _first_wins(dialect_of(connection)))
 
 
 def claim(connection: Connection, keys: Sequence[Key]) -> None:

@@ -14,10 +14,11 @@ from developer_telemetry.accounts import ACCOUNT_TABLE, LINK_TABLE, account_id
 from developer_telemetry.cicd import KINDS, TASK_TABLE, task_id
 from developer_telemetry.database import be_thorough, reading, transact
 from developer_telemetry.dialects import dialect_of
-from developer_telemetry.inserts import MAX_ROWS
+from developer_telemetry.inserts import MAX_ROWS, batches
 from developer_telemetry.merging import RAW_TABLE, raw_params
 from developer_telemetry.people import Person
-from developer_telemetry.raw import newest, tool_rows
+from developer_telemetry.raw import days as days_of
+from developer_telemetry.raw import within
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.storage import TOOL_TABLE, upsert_tool
 
@@ -114,9 +115,10 @@ class Traces:
             connection, RAW_TABLE, f"{days}{limit}", (*self._person, *dates, *(until or ()))
         )
         keys = [(*self._person, date) for date in dates]
-        left = tool_rows(self._person.connection_id, newest(connection, keys, strategy))
-        upsert_tool(connection, left)
-        return Counter({RAW_TABLE: raw, TOOL_TABLE: tool - len(left)})
+        for left in batches(connection, days_of(within(connection), keys, strategy)):
+            upsert_tool(connection, left)
+            tool -= len(left)
+        return Counter({RAW_TABLE: raw, TOOL_TABLE: tool})
 
     def _remove_rest(self, connection: Connection) -> Counter[str]:
         be_thorough(connection)

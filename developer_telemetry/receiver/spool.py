@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Callable, NamedTuple, Optional
+from typing import IO, Any, Callable, NamedTuple, Optional
 
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from developer_telemetry.receiver.salvage import fault, move_aside, moved_aside, salvage
@@ -28,6 +28,8 @@ PAGE_BYTES = 4096
 RESERVE_NAME = "reserve"
 RESERVE_BYTES = 1 << 18
 RESERVE_REPORTS = 8
+# Characters of bodies that are read in one go, whatever there is: as many as of those that arrive.
+READ_CHARACTERS = 1 << 20
 # What is looked at in one go when somebody is erased, while others wait.
 EXPUNGED_AT_ONCE = 256
 
@@ -159,11 +161,17 @@ class Spool:
         self._depth += added
 
     def oldest(self, count: int) -> tuple[list[Spooled], list[Spooled]]:
-        """The next reports in order of arrival: those whole, and those damaged on disk."""
+        """The next reports in order of arrival: those whole, and those damaged on disk.
+
+        At most `count` of them, and no more than fit in `READ_CHARACTERS`, but one.
+        """
         with self._held() as database:
-            rows = database.execute(
-                f"SELECT {_COLUMNS} FROM waiting ORDER BY arrived_us, position LIMIT ?", (count,)
-            ).fetchall()
+            rows = _some(
+                database.execute(
+                    f"SELECT {_COLUMNS} FROM waiting ORDER BY arrived_us, position LIMIT ?",
+                    (count,),
+                )
+            )
         whole: list[Spooled] = []
         damaged: list[Spooled] = []
         for row in rows:
@@ -231,15 +239,17 @@ class Spool:
         last = gone = 0
         while True:
             with self._held() as database:
-                rows = database.execute(
-                    f"SELECT position, {_COLUMNS} FROM {table} WHERE position > ?"
-                    " ORDER BY position LIMIT ?",
-                    (last, EXPUNGED_AT_ONCE),
-                ).fetchall()
+                rows = _some(
+                    database.execute(
+                        f"SELECT {_COLUMNS}, position FROM {table} WHERE position > ?"
+                        " ORDER BY position LIMIT ?",
+                        (last, EXPUNGED_AT_ONCE),
+                    )
+                )
             if not rows:
                 return gone
-            last = rows[-1][0]
-            found = [(row[0],) for row in rows if unwanted(Spooled(*row[1:5]))]
+            last = rows[-1][-1]
+            found = [(row[-1],) for row in rows if unwanted(Spooled(*row[:4]))]
             if found:
                 with self._transaction() as database:
                     before = database.total_changes
@@ -338,6 +348,19 @@ class Spool:
         if fresh:
             database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         return database
+
+
+def _some(cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:
+    """The next rows (`_COLUMNS`, and more), up to `READ_CHARACTERS` of their bodies."""
+    rows: list[tuple[Any, ...]] = []
+    characters = 0
+    for row in cursor:
+        rows.append(row)
+        characters += len(row[3])
+        if characters >= READ_CHARACTERS:
+            break
+    cursor.close()
+    return rows
 
 
 def dead_letters(folder: Path) -> list[DeadLetter]:

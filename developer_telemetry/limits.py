@@ -1,0 +1,35 @@
+"""Bounds of what one row of the tool layer can become, whatever its reports hold.
+
+A row is one statement's parameter, a cell of a dashboard and a value in every process that reads or
+adds up days. The raw layer keeps the whole body.
+"""
+
+from __future__ import annotations
+
+# Names in one list of a row, or keys of one object. A developer's day has tens of them; those of a
+# whole team under one name came to some hundred.
+MAX_NAMES = 1 << 15
+# Characters of these names together. A row has five such columns; with each character escaped in
+# JSON and once more in SQL (`\\u0001`) its statement stays below 10 MiB, and the smallest
+# `max_allowed_packet` in use is 16 MiB: a longer row could never be stored.
+MAX_CHARACTERS = 1 << 18
+# So many names of the longest kind fit in any case and need not be counted.
+SURE_NAMES = MAX_CHARACTERS // 256
+
+
+class Room:
+    """What is left of the bounds while names are collected, until the first that does not fit."""
+
+    __slots__ = ("_characters", "_names", "full")
+
+    def __init__(self) -> None:
+        self._names = MAX_NAMES
+        self._characters = MAX_CHARACTERS
+        self.full = False
+
+    def take(self, name: str) -> bool:
+        """Return whether a further name fits, and count it if it does."""
+        self._names -= 1
+        self._characters -= len(name)
+        self.full = self.full or self._names < 0 or self._characters < 0
+        return not self.full
