@@ -21,6 +21,7 @@ import msgspec
 
 from developer_telemetry.errors import ConfigurationError, ReportRefused
 from developer_telemetry.printable import escape_json, printable
+from developer_telemetry.private_files import open_new
 from developer_telemetry.receiver.bulk import MAX_CHARACTERS, items
 
 STANDARD_INPUT = "-"
@@ -34,6 +35,10 @@ TABLE = "table"
 _GZIP = b"\x1f\x8b"
 _CSV_HEADS = (f'"{TABLE}",'.encode(), f"{TABLE},".encode())
 _CSV_CELL = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",]*))(,|\Z)')
+# Where a spreadsheet begins a formula: at the start of a cell, and behind whatever it may take for
+# the end of one, such as the semicolon that stands there in half of Europe.
+_FORMULA = re.compile("(\\A|[;|\t\r\n])('*)(?=[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20])")
+_DEFUSED = re.compile(_FORMULA.pattern.replace("('*)", "'('*)"))
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -283,11 +288,23 @@ def _cells(record: str) -> list[Optional[str]]:
     place = 0
     while match := _CSV_CELL.match(record, place):
         quoted, plain, end = match.groups()
-        cells.append(plain or None if quoted is None else quoted.replace('""', '"'))
+        cells.append(plain or None if quoted is None else _as_it_was(quoted.replace('""', '"')))
         place = match.end()
         if not end:
             return cells
     return []
+
+
+def defuse(text: str) -> str:
+    """Put an apostrophe before what a spreadsheet would run as a formula.
+
+    An import takes it off again, so that the text that comes back is the same to the letter.
+    """
+    return _FORMULA.sub(r"\1'\2", text)
+
+
+def _as_it_was(text: str) -> str:
+    return _DEFUSED.sub(r"\1\2", text)
 
 
 class Rejects:
@@ -307,14 +324,20 @@ class Rejects:
         """Write down items and reasons; the file is made with the first."""
         for item, reason in refused:
             if self._file is None:
-                # Whose reports they are is nobody else's business.
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-                self._file = os.fdopen(os.open(self.path, flags, 0o600), "wb")
+                self._file = self._opened()
             why = printable(" ".join(f"{item.source} {item.place}: {reason}".split()))
             content = escape_json(item.content.decode("utf-8", "backslashreplace"))
             self._file.write(f"# {why}\n{content}\n".encode())
         if self._file is not None:
             self._file.flush()
+
+    def _opened(self) -> IO[bytes]:
+        try:
+            return open_new(self.path)  # whose reports they are is nobody else's business
+        except OSError as error:
+            raise ConfigurationError(
+                f"can't write {self.path} ({error.strerror}); name another file with --errors"
+            ) from None
 
     def close(self) -> None:
         if self._file is not None:

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import secrets
 import threading
 import time
@@ -31,6 +30,7 @@ from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import insert
 from developer_telemetry.merging import OVERWRITE, SCOPE_ID, raw_params, strategy_of, timestamp
 from developer_telemetry.privacy import Privacy
+from developer_telemetry.private_files import replacing
 from developer_telemetry.pseudonyms import Pseudonyms
 from developer_telemetry.reports import Report, parse
 
@@ -184,7 +184,8 @@ class Connections:
         if self._memory is None:
             return
         try:
-            _write_private(self._memory, json.dumps(self._stored._asdict()))
+            with replacing(self._memory) as file:
+                file.write(json.dumps(self._stored._asdict()).encode())
         except OSError as error:  # a full disk is no reason to turn anyone away
             logger.warning("can't remember the connections in %s: %s", self._memory, error)
 
@@ -259,17 +260,6 @@ def _epoch(moment: Optional[datetime]) -> Optional[float]:
     if moment is None:
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace a file as a whole, readable for its owner only, synced to disk."""
-    draft = path.with_name(f"{path.name}.new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
 
 
 def new_token() -> str:

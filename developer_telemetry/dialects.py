@@ -7,11 +7,14 @@ positional parameters through the driver, since hundreds of rows go into one of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Optional, Union
 
 import msgspec
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
+
+from developer_telemetry.private_files import make_file, make_private
 
 Database = Union[Engine, Connection]
 
@@ -417,6 +420,15 @@ class SQLite(Dialect):
     )
     thorough = ("PRAGMA secure_delete = ON",)
     compacting = "VACUUM"
+
+    def connecting(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
+        super().connecting(dialect, record, args, options)
+        path = str(args[0]) if args else ""
+        if path and not path.startswith(("file:", ":")):
+            # What SQLite keeps beside it is made with the same mode.
+            make_file(Path(path))
+            for suffix in ("-journal", "-wal", "-shm"):
+                make_private(Path(path + suffix))
 
     def connected(self, connection: Any, record: Any) -> None:
         connection.isolation_level = None  # we begin transactions ourselves, in `_begin`

@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Callable
 
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import Unavailable
+from developer_telemetry.private_files import make_file
 
 # Longer than any of them usually takes; who comes in vain is told to come again.
 PATIENCE_SECONDS = 600.0
@@ -77,7 +79,9 @@ def _session(engine: Engine, query: str) -> Iterator[_Lock]:
 def _file(engine: Engine) -> Iterator[_Lock]:
     # Not the database's own file: to close that anywhere takes away all locks that SQLite has
     # on it. One for all connections, since a file has one writer anyway.
-    descriptor = os.open(f"{engine.url.database}.exclusion", os.O_RDONLY | os.O_CREAT, 0o644)
+    path = Path(f"{engine.url.database}.exclusion")
+    make_file(path)
+    descriptor = os.open(path, os.O_RDONLY)
 
     def take() -> bool:
         try:

@@ -8,7 +8,6 @@ layer also names its newest report by the identity that goes with it everywhere.
 from __future__ import annotations
 
 import gzip
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,14 +20,15 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.accounts import ACCOUNT_TABLE, LINK_TABLE, account_id
-from developer_telemetry.archives import COMPRESSED, TABLE
+from developer_telemetry.archives import COMPRESSED, TABLE, defuse
 from developer_telemetry.cicd import KINDS, TASK_TABLE, task_id
 from developer_telemetry.database import reading
 from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import batches
 from developer_telemetry.merging import LONG_COLUMNS, RAW_TABLE, TOOL_COLUMNS
-from developer_telemetry.printable import escape_json
+from developer_telemetry.printable import escape_json, printable
+from developer_telemetry.private_files import is_device, open_new, replacing
 from developer_telemetry.raw import FETCHED, SHORT, bodies
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.storage import TOOL_TABLE, developers
@@ -50,9 +50,6 @@ _RAW_COLUMNS = (
     "hostname",
     "payload",
 )
-# What a spreadsheet takes for the start of a formula.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
 Row = dict[str, Any]
 
 
@@ -261,9 +258,11 @@ def _plain(value: Any) -> Any:
 class Output:
     """Where rows go, one a line."""
 
-    def __init__(self, file: IO[bytes], as_csv: bool) -> None:
+    def __init__(self, file: IO[bytes], as_csv: bool, on_terminal: bool = False) -> None:
+        """`on_terminal` shows as escapes what a terminal would obey, which CSV can't have."""
         self.rows = 0
         self.formulas = 0  # cells that a spreadsheet would take for one
+        self._shown = printable if on_terminal else str
         self._file = file
         self._as_csv = as_csv
 
@@ -273,11 +272,20 @@ class Output:
             self._file.write(_object(row) + b"\n")
         else:
             if not self.rows:
-                self._file.write(_record(row))
-            self._file.write(_record(row.values()))
-            texts = (value for value in row.values() if isinstance(value, str))
-            self.formulas += sum(text.startswith(_FORMULA) for text in texts)
+                self._write(row)
+            self._write(row.values())
         self.rows += 1
+
+    def _write(self, cells: Iterable[Any]) -> None:
+        """A line of CSV as PostgreSQL has it: null is an empty cell without quotes."""
+        self._file.write((",".join(map(self._cell, cells)) + "\r\n").encode())
+
+    def _cell(self, value: Any) -> str:
+        if not isinstance(value, str):
+            return "" if value is None else str(value)
+        text = defuse(value)
+        self.formulas += text != value
+        return '"' + self._shown(text).replace('"', '""') + '"'
 
 
 @contextmanager
@@ -290,28 +298,18 @@ def opened(path: Optional[Path]) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    special = path.exists() and not path.is_file()  # such as /dev/null
-    draft = path if special else path.with_name(f"{path.name}.part")
     try:
         # Whose reports they are is nobody else's business.
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    except OSError as error:
-        raise ConfigurationError(
-            f"can't write {draft} ({error.strerror}); name another file with --output"
-        ) from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open_new(path) if is_device(path) else replacing(path) as file:
             if path.name.endswith(COMPRESSED):
                 with gzip.GzipFile(path.name, "wb", 6, file) as compressed:
                     yield compressed  # type: ignore[misc]  # as good for writing
             else:
                 yield file
-        if not special:
-            os.replace(draft, path)
-    except BaseException:
-        if not special:
-            draft.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise ConfigurationError(
+            f"can't write {path} ({error.strerror}); name another file with --output"
+        ) from None
 
 
 def _object(row: Row) -> bytes:
@@ -320,14 +318,3 @@ def _object(row: Row) -> bytes:
     if encoded.isascii() and b"\x7f" not in encoded:  # no controls, as msgspec has escaped them
         return encoded
     return escape_json(encoded.decode()).encode()
-
-
-def _record(cells: Iterable[Any]) -> bytes:
-    """A line of CSV as PostgreSQL has it: null is an empty cell without quotes."""
-    return (",".join(map(_cell, cells)) + "\r\n").encode()
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return '"' + value.replace('"', '""') + '"'
-    return "" if value is None else str(value)

@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import Engine
 
-from developer_telemetry import exporting
+from developer_telemetry import archives, exporting
+from developer_telemetry.archives import defuse
 from developer_telemetry.connections import Connection
 from developer_telemetry.exporting import (
     Output,
@@ -279,6 +280,17 @@ def test_of_a_person_there_are_machines_and_accounts_too(engine: Engine) -> None
 # How it is written -------------------------------------------------------------------------------
 
 
+@given(st.text(alphabet="=+-@\t\r\n;|,'\"a\uff1d") | st.text())
+def test_no_cell_is_a_formula_and_an_import_reads_what_was_stored(text: str) -> None:
+    defused = defuse(text)
+
+    for cell in re.split(r"[;|\t\r\n]", defused):
+        assert not cell.startswith(("=", "+", "-", "@", "\uff1d"))
+    assert not defused.startswith(("\t", "\r"))
+    record = f'"{defused.replace(chr(34), chr(34) * 2)}"'
+    assert archives._cells(record) == [text]
+
+
 def test_csv_holds_what_is_stored_and_tells_of_formulas(engine: Engine) -> None:
     store(engine, [arrival(developer="=1+1", name='say "hi",\nthen', email="@x")], STRATEGIES)
     leave_foreign_row(engine)
@@ -292,7 +304,8 @@ def test_csv_holds_what_is_stored_and_tells_of_formulas(engine: Engine) -> None:
     assert len(read) == len(stored) == 2
     for line, row in zip(read, stored):
         assert {name: line[name] for name in row} == {
-            name: "" if value is None else str(value) for name, value in row.items()
+            name: defuse(value) if isinstance(value, str) else "" if value is None else str(value)
+            for name, value in row.items()
         }
 
 
@@ -343,7 +356,7 @@ def test_a_move_with_the_command(embedded: Callable[..., str], tmp_path: Path) -
         "machines",
     ]
     table = ("export", "--format", "csv", "--layer", "tool", "-o", "days.csv")
-    assert "2 cells begin as formulas do" in embedded(*table, "--since", "2026-11-23")
+    assert "2 cells look like formulas" in embedded(*table, "--since", "2026-11-23")
     assert len((tmp_path / "days.csv").read_text().splitlines()) == 3
     assert embedded("export", "--until", "2026-11-22") == "0 0 rows exported\n"
 
@@ -372,7 +385,7 @@ def test_the_guides_commands_do_what_it_says(embedded: Callable[..., str], tmp_p
     [
         (["--format", "csv"], "a CSV file holds one table: say which with --layer raw or tool"),
         (["--developer", "nobody"], "nothing is stored of 'nobody'"),
-        (["-o", "no/such/folder/x"], "can't write no/such/folder/x.part"),
+        (["-o", "no/such/folder/x"], "can't write no/such/folder/x"),
     ],
 )
 def test_mistakes_are_named(

@@ -1,5 +1,6 @@
 """Commands about the reports that are stored."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -152,7 +153,7 @@ def export(
             wanted = wanted._replace(developers=people)
         # Among rows on a terminal, a bar would be in the way.
         with opened(output) as file, _progress("exporting", output is not None) as show:
-            to = Output(file, format is Format.CSV)
+            to = Output(file, format is Format.CSV, output is None and sys.stdout.isatty())
             for row in _exported(engine, wanted, layer):
                 to.write(row)
                 if to.rows % SHOWN_ROWS == 0:
@@ -160,8 +161,8 @@ def export(
         say(f"{to.rows} rows exported", err=True)
         if to.formulas:
             say(
-                f"{to.formulas} cells begin as formulas do (=, +, -, @): have a spreadsheet take"
-                " all columns as text, or it may run them",
+                f"{to.formulas} cells look like formulas (=, +, -, @): an apostrophe before them"
+                " keeps a spreadsheet from running them, and an import takes it off again",
                 err=True,
             )
 

@@ -11,8 +11,11 @@ from typing import NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.private_files import make_folder, open_new
 
 ADMIN_TOKEN_LENGTH = 16
+# What names of files in the data folder begin with; `make demo` has a folder of its own in it.
+_OWN_NAMES = ("telemetry.db", "encryption_secret", "spool", "demo")
 
 
 class Setting(NamedTuple):
@@ -162,7 +165,7 @@ def _database(db_url: str, secret: str, folder: Path) -> tuple[str, str]:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, _OWN_NAMES)
     except OSError as error:
         raise _unwritable(folder, error) from None
 
@@ -172,13 +175,14 @@ def _embedded_secret(folder: Path) -> str:
     try:
         if not path.exists():
             # Linked into place whole, so that two processes starting at once agree on one.
-            draft = folder / f"encryption_secret.{os.getpid()}"
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32))
-            with suppress(FileExistsError):
-                os.link(draft, path)
-            draft.unlink()
+            draft = folder / f"encryption_secret.{secrets.token_hex(4)}"
+            with open_new(draft) as file:
+                file.write(secrets.token_hex(32).encode())
+            try:
+                with suppress(FileExistsError):
+                    os.link(draft, path)
+            finally:
+                draft.unlink()
         return path.read_text(encoding="ascii").strip()
     except OSError as error:
         raise _unwritable(folder, error) from None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Callable, NamedTuple, Optional
 
 from developer_telemetry.errors import ConfigurationError, Unavailable
+from developer_telemetry.private_files import make_file, make_folder, replacing
 from developer_telemetry.receiver.salvage import fault, move_aside, moved_aside, salvage
 
 FILE_NAME = "spool.db"
@@ -30,6 +31,9 @@ RESERVE_BYTES = 1 << 18
 RESERVE_REPORTS = 8
 # Characters of bodies that are read in one go, whatever there is: as many as of those that arrive.
 READ_CHARACTERS = 1 << 20
+LOCK_NAME = "lock"
+# What names of files in the spool's folder begin with.
+OWN_NAMES = (FILE_NAME, LOCK_NAME, RESERVE_NAME, "connections.json", "receiver-id")
 # What is looked at in one go when somebody is erased, while others wait.
 EXPUNGED_AT_ONCE = 256
 
@@ -100,7 +104,7 @@ class Spool:
         self.corruptions = 0
         self.full = False
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(folder, OWN_NAMES)
             self._lock_file = _lock(folder)
             self._reopen()
         except (OSError, sqlite3.Error) as error:
@@ -300,7 +304,8 @@ class Spool:
         if self._reserve.exists():
             return
         try:
-            self._reserve.write_bytes(b"\0" * RESERVE_BYTES)
+            with replacing(self._reserve) as file:
+                file.write(b"\0" * RESERVE_BYTES)
         except OSError:  # the disk is full already
             self._reserve.unlink(missing_ok=True)
 
@@ -337,7 +342,8 @@ class Spool:
         return database
 
     def _connect(self) -> sqlite3.Connection:
-        fresh = not self._path.exists()
+        make_file(self._path)
+        fresh = not self._path.stat().st_size
         database = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         # A rollback journal, deleted and synced at each commit: one that write-ahead logging
@@ -380,7 +386,8 @@ def dead_letters(folder: Path) -> list[DeadLetter]:
 
 
 def _lock(folder: Path) -> IO[str]:
-    lock_file = open(folder / "lock", "a")  # noqa: SIM115  (held until `close`)
+    make_file(folder / LOCK_NAME)
+    lock_file = open(folder / LOCK_NAME, "a")  # noqa: SIM115  (held until `close`)
     try:
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -25,6 +25,7 @@ from developer_telemetry.database import reading, reading_newest, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError, ReportRefused, Unavailable
 from developer_telemetry.merging import Arrival
+from developer_telemetry.private_files import replacing
 from developer_telemetry.receiver.rounds import Rounds
 from developer_telemetry.receiver.spool import Spool, Spooled
 from developer_telemetry.reports import parse
@@ -99,7 +100,8 @@ class Identity:
                 self.id = str(uuid.UUID(path.read_text(encoding="ascii")))
             except (FileNotFoundError, ValueError):  # the first time, or cut off by a crash
                 self.id = str(uuid.uuid4())
-                path.write_text(self.id, encoding="ascii")
+                with replacing(path) as file:
+                    file.write(self.id.encode())
         except OSError as error:
             raise ConfigurationError(
                 f"can't keep this receiver's id in {path} ({error.strerror}); let it be written"
