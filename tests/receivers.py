@@ -19,15 +19,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar, Union
 
 import httpx
+from typer.main import get_command
 from typer.testing import CliRunner
 
+from developer_telemetry.cli import app
 from developer_telemetry.connections import CONNECTION_TABLE, encrypt
 from tests.servers import HOST, execute, free_port
 
@@ -234,6 +236,20 @@ def command_runner() -> CliRunner:
         return CliRunner(mix_stderr=False)  # type: ignore[call-arg]  # of click before 8.2
     except TypeError:
         return CliRunner()
+
+
+def command_names() -> list[str]:
+    """The names of all commands, as an operator types them, such as `token rotate`."""
+    group: Any = get_command(app)
+    return list(_names_of(group, ""))
+
+
+def _names_of(group: Any, before: str) -> Iterator[str]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _names_of(command, f"{before}{name} ")
+        else:
+            yield before + name
 
 
 def migrate(database_url: str, folder: Path) -> None:
