@@ -59,7 +59,7 @@ bench: .venv/installed-dev ## measure receiver, runs, dashboards and page; renew
 	$(BIN)/python -m benchmarks.panels
 	$(BIN)/python -m benchmarks.looking
 
-conformance: .venv/installed-dev ## try it with DevLake itself (DEVLAKE=checkout LAKE=server)
+conformance: .venv/installed-dev ## try it with DevLake itself (DEVLAKE="checkouts" LAKE="servers")
 	@scripts/install_servers.sh
 	@$(BIN)/python -m conformance --devlake "$(DEVLAKE)" --lake "$(LAKE)" --go-plugins "$(GO_PLUGINS)" --mysql "$(MYSQL)"
 

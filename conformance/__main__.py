@@ -1,7 +1,7 @@
 """Try the plugin and the SDK with the genuine DevLake, and write down how that went.
 
-    python -m conformance --devlake ~/devlake --lake ~/devlake/backend/bin/lake \\
-        --go-plugins ~/devlake/backend/bin/plugins
+    python -m conformance --devlake "~/may ~/june" --lake "~/may/bin/lake ~/june/bin/lake" \\
+        --go-plugins "~/may/bin/plugins ~/june/bin/plugins"
 
 Nothing of DevLake's is kept or changed; what is made for the tries is removed again. Exits with 0
 if everything is as it should be, with 1 if something is not, with 2 if something is missing.
@@ -10,70 +10,39 @@ if everything is as it should be, with 1 if something is not, with 2 if somethin
 from __future__ import annotations
 
 import argparse
-import hashlib
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional, Union
+from typing import Callable, NamedTuple
 
 from conformance import page
-from conformance.environments import ROOT, genuine_environment, genuine_sdk, versions
-from conformance.lake import Lake, resources_of
-from conformance.life import Life
-from conformance.others import others_run
-from conformance.outcomes import Outcomes, Unmet, failures
-from conformance.sdks import genuine_on_ours, ours_on_genuine, plugins_of, plugins_on_ours
-from conformance.taking_over import prepare_go_plugin, take_over
-from tests.servers import (
-    MariaDB,
-    PostgreSQL,
-    Running,
-    Server,
-    ServerMissing,
-    create_database,
-    drop_database,
-    execute,
-)
-
-NEEDED = """\
-make conformance needs a checkout of DevLake: make conformance DEVLAKE=<checkout>
-With LAKE=<binary of its server> it also lives an operator's life with the plugin under that server,
-on MariaDB and on PostgreSQL; the folder `resources` has to lie beside it or in the checkout's
-`backend`. With GO_PLUGINS=<folder that holds org/org.so> accounts are linked to users there, too.
-DevLake's documentation says how to build both. MYSQL=mysql://user:password@host:3306/ is a MySQL
-to do the same on; its user has to be allowed to make databases."""
-LIBRARIES = ["pydantic", "sqlmodel", "SQLAlchemy", "fire"]
-DRIVERS = ["mysqlclient", "PyMySQL", "psycopg2", "psycopg2-binary", "psycopg"]
-Database = Union[Server, Running]
-
-
-class Missing(Exception):
-    """Something that this needs is not there; the message says what."""
+from conformance.devlakes import DevLake, Missing, by_sdk, devlakes, revision
+from conformance.environments import ROOT
+from conformance.lake import resources_of
+from conformance.lanes import TABLES, Database, Lane, install, try_sdks, try_servers
+from conformance.outcomes import STOP, Table, Unmet, failures
+from tests.servers import MariaDB, PostgreSQL, Running, ServerMissing
 
 
 class Given(NamedTuple):
-    """What an operator has of DevLake."""
+    """What an operator has: DevLakes, the oldest first, and perhaps a MySQL."""
 
-    devlake: Path
-    lake: Optional[Path]
-    go_plugins: Optional[Path]
+    devlakes: list[DevLake]
     mysql: str = ""
 
+    @property
+    def with_server(self) -> list[DevLake]:
+        return [each for each in self.devlakes if each.lake]
+
     def databases(self) -> dict[str, Callable[[], Database]]:
-        """What there is to run their server on, by the name that the page gives it."""
+        """What there is to run their servers on, by the name that the page gives it."""
         ours: dict[str, Callable[[], Database]] = {"MariaDB": MariaDB, "PostgreSQL": PostgreSQL}
         return {**ours, "MySQL": lambda: Running("mysql", self.mysql)} if self.mysql else ours
-
-    def server(self, url: str, place: Path, plugins: Optional[Path] = None) -> Lake:
-        """Their server on a database."""
-        assert self.lake is not None
-        resources = resources_of(self.lake, self.devlake)
-        return Lake(self.lake, resources, url, place, plugins, self.go_plugins)
 
 
 def given(arguments: Sequence[str]) -> Given:
@@ -81,15 +50,7 @@ def given(arguments: Sequence[str]) -> Given:
     for name in ("--devlake", "--lake", "--go-plugins", "--mysql"):
         parser.add_argument(name, default="")
     found = parser.parse_args(arguments)
-    if not found.devlake:
-        raise Missing(NEEDED)
-    for path in (found.devlake, found.lake, found.go_plugins):
-        if path and not Path(path).exists():
-            raise Missing(f"{path} does not exist.\n{NEEDED}")
-    lake, go_plugins = (
-        Path(path).resolve() if path else None for path in (found.lake, found.go_plugins)
-    )
-    return Given(Path(found.devlake).resolve(), lake, go_plugins, found.mysql)
+    return Given(devlakes(found.devlake, found.lake, found.go_plugins), found.mysql)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -102,111 +63,53 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _try_all(have: Given, folder: Path) -> int:
+    used = {"this project": revision(ROOT) or "unknown: no git checkout"}
+    for each in have.devlakes:
+        used[f"DevLake {each.name}"] = each.revision
     try:
-        sdk = genuine_sdk(have.devlake)
-        if have.lake:
-            resources_of(have.lake, have.devlake)
-        print("making an environment for the genuine SDK", flush=True)
-        genuine = genuine_environment(sdk, folder / "environment")
+        groups = by_sdk(have.devlakes)
+        for each in have.with_server:
+            used[f"server of {each.name}"] = f"the binary with the SHA-256 {each.digest}"
+            resources_of(each.binary, each.checkout)
+        if _uncommitted():
+            print("what is not committed is not tried", file=sys.stderr)
+        print("installing the plugin", flush=True)
+        plugins, installed = install(groups, folder)
     except Unmet as reason:
         raise Missing(str(reason)) from None
-    used = {
-        "DevLake's checkout": _revision(have.devlake),
-        "genuine SDK": versions(genuine, [*LIBRARIES, *DRIVERS, "msgspec"]),
-        "our SDK": versions(Path(sys.executable), [*LIBRARIES, *DRIVERS, "msgspec"]),
-    }
-    # Copied at once: what is tried should be one state of the plugin, whoever works on it.
-    plugins = {
-        "our SDK": _plugins(folder / "on-ours", Path(sys.executable)),
-        "genuine SDK": _plugins(folder / "on-genuine", genuine),
-    }
-    groups = [
-        ours_on_genuine(genuine, folder),
-        genuine_on_ours(sdk, folder),
-        plugins_on_ours(have.devlake, folder / "others"),
-    ]
-    lives: list[Outcomes] = []
-    if have.lake:
-        digest = hashlib.sha256(have.lake.read_bytes()).hexdigest()
-        used["DevLake's server"] = f"the binary with the SHA-256 {digest[:16]}..."
+    lanes: list[Callable[[], Lane]] = [partial(try_sdks, groups, plugins, folder)]
+    if have.with_server:
         for name, make in have.databases().items():
-            with make() as server:
-                [(version,)] = execute(server.url(""), "SELECT VERSION()")
-                used[name] = version.partition(" (")[0].removeprefix("PostgreSQL ")
-                for title, plugin in plugins.items():
-                    lives.append(_life(have, server, plugin, folder, f"{name}, {title}"))
-                title = f"The same under DevLake's server, {name}"
-                groups.append(_others(have, server, folder, title))
-    page.write(used, groups, lives)
-    faults = failures([*groups, *lives])
+            lanes.append(partial(try_servers, name, make, have.with_server, plugins, folder))
+    done = _side_by_side(lanes)
+    for found in (installed, *(lane.used for lane in done)):
+        used.update(found)
+    tables = [
+        Table(title, [column for lane in done for column in lane.columns[title]], text)
+        for title, text in TABLES.items()
+    ]
+    page.write(used, tables)
+    faults = failures(tables)
     print(
         "\n".join(["", *faults, f"{len(faults)} failed; written to {page.PAGE.relative_to(ROOT)}"])
     )
     return 1 if faults else 0
 
 
-def _life(have: Given, server: Database, plugins: Path, folder: Path, title: str) -> Outcomes:
-    outcomes = Outcomes(title)
-    name = title.lower().replace(", ", "_").replace(" ", "_")
-    url = server.url(name)
-    with (
-        outcomes.trying("the server begins with an empty database and lasts to the end"),
-        _database(url),
-        have.server(url, folder / name) as lake,
-    ):
-        Life(lake, url, plugins, outcomes).live()
-    if server.name != "postgresql":  # on which the Go plugin does not run
-        with (
-            outcomes.trying("the server begins with the Go plugin's tables and lasts to the end"),
-            _database(url),
-        ):
-            prepare_go_plugin(url)
-            with have.server(url, folder / f"{name}_go", plugins) as lake:
-                take_over(lake, url, outcomes)
-    return outcomes
+def _side_by_side(lanes: Sequence[Callable[[], Lane]]) -> list[Lane]:
+    """Each has databases and servers of its own, and waits for them most of the time."""
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        running = [pool.submit(lane) for lane in lanes]
+        try:
+            return [each.result() for each in running]
+        except BaseException:
+            STOP.set()
+            raise
 
 
-def _others(have: Given, server: Database, folder: Path, title: str) -> Outcomes:
-    """The other plugins, whose copies `plugins_on_ours` has left."""
-    outcomes = Outcomes(title)
-    url = server.url("others")
-    with (
-        outcomes.trying("the server begins with an empty database and lasts to the end"),
-        _database(url),
-        have.server(url, folder / f"others_{server.name}", folder / "others") as lake,
-    ):
-        others_run(lake, url, [plugin.name for plugin in plugins_of(have.devlake)], outcomes)
-    return outcomes
-
-
-@contextmanager
-def _database(url: str) -> Iterator[None]:
-    create_database(url)
-    try:
-        yield
-    finally:
-        drop_database(url)
-
-
-def _plugins(folder: Path, python: Path) -> Path:
-    """Make of `folder` a REMOTE_PLUGIN_DIR with the plugin on the SDK that `python` has."""
-    plugin = folder / "developer_telemetry"
-    shutil.copytree(
-        ROOT / "developer_telemetry",
-        plugin / "developer_telemetry",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    shutil.copy(ROOT / "run.sh", plugin)
-    (plugin / ".venv").symlink_to(python.parent.parent)
-    return folder
-
-
-def _revision(checkout: Path) -> str:
-    command = ["git", "-C", str(checkout), "log", "-1", "--format=%h of %cs"]
-    revision = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    command = ["git", "-C", str(checkout), "describe", "--tags"]
-    described = subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    return ", ".join(filter(None, [described, revision])) or "unknown: no git checkout"
+def _uncommitted() -> str:
+    command = ["git", "-C", str(ROOT), "status", "--porcelain"]
+    return subprocess.run(command, capture_output=True, text=True).stdout
 
 
 if __name__ == "__main__":

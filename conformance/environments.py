@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,8 +16,6 @@ from xml.etree import ElementTree
 from conformance.outcomes import Unmet
 
 ROOT = Path(__file__).parent.parent
-# DevLake's own image has this Python.
-DEVLAKES_PYTHON = "python3.9"
 # What the genuine SDK needs only where someone attaches a debugger to it; and pytest, which it
 # imports for its testing helpers: the one that it pins can't run some of our tests.
 NOT_PINNED = {"python", "pydevd-pycharm", "pytest"}
@@ -47,23 +43,12 @@ class Tests(NamedTuple):
         return ", ".join(each for each in counts if not each.startswith("0 "))
 
 
-def genuine_sdk(devlake: Path) -> Path:
-    """The SDK in a checkout of DevLake.
-
-    :raises Unmet: it isn't there.
-    """
-    sdk = devlake / "backend" / "python" / "pydevlake"
-    if not (sdk / "pyproject.toml").is_file():
-        raise Unmet(f"{devlake} is no checkout of DevLake: it has no backend/python/pydevlake")
-    return sdk
-
-
-def genuine_environment(sdk: Path, folder: Path) -> Path:
+def genuine_environment(sdk: Path, made_by: Path, folder: Path) -> Path:
     """Make an environment with the genuine SDK on the versions that it pins; its Python.
 
     :raises Unmet: pip can't install it.
     """
-    subprocess.run([_python(), "-m", "venv", str(folder)], check=True)
+    subprocess.run([made_by, "-m", "venv", str(folder)], check=True)
     python = folder / "bin" / "python"
     pins = _pins(sdk)
     _pip(python, "wheel", "setuptools<70")  # which the older drivers are built with
@@ -80,12 +65,6 @@ def genuine_environment(sdk: Path, folder: Path) -> Path:
     packages = Path(_output(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
     (packages / "genuine-pydevlake.pth").write_text(f"{sdk}\n")
     return python
-
-
-def _python() -> str:
-    found = shutil.which(DEVLAKES_PYTHON)
-    works = found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0
-    return found if found and works else sys.executable
 
 
 def _pins(sdk: Path) -> dict[str, str]:

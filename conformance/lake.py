@@ -91,6 +91,9 @@ class Lake:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.stop()
         self._client.close()
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import httpx
+
+# Set to end early: nothing else is begun then.
+STOP = threading.Event()
 OK = "ok"
 LEFT_OUT = "left out"
 FAILED = "FAILED"
@@ -13,6 +19,10 @@ FAILED = "FAILED"
 
 class Unmet(Exception):
     """Something is not as it has to be; the message says what."""
+
+
+# What a busy or broken machine makes of a step is that step's outcome, and no end of the others.
+_UNMET = (Unmet, AssertionError, OSError, httpx.TransportError, subprocess.SubprocessError)
 
 
 class LeftOut(Exception):
@@ -28,7 +38,7 @@ class Outcome(NamedTuple):
 
 
 class Outcomes(list[Outcome]):
-    """Outcomes in the order in which things were tried, told as they come."""
+    """Outcomes in the order in which things were tried, told as they come; one column."""
 
     def __init__(self, title: str) -> None:
         super().__init__()
@@ -37,6 +47,8 @@ class Outcomes(list[Outcome]):
     @contextmanager
     def trying(self, what: str) -> Iterator[list[str]]:
         """Note how the block ends; what is appended to the list becomes the remark."""
+        if STOP.is_set():
+            raise KeyboardInterrupt
         remarks: list[str] = []
         how = FAILED
         try:
@@ -45,7 +57,7 @@ class Outcomes(list[Outcome]):
         except LeftOut as reason:
             how = LEFT_OUT
             remarks.append(str(reason))
-        except (Unmet, AssertionError, OSError) as error:
+        except _UNMET as error:
             remarks.append(f"{type(error).__name__}: {error}" if str(error) else repr(error))
         finally:
             self.note(Outcome(what, how, "; ".join(remarks)))
@@ -56,7 +68,19 @@ class Outcomes(list[Outcome]):
         print(f"{self.title}: {outcome.what}: {outcome.how}{remark}", flush=True)
 
 
-def failures(groups: Sequence[Outcomes]) -> list[str]:
+class Table(NamedTuple):
+    """What was tried in the same steps in several places, each of which is a column."""
+
+    title: str
+    columns: list[Outcomes]
+    text: str = ""
+
+
+def failures(tables: Sequence[Table]) -> list[str]:
     return [
-        f"{group.title}: {each.what}" for group in groups for each in group if each.how == FAILED
+        f"{table.title}: {column.title}: {each.what}"
+        for table in tables
+        for column in table.columns
+        for each in column
+        if each.how == FAILED
     ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 
 from conformance.environments import ROOT
-from conformance.outcomes import Outcome, Outcomes
+from conformance.outcomes import Outcome, Table
 from conformance.sdks import KNOWN
 
 PAGE = ROOT / "docs" / "conformance.md"
@@ -17,12 +17,16 @@ Written by `make conformance`, which runs everything anew. It takes DevLake from
 
 ```sh
 # needs a checkout of DevLake
-make conformance DEVLAKE=<checkout> LAKE=<binary of its server> GO_PLUGINS=<its Go plugins>
+make conformance DEVLAKE="<checkout>" LAKE="<binary of its server>" GO_PLUGINS="<its Go plugins>"
 ```
 
-`GO_PLUGINS` is the folder that holds `org/org.so`. Without it accounts are not linked to users,
-without `LAKE` nobody lives the operator's life below. `MYSQL=mysql://user:password@host:3306/` adds
-a MySQL of yours to the databases.
+Each takes several paths, one for each DevLake and in the same order; a DevLake is called by the
+date of its checkout's newest commit. `GO_PLUGINS` is the folder that holds `org/org.so`. Without it
+accounts are not linked to users, without `LAKE` nobody lives the operator's life below, and with
+one DevLake alone nobody upgrades. `MYSQL=mysql://user:password@host:3306/` adds a MySQL of yours to
+the databases. The plugin is installed as
+[install.md](install.md#on-a-machine-without-containers) says: `git clone` into the plugin folder,
+then `build.sh`. What is not committed is not tried.
 """
 DIFFERENCES = """\
 ## What differs, and why
@@ -46,14 +50,9 @@ Tests of ours that fail on the genuine SDK:
 """
 
 
-def write(
-    versions: Mapping[str, str], groups: Sequence[Outcomes], lives: Sequence[Outcomes]
-) -> None:
-    """Replace the page. `lives` have the same steps; they share a table."""
-    parts = [HEAD, _versions(versions)]
-    parts += [_list(group) for group in groups]
-    if lives:
-        parts.append(_lives(lives))
+def write(versions: Mapping[str, str], tables: Sequence[Table]) -> None:
+    """Replace the page."""
+    parts = [HEAD, _versions(versions), *(_table(each) for each in tables if each.columns)]
     known = "".join(f"- `{name}`: {reason}.\n" for name, reason in KNOWN.items())
     parts.append(DIFFERENCES + known)
     PAGE.write_text("\n".join(parts))
@@ -65,22 +64,14 @@ def _versions(versions: Mapping[str, str]) -> str:
     return f"Run on {today}.\n\n| what | version |\n| --- | --- |\n{rows}"
 
 
-def _list(group: Outcomes) -> str:
-    rows = "".join(f"| {each.what} | {each.how} | {_cell(each.remark)} |\n" for each in group)
-    return f"## {group.title}\n\n| what | outcome | |\n| --- | --- | --- |\n{rows}"
-
-
-def _lives(lives: Sequence[Outcomes]) -> str:
-    titles = [life.title for life in lives]
-    steps = dict.fromkeys(each.what for life in lives for each in life)
-    found = [{each.what: each for each in life} for life in lives]
-    head = f"| step | {' | '.join(titles)} | |\n|{' --- |' * (len(titles) + 2)}\n"
+def _table(table: Table) -> str:
+    titles = [column.title for column in table.columns]
+    steps = dict.fromkeys(each.what for column in table.columns for each in column)
+    found = [{each.what: each for each in column} for column in table.columns]
+    text = f"{table.text}\n\n" if table.text else ""
+    head = f"| what | {' | '.join(titles)} | |\n|{' --- |' * (len(titles) + 2)}\n"
     rows = "".join(_step(step, [each.get(step) for each in found]) for step in steps)
-    return (
-        "## An operator's life under DevLake's server\n\n"
-        "All calls over HTTP, to a server of its own on an empty database, by the operator and by\n"
-        "machines that report without a pause from the first run to the last.\n\n" + head + rows
-    )
+    return f"## {table.title}\n\n{text}{head}{rows}"
 
 
 def _step(step: str, found: Sequence[Outcome | None]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from conformance.environments import ROOT, Tests, run_tests
+from conformance.environments import Tests, run_tests
 from conformance.outcomes import Outcomes, Unmet
 from pydevlake.testing import assert_valid_plugin_info
 
@@ -33,22 +33,16 @@ KNOWN = {
 }
 
 
-def ours_on_genuine(python: Path, folder: Path) -> Outcomes:
-    """Run what tests streams, models, migrations and protocol, on the SDK that `python` has."""
-    outcomes = Outcomes("Our tests on the genuine SDK")
-    copy = folder / "ours"
-    for name in ("developer_telemetry", "tests", "conformance", "sdk/pydevlake"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("conftest.py", "pyproject.toml", "run.sh"):
-        shutil.copy(ROOT / name, copy / name)
-    # With this run.sh calls the plugin on the genuine SDK.
-    (copy / ".venv").symlink_to(python.parent.parent)
+def ours_on_genuine(outcomes: Outcomes, python: Path, copy: Path) -> None:
+    """Run what tests streams, models, migrations and protocol, on the SDK that `python` has.
+
+    `copy` is a clone of ours for it.
+    """
     for name in OURS:
         file = f"{name}.py"
         with outcomes.trying(file) as remarks:
             tests = run_tests(python, copy, "-p", "conformance.beside", *_LENIENT, f"tests/{file}")
             remarks.append(_judged(tests, KNOWN))
-    return outcomes
 
 
 def _judged(tests: Tests, known: dict[str, str]) -> str:
@@ -69,9 +63,9 @@ def _plain(test: str) -> str:
     return test.partition("[")[0].rpartition(".")[2]
 
 
-def genuine_on_ours(sdk: Path, folder: Path) -> Outcomes:
+def genuine_on_ours(name: str, sdk: Path, folder: Path) -> Outcomes:
     """Run the tests of the genuine SDK on ours, here."""
-    outcomes = Outcomes("The genuine SDK's tests on ours")
+    outcomes = Outcomes(name)
     copy = folder / "genuine" / "tests"  # the folder's name is in ids that they expect
     shutil.copytree(sdk / "tests", copy, ignore=shutil.ignore_patterns("__pycache__"))
     for file in sorted(copy.glob("*_test.py")):
@@ -103,15 +97,14 @@ def copy_of(plugin: Path, folder: Path) -> Path:
     return copy
 
 
-def plugins_on_ours(devlake: Path, folder: Path) -> Outcomes:
+def plugins_on_ours(name: str, copies: Path) -> Outcomes:
     """Start the other Python plugins of DevLake's tree on our SDK, and run their tests.
 
-    Their copies stay in `folder`.
+    `copies` is a folder with what `copy_of` made of them.
     """
-    outcomes = Outcomes("Other Python plugins of DevLake's tree on our SDK")
-    for plugin in plugins_of(devlake):
-        copy = copy_of(plugin, folder)
-        with outcomes.trying(f"{plugin.name}: plugin-info obeys the server") as remarks:
+    outcomes = Outcomes(name)
+    for copy in sorted(copies.iterdir()):
+        with outcomes.trying(f"{copy.name}: plugin-info obeys the server") as remarks:
             [info] = answers(copy, "plugin-info")
             assert_valid_plugin_info(info)
             remarks.append(
@@ -120,7 +113,7 @@ def plugins_on_ours(devlake: Path, folder: Path) -> Outcomes:
             )
         files = sorted(map(str, copy.glob("tests/*_test.py")))
         if files:
-            with outcomes.trying(f"{plugin.name}: its own tests") as remarks:
+            with outcomes.trying(f"{copy.name}: its own tests") as remarks:
                 tests = run_tests(
                     Path(sys.executable), copy, *files, environment={"PYTHONPATH": "."}
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from conformance import page
+from conformance.devlakes import by_sdk, devlakes, names
 from conformance.environments import run_tests
 from conformance.lake import resources_of
-from conformance.outcomes import LeftOut, Outcomes, Unmet, failures
+from conformance.outcomes import LeftOut, Outcomes, Table, Unmet, failures
 from conformance.sdks import OURS, answers, copy_of, plugins_of
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +37,40 @@ def test_without_a_checkout_it_says_what_it_needs() -> None:
     assert done.returncode == 2
     for needed in ("DEVLAKE=", "LAKE=", "GO_PLUGINS="):
         assert needed in done.stderr
+
+
+def checkout(folder: Path, day: str, sdk: str = "") -> Path:
+    """A checkout of DevLake as far as it matters here, committed on a day."""
+    (folder / "backend" / "python" / "pydevlake").mkdir(parents=True)
+    (folder / "backend" / "python" / "pydevlake" / "pyproject.toml").write_text(sdk)
+    when = {"GIT_AUTHOR_DATE": f"{day}T12:00:00Z", "GIT_COMMITTER_DATE": f"{day}T12:00:00Z"}
+    who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for command in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *command], cwd=folder, env={**os.environ, **when}, check=True)
+    return folder
+
+
+def test_devlakes_come_in_the_order_of_their_age_each_with_its_own_server(tmp_path: Path) -> None:
+    june = checkout(tmp_path / "june", "2026-06-25", "new")
+    may = checkout(tmp_path / "may", "2026-05-05", "old")
+    late = checkout(tmp_path / "late june", "2026-06-30", "new")
+    binaries = [tmp_path / name for name in ("june-lake", "may-lake", "late-lake")]
+    for each in binaries:
+        each.write_text(each.name)
+    found = devlakes(f"{june} {may} '{late}'", " ".join(map(str, binaries)), "")
+    assert [(each.name, each.checkout, each.lake) for each in found] == [
+        ("2026-05-05", may, binaries[1]),
+        ("2026-06-25", june, binaries[0]),
+        ("2026-06-30", late, binaries[2]),
+    ]
+    # What is tried on an SDK alone is tried once.
+    assert [names(group) for group in by_sdk(found)] == ["2026-05-05", "2026-06-25, 2026-06-30"]
+
+
+def test_a_server_too_few_is_told(tmp_path: Path) -> None:
+    done = conformance("--devlake", f"{tmp_path} {tmp_path}", "--lake", sys.executable)
+    assert done.returncode == 2
+    assert "DEVLAKE names 2 checkouts, LAKE 1 paths" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--devlake", "--lake", "--go-plugins"])
@@ -80,7 +116,11 @@ def test_an_outcome_is_noted_whatever_happens(capsys: pytest.CaptureFixture[str]
         ("left out", "no server"),
         ("FAILED", "Unmet: 1, not 2"),
     ]
-    assert failures([outcomes]) == ["Title: badly", "Title: worse", "Title: a mistake of ours"]
+    assert failures([Table("All", [outcomes])]) == [
+        "All: Title: badly",
+        "All: Title: worse",
+        "All: Title: a mistake of ours",
+    ]
     assert "Title: well: ok: 3 of 3" in capsys.readouterr().out
 
 
@@ -136,25 +176,28 @@ def test_the_page_says_what_was_run_and_how_it_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
-    group = Outcomes("Tests")
-    with group.trying("test_it.py") as remarks:
+    alone = Outcomes("June")
+    with alone.trying("test_it.py") as remarks:
         remarks.append("3 passed | one more\nline")
-    lives = [Outcomes("MariaDB"), Outcomes("PostgreSQL")]
+    lives = [Outcomes("May, MariaDB"), Outcomes("June, MariaDB")]
     with lives[0].trying("only here"):
         pass
     for life in lives:
         with life.trying("deletion") as remarks:
             remarks.append("all of it")
-    page.write({"DevLake": "v1"}, [group], lives)
+    tables = [Table("Tests", [alone]), Table("Lives", lives, "All of it."), Table("None", [])]
+    page.write({"DevLake": "v1"}, tables)
     text = page.PAGE.read_text()
     for line in (
         "| DevLake | v1 |",
         "| test_it.py | ok | 3 passed \\| one more line |",
-        "| step | MariaDB | PostgreSQL | |",
+        "All of it.",
+        "| what | May, MariaDB | June, MariaDB | |",
         "| only here | ok | - |  |",
         "| deletion | ok | ok | all of it |",
     ):
         assert line in text.splitlines()
+    assert "None" not in text
 
 
 def test_the_page_that_is_there_names_no_place_and_no_failure() -> None:

@@ -1,0 +1,138 @@
+"""DevLakes as an operator has them: a checkout of each, its server's binary, its Go plugins."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import subprocess
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+from conformance.lake import Lake, resources_of
+from conformance.outcomes import Unmet
+
+NEEDED = """\
+make conformance needs checkouts of DevLake: make conformance DEVLAKE="<checkout> <another>"
+With LAKE="<binary of its server> <of the other's>" it also lives an operator's life with the
+plugin under each server, on MariaDB and on PostgreSQL, and upgrades from the oldest to the newest
+and back; a folder `resources` has to lie beside each binary or in its checkout's `backend`. With
+GO_PLUGINS="<folder that holds org/org.so> <another>" accounts are linked to users there, too.
+DevLake's documentation says how to build both. MYSQL=mysql://user:password@host:3306/ is a MySQL
+to do the same on; its user has to be allowed to make databases."""
+
+
+class Missing(Exception):
+    """Something that this needs is not there; the message says what."""
+
+
+class DevLake(NamedTuple):
+    """One DevLake; `name` is the date of its newest commit, by which the page calls it."""
+
+    name: str
+    checkout: Path
+    lake: Optional[Path] = None
+    go_plugins: Optional[Path] = None
+
+    @property
+    def sdk(self) -> Path:
+        """The SDK in the checkout.
+
+        :raises Unmet: it isn't there.
+        """
+        sdk = self.checkout / "backend" / "python" / "pydevlake"
+        if not (sdk / "pyproject.toml").is_file():
+            raise Unmet(
+                f"{self.checkout} is no checkout of DevLake: it has no backend/python/pydevlake"
+            )
+        return sdk
+
+    @property
+    def revision(self) -> str:
+        described = _git(self.checkout, "describe", "--tags")
+        commit = revision(self.checkout)
+        return ", ".join(filter(None, [described, commit])) or "unknown: no git checkout"
+
+    @property
+    def binary(self) -> Path:
+        """Its server's, where there is one."""
+        assert self.lake is not None
+        return self.lake
+
+    @property
+    def digest(self) -> str:
+        """What tells its server's binary from others."""
+        return f"{hashlib.sha256(self.binary.read_bytes()).hexdigest()[:16]}..."
+
+    def server(self, url: str, place: Path, plugins: Optional[Path] = None) -> Lake:
+        """Its server on a database."""
+        resources = resources_of(self.binary, self.checkout)
+        return Lake(self.binary, resources, url, place, plugins, self.go_plugins)
+
+
+def devlakes(checkouts: str, lakes: str, go_plugins: str) -> list[DevLake]:
+    """Those that were named, the oldest first. Each argument is a list of paths, parted by spaces.
+
+    :raises Missing: none is named, a path does not exist, or the lists don't match.
+    """
+    lists = [[Path(each) for each in shlex.split(text)] for text in (checkouts, lakes, go_plugins)]
+    if not lists[0]:
+        raise Missing(NEEDED)
+    for path in (each for paths in lists for each in paths):
+        if not path.exists():
+            raise Missing(f"{path} does not exist.\n{NEEDED}")
+    for name, paths in zip(("LAKE", "GO_PLUGINS"), lists[1:]):
+        if len(paths) not in (0, len(lists[0])):
+            raise Missing(
+                f"DEVLAKE names {len(lists[0])} checkouts, {name} {len(paths)} paths: name one for"
+                f" each, in the same order.\n{NEEDED}"
+            )
+    found = [
+        DevLake(_name(checkout), checkout, lake, plugins)
+        for checkout, lake, plugins in zip_longest(*(map(Path.resolve, each) for each in lists))
+    ]
+    return sorted(found, key=lambda each: _committed(each.checkout))
+
+
+def by_sdk(found: Sequence[DevLake]) -> list[list[DevLake]]:
+    """Those that have the same SDK together: what is tried on it alone needs no repetition.
+
+    :raises Unmet: one is no checkout of DevLake.
+    """
+    groups: dict[str, list[DevLake]] = {}
+    for each in found:
+        groups.setdefault(_contents(each.sdk), []).append(each)
+    return list(groups.values())
+
+
+def names(found: Sequence[DevLake]) -> str:
+    """What a column is called that is about all of these."""
+    return ", ".join(each.name for each in found)
+
+
+def revision(checkout: Path) -> str:
+    """The commit that is checked out, and its date; empty where that is no git checkout."""
+    return _git(checkout, "log", "-1", "--format=%h of %cs")
+
+
+def _name(checkout: Path) -> str:
+    return _git(checkout, "log", "-1", "--format=%cs") or checkout.name
+
+
+def _committed(checkout: Path) -> int:
+    return int(_git(checkout, "log", "-1", "--format=%ct") or 0)
+
+
+def _git(checkout: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(checkout), *arguments]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+def _contents(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.is_file() and not {".venv", "__pycache__"}.intersection(inside.parts):
+            digest.update(f"{inside}\0".encode() + path.read_bytes())
+    return digest.hexdigest()

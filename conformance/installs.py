@@ -1,0 +1,65 @@
+"""The plugin installed below DevLake's plugin folder as docs/install.md does: clone, build.sh."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from conformance.environments import ROOT
+from conformance.outcomes import Unmet
+
+NAME = "developer_telemetry"
+
+
+def clone(folder: Path) -> Path:
+    """Clone this project, so that what is tried is what others get; what isn't committed is not."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    return folder
+
+
+def install_on_ours(folder: Path) -> Path:
+    """Make of `folder` a REMOTE_PLUGIN_DIR with the plugin on the SDK that it brings."""
+    _build(clone(folder / NAME), PYTHON=sys.executable)
+    return folder
+
+
+def install_in_tree(sdk: Path, folder: Path) -> Path:
+    """Make of `folder` DevLake's tree with the plugin in it; its REMOTE_PLUGIN_DIR.
+
+    Of the tree there is a copy of the SDK alone. build.sh finds the Python that it needs.
+    """
+    shutil.copytree(
+        sdk, folder / "pydevlake", ignore=shutil.ignore_patterns(".venv", "__pycache__")
+    )
+    plugins = folder / "plugins"
+    _build(clone(plugins / NAME))
+    return plugins
+
+
+def python_of(plugins: Path) -> Path:
+    """The Python from which DevLake runs the plugin there."""
+    return plugins / NAME / ".venv-plugin" / "bin" / "python"
+
+
+def _build(plugin: Path, **settings: str) -> None:
+    """Run build.sh.
+
+    :raises Unmet: it failed, or DevLake would find another run.sh than the plugin's.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+    done = subprocess.run(
+        ["./build.sh"],
+        cwd=plugin,
+        env={**inherited, **settings},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise Unmet(f"build.sh: {done.stderr.strip()}")
+    found = [str(each.relative_to(plugin)) for each in plugin.parent.rglob("run.sh")]
+    if found != ["run.sh"]:
+        raise Unmet(f"DevLake would call {', '.join(sorted(found))}")
