@@ -124,7 +124,7 @@ class Lake:
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
-        while (status := self._status("/projects")) != 200:
+        while (status := self._status("/plugins")) != 200:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise Unmet(f"the server did not start: {self.log[-1500:]}")
             if status == MIGRATION_PENDING:

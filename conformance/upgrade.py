@@ -161,10 +161,19 @@ class Upgrade:
         expect(names, {"fleet", "others"}, f"connections listed after {said!r}")
         return f"secrets as {before}, then as {self._formats()}"
 
-    def _go_on(self) -> None:
+    def _go_on(self) -> str:
+        before = self._projects()
         self._run()
         self.lake.call("PATCH", f"{PLUGIN}/connections/2", {"duplicateStrategy": "sum"})
         expect(self._stored(2), self.tokens[2], "the token, decrypted")
+        return f"{before} before the run, {self._projects()} after it"
+
+    def _projects(self) -> str:
+        """Tell what its list says, which looks at each project's last pipeline."""
+        try:
+            return f"{len(self.lake.get('/projects')['projects'])} projects listed"
+        except Unmet:
+            return "no projects listed (500)"
 
     def _revoke(self) -> None:
         old = self.tokens[2]
