@@ -26,6 +26,13 @@ from developer_telemetry.tombstones import ALL_CONNECTIONS, Key
 PAGE = 500
 
 _PLAIN = re.compile(r"[ -~]+")
+# Addresses that tools fill in and that are nobody's own: of the system's users on any machine, and
+# those that take no mail. GitHub's `1234+name@users.noreply.github.com` is somebody's.
+_PLACEHOLDER = re.compile(
+    r"(root|admin|administrator|user|nobody|unknown|none|null|\(none\)|no-?reply|do-?not-?reply)?"
+    r"(@([^@]*\.)?(localhost|localdomain|\(none\)|invalid|none|unknown|null)?)?"
+    r"|(no-?reply|do-?not-?reply)@.*"
+)
 
 
 class Person(NamedTuple):
@@ -123,17 +130,25 @@ class Search:
         return subjects
 
     def namesakes(self, people: Collection[Person]) -> list[tuple[str, Person]]:
-        """Others with an address of one of these people, and the address."""
+        """Others with an address of one of these people, and the address.
+
+        One that is nobody's own tells nothing of who somebody is, an empty one above all.
+        """
         with reading(self._engine).connect() as connection:
             known = [
                 (email, Person(connection_id, developer))
                 for connection_id in sorted(self.strategies)
                 for developer, email in _addresses(connection, connection_id)
             ]
-        addresses = {email for email, person in known if person in people}
+        addresses = {email for email, person in known if person in people and is_own(email)}
         return sorted(
             {(email, each) for email, each in known if email in addresses and each not in people}
         )
+
+
+def is_own(email: str) -> bool:
+    """Whether an address, in lower case, may be somebody's own, and not one that tools fill in."""
+    return bool(email) and not _PLACEHOLDER.fullmatch(email)
 
 
 def _strategy(text: Optional[str]) -> str:
@@ -163,15 +178,17 @@ def _known(connection: Connection, connection_id: int, developers: Collection[st
 
 
 def _addresses(connection: Connection, connection_id: int) -> list[tuple[str, str]]:
-    """Developers and the e-mail addresses, in lower case, that they have or had."""
+    """Developers and the e-mail addresses, in lower case, that they have or had; no empty one."""
     mark = dialect_of(connection).placeholder
     rows = connection.exec_driver_sql(
         f"SELECT DISTINCT developer_id, email FROM {TOOL_TABLE}"
         f" WHERE connection_id = {mark} AND email > ''",
         (connection_id,),
     )
-    found = [(row[0], row[1]) for row in rows]
-    return [(user, email.lower()) for user, email in found + _accounts(connection, connection_id)]
+    found = [(row[0], row[1]) for row in rows] + _accounts(connection, connection_id)
+    # Rows of the Go plugin have blanks.
+    known = ((user, email.strip().lower()) for user, email in found)
+    return [(user, email) for user, email in known if email]
 
 
 def _accounts(connection: Connection, connection_id: int) -> list[tuple[str, str]]:

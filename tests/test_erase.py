@@ -316,6 +316,25 @@ def test_who_shares_an_address_is_named_and_stays(engine: Engine) -> None:
     assert [row["developer_id"] for row in raw_rows(engine)] == ["bot"]
 
 
+@pytest.mark.parametrize("email", ["", "  ", "root@localhost", "NoReply@x.com", "user@(none)"])
+def test_an_address_that_is_nobodys_own_names_nobody_else(engine: Engine, email: str) -> None:
+    store(
+        engine, [arrival(developer=name, email="x") for name in ("ann", "bob", "cid")], STRATEGIES
+    )
+    mark = "?" if engine.dialect.name == "sqlite" else "%s"
+    for _ in convert(engine, 1):
+        pass
+    with engine.begin() as connection:  # as the Go plugin stored it
+        for table in (TOOL_TABLE, "accounts"):
+            connection.exec_driver_sql(f"UPDATE {table} SET email = {mark}", (email,))
+    search = Search(engine, SECRET, "ann")
+
+    assert search.people() == [Person(1, "ann")]
+    assert search.namesakes(search.people()) == []
+    if email.strip():  # asked for, it is everybody's who has it
+        assert len(people(engine, email)) == 3
+
+
 def test_people_with_pseudonyms_are_found_and_covered_by_their_names(engine: Engine) -> None:
     connection_id = create(engine, SECRET, "fleet", "token")
     with engine.begin() as database:

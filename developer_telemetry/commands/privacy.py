@@ -62,7 +62,7 @@ def erase(
     with clear_errors():
         from developer_telemetry.erasing import erase as run
         from developer_telemetry.erasing import is_blocked
-        from developer_telemetry.people import Search
+        from developer_telemetry.people import Search, is_own
         from developer_telemetry.tombstones import Key
         from developer_telemetry.traces import Traces, tables_of
 
@@ -77,6 +77,8 @@ def erase(
             counts = Traces(engine, each, tables).counts()
             rows.append([*map(str, each), *(str(counts[name]) for name in _COLUMNS)])
         say(*(table(rows) if people else [f"The database has nothing of {search.text}."]))
+        if "@" in search.text and not is_own(search.text.lower()):
+            say(f"{search.text} is an address that tools fill in: these may be several people.")
         for email, other in search.namesakes(people):
             say(
                 f"{other.developer_id} of connection {other.connection_id} is not meant, but has"
