@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Generator
 from contextlib import closing
 from inspect import Parameter, signature
-from logging import DEBUG
+from logging import CRITICAL, DEBUG, NOTSET, disable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Callable, Optional, get_origin
 
@@ -48,22 +48,54 @@ def main(plugin_type: "type[Plugin]", arguments: list[str]) -> int:
     try:
         _dispatch(commands, arguments)
     except _Cancelled:
-        logger.info("%s was cancelled and rolled back", commands._subject)
-        return _CANCELLED_STATUS
+        return _cancelled(commands)
     except Exception as error:
+        if _cancel.asked:  # a driver may raise an error of its own over the interruption
+            return _cancelled(commands)
         # Over before the line is written: a SIGTERM now would add a second one.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if logger.isEnabledFor(DEBUG):
             traceback.print_exc()
         print(describe(commands._subject, error), file=sys.stderr)
         return 1
-    return 0
+    return _cancelled(commands) if _cancel.asked else 0
 
 
-def _cancel(number: int, frame: Optional[FrameType]) -> None:
-    # A second one must not interrupt the rollback.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _Cancelled(_CANCELLED_STATUS)
+class _Cancel:
+    """What SIGTERM does: raises `_Cancelled`, and remembers it where that gets lost.
+
+    It may come while a driver talks to its server or an object is thrown away. Then another error
+    takes its place, or none comes out at all.
+    """
+
+    asked = False
+
+    def __call__(self, number: int, frame: Optional[FrameType]) -> None:
+        # A second one must not interrupt the rollback.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self.asked = True
+        # That a statement was interrupted is no error to be reported, wherever it is noticed.
+        disable(CRITICAL)
+        sys.unraisablehook = _pass_over
+        raise _Cancelled(_CANCELLED_STATUS)
+
+    def check(self) -> None:
+        """Raise it again if it was lost."""
+        if self.asked:
+            raise _Cancelled(_CANCELLED_STATUS)
+
+
+_cancel = _Cancel()
+
+
+def _pass_over(unraisable: Any) -> None:
+    """Ignore what could not be raised."""
+
+
+def _cancelled(commands: "Commands") -> int:
+    disable(NOTSET)
+    logger.info("%s was cancelled and rolled back", commands._subject)
+    return _CANCELLED_STATUS
 
 
 def _dispatch(commands: "Commands", arguments: list[str]) -> None:
@@ -105,6 +137,7 @@ def _verb(answers: Callable[..., Messages]) -> Callable[..., None]:
         # Closed at once when a signal comes between two messages, so that it rolls back.
         with closing(answers(self, *values)) as messages:
             for message in messages:
+                _cancel.check()
                 self._channel.send(message)
 
     # The help lists a verb by its name and summary.

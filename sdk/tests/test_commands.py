@@ -282,6 +282,16 @@ def test_sigterm_ends_a_step_that_waits_for_its_source(lobby: Lobby) -> None:
     assert lobby.rows("SELECT count(*) FROM _raw_guestbook_entries") == [(0,)]
 
 
+@pytest.mark.parametrize("driver", ["another error", "no error", "forgotten"])
+def test_sigterm_is_a_cancel_whatever_a_driver_makes_of_it(lobby: Lobby, driver: str) -> None:
+    waiting = start("collect", context(lobby.url, driver), "entries")
+    waiting.next_line()
+    waiting.process.send_signal(signal.SIGTERM)
+    answer = waiting.finish()
+    assert (answer.status, answer.err) == (143, "")
+    assert "was cancelled" in answer.out
+
+
 @pytest.mark.parametrize(
     ("database", "sleep"),
     [("mariadb_url", "SELECT SLEEP(300)"), ("postgresql_url", "SELECT pg_sleep(300)")],

@@ -1,5 +1,6 @@
 # mypy: ignore-errors
 import json
+import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,6 +28,20 @@ class Entries(Stream):
             yield {"id": 1, "guest": {"name": "Ann"}}, {}
             while True:
                 time.sleep(0.05)
+        elif source in ("another error", "no error", "forgotten"):
+            # As drivers do with an exception that comes while they talk to their server.
+            yield {"id": 1, "guest": {"name": "Ann"}}, {}
+            try:
+                while True:
+                    time.sleep(0.05)
+            except BaseException:
+                logging.getLogger("driver").error("reset failed", exc_info=True)
+                if source == "another error":
+                    raise RuntimeError("the connection is in the middle of a statement") from None
+            if source == "no error":
+                return
+            for number in range(2, 10**9):
+                yield {"id": number, "guest": {"name": "Ann"}}, {}
         elif source.startswith("SELECT"):
             with context.engine.connect() as connection:
                 connection.execute(text(source))
