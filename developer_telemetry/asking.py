@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple, Optional
@@ -32,8 +31,8 @@ class Reply(NamedTuple):
     @property
     def message(self) -> str:
         """What it says, in one short line: of a page its title."""
-        title = re.search(r"<title>(.*?)</title>", self.text, re.S)
-        text = str(self.said.get("message") or (title[1] if title else self.text) or "nothing")
+        title, end, _ = self.text.partition("<title>")[2].partition("</title>")
+        text = str(self.said.get("message") or (title if end else self.text) or "nothing")
         return " ".join(text.split())[:SHOWN_CHARACTERS]
 
 

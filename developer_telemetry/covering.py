@@ -18,6 +18,7 @@ from developer_telemetry.reports import (
     GIT_TOTALS,
     HOME,
     REPOSITORY_COUNTS,
+    TEXT_LIMIT,
     trimmed,
 )
 
@@ -56,11 +57,24 @@ _PARTS = frozenset(
 _SHORT = 4
 # So many letters and digits are the same name even where other signs are between them, or none.
 _LONG = 6
+# Of a text this much at a time, and as much of what follows it: no name or address is longer. So
+# nothing keeps other threads waiting, however long a text is.
+_WINDOW = 16 << 10
+_OVERLAP = 1 << 10
+# Owners of home directories that are looked for outside of paths, too; a machine has a few.
+_MAX_OWNERS = 16
 
-_EMAIL = re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,}")
+_LOCAL_PART = re.compile(r"[\w.+%-]+")
+_DOMAIN = re.compile(r"[\w-]+(?:\.[\w-]+)*")
+_TOP_LEVEL = re.compile(r"\.[^\W\d_]{2,}")
 _SEGMENT = r"""[^\\/\s"':;,<>|\0]+"""
-_HOME = re.compile(f"({HOME})({_SEGMENT}(?: {_SEGMENT})*(?=[\\\\/])|{_SEGMENT})")
-_RUN = re.compile(r"[^\W_]+")
+_HOME = re.compile(f"{HOME}({_SEGMENT}(?: {_SEGMENT})*(?=[\\\\/])|{_SEGMENT})")
+# `DOMAIN\user` and `provider|user`.
+_BEFORE_USER = re.compile(r"[\\/|:]")
+# How a directory's names begin that are a person's: `CN=Ann Lee,OU=...`.
+_DIRECTORY = ("cn=", "uid=", "samaccountname=")
+# How a tenant of another directory names a guest: `ann.lee_corp.example#EXT#@...`.
+_GUEST = "#EXT#"
 # Accounts, and folders beside those of people, that are nobody's.
 _NOBODY = frozenset(
     (
@@ -70,14 +84,82 @@ _NOBODY = frozenset(
 )
 
 
+# User parts of addresses that stand for a task, not for a person.
+_ROLES = _NOBODY.union(
+    (
+        *(
+            "admin",
+            "build",
+            "builds",
+            "contact",
+            "deploy",
+            "dev",
+            "develop",
+            "developer",
+            "feature",
+        ),
+        *(
+            "github",
+            "gitlab",
+            "hello",
+            "help",
+            "info",
+            "mail",
+            "main",
+            "master",
+            "noreply",
+            "office",
+        ),
+        *("no-reply", "release", "sales", "security", "service", "support", "team", "test", "user"),
+    )
+)
+
+
 class _Word(NamedTuple):
     """A text that names somebody, and the kind and the text whose pseudonym takes its place."""
 
-    text: str  # without capitals
+    text: str  # as `_folded`
     kind: str
     source: str
     is_whole: bool  # too common to be looked for inside of words
-    squashed: str  # letters and digits alone, where that is enough to tell; else ""
+    squashed: str  # as `_squashed`; "" where the text alone tells
+    is_loose: bool  # long enough for its letters to be looked for across signs, inside of words
+
+
+class _Table(dict[int, Optional[str]]):
+    """What becomes of characters, for `str.translate`; filled as they come, within bounds."""
+
+    def __init__(self, change: Callable[[str], Optional[str]]) -> None:
+        super().__init__()
+        self._change = change
+
+    def __missing__(self, code: int) -> Optional[str]:
+        if len(self) > 16_384:
+            self.clear()
+        self[code] = changed = self._change(chr(code))
+        return changed
+
+
+def _without_capital(character: str) -> str:
+    folded = character.casefold()
+    return folded if len(folded) == 1 else character
+
+
+def _letters(character: str) -> Optional[str]:
+    """The letters and digits that a character stands for, in the one spelling that all share."""
+    if character == "\0":  # which keeps texts apart
+        return character
+    plain = unicodedata.normalize("NFKD", character).casefold().replace("\u0131", "i")
+    kept = [
+        each
+        for each in unicodedata.normalize("NFKD", plain)
+        if unicodedata.category(each)[0] in "LN" or unicodedata.category(each) == "So"
+    ]
+    return "".join(kept) or None
+
+
+_WITHOUT_CAPITALS = _Table(_without_capital)
+_LETTERS = _Table(_letters)
 
 
 def covered(document: Any, pseudonyms: Pseudonyms) -> Any:
@@ -128,37 +210,58 @@ def _top_kind(field: str) -> Optional[str]:
 
 def _folded(text: str) -> str:
     """Without capitals, and as long as before."""
-    folded = text.casefold()
-    if len(folded) == len(text):
-        return folded
-    return "".join(each if len(each.casefold()) > 1 else each.casefold() for each in text)
+    return text.lower() if text.isascii() else text.translate(_WITHOUT_CAPITALS)
 
 
 def _squashed(text: str) -> str:
-    return "".join(_RUN.findall(_folded(text)))
+    """Letters and digits alone, the same for each way in which Unicode can spell them.
+
+    So `Ann-Lee`, `ann.lee` and `ANNLEE` are one, and so are `Straße` and `STRASSE`, a letter with
+    its accent and the two in a row, and letters of any width.
+    """
+    return text.translate(_LETTERS)
 
 
-def _words(about: Mapping[str, str], homes: Iterable[str]) -> Iterator[_Word]:
+def _weight(text: str) -> int:
+    """How many letters a text is worth; one that stands for a syllable or a word is worth three."""
+    return sum(3 if each >= "\u2e80" else 1 for each in text if each.isalnum())
+
+
+def _words(about: Mapping[str, str], owners: Iterable[str]) -> Iterator[_Word]:
     """What to look for in the rest of a report, the surest first."""
     for field, text in about.items():
         kind = IDENTITY[field]
-        for spelled in _spellings(text):
+        for spelled in _spellings(text[:TEXT_LIMIT]):
             yield _word(spelled, kind, text)
         if kind == NAME and " " in text:
-            first, _, last = text.rpartition(" ")
+            first, _, last = text[:TEXT_LIMIT].rpartition(" ")
             yield _word(f"{last} {first}", kind, text)
-    short = about.get("hostname", "").partition(".")[0]
+    for field, text in about.items():
+        if IDENTITY[field] != HOST:
+            for part in _user_parts(text[:TEXT_LIMIT]):
+                yield _part(part, IDENTITY[field], text)
+    hostname = about.get("hostname", "")
+    short = hostname[:TEXT_LIMIT].partition(".")[0]
     if len(short) >= _SHORT and not short.isdigit():
-        yield _Word(_folded(short), HOST, about["hostname"], True, "")
-    for home in homes:
-        if len(home) >= _SHORT and home.casefold() not in _NOBODY:
-            yield _Word(_folded(home), ACCOUNT, home, True, "")
+        yield _word(short, HOST, hostname)._replace(is_whole=True)
+    for owner in owners:
+        for part in (owner, *_user_parts(owner)):
+            yield _word(part, ACCOUNT, owner)._replace(is_whole=True, is_loose=False)
 
 
 def _word(text: str, kind: str, source: str) -> _Word:
-    squashed = _squashed(text) if kind in (DEVELOPER, NAME) else ""
-    is_long = len(squashed) >= _LONG
-    return _Word(_folded(text), kind, source, len(text) < _SHORT, squashed if is_long else "")
+    weight = _weight(text)
+    squashed = _squashed(text)
+    # The letters alone of `a. n` are another word.
+    tells = weight >= _SHORT or _is_one_word(text)
+    is_loose = kind in (DEVELOPER, NAME) and weight >= _LONG
+    is_whole = max(weight, len(text)) < _SHORT
+    return _Word(_folded(text), kind, source, is_whole, squashed if tells else "", is_loose)
+
+
+def _part(text: str, kind: str, source: str) -> _Word:
+    is_long = _weight(text) >= _LONG
+    return _word(text, kind, source)._replace(is_whole=not is_long, is_loose=is_long)
 
 
 def _spellings(text: str) -> Iterable[str]:
@@ -168,6 +271,66 @@ def _spellings(text: str) -> Iterable[str]:
     return dict.fromkeys((text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD"))))
 
 
+def _user_parts(text: str) -> Iterator[str]:
+    """What names the user alone in `DOMAIN\\user`, in an e-mail address, and in ids like them."""
+    if text[:16].lower().startswith(_DIRECTORY):
+        for each in text.split(","):
+            if each.strip().lower().startswith(_DIRECTORY):
+                yield from _personal(each.partition("=")[2])
+        return
+    user, sign, _ = _BEFORE_USER.split(text)[-1].rpartition("@")
+    if not sign:
+        user = _BEFORE_USER.split(text)[-1]
+    if _GUEST in user:
+        user = user.partition(_GUEST)[0].rpartition("_")[0]
+    parts = user.split("+")  # with a tag, or after a number, as in GitHub's addresses
+    if parts != [text]:
+        for part in parts:
+            yield from _personal(part)
+
+
+def _personal(part: str) -> Iterator[str]:
+    part = part.strip()
+    if len(part) > 1 and not part.isdigit() and part.casefold() not in _ROLES:
+        yield part
+
+
+def _windows(text: str) -> Iterator[tuple[int, int, str]]:
+    """A text in pieces: where one starts, where what is found in it has to start, and the piece."""
+    start = 0
+    while start < len(text):
+        end = start + _WINDOW
+        if len(text) <= end + _OVERLAP:
+            yield start, len(text), text[start:]
+            return
+        apart = text.rfind("\0", start + 1, end)
+        if apart > 0:  # which nothing reaches across
+            end = apart
+            yield start, end, text[start:end]
+        else:
+            yield start, end, text[start : end + _OVERLAP]
+        start = end
+
+
+def _owners(text: str) -> dict[str, None]:
+    """Of home directories in a text, the first few that may be a person's."""
+    owners: dict[str, None] = {}
+    for _, _, piece in _windows(text):
+        for match in _HOME.finditer(piece) if _has_home(piece) else ():
+            owner = match[1]
+            if len(owner) >= _SHORT and owner.casefold() not in _NOBODY:
+                owners[owner] = None
+                if len(owners) == _MAX_OWNERS:
+                    return owners
+    return owners
+
+
+# A place in a text: start, end, and what stands there, the number of a word or one of these.
+_Place = tuple[int, int, int]
+_IS_EMAIL = -2
+_IS_OWNER = -1
+
+
 class _Cover:
     """Puts pseudonyms into a document; `changes` says whether its texts need any."""
 
@@ -175,12 +338,11 @@ class _Cover:
         self, pseudonyms: Pseudonyms, about: Mapping[str, str], texts: Sequence[str]
     ) -> None:
         self._pseudonyms = pseudonyms
+        self._hashed: dict[tuple[str, str], str] = {}  # by kind and source of words
         # All at once takes a tenth of the time.
         whole = "\0".join(texts)
-        homes = {match[2] for match in _HOME.finditer(whole)} if _has_home(whole) else ()
-        self._words = [
-            word for word in _words(about, homes) if word.text and not pseudonyms.knows(word.source)
-        ]
+        words = _words(about, _owners(whole))
+        self._words = [each for each in words if each.text and not pseudonyms.knows(each.source)]
         self._named: dict[str, _Word] = {}
         for word in self._words:
             self._named.setdefault(word.text, word)
@@ -215,75 +377,146 @@ class _Cover:
 
     def _person(self, text: str, kind: str) -> str:
         text = text.strip()
-        folded = _folded(text)
-        word = self._named.get(folded) or self._named.get(_squashed(folded) or folded)
+        word = self._word_of(text)
+        if word is None and len(text) <= TEXT_LIMIT:
+            word = next(filter(None, map(self._word_of, _user_parts(text))), None)
         if word is not None:
-            kind, text = word.kind, word.source
+            return self._of_word(word)
         return self._pseudonyms.of(kind, text) if text else text
 
+    def _of_word(self, word: _Word) -> str:
+        # Hashed once: it may be as long as a body, and be named in it as often as that allows.
+        about = (word.kind, word.source)
+        if about not in self._hashed:
+            self._hashed[about] = self._pseudonyms.of(*about)
+        return self._hashed[about]
+
+    def _word_of(self, text: str) -> Optional[_Word]:
+        """The word that a text is, spelled in any way."""
+        folded = _folded(text)
+        return self._named.get(folded) or self._named.get(_squashed(text) or folded)
+
     def _covered(self, text: str) -> str:
-        if "@" in text:
-            text = _EMAIL.sub(self._email, text)
-        text = self._without_words(text)
-        if "@" in text:  # again, since a name beside it has become one word
-            text = _EMAIL.sub(self._email, text)
-        return _HOME.sub(self._home, text) if _has_home(text) else text
-
-    def _without_words(self, text: str) -> str:
-        places = sorted(_places(text, self._words))
-        if not places:
-            return text
-        done = [match.span() for match in SHAPE.finditer(text) if self._pseudonyms.knows(match[0])]
         pieces: list[str] = []
-        end = 0
-        for start, stop, number in places:
-            if any(start < there[1] and there[0] < stop for there in done):
-                continue
-            if start >= end:
-                word = self._words[number]
-                pieces += [text[end:start], self._pseudonyms.of(word.kind, word.source)]
-            end = max(end, stop)  # where two overlap, nothing of the second stays
-        return "".join([*pieces, text[end:]])
+        done = 0
+        for start, end, piece in _windows(text):
+            for first, last, pseudonym in self._spans(piece):
+                if done <= start + first < end:
+                    pieces += [text[done : start + first], pseudonym]
+                    done = start + last
+        return "".join([*pieces, text[done:]]) if pieces else text
 
-    def _email(self, match: re.Match[str]) -> str:
-        return self._pseudonyms.of(EMAIL, match[0])
+    def _spans(self, text: str) -> Iterator[tuple[int, int, str]]:
+        """What to replace in a text, in order, and by what."""
+        places = list(_places(text, self._words))
+        if "@" in text:
+            places += [(*span, _IS_EMAIL) for span in _emails(text)]
+        if _has_home(text):
+            places += [
+                (*match.span(1), _IS_OWNER)
+                for match in _HOME.finditer(text)
+                if match[1].casefold() not in _NOBODY
+            ]
+        for group in _overlapping(self._unprotected(text, sorted(places))):
+            # Of several in one place the longest says the most, of those the surest.
+            start, end, number = min(group, key=lambda place: (place[0] - place[1], place[2]))
+            yield group[0][0], max(place[1] for place in group), self._name(text[start:end], number)
 
-    def _home(self, match: re.Match[str]) -> str:
-        folder, owner = match[1], match[2]
-        return folder + (owner if owner.casefold() in _NOBODY else self._person(owner, ACCOUNT))
+    def _unprotected(self, text: str, places: Sequence[_Place]) -> Iterator[_Place]:
+        """Those that don't touch a pseudonym that was made here."""
+        if not places:
+            return
+        known = [each.span() for each in SHAPE.finditer(text) if self._pseudonyms.knows(each[0])]
+        number = 0
+        for place in places:
+            while number < len(known) and known[number][1] <= place[0]:
+                number += 1
+            if number == len(known) or place[1] <= known[number][0]:
+                yield place
+
+    def _name(self, text: str, number: int) -> str:
+        if number == _IS_EMAIL:
+            return self._pseudonyms.of(EMAIL, text)
+        if number == _IS_OWNER:
+            return self._person(text, ACCOUNT)
+        return self._of_word(self._words[number])
 
 
 def _has_home(text: str) -> bool:
     return "home" in text or "sers" in text
 
 
-def _places(text: str, words: Sequence[_Word]) -> Iterator[tuple[int, int, int]]:
-    """Where words stand in a text: start, end, and the number of the word."""
+def _overlapping(places: Iterable[_Place]) -> Iterator[list[_Place]]:
+    """Places, given in order, in groups of those that overlap."""
+    group: list[_Place] = []
+    end = 0
+    for place in places:
+        if group and place[0] >= end:
+            yield group
+            group = []
+        end = max(end, place[1]) if group else place[1]
+        group.append(place)
+    if group:
+        yield group
+
+
+def _emails(text: str) -> Iterator[tuple[int, int]]:
+    """Where e-mail addresses are in a text, found by a few looks at each character at most."""
+    done = 0
+    at = text.find("@")
+    while at >= 0:
+        local_part = _LOCAL_PART.match(text[done:at][::-1])
+        end = _end_of_domain(text, at + 1) if local_part else 0
+        if local_part and end:
+            yield at - local_part.end(), end
+        done = end or at + 1
+        at = text.find("@", done)
+
+
+def _end_of_domain(text: str, start: int) -> int:
+    """Where the domain ends that starts there, 0 if none does."""
+    domain = _DOMAIN.match(text, start)
+    dot = domain[0].rfind(".") if domain else -1
+    while domain and dot > 0:
+        top_level = _TOP_LEVEL.match(domain[0], dot)
+        if top_level:
+            return start + top_level.end()
+        dot = domain[0].rfind(".", 0, dot)
+    return 0
+
+
+def _places(text: str, words: Sequence[_Word]) -> Iterator[_Place]:
+    """Where words stand in a text."""
     folded = _folded(text)
-    squashed = _squashed(folded)
+    squashed = _squashed(text)
     elsewhere: dict[str, int] = {}  # how often what is spelled in any way is not spelled as known
     for number, word in enumerate(words):
-        if word.squashed:
-            elsewhere.setdefault(word.squashed, squashed.count(word.squashed))
+        if word.squashed and word.squashed not in elsewhere:
+            elsewhere[word.squashed] = squashed.count(word.squashed)
         for start in _all_of(word.text, folded):
             end = start + len(word.text)
-            if not (word.is_whole and _is_inside(folded, start, end)):
+            if not (word.is_whole and _is_inside(text, start, end)):
                 yield start, end, number
                 if word.squashed:
                     elsewhere[word.squashed] -= 1
     if any(count > 0 for count in elsewhere.values()):
-        yield from _spelled_otherwise(folded, squashed, words)
+        yield from _spelled_otherwise(text, squashed, words)
 
 
-def _spelled_otherwise(
-    folded: str, squashed: str, words: Sequence[_Word]
-) -> Iterator[tuple[int, int, int]]:
-    origin = [place for match in _RUN.finditer(folded) for place in range(*match.span())]
+def _spelled_otherwise(text: str, squashed: str, words: Sequence[_Word]) -> Iterator[_Place]:
+    origin = [place for place, character in enumerate(text) for _ in _LETTERS[ord(character)] or ()]
     for number, word in enumerate(words):
         for first in _all_of(word.squashed, squashed) if word.squashed else ():
-            start, last = origin[first], origin[first + len(word.squashed) - 1]
-            if "\0" not in folded[start:last]:
-                yield start, last + 1, number
+            start, end = origin[first], origin[first + len(word.squashed) - 1] + 1
+            while end < len(text) and unicodedata.category(text[end])[0] == "M":
+                end += 1  # the accent of the last letter
+            is_enough = _weight(word.squashed) >= _SHORT or _is_one_word(text[start:end])
+            if word.is_loose or (is_enough and not _is_inside(text, start, end)):
+                yield start, end, number
+
+
+def _is_one_word(text: str) -> bool:
+    return all(each.isalnum() or unicodedata.category(each)[0] == "M" for each in text)
 
 
 def _all_of(word: str, text: str) -> Iterator[int]:

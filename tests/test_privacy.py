@@ -226,6 +226,111 @@ def test_a_name_is_found_however_its_accents_are_written(form: str, other: str) 
     assert other not in payload
 
 
+IDS = {
+    "a domain": "CORP\\ann.lee",
+    "a domain, as Unix spells it": "CORP/ann.lee",
+    "a realm": "ann.lee@CORP",
+    "an address": "ann.lee@mail.example",
+    "an address with a tag": "ann.lee+telemetry@mail.example",
+    "an address of GitHub": "12345678+ann.lee@users.noreply.github.example",
+    "a guest": "ann.lee_corp.example#EXT#@tenant.example",
+    "a provider": "github|ann.lee",
+    "a directory": "CN=ann.lee,OU=people,DC=corp,DC=example",
+    "another directory": "uid=ann.lee, ou=people, dc=corp",
+}
+SPELLINGS = (
+    "ann.lee",
+    "ANN.LEE",
+    "ann-lee",
+    "ann_lee",
+    "annlee",
+    "AnnLee",
+    "ann lee",
+    "ａｎｎ．ｌｅｅ",
+)
+
+
+@pytest.mark.parametrize("field", ["developer", "email", "name"])
+@pytest.mark.parametrize("kind", IDS)
+def test_the_user_part_of_an_id_is_covered_however_it_is_spelled(kind: str, field: str) -> None:
+    places = [f"{each}/fix" for each in SPELLINGS]
+    sent = {
+        "developer": "someone-else",
+        field: IDS[kind],
+        "metrics": {
+            "projects": [f"{each}-notes" for each in SPELLINGS],
+            "commands": {f"deploy to {each}": 1 for each in SPELLINGS},
+            "git_activity": {"repositories": [{"name": "billing", "branches_worked": places}]},
+        },
+        "users": list(SPELLINGS),
+    }
+
+    found = stored(COVER.parse(body(**sent))).casefold()
+
+    for spelled in SPELLINGS:
+        assert spelled.casefold() not in found
+    pseudonym = HASHES.of({"email": EMAIL, "name": NAME}.get(field, DEVELOPER), IDS[kind])
+    assert f'"{pseudonym}/fix"' in found
+    assert f'"users":["{pseudonym}"' in found.replace(" ", "")
+
+
+@pytest.mark.parametrize("developer", ["CORP\\ann", "ann@corp.example", "ann+x@corp"])
+def test_a_short_user_part_is_covered_as_a_word_of_its_own(developer: str) -> None:
+    kept = ["annual", "planner", "channel/ann1"]
+    sent = body(developer=developer, metrics={"projects": ["ann/fix", "for ANN", *kept]})
+
+    projects = json.loads(COVER.parse(sent).payload)["metrics"]["projects"]
+
+    who = HASHES.of(DEVELOPER, developer)
+    assert projects == [f"{who}/fix", f"for {who}", *kept]
+
+
+@pytest.mark.parametrize(
+    "email", ["dev@corp.example", "info@corp.example", "7@x.example", "noreply@x.example"]
+)
+def test_an_address_of_a_role_covers_no_word_of_everybody(email: str) -> None:
+    kept = ["dev/fix", "info", "version 7", "noreply"]
+
+    sent = body(developer="someone", email=email, metrics={"projects": kept})
+
+    assert json.loads(COVER.parse(sent).payload)["metrics"]["projects"] == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "spelled"),
+    [
+        ("Jörg Straßer", "JÖRG STRASSER"),
+        ("JÖRG STRASSER", "jörg straßer"),
+        ("Jörg Straßer", "jo\u0308rg-strasser"),
+        ("José Ñandú", "JOSE\u0301 N\u0303ANDU\u0301"),
+        ("José Ñandú", "jose-nandu"),
+        ("Işıl Kılıç", "ISIL KILIC"),
+        ("Işıl Kılıç", "IŞIL KILIÇ"),
+        ("işıl kılıç", "İŞIL KILIÇ"),
+        ("Γιώργος Νικολάου", "ΓΙΏΡΓΟΣ ΝΙΚΟΛΆΟΥ"),
+        ("ΓΙΩΡΓΟΣ ΝΙΚΟΛΑΟΥ", "γιωργος-νικολαου"),
+        ("ﬁona ﬂynn", "FIONA FLYNN"),
+        ("Ann Lee", "Ａｎｎ　Ｌｅｅ"),
+        ("Ａｎｎ　Ｌｅｅ", "ann.lee"),
+        ("Ann Lee", "an\u200bn\u00adlee"),
+        ("김민수", "김민수의 노트북"),
+        ("김민수", "\u1100\u1175\u11b7\u1106\u1175\u11ab\u1109\u116e"),
+        ("李雷", "李雷的项目"),
+    ],
+)
+def test_a_name_is_found_in_any_case_form_and_width_of_its_letters(name: str, spelled: str) -> None:
+    expected = HASHES.of(NAME, name)
+
+    projects = [spelled, f"notes/{spelled}"]
+    sent = body(developer="someone-else", email="", name=name, metrics={"projects": projects})
+    payload = json.loads(COVER.parse(sent).payload)
+
+    for project in payload["metrics"]["projects"]:
+        assert expected in project
+        rest = project.replace(expected, "")
+        assert rest in ("", "notes/", "의 노트북", "notes/의 노트북", "的项目", "notes/的项目")
+
+
 def test_words_of_everybody_stay() -> None:
     kept = {
         "metrics": {
