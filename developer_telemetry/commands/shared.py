@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.errors import ConfigurationError, TelemetryError
 from developer_telemetry.printable import printable
+from developer_telemetry.receiver.addresses import answering_host
 from developer_telemetry.receiver.settings import Settings
 
 if TYPE_CHECKING:
@@ -75,9 +76,7 @@ def report_url(settings: Settings, connection_id: int) -> str:
     path = f"plugins/developer-telemetry/{connection_id}/report"
     if settings.public_url:
         return f"{settings.public_url}/{path}"
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
-    host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{settings.port}/{path}"
+    return f"http://{answering_host(settings.host)}:{settings.port}/{path}"
 
 
 def collector_config(url: str, token: str) -> dict[str, str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import islice
 from typing import Protocol
 
-# What is left for the database, the spool, logs and files that are read now and then; with few
-# files a quarter of them.
-SPARE_FILES = 256
-# Waiting to be accepted, at most; all of them may come in one turn of the event loop.
+# Waiting to be accepted, at most; all of them may come in one turn of the event loop, before any
+# other is closed for them.
 MAX_BACKLOG = 2048
+# What is left for those, and for the database, the spool, logs and files that are read now and
+# then; with few files a quarter of them.
+SPARE_FILES = 2 * MAX_BACKLOG + 256
 # What was received and not taken yet, of all connections together; a report is well below the
 # share that each may hold beyond it.
 MAX_HELD_BYTES = 64 << 20

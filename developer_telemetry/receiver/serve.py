@@ -16,6 +16,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections import Connections
 from developer_telemetry.database import hurried, now_us, open_writing_engine
+from developer_telemetry.receiver.addresses import listen
 from developer_telemetry.receiver.admission import Admission
 from developer_telemetry.receiver.app import Receiver
 from developer_telemetry.receiver.doorkeeper import Doorkeeper
@@ -116,14 +117,13 @@ def spool_age(spool: Spool) -> float:
 def serve(engine: Engine, settings: Settings) -> None:
     """Take reports until SIGTERM or SIGINT."""
     set_up_logs(settings.log_level, settings.log_format)
+    sockets = listen(settings.host, settings.port)
     receiver = make_receiver(hurried(engine), settings)
     # uvicorn stops in good order and then repeats the signal, which would end us as if killed.
     signal.signal(signal.SIGTERM, _leave)
     admission = Admission(_allow_many_connections())
     config = uvicorn.Config(
         receiver.app,
-        host=settings.host,
-        port=settings.port,
         http=partial(Protocol, admission),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
@@ -136,7 +136,7 @@ def serve(engine: Engine, settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()  # what is loaded by now stays
     gc.set_threshold(GARBAGE_THRESHOLD)
-    Server(config, receiver).run()
+    Server(config, receiver).run(sockets)
 
 
 def _allow_many_connections() -> int:

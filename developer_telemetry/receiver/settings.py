@@ -41,7 +41,12 @@ SETTINGS = (
         " on SQLite one is made and kept in TELEMETRY_DATA_DIR if it isn't set",
     ),
     Setting("TELEMETRY_DATA_DIR", "data", "where the embedded database and its secret are kept"),
-    Setting("TELEMETRY_HOST", "127.0.0.1", "the address to listen on; 0.0.0.0 for all"),
+    Setting(
+        "TELEMETRY_HOST",
+        "127.0.0.1",
+        "the address or name to listen on; 0.0.0.0 for all addresses of IPv4, :: for all of IPv6"
+        " and of IPv4",
+    ),
     Setting("TELEMETRY_PORT", "8090", "the port to listen on"),
     Setting(
         "TELEMETRY_REQUIRE_TOKEN",
@@ -122,7 +127,7 @@ def load(environment: Mapping[str, str] = os.environ, with_database: bool = True
     return Settings(
         db_url=db_url,
         encryption_secret=secret,
-        host=values["TELEMETRY_HOST"],
+        host=_host(values["TELEMETRY_HOST"]),
         port=_number(values, "TELEMETRY_PORT", 1, 65535),
         require_token=_switch(values, "TELEMETRY_REQUIRE_TOKEN"),
         log_level=_word(values, "TELEMETRY_LOG_LEVEL", ("debug", "info", "warning", "error")),
@@ -134,6 +139,13 @@ def load(environment: Mapping[str, str] = os.environ, with_database: bool = True
         public_url=_address(values, "TELEMETRY_PUBLIC_URL"),
         devlake=_devlake(values),
     )
+
+
+def _host(text: str) -> str:
+    # As in a URL, or as other programs write "all of them".
+    host = text.strip()
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    return "::" if host == "*" else host
 
 
 def _value(environment: Mapping[str, str], setting: Setting) -> str:
