@@ -80,6 +80,20 @@ def spool(state: State) -> Check:
             f"{who} {state.set_aside} reports are set aside, which the database refuses for good",
             "`developer-telemetry dead-letters` on its machine says why",
         )
+    if state.orphans:
+        return Check(
+            "spool",
+            FAILED,
+            f"{who} {state.orphans} reports wait for a connection that the database has not",
+            "bring it back, or see `developer-telemetry spool list` on its machine",
+        )
+    if state.conflicting:
+        return Check(
+            "spool",
+            FAILED,
+            f"{who} {state.conflicting} reports wait by themselves ({state.oldest_seconds:.0f} s)",
+            "see its log for what is in their way, such as a transaction that holds their rows",
+        )
     if state.damaged_spools:
         said = f"{who} its disk has damaged the spool {state.damaged_spools} times"
         return Check("spool", FAILED, said, "see its log for what was salvaged; check the disk")

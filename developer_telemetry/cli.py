@@ -8,6 +8,7 @@ from developer_telemetry.commands.fleet import send_test, status, watch
 from developer_telemetry.commands.privacy import erase, prune
 from developer_telemetry.commands.receiver import dead_letters, demo, migrate, serve
 from developer_telemetry.commands.reports import export, import_reports, reextract
+from developer_telemetry.commands.spool import spool
 from developer_telemetry.commands.tokens import token
 from developer_telemetry.receiver.settings import SETTINGS
 
@@ -34,6 +35,7 @@ app.command(name="send-test")(send_test)
 app.command()(watch)
 app.command()(demo)
 app.command(name="dead-letters")(dead_letters)
+app.add_typer(spool, name="spool")
 
 if __name__ == "__main__":
     app()

@@ -49,7 +49,9 @@ def open_writing_engine(url: str) -> Engine:
     options = {"pool_pre_ping": False, "pool_reset_on_return": None}
     engine = create_db_engine(url, **options)
     event.listen(engine, "do_connect", _count_changed)
-    return hurried(prepare(engine))
+    hurried(prepare(engine))
+    event.listen(engine, "connect", dialect_of(engine).wait_briefly)
+    return engine
 
 
 def hurried(engine: Engine) -> Engine:
@@ -145,8 +147,10 @@ def losses(engine: Engine) -> list[str]:
     return found
 
 
-def transact(database: Database, work: Callable[[Connection], T]) -> T:
+def transact(database: Database, work: Callable[[Connection], T], awaits_locks: bool = True) -> T:
     """Run `work` in a transaction and commit; repeat the whole of it after a conflict.
+
+    Without `awaits_locks` a lock that was waited for in vain is no reason to wait again.
 
     What a connection lost on the way did, also during COMMIT, is repeated as well, over another
     one, and so it is where the server turned read-only: `work` has to be harmless when done twice.
@@ -163,6 +167,7 @@ def transact(database: Database, work: Callable[[Connection], T]) -> T:
         except DBAPIError as error:
             lost += error.connection_invalidated
             passing = error.connection_invalidated or dialect.is_conflict(error)
+            passing = passing and (awaits_locks or not dialect.is_lock_timeout(error))
             if attempt == ATTEMPTS or lost == LOST_CONNECTIONS or not passing:
                 raise
             time.sleep(random.uniform(0, 0.01) * attempt * attempt)

@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from developer_telemetry.errors import StatementTooLarge
 from developer_telemetry.private_files import make_file, make_private
 
 Database = Union[Engine, Connection]
@@ -46,8 +47,13 @@ class Dialect:
     patience: Mapping[str, int] = {}
     # The same where no statement takes long.
     short_patience: Mapping[str, int] = {}
+    # The end of a query that leaves out rows which another transaction holds; "" where it is one
+    # lock for all of them.
+    skipping_locked = " FOR UPDATE SKIP LOCKED"
     # Statements that each new session starts with: strict, in UTC, and never waiting for long.
     session: Sequence[str] = ()
+    # Statements after which a session waits for a lock no longer than a sender should.
+    brief_waits: Sequence[str] = ()
     # Statements after which a session leaves no byte of what it deletes in the database's pages.
     thorough: Sequence[str] = ()
     # The statement, outside of a transaction, that leaves none of what was ever deleted.
@@ -55,6 +61,27 @@ class Dialect:
 
     def is_conflict(self, error: DBAPIError) -> bool:
         """Whether repeating the whole transaction may succeed: a deadlock, a lock not given."""
+        raise NotImplementedError
+
+    def is_lock_timeout(self, error: DBAPIError) -> bool:
+        """Return true for a conflict that took long: a lock that another transaction holds."""
+        raise NotImplementedError
+
+    def is_content(self, error: Exception) -> bool:
+        """Return true if database or driver blame the values of the statement that failed.
+
+        Nothing else is: neither what another transaction did nor what the server lacks.
+        """
+        if isinstance(error, (UnicodeEncodeError, OverflowError, StatementTooLarge)):
+            return True
+        return (
+            isinstance(error, DBAPIError)
+            and not error.connection_invalidated
+            and self.blames_values(error.orig)
+        )
+
+    def blames_values(self, error: Any) -> bool:
+        """Return true if this error of the driver stands for a value that can't be stored."""
         raise NotImplementedError
 
     def is_stale(self, error: Any) -> bool:
@@ -130,6 +157,18 @@ class Dialect:
         cursor.close()
         connection.commit()
 
+    def wait_briefly(self, connection: Any, record: Any) -> None:
+        """Called after `connected` where a sender waits for what is stored."""
+        cursor = connection.cursor()
+        for statement in self.brief_waits:
+            cursor.execute(statement)
+        cursor.close()
+        connection.commit()
+
+    def statement_bytes(self, statement: str, parameters: Sequence[Any]) -> int:
+        """The size of a statement as it is sent, where the session's packets have a limit."""
+        return 0
+
     def await_writers(self, table: str) -> Sequence[str]:
         """Statements for a transaction that ends after all those which write to a table by now.
 
@@ -180,6 +219,10 @@ class MySQL(Dialect):
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         "SET SESSION innodb_lock_wait_timeout = 10",
     )
+    brief_waits = (
+        "SET SESSION innodb_lock_wait_timeout = 1",
+        "SET SESSION lock_wait_timeout = 2",
+    )
     # By itself MariaDB reads the whole of a table that has grown since it was last measured.
     join_in_order = "STRAIGHT_JOIN"
     clock = "UNIX_TIMESTAMP(NOW(6))"
@@ -206,6 +249,15 @@ class MySQL(Dialect):
     short_patience = {"read_timeout": 30, "write_timeout": 30}
     # Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
     conflicts = frozenset((1205, 1213, 1020))
+    lock_timeout = 1205
+    # Of a value: NULL, out of range, truncated, not of this type or character set, too long, not
+    # JSON, against a CHECK; of a row: larger than a packet, a page, the undo log takes.
+    value_errors = frozenset(
+        (
+            *(1048, 1118, 1153, 1264, 1265, 1292, 1300, 1366, 1367, 1406, 1411, 1441, 1690, 1713),
+            *(1977, 3140, 3819, 3854, 3988, 4025),
+        )
+    )
     # Read-only by an option, by its mode, and as a replica that is being made the primary.
     read_only = frozenset((1290, 1836, 1792))
     # Access denied: to a database, a table, a column, an operation, a routine. No database.
@@ -220,6 +272,16 @@ class MySQL(Dialect):
 
     def is_conflict(self, error: DBAPIError) -> bool:
         return _code(error.orig) in self.conflicts
+
+    def is_lock_timeout(self, error: DBAPIError) -> bool:
+        return bool(_code(error.orig) == self.lock_timeout)
+
+    def blames_values(self, error: Any) -> bool:
+        return _code(error) in self.value_errors
+
+    def statement_bytes(self, statement: str, parameters: Sequence[Any]) -> int:
+        texts = [_escaped(each) if isinstance(each, str) else str(each) for each in parameters]
+        return len(statement) + sum(len(each.encode()) for each in texts)
 
     def is_stale(self, error: Any) -> bool:
         # The first of them also stands for other options that forbid something.
@@ -284,6 +346,7 @@ class MySQL(Dialect):
         super().start_session(cursor, info)
         cursor.execute("SELECT @@max_allowed_packet, @@version")
         packet, version = cursor.fetchone()
+        info["packet_bytes"] = int(packet)
         # A quarter of it in characters of four bytes, less what stands between the values.
         info["statement_characters"] = int(packet) // 20
         info["returning"] = "MariaDB" in version
@@ -345,6 +408,7 @@ class PostgreSQL(Dialect):
         "keepalives_idle": 10,
         "keepalives_interval": 5,
     }
+    brief_waits = ("SET lock_timeout = '1s'",)
     # Serialization failure, deadlock, lock not available.
     conflicts = frozenset(("40001", "40P01", "55P03"))
     # Read-only; insufficient privilege; by another search_path no such table, or no such schema.
@@ -396,6 +460,18 @@ class PostgreSQL(Dialect):
     def is_conflict(self, error: DBAPIError) -> bool:
         return _state(error.orig) in self.conflicts
 
+    def is_lock_timeout(self, error: DBAPIError) -> bool:
+        return bool(_state(error.orig) == "55P03")
+
+    def blames_values(self, error: Any) -> bool:
+        state = _state(error)
+        if state is None:  # the driver's own, which does not send what it can't write
+            return type(error).__name__ == "DataError"
+        if state == "23514":  # also of a partition that is not there, which breaks no constraint
+            return bool(error.diag.constraint_name)
+        # Data exception, program limit exceeded, not null.
+        return state[:2] in ("22", "54") or state == "23502"
+
     def is_stale(self, error: Any) -> bool:
         return _state(error) in self.stale
 
@@ -418,6 +494,7 @@ class SQLite(Dialect):
         "PRAGMA synchronous = FULL",
         "PRAGMA busy_timeout = 10000",
     )
+    skipping_locked = ""
     thorough = ("PRAGMA secure_delete = ON",)
     compacting = "VACUUM"
 
@@ -436,6 +513,15 @@ class SQLite(Dialect):
 
     def is_conflict(self, error: DBAPIError) -> bool:
         return "locked" in str(error.orig)
+
+    def is_lock_timeout(self, error: DBAPIError) -> bool:
+        return self.is_conflict(error)
+
+    def blames_values(self, error: Any) -> bool:
+        said = str(error)
+        return type(error).__name__ == "DataError" or said.startswith(
+            ("CHECK constraint", "NOT NULL constraint")
+        )
 
     def ago(self, seconds: int) -> str:
         # The form that the column's default has.

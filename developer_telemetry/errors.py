@@ -30,3 +30,11 @@ class Unavailable(TelemetryError):
 
 class ConfigurationError(TelemetryError):
     """Only the operator can mend it; the message says how."""
+
+
+class SpoolInUse(ConfigurationError):
+    """Another process has the spool."""
+
+
+class StatementTooLarge(TelemetryError):
+    """A single row is larger than what the database takes at once."""

@@ -6,6 +6,7 @@ already is passed over: an import may be killed and started again, or done twice
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
@@ -19,18 +20,22 @@ from developer_telemetry.archives import Item
 from developer_telemetry.connections import Connection
 from developer_telemetry.database import reading, transact
 from developer_telemetry.dialects import dialect_of, flat
+from developer_telemetry.errors import Unavailable
 from developer_telemetry.exclusion import alone
 from developer_telemetry.imported import Batch, copy_id
 from developer_telemetry.inserts import batches
 from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS, Arrival, ToolRow, raw_params
 from developer_telemetry.raw import Key
-from developer_telemetry.receiver.ingest import store_unerased
+from developer_telemetry.receiver.ingest import Kept, store_unerased
 from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.storage import upsert_tool
 from developer_telemetry.tombstones import Erased
 
 # Machines are counted so often, since after a crash rows much older than others are not.
 COUNT_EVERY = 10_000
+# How long another transaction's lock is waited for, and between two tries.
+CONFLICT_SECONDS = 120.0
+CONFLICT_PAUSE_SECONDS = 1.0
 
 
 class Counts(NamedTuple):
@@ -80,7 +85,7 @@ class Importer:
     def _store(self, batch: Batch) -> Step:
         fresh = _fresh(self._engine, batch.reports)
         arrivals = [arrival for _, arrival in fresh]
-        kept = store_unerased(self._engine, self._erased, arrivals, self._strategies)
+        kept = self._store_patiently(arrivals)
         refused = [
             *batch.refused,
             *(
@@ -102,6 +107,28 @@ class Importer:
             ),
             refused,
         )
+
+    def _store_patiently(self, arrivals: Sequence[Arrival]) -> Kept:
+        """Store arrivals, again and again those that something is in the way of."""
+        gives_up_at = time.monotonic() + CONFLICT_SECONDS
+        refused: dict[str, str] = {}
+        kept = Kept((), {})
+        waiting = arrivals
+        while waiting:
+            now = store_unerased(self._engine, self._erased, waiting, self._strategies)
+            refused.update(now.refused)
+            waiting = [each for each in now.arrivals if each.report_id in now.waiting]
+            stored = [each for each in now.arrivals if each.report_id not in now.waiting]
+            kept = Kept([*kept.arrivals, *stored], refused)
+            if waiting and time.monotonic() > gives_up_at:
+                why = now.waiting[waiting[0].report_id]
+                raise Unavailable(
+                    f"{len(waiting)} reports can't be stored now ({why}); see what is in their"
+                    " way and import again: what is stored already is passed over"
+                )
+            if waiting:
+                time.sleep(CONFLICT_PAUSE_SECONDS)
+        return kept
 
     def _days(self, days: Sequence[Mapping[str, Any]]) -> list[ToolRow]:
         """The rows of days, sorted by key, that no report here accounts for."""

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.dialects import dialect_of, flat
+from developer_telemetry.errors import StatementTooLarge
 
 Row = TypeVar("Row", bound=Sequence[Any])
 
@@ -99,8 +100,14 @@ def execute(connection: Connection, statement: str, parameters: Sequence[Any]) -
         lost = connection.dialect.is_disconnect(error, driver, cursor)
         lost = lost or dialect_of(connection).is_stale(error)
         if lost:
+            size = dialect_of(connection).statement_bytes(statement, parameters)
+            limit = connection.info.get("packet_bytes", size)
             connection.invalidate(error)
             connection.engine.dispose()  # the others in its pool are hardly better
+            if size > limit:  # the server hangs up on it and says no more
+                raise StatementTooLarge(
+                    f"{size} bytes are more than max_allowed_packet ({limit})"
+                ) from error
         raise DBAPIError.instance(
             statement,
             None,  # they hold reports

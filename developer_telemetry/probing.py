@@ -56,6 +56,9 @@ class State(msgspec.Struct, frozen=True):
     spool_max_bytes: int
     disk_free_bytes: int
     damaged_spools: int
+    # Not told by older receivers.
+    orphans: int = 0  # reports in the spool whose connection is not in the database
+    conflicting: int = 0  # those that something else is in the way of
 
 
 class Question(NamedTuple):

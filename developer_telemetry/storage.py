@@ -73,20 +73,51 @@ def store(
         if check is not None:
             check(connection)
 
-    transact(database, work)
+    transact(database, work, awaits_locks=False)
 
 
-def probe(database: Database) -> None:
-    """Raise `SQLAlchemyError` unless both layers take a report now; nothing is left of it.
+def probe(database: Database, date: str = "2000-01-01", arrived_us: int = 0) -> None:
+    """Raise unless both layers take a harmless report of such a day now; nothing is left of it.
 
     Asking for less would not do: a database may be read-only, or not migrated yet.
     """
-    report = parse('{"developer": "probe", "date": "2000-01-01"}')
-    arrival = Arrival(str(uuid.uuid4()), PROBE_CONNECTION, 0, report)
+    report = parse(f'{{"developer": "probe", "date": "{date}"}}')
+    arrival = Arrival(str(uuid.uuid4()), PROBE_CONNECTION, arrived_us, report)
     with database.engine.connect() as connection:
         transaction = connection.begin()
         _store(connection, [arrival], {PROBE_CONNECTION: OVERWRITE})
         transaction.rollback()
+
+
+def is_stored(database: Database, report_id: str) -> bool:
+    """Return true if the raw layer has a report."""
+    mark = dialect_of(database).placeholder
+    with database.engine.connect() as connection:
+        row = connection.exec_driver_sql(
+            f"SELECT 1 FROM {RAW_TABLE} WHERE report_id = {mark}", (report_id,)
+        ).first()
+    return row is not None
+
+
+def locked_days(database: Database, keys: Sequence[Key]) -> set[Key]:
+    """Return the days whose tool rows another transaction holds now, without waiting for it."""
+    dialect = dialect_of(database)
+    columns = ", ".join(KEY_COLUMNS)
+    locked: set[Key] = set()
+    if not dialect.skipping_locked:
+        return locked
+    with database.engine.connect() as connection:
+        for some in batches(connection, sorted(set(keys)), MAX_KEYS):
+            query = (
+                f"SELECT {columns} FROM {TOOL_TABLE} WHERE {dialect.among(KEY_COLUMNS, len(some))}"
+            )
+            parameters = dialect.parameters(KEY_COLUMNS, some)
+            there = connection.exec_driver_sql(query, parameters).fetchall()
+            query += dialect.skipping_locked
+            free = connection.exec_driver_sql(query, parameters).fetchall()
+            locked |= {(row[0], row[1], str(row[2])) for row in {*there} - {*free}}
+        connection.rollback()
+    return locked
 
 
 def _store(

@@ -686,6 +686,18 @@ def test_a_spool_that_its_disk_has_damaged() -> None:
     assert "check the disk" in check.remedy
 
 
+@pytest.mark.parametrize(
+    ("what", "remedy"),
+    [("orphans", "spool list"), ("conflicting", "its log")],
+)
+def test_reports_that_can_not_come_in_are_named(what: str, remedy: str) -> None:
+    check = checks.spool(State(**{**_fields(FINE), "waiting": 9, what: 7}))
+
+    assert check.state == FAILED
+    assert "7 reports wait" in check.said
+    assert remedy in check.remedy
+
+
 def test_a_spool_that_is_being_drained_is_well() -> None:
     check = checks.spool(State(**{**_fields(FINE), "waiting": 9}))
 

@@ -514,7 +514,7 @@ def test_a_spool_keeps_no_byte_of_whom_it_was_cleared(spool: Spool, tmp_path: Pa
 
     assert spool.expunge(partial(is_erased, gone), damaged=False) == 199
 
-    left = [each.report_id for each in spool.oldest(600)[0]]
+    left = [each.report_id for each in spool.next(600)[0]]
     assert left == [
         each.report_id for n, each in enumerate(reports) if n % 2 == 0 or n > 400 if n != 6
     ]

@@ -212,7 +212,7 @@ def test_a_report_larger_than_the_database_takes_is_no_outage(tmp_path: Path) ->
             )
             assert [answer.status_code for answer in answers] == [200] * 13
             site.becomes_stored(neighbours)
-            assert site.metric("telemetry_spool_dead") == 1
+            eventually(lambda: site.metric("telemetry_spool_dead") == 1, 10)
     [letter] = dead_letters(site.spool)
     assert '"poison"' in letter.report.payload
     # All that the driver knows: the server hung up on it.

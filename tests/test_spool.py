@@ -44,7 +44,7 @@ def reopened(spool: Spool, folder: Path) -> Spool:
 
 
 def all_of(spool: Spool) -> list[Spooled]:
-    whole, damaged = spool.oldest(1_000_000)
+    whole, damaged, _ = spool.next(1_000_000)
     assert not damaged
     return whole
 
@@ -214,7 +214,7 @@ def test_a_report_damaged_on_disk_is_told_from_whole_ones(spool: Spool, folder: 
         database.execute("UPDATE waiting SET payload = 'other' WHERE report_id = 'report-000001'")
         database.commit()
     again = Spool(folder, 8 * MEBIBYTE)
-    whole, damaged = again.oldest(10)
+    whole, damaged, _ = again.next(10)
     assert [report.report_id for report in whole] == ["report-000000", "report-000002"]
     assert [report.report_id for report in damaged] == ["report-000001"]
     again.close()

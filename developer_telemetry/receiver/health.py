@@ -92,8 +92,14 @@ class Health(Rounds):
         let in all the same, and `doctor` has to reach this receiver to tell why.
         """
         waiting = f"{self._spool.depth} reports wait in the spool" if self._spool.depth else ""
+        orphans = [
+            f"{count} of them for connection {number}, which the database has not: bring it back or"
+            f" see `developer-telemetry spool drop --connection {number}`"
+            for number, count in sorted(self._spool.orphans.items())
+        ]
         unreadable = _takes_nothing(self._connections.unreadable())
-        return "; ".join(filter(None, [str(self._outage), unreadable, waiting, *self._losses]))
+        remarks = [str(self._outage), unreadable, waiting, *orphans, *self._losses]
+        return "; ".join(filter(None, remarks))
 
     def start(self) -> None:
         """Look once before the first request is taken, then go on in the background."""

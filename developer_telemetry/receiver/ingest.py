@@ -6,26 +6,29 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, Optional
 
 from sqlalchemy.engine import Connection as DatabaseConnection
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
+from developer_telemetry.bisecting import Outcome, store_bisecting, store_or_find_lock
 from developer_telemetry.connections import Connection
 from developer_telemetry.database import now_us, reason
 from developer_telemetry.dialects import Database
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.merging import Arrival
+from developer_telemetry.raw import Key
+from developer_telemetry.receiver.conflicts import Conflicts, day_group
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.spool import Spool, Spooled
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.receiver.tombstones import Lease
 from developer_telemetry.receiver.waiting import Batches, Deadlines, Done, Waiting
 from developer_telemetry.reports import Report
-from developer_telemetry.storage import Check, probe, store
+from developer_telemetry.storage import Check, probe
 from developer_telemetry.tombstones import Erased, Outdated
 
 # What may wait in memory; beyond it a sender is told to come back.
@@ -87,6 +90,7 @@ class Ingest:
         engine: Engine,
         spool: Spool,
         outage: Outage,
+        conflicts: Conflicts,
         tallies: Tallies,
         metrics: Metrics,
         erased: Lease,
@@ -98,6 +102,7 @@ class Ingest:
         self._outages = 0  # how many there had been when it was taken
         self._spool = spool
         self._outage = outage
+        self._conflicts = conflicts
         self._tallies = tallies
         self._metrics = metrics
         self._erased = erased
@@ -175,41 +180,89 @@ class Ingest:
 
     def _store(self, batch: Sequence[Waiting]) -> None:
         batch = [each for each in batch if not each.answered]  # the rest was rescued meanwhile
+        if self._conflicts:
+            batch = self._let_wait(batch, lambda key: day_group(key) in self._conflicts)
         if not batch:
             return
-        arrivals = [each.arrival for each in batch]
-        strategies = {each.arrival.connection_id: each.strategy for each in batch}
         self._outage.begin_transaction()
         try:
-            kept = store_unerased(self._session(), self._erased, arrivals, strategies)
-        except SQLAlchemyError as error:
-            self._outage.began(reason(error))
-            for each in batch:
-                self._to_spool.put(each)
-            return
-        except Exception as error:  # the writer has to outlive whatever one batch does to it
-            logger.exception("%d reports could not be stored", len(batch))
-            self._answer(batch, Unavailable(f"the report could not be stored: {error}"))
+            kept = self._store_directly(batch)
+        except Exception as error:  # whatever it is, the drain finds out whom it concerns
+            self._go_round(batch, error)
             return
         finally:
             self._outage.end_transaction()
         self._metrics.stored(kept.connection_ids)
         self._tallies.stored()
         # Who is blocked is to be told the same as all others.
-        self._answer([each for each in batch if each.arrival.report_id not in kept.refused], None)
+        self._answer([each for each in batch if each.arrival.report_id not in kept.waiting], None)
         for each in batch:
-            if each.arrival.report_id in kept.refused:
-                self._set_aside(each, kept.refused[each.arrival.report_id])
+            if each.arrival.report_id in kept.waiting:
+                self._to_spool.put(each)
+
+    def _let_wait(
+        self, batch: Sequence[Waiting], is_in_the_way: Callable[[Key], bool]
+    ) -> list[Waiting]:
+        """Spool the reports of days that something is in the way of; return the others."""
+        others: list[Waiting] = []
+        for each in batch:
+            if is_in_the_way(each.arrival.key):
+                self._to_spool.put(each)
+            else:
+                others.append(each)
+        return others
+
+    def _store_directly(self, batch: Sequence[Waiting]) -> Kept:
+        """Store a batch as a whole, without the days that another transaction holds."""
+        arrivals = [each.arrival for each in batch]
+        strategies = {each.arrival.connection_id: each.strategy for each in batch}
+        kept = store_unerased(
+            self._session(), self._erased, arrivals, strategies, store_or_find_lock
+        )
+        groups = {
+            day_group(each.arrival.key) for each in batch if each.arrival.report_id in kept.waiting
+        }
+        if groups and self._conflicts.hold(groups):
+            logger.warning(
+                "reports of %d days wait in the spool for another transaction's lock", len(groups)
+            )
+        return kept
+
+    def _go_round(self, batch: Sequence[Waiting], error: Exception) -> None:
+        """Have the drain store a batch that failed, one by one where need be."""
+        self._leave_session()
+        try:
+            # A statement can be so bad that it looks like an outage: ask with a harmless one.
+            probe(self._engine)
+        except Exception as outage:
+            self._outage.began(reason(outage))
+        else:
+            # Who sends for these days again meanwhile must not stop others in the same way.
+            self._conflicts.suspect(day_group(each.arrival.key) for each in batch)
+            logger.warning(
+                "%d reports go through the spool, since storing them at once failed: %s",
+                len(batch),
+                reason(error),
+            )
+        for each in batch:
+            self._to_spool.put(each)
+
+    def _leave_session(self) -> None:
+        """Leave a session behind in which something went wrong, with what may be left of it."""
+        session, self._writing = self._writing, None
+        if session is not None:
+            with suppress(Exception):
+                session.invalidate()
+            with suppress(Exception):
+                session.close()
 
     def _session(self) -> DatabaseConnection:
         """The writer's session, a new one after each outage.
 
         What was wrong with the old one (its rights, its settings) may be its own for good.
         """
-        if self._writing is not None and self._outages != self._outage.number:
-            writing, self._writing = self._writing, None
-            writing.invalidate()
-            writing.close()
+        if self._outages != self._outage.number:
+            self._leave_session()
         if self._writing is None:
             self._outages = self._outage.number
             self._writing = self._engine.connect()
@@ -222,26 +275,17 @@ class Ingest:
                 self._spool.put([spooled(each) for each in arrivals])
         except Unavailable as error:
             self._answer(batch, error)
-        except Exception as error:  # the spooler has to outlive whatever one batch does to it
-            logger.exception("%d reports could not be spooled", len(batch))
+        except Exception as error:  # the spooler has to outlive whatever one report does to it
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._put_into_spool(batch[:middle])
+                self._put_into_spool(batch[middle:])
+                return
+            logger.exception("a report could not be spooled")
             self._answer(batch, Unavailable(f"the report could not be spooled: {error}"))
         else:
             self._metrics.spooled(each.connection_id for each in arrivals)
             self._answer(batch, None)
-
-    def _set_aside(self, waiting: Waiting, why: str) -> None:
-        """Keep a report that the database refuses for good where an operator finds it."""
-        report = spooled(waiting.arrival)
-        logger.error("report %s is set aside: %s", report.report_id, why)
-        try:
-            with self._erased.held() as erased:
-                if erased.spare([waiting.arrival]):
-                    self._spool.set_aside(report, why)
-        except Unavailable as error:
-            self._answer([waiting], error)
-        else:
-            self._metrics.set_aside(report.connection_id)
-            self._answer([waiting], None)
 
     def _answer(self, batch: Sequence[Waiting], error: Optional[Unavailable]) -> None:
         assert self._loop is not None
@@ -268,23 +312,29 @@ class Kept(NamedTuple):
     """What became of arrivals of whom nobody was erased."""
 
     arrivals: Sequence[Arrival]
-    refused: dict[str, str]  # for good, by the database: a report's id and the reason
+    refused: Mapping[str, str]  # for good, by their content: a report's id and the reason
+    waiting: Mapping[str, str] = {}  # to be tried again
 
     @property
     def connection_ids(self) -> list[int]:
         """Those of the reports that were stored, one each."""
-        return [each.connection_id for each in self.arrivals if each.report_id not in self.refused]
+        left = {*self.refused, *self.waiting}
+        return [each.connection_id for each in self.arrivals if each.report_id not in left]
+
+
+Store = Callable[[Database, Sequence[Arrival], Mapping[int, str], Check], Outcome]
 
 
 def store_unerased(
     database: Database,
     erased: Erased,
     arrivals: Sequence[Arrival],
-    strategies: dict[int, str],
+    strategies: Mapping[int, str],
+    store_all: Store = store_bisecting,
 ) -> Kept:
     """Store arrivals but those of people who were erased since, or are blocked.
 
-    Raises `SQLAlchemyError` as `store_apart` does.
+    Raises as `store_all` does.
     """
     while True:
         known = erased.known()
@@ -292,32 +342,11 @@ def store_unerased(
         if not kept:
             return Kept((), {})
         try:
-            return Kept(kept, store_apart(database, kept, strategies, partial(erased.check, known)))
+            outcome = store_all(database, kept, strategies, partial(erased.check, known))
         except Outdated:
             erased.reload()
-
-
-def store_apart(
-    database: Database, arrivals: Sequence[Arrival], strategies: dict[int, str], check: Check
-) -> dict[str, str]:
-    """Store arrivals; return those that the database refuses for good, by id, with its reason.
-
-    Raises `SQLAlchemyError` when the database takes no reports at all, and whatever `check` does.
-    What was stored until then stays, which does no harm: storing a report again changes nothing.
-    """
-    try:
-        store(database, arrivals, strategies, check)
-    except SQLAlchemyError as error:
-        # A statement can be so bad that it looks like an outage: ask with a harmless one.
-        probe(database)
-        if len(arrivals) == 1:
-            return {arrivals[0].report_id: reason(error)}
-        middle = len(arrivals) // 2
-        return {
-            **store_apart(database, arrivals[:middle], strategies, check),
-            **store_apart(database, arrivals[middle:], strategies, check),
-        }
-    return {}
+        else:
+            return Kept(kept, outcome.refused, outcome.waiting)
 
 
 def spooled(arrival: Arrival) -> Spooled:

@@ -37,7 +37,7 @@ class Metrics:
         )
         self._drained = self._counter("telemetry_drained", "Spooled reports brought in", [])
         self._dropped = self._counter(
-            "telemetry_dropped", "Spooled reports whose connection was deleted meanwhile", []
+            "telemetry_dropped", "Spooled reports that an operator had deleted", []
         )
         self._seconds = Histogram(
             "telemetry_request_seconds",
@@ -80,9 +80,9 @@ class Metrics:
         """Reports came from the spool into the database."""
         self._drained.inc(count)
 
-    def dropped(self) -> None:
-        """A spooled report has no connection any more."""
-        self._dropped.inc()
+    def dropped(self, count: int) -> None:
+        """An operator had spooled reports deleted whose connection is gone."""
+        self._dropped.inc(count)
 
     def answered(self, status: int, seconds: float) -> None:
         """A request for a report route was answered."""

@@ -101,4 +101,6 @@ class Probe:
             spool_max_bytes=spool.max_bytes,
             disk_free_bytes=spool.disk_free_bytes,
             damaged_spools=spool.corruptions,
+            orphans=sum(spool.orphans.values()),
+            conflicting=spool.conflicting,
         )

@@ -19,6 +19,8 @@ from developer_telemetry.database import hurried, now_us, open_writing_engine
 from developer_telemetry.receiver.addresses import listen
 from developer_telemetry.receiver.admission import Admission
 from developer_telemetry.receiver.app import Receiver
+from developer_telemetry.receiver.conflicts import Conflicts
+from developer_telemetry.receiver.decisions import Decisions
 from developer_telemetry.receiver.doorkeeper import Doorkeeper
 from developer_telemetry.receiver.drain import Drain
 from developer_telemetry.receiver.health import Health
@@ -69,14 +71,17 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     spool = Spool(settings.spool_dir, settings.spool_max_bytes)
     memory = settings.spool_dir / "connections.json"
     connections = Connections(engine, settings.encryption_secret, memory)
-    outage, tallies, metrics = Outage(), Tallies(), Metrics()
+    outage, conflicts, tallies, metrics = Outage(), Conflicts(), Tallies(), Metrics()
     writing = open_writing_engine(settings.db_url)
     key = Key(settings.encryption_secret)
     erased = Lease(engine, key)
     identity = Identity(settings.spool_dir, settings.port, settings.embedded)
     watch = Watch(engine, erased, spool, identity, key.fingerprint)
-    ingest = Ingest(writing, spool, outage, tallies, metrics, erased)
-    drain = Drain(writing, spool, outage, connections, tallies, metrics, erased)
+    ingest = Ingest(writing, spool, outage, conflicts, tallies, metrics, erased)
+    decisions = Decisions(settings.spool_dir)
+    drain = Drain(
+        writing, spool, outage, conflicts, connections, tallies, metrics, erased, decisions
+    )
     keeping = Keeping(engine, outage)
     health = Health(engine, connections, ingest, spool, outage, tallies)
     doorkeeper = Doorkeeper(connections, settings.require_token)
@@ -84,10 +89,22 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     metrics.gauge("telemetry_database_up", "1 if it takes reports", lambda: not outage)
     metrics.gauge("telemetry_spool_reports", "Reports in the spool", lambda: spool.depth)
     metrics.gauge("telemetry_spool_dead", "Reports set aside for good", lambda: spool.dead)
+    metrics.gauge(
+        "telemetry_spool_conflicting",
+        "Reports in the spool that wait by themselves, for a lock on their day or the like",
+        lambda: spool.conflicting,
+    )
+    metrics.gauge(
+        "telemetry_spool_orphans",
+        "Reports in the spool whose connection is not in the database",
+        lambda: sum(spool.orphans.values()),
+    )
     metrics.gauge("telemetry_spool_bytes", "The spool's size on disk", lambda: spool.bytes)
     metrics.gauge("telemetry_spool_limit_bytes", "What the spool may take", lambda: spool.max_bytes)
     metrics.gauge(
-        "telemetry_spool_corruptions", "Spool files found damaged", lambda: spool.corruptions
+        "telemetry_spool_corruptions",
+        "Spool files damaged or gone",
+        lambda: spool.corruptions,
     )
     metrics.gauge(
         "telemetry_spool_age_seconds", "Age of what waits longest", lambda: spool_age(spool)

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import shutil
 import sqlite3
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import IO, Any, Callable, NamedTuple, Optional
+from typing import IO, Any, Callable, NamedTuple, Optional, TypeVar
 
-from developer_telemetry.errors import ConfigurationError, Unavailable
+from developer_telemetry.errors import ConfigurationError, SpoolInUse, Unavailable
 from developer_telemetry.private_files import make_file, make_folder, replacing
 from developer_telemetry.receiver.salvage import fault, move_aside, moved_aside, salvage
 
@@ -60,6 +61,29 @@ CREATE TABLE dead (
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
+_TABLES = {"waiting": _COLUMNS, "dead": f"{_COLUMNS}, reason"}
+# Which reports wait by themselves, and why: known to this process alone, which finds out anew.
+_PARKED = """
+PRAGMA temp_store = MEMORY;
+CREATE TEMP TABLE parked (position INTEGER PRIMARY KEY, bundle TEXT NOT NULL);
+CREATE INDEX temp.parked_by_bundle ON parked (bundle);
+CREATE TEMP TRIGGER unparked AFTER DELETE ON main.waiting
+BEGIN DELETE FROM parked WHERE position = OLD.position; END;
+"""
+# The bundle of reports whose connection the database has not.
+_ORPHANS = "connection "
+
+Place = tuple[int, int]
+# Before all that waits.
+START: Place = (-(1 << 63), 0)
+
+# By how many a transaction changes those that wait, and the dead letters.
+Change = tuple[int, int]
+# How many files in a row may prove to be damaged.
+OPENED_ANEW = 3
+
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 
@@ -93,7 +117,9 @@ class Spool:
     """The queue in `folder`, which no other process may use meanwhile.
 
     Every method may be called from any thread; when `put` returns, its reports are on disk.
-    `corruptions` counts the files found damaged; `full` says that the last write did not fit.
+    `corruptions` counts the files found damaged or gone; `full` says that the last write did not
+    fit; `conflicting` counts reports that wait by themselves, and `orphans` those of connections
+    that the database has not, by their id.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -103,6 +129,10 @@ class Spool:
         self._mutex = threading.Lock()
         self.corruptions = 0
         self.full = False
+        self.conflicting = 0
+        self.orphans: dict[int, int] = {}
+        self._file: Optional[tuple[int, int]] = None
+        self._database: sqlite3.Connection
         try:
             make_folder(folder, OWN_NAMES)
             self._lock_file = _lock(folder)
@@ -148,40 +178,91 @@ class Spool:
 
     def oldest_arrival_us(self) -> Optional[int]:
         """When the report that waits longest arrived."""
-        with self._held() as database:
-            row = database.execute("SELECT MIN(arrived_us) FROM waiting").fetchone()
+        row = self._read(
+            lambda database: database.execute("SELECT MIN(arrived_us) FROM waiting").fetchone()
+        )
         return None if row[0] is None else int(row[0])
 
     def put(self, reports: Sequence[Spooled]) -> None:
         """Keep reports, those that are there already left as they are; synced when it returns."""
-        with self._transaction() as database:
+
+        def work(database: sqlite3.Connection) -> Change:
             before = database.total_changes
             database.executemany(
                 f"INSERT INTO waiting ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT (report_id) DO NOTHING",
                 [(*report, report.checksum) for report in reports],
             )
-            added = database.total_changes - before
-        self._depth += added
+            return database.total_changes - before, 0
 
-    def oldest(self, count: int) -> tuple[list[Spooled], list[Spooled]]:
-        """The next reports in order of arrival: those whole, and those damaged on disk.
+        self._write(work)
 
-        At most `count` of them, and no more than fit in `READ_CHARACTERS`, but one.
+    def next(
+        self, count: int, after: Place = START
+    ) -> tuple[list[Spooled], list[Spooled], Optional[Place]]:
+        """Return the next reports after a place, in order of arrival, but for those parked.
+
+        Those that are whole come first, then those damaged on disk; then the place of the last one,
+        None when there was none. At most `count` of them, and no more than fit in
+        `READ_CHARACTERS`, but one.
         """
-        with self._held() as database:
-            rows = _some(
+        rows = self._read(
+            lambda database: _some(
                 database.execute(
-                    f"SELECT {_COLUMNS} FROM waiting ORDER BY arrived_us, position LIMIT ?",
-                    (count,),
+                    f"SELECT {_COLUMNS}, position FROM waiting"
+                    " WHERE (arrived_us, position) > (?, ?)"
+                    " AND position NOT IN (SELECT position FROM parked)"
+                    " ORDER BY arrived_us, position LIMIT ?",
+                    (*after, count),
                 )
             )
+        )
         whole: list[Spooled] = []
         damaged: list[Spooled] = []
         for row in rows:
             report = Spooled(*row[:4])
             (whole if report.checksum == row[4] else damaged).append(report)
-        return whole, damaged
+        return whole, damaged, (rows[-1][2], rows[-1][5]) if rows else None
+
+    def park(self, reports: Iterable[Spooled], bundle: str) -> None:
+        """Have `next` pass reports over until their bundle is unparked."""
+        rows = [(bundle, report.report_id) for report in reports]
+        self._read(
+            lambda database: database.executemany(
+                "INSERT OR REPLACE INTO temp.parked"
+                " SELECT position, ? FROM waiting WHERE report_id = ?",
+                rows,
+            )
+        )
+
+    def park_orphans(self, reports: Iterable[Spooled], connection_id: int) -> None:
+        """Park reports whose connection the database has not."""
+        self.park(reports, f"{_ORPHANS}{connection_id}")
+
+    def unpark(self, bundle: str) -> None:
+        """Have `next` give a bundle's reports again."""
+        self._read(
+            lambda database: database.execute("DELETE FROM temp.parked WHERE bundle = ?", (bundle,))
+        )
+
+    def unpark_orphans(self, connection_id: int) -> None:
+        """Have `next` give the reports of a connection again."""
+        self.unpark(f"{_ORPHANS}{connection_id}")
+
+    def count_parked(self) -> None:
+        """Count anew what `conflicting` and `orphans` tell."""
+        rows = self._read(
+            lambda database: database.execute(
+                "SELECT bundle, COUNT(*) FROM temp.parked GROUP BY bundle"
+            ).fetchall()
+        )
+        orphans = {
+            int(bundle[len(_ORPHANS) :]): count
+            for bundle, count in rows
+            if bundle.startswith(_ORPHANS)
+        }
+        self.conflicting = sum(count for _, count in rows) - sum(orphans.values())
+        self.orphans = orphans
 
     def remove(self, reports: Iterable[Spooled]) -> None:
         """Forget reports that the database has."""
@@ -193,21 +274,33 @@ class Spool:
             for first in range(0, len(ids), RESERVE_REPORTS):
                 self._delete(ids[first : first + RESERVE_REPORTS])
         if not self._depth and not self._dead:
-            with self._mutex:
-                self._database.execute("VACUUM")  # gives the space back to the disk
+            # Gives the space back to the disk.
+            self._read(lambda database: database.execute("VACUUM"))
         if not self._depth:
             self._make_reserve()
 
+    def drop_orphans(self, connection_id: int) -> int:
+        """Delete what waits for a connection that is gone, and return how many reports it was."""
+
+        def work(database: sqlite3.Connection) -> Change:
+            gone = database.execute(
+                "DELETE FROM waiting WHERE connection_id = ?", (connection_id,)
+            ).rowcount
+            return -gone, 0
+
+        return -self._write(work)[0]
+
     def _delete(self, ids: Sequence[tuple[str]]) -> None:
-        with self._transaction() as database:
-            before = database.total_changes
-            database.executemany("DELETE FROM waiting WHERE report_id = ?", ids)
-            removed = database.total_changes - before
-        self._depth -= removed
+        def work(database: sqlite3.Connection) -> Change:
+            gone = database.executemany("DELETE FROM waiting WHERE report_id = ?", ids).rowcount
+            return -gone, 0
+
+        self._write(work)
 
     def set_aside(self, report: Spooled, reason: str) -> None:
         """Move a report that the database refuses for good to the dead letters."""
-        with self._transaction() as database:
+
+        def work(database: sqlite3.Connection) -> Change:
             added = database.execute(
                 f"INSERT INTO dead ({_COLUMNS}, reason) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (report_id) DO NOTHING",
@@ -216,49 +309,54 @@ class Spool:
             gone = database.execute(
                 "DELETE FROM waiting WHERE report_id = ?", (report.report_id,)
             ).rowcount
-        self._depth -= gone
-        self._dead += added
+            return -gone, added
+
+        self._write(work)
 
     def expunge(self, unwanted: Callable[[Spooled], bool], damaged: bool) -> int:
         """Delete reports, dead letters as well, so that no byte of them stays; return how many.
 
         With `damaged`, files that were moved aside go, too: nobody can tell what is in them.
         """
-        waiting = self._expunge("waiting", unwanted)
-        self._depth -= waiting
-        dead = self._expunge("dead", unwanted)
-        self._dead -= dead
+        expunged = self._expunge("waiting", unwanted) + self._expunge("dead", unwanted)
         for path in moved_aside(self._path) if damaged else ():
             logger.warning("%s is removed: it may hold reports of somebody who was erased", path)
             path.unlink(missing_ok=True)
-        with self._held() as database:
-            try:
-                # What was deleted earlier, or moved within the file, lies in it still.
-                database.execute("VACUUM")
-            except sqlite3.OperationalError as error:
-                raise SpoolFull(f"{self._path} can't be written anew ({error})") from None
-        return waiting + dead
+        # What was deleted earlier, or moved within the file, lies in it still.
+        self._read(lambda database: database.execute("VACUUM"))
+        return expunged
 
     def _expunge(self, table: str, unwanted: Callable[[Spooled], bool]) -> int:
         last = gone = 0
-        while True:
-            with self._held() as database:
-                rows = _some(
-                    database.execute(
-                        f"SELECT {_COLUMNS}, position FROM {table} WHERE position > ?"
-                        " ORDER BY position LIMIT ?",
-                        (last, EXPUNGED_AT_ONCE),
-                    )
-                )
-            if not rows:
-                return gone
+        while rows := self._page(table, last):
             last = rows[-1][-1]
-            found = [(row[-1],) for row in rows if unwanted(Spooled(*row[:4]))]
-            if found:
-                with self._transaction() as database:
-                    before = database.total_changes
-                    database.executemany(f"DELETE FROM {table} WHERE position = ?", found)
-                    gone += database.total_changes - before
+            if found := [(row[-1],) for row in rows if unwanted(Spooled(*row[:4]))]:
+                gone += self._delete_from(table, found)
+        return gone
+
+    def _page(self, table: str, after: int) -> list[Any]:
+        return self._read(
+            lambda database: _some(
+                database.execute(
+                    f"SELECT {_COLUMNS}, position FROM {table} WHERE position > ?"
+                    " ORDER BY position LIMIT ?",
+                    (after, EXPUNGED_AT_ONCE),
+                )
+            )
+        )
+
+    def _delete_from(self, table: str, positions: Sequence[tuple[int]]) -> int:
+        def work(database: sqlite3.Connection) -> Change:
+            query = f"DELETE FROM {table} WHERE position = ?"
+            gone = database.executemany(query, positions).rowcount
+            return (-gone, 0) if table == "waiting" else (0, -gone)
+
+        return -sum(self._write(work))
+
+    def look_after_file(self) -> None:
+        """Save what was put, if the file was removed or another one lies in its place."""
+        with self._mutex:
+            self._follow_file()
 
     def close(self) -> None:
         """Let go of the file and the lock."""
@@ -266,37 +364,110 @@ class Spool:
             self._database.close()
         self._lock_file.close()
 
-    @contextmanager
-    def _held(self) -> Iterator[sqlite3.Connection]:
-        """The file for one thread alone; opened anew when it proves to be damaged."""
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do what syncs nothing: read, or note what is known to this process alone."""
         with self._mutex:
-            try:
-                yield self._database
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError as error:
-                self._database.close()
-                self._reopen()
-                raise Unavailable(f"the spool was damaged ({error}); send it again") from None
+            return self._surely(lambda: work(self._database))
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._held() as database:
+    def _write(self, work: Callable[[sqlite3.Connection], Change]) -> Change:
+        """Do and sync what changes the numbers of waiting and dead reports as it returns."""
+
+        def transaction() -> Change:
             try:
-                database.execute("BEGIN IMMEDIATE")
-                yield database
-                database.execute("COMMIT")
-                self.full = False
-            except sqlite3.OperationalError as error:
-                self._roll_back()
-                self.full = True
-                raise SpoolFull(f"the spool can't take more ({error}); send it again", 30) from None
+                self._database.execute("BEGIN IMMEDIATE")
+                change = work(self._database)
+                self._database.execute("COMMIT")
             except BaseException:
                 self._roll_back()
                 raise
+            return change
+
+        with self._mutex:
+            try:
+                waiting, dead = self._surely(transaction)
+            except SpoolFull:
+                self.full = True
+                raise
+            self._depth += waiting
+            self._dead += dead
+            self.full = False
+        return waiting, dead
+
+    def _surely(self, work: Callable[[], T]) -> T:
+        """Do something with the file; again on a new one if this one is damaged or gone."""
+        for _ in range(OPENED_ANEW):
+            self._follow_file()
+            try:
+                return work()
+            except sqlite3.DatabaseError as error:
+                if _identity(self._path) != self._file:
+                    continue
+                if not self._is_damaged(error):
+                    raise SpoolFull(
+                        f"the spool can't take more ({error}); send it again", 30
+                    ) from None
+            self._database.close()
+            try:
+                self._reopen()
+            except (OSError, sqlite3.DatabaseError) as error:
+                raise Unavailable(f"the spool was damaged ({error}); send it again") from None
+        raise Unavailable("the spool is damaged again and again; send it again")
+
+    def _is_damaged(self, error: sqlite3.DatabaseError) -> bool:
+        # A file that was cut off reads as one without tables, or as a disk that fails.
+        if not isinstance(error, sqlite3.OperationalError):
+            return True
+        harmless = any(word in str(error) for word in ("full", "locked"))
+        return not harmless and bool(fault(self._path, SCHEMA_VERSION))
+
+    def _follow_file(self) -> None:
+        """Open the file anew if its name leads elsewhere; take along what the old one has.
+
+        The system keeps a file that is open, also without a name, until it is closed.
+        """
+        if _identity(self._path) == self._file:
+            return
+        old, old_file = self._database, self._file
+        with suppress(sqlite3.DatabaseError):
+            # Once it reads, it takes no journal of the new file's for its own.
+            old.execute("BEGIN")
+            old.execute("SELECT COUNT(*) FROM waiting").fetchone()
+        try:
+            make_folder(self._path.parent, OWN_NAMES)
+            self._follow_lock()
+            self._database = self._open()
+            saved = _bring_over(old, self._database)
+        except (OSError, sqlite3.DatabaseError, ConfigurationError) as error:
+            if self._database is not old:
+                self._database.close()
+            self._database, self._file = old, old_file  # to try again with
+            self._roll_back()
+            raise Unavailable(f"the spool's file is gone ({error}); send it again", 30) from None
+        old.close()
+        self.corruptions += 1
+        self._count_all()
+        self._make_reserve()
+        logger.error(
+            "%s was removed or replaced while in use: %d reports were saved into a new one;"
+            " leave the spool's folder to the receiver",
+            self._path,
+            saved,
+        )
+
+    def _follow_lock(self) -> None:
+        """Lock the folder again if its lock's file is another one by now."""
+        path = self._path.parent / LOCK_NAME
+        status = os.fstat(self._lock_file.fileno())
+        if _identity(path) != (status.st_dev, status.st_ino):
+            lock_file = _lock(self._path.parent)
+            self._lock_file.close()
+            self._lock_file = lock_file
 
     def _reopen(self) -> None:
         self._database = self._open()
+        self._count_all()
+
+    def _count_all(self) -> None:
         self._depth = self._count("waiting")
         self._dead = self._count("dead")
 
@@ -311,7 +482,7 @@ class Spool:
 
     def _roll_back(self) -> None:
         if self._database.in_transaction:
-            with suppress(sqlite3.DatabaseError):  # of a damaged file, which `_held` looks after
+            with suppress(sqlite3.DatabaseError):  # of a damaged file, which `_surely` looks after
                 self._database.execute("ROLLBACK")
 
     def _count(self, table: str) -> int:
@@ -324,15 +495,10 @@ class Spool:
         self.corruptions += 1
         aside = move_aside(self._path)
         database = self._connect()
-        rows = 0
-        for table, columns in (("waiting", _COLUMNS), ("dead", f"{_COLUMNS}, reason")):
-            marks = ", ".join("?" * (columns.count(",") + 1))
-            for row in salvage(aside, table, columns):
-                if Spooled(*row[:4]).checksum == row[4]:
-                    database.execute(
-                        f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})", row
-                    )
-                    rows += 1
+        rows = sum(
+            _keep_whole(database, table, columns, salvage(aside, table, columns))
+            for table, columns in _TABLES.items()
+        )
         logger.error(
             "the spool was damaged (%s): %d reports were salvaged; the rest stays in %s",
             problem,
@@ -353,6 +519,8 @@ class Spool:
         database.execute(f"PRAGMA max_page_count = {self._max_pages}")
         if fresh:
             database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        database.executescript(_PARKED)
+        self._file = _identity(self._path)
         return database
 
 
@@ -369,16 +537,76 @@ def _some(cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:
     return rows
 
 
+def _bring_over(old: sqlite3.Connection, database: sqlite3.Connection) -> int:
+    """Copy what is whole and can be read of another file; return how many reports it was."""
+
+    def rows_of(table: str, columns: str) -> Iterator[tuple[Any, ...]]:
+        with suppress(sqlite3.DatabaseError):
+            yield from old.execute(f"SELECT {columns} FROM {table} ORDER BY position")
+
+    database.execute("BEGIN IMMEDIATE")
+    rows = sum(
+        _keep_whole(database, table, columns, rows_of(table, columns))
+        for table, columns in _TABLES.items()
+    )
+    database.execute("COMMIT")
+    return rows
+
+
+def _keep_whole(
+    database: sqlite3.Connection, table: str, columns: str, rows: Iterable[tuple[Any, ...]]
+) -> int:
+    """Insert those rows whose checksum is right and that are not there; return how many."""
+    marks = ", ".join("?" * (columns.count(",") + 1))
+    insert = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})"
+    return sum(
+        database.execute(insert, row).rowcount
+        for row in rows
+        if Spooled(*row[:4]).checksum == row[4]
+    )
+
+
+def _identity(path: Path) -> Optional[tuple[int, int]]:
+    """What tells a file from another one of its name; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+class WaitingReports(NamedTuple):
+    """What waits for a connection, and when the oldest of it arrived."""
+
+    connection_id: int
+    reports: int
+    oldest_us: int
+
+
+def waiting_by_connection(folder: Path) -> list[WaitingReports]:
+    """Return what waits in the spool of `folder`, read beside a running receiver."""
+    rows = _look_at(
+        folder,
+        "SELECT connection_id, COUNT(*), MIN(arrived_us) FROM waiting"
+        " GROUP BY connection_id ORDER BY connection_id",
+    )
+    return [WaitingReports(*row) for row in rows]
+
+
 def dead_letters(folder: Path) -> list[DeadLetter]:
     """What was set aside in the spool of `folder`, read beside a running receiver."""
+    rows = _look_at(folder, f"SELECT {_COLUMNS}, reason FROM dead ORDER BY position")
+    return [DeadLetter(Spooled(*row[:4]), row[5]) for row in rows]
+
+
+def _look_at(folder: Path, query: str) -> list[tuple[Any, ...]]:
     path = folder / FILE_NAME
     if not path.exists():
         return []
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=10)) as database:
-            rows = database.execute(f"SELECT {_COLUMNS}, reason FROM dead ORDER BY position")
-            return [DeadLetter(Spooled(*row[:4]), row[5]) for row in rows]
+            return database.execute(query).fetchall()
     except sqlite3.DatabaseError as error:
         raise ConfigurationError(
             f"can't read {path} ({error}); a receiver mends its spool when it starts"
@@ -392,7 +620,7 @@ def _lock(folder: Path) -> IO[str]:
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock_file.close()
-        raise ConfigurationError(
+        raise SpoolInUse(
             f"the spool in {folder} belongs to another running receiver;"
             " give each its own TELEMETRY_SPOOL_DIR"
         ) from None

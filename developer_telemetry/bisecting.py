@@ -1,0 +1,134 @@
+"""Store reports, and find those that stop a batch: for now, or for good by their own content.
+
+Only what a report's content causes is for good: an error by which the database blames the values of
+a statement that has this report alone, while it takes a harmless one of the same day. All else
+passes: locks, failovers, rights, a full disk, and faults of our own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+
+from sqlalchemy.exc import DBAPIError
+
+from developer_telemetry.database import reason
+from developer_telemetry.dialects import Database, dialect_of
+from developer_telemetry.merging import Arrival
+from developer_telemetry.raw import Key
+from developer_telemetry.storage import Check, is_stored, locked_days, probe, store
+from developer_telemetry.tombstones import Outdated
+
+# A batch in which more fails is not taken apart any further now: others wait behind it.
+MAX_FAILURES = 40
+MAX_SECONDS = 15.0
+
+
+class Outcome:
+    """Reports of a batch that are not stored, by id, with the reason."""
+
+    def __init__(self) -> None:
+        self.refused: dict[str, str] = {}  # by their content, for good
+        self.waiting: dict[str, str] = {}  # to be tried again
+
+    def wait(self, arrivals: Iterable[Arrival], failure: Exception) -> None:
+        """Let arrivals be tried again."""
+        why = reason(failure)
+        for each in arrivals:
+            self.waiting[each.report_id] = why
+
+
+def store_bisecting(
+    database: Database, arrivals: Sequence[Arrival], strategies: Mapping[int, str], check: Check
+) -> Outcome:
+    """Store arrivals; those that fail stop no others.
+
+    Raises what a harmless report is answered with when the database takes no reports at all, and
+    `Outdated` of `check`. What was stored until then stays: storing it again changes nothing.
+    """
+    search = _Search(database, strategies, check)
+    search.store(arrivals)
+    return search.outcome
+
+
+def store_or_find_lock(
+    database: Database, arrivals: Sequence[Arrival], strategies: Mapping[int, str], check: Check
+) -> Outcome:
+    """Store arrivals in one transaction, but for those of days that another transaction holds.
+
+    Raises what anything else than such a lock is answered with.
+    """
+    outcome = Outcome()
+    while arrivals:
+        try:
+            store(database, arrivals, strategies, check)
+            break
+        except DBAPIError as error:
+            locked = _days_in_the_way(database, error, arrivals)
+            if not locked:
+                raise
+            outcome.wait((each for each in arrivals if each.key in locked), error)
+            arrivals = [each for each in arrivals if each.key not in locked]
+    return outcome
+
+
+def _days_in_the_way(database: Database, error: Exception, arrivals: Sequence[Arrival]) -> set[Key]:
+    """Return the days that another transaction holds, if that is why `arrivals` failed."""
+    if isinstance(error, DBAPIError) and dialect_of(database).is_lock_timeout(error):
+        with suppress(Exception):  # nobody can say, then
+            return locked_days(database, [each.key for each in arrivals])
+    return set()
+
+
+class _Search:
+    """One batch that is taken apart."""
+
+    def __init__(self, database: Database, strategies: Mapping[int, str], check: Check) -> None:
+        self.outcome = Outcome()
+        self._database = database
+        self._strategies = strategies
+        self._check = check
+        self._failures = 0
+        self._ends_at = time.monotonic() + MAX_SECONDS
+
+    def store(self, arrivals: Sequence[Arrival]) -> None:
+        """Store arrivals, or each half of them by itself."""
+        try:
+            store(self._database, arrivals, self._strategies, self._check)
+            return
+        except Outdated:
+            raise
+        except Exception as error:  # whatever it is, it concerns the reports that cause it
+            failure = error
+        self._failures += 1
+        if locked := _days_in_the_way(self._database, failure, arrivals):
+            self.outcome.wait((each for each in arrivals if each.key in locked), failure)
+            if free := [each for each in arrivals if each.key not in locked]:
+                self.store(free)
+            return
+        # A statement can be so bad that it looks like an outage: ask with a harmless one.
+        probe(self._database)
+        if len(arrivals) == 1:
+            self._judge(arrivals[0], failure)
+        elif self._failures >= MAX_FAILURES or time.monotonic() > self._ends_at:
+            self.outcome.wait(arrivals, failure)
+        else:
+            middle = len(arrivals) // 2
+            self.store(arrivals[:middle])
+            self.store(arrivals[middle:])
+
+    def _judge(self, arrival: Arrival, failure: Exception) -> None:
+        if is_stored(self._database, arrival.report_id):
+            return  # by whoever had it at the same time
+        if dialect_of(self._database).is_content(failure) and self._takes_harmless(arrival):
+            self.outcome.refused[arrival.report_id] = reason(failure)
+        else:
+            self.outcome.wait([arrival], failure)
+
+    def _takes_harmless(self, arrival: Arrival) -> bool:
+        try:
+            probe(self._database, arrival.report.date, arrival.arrived_us)
+        except Exception:  # then it is the day that is not taken: its partition may be missing
+            return False
+        return True

@@ -1,0 +1,107 @@
+"""Commands about what waits in a receiver's spool, on the receiver's machine."""
+
+from collections.abc import Mapping
+
+import typer
+
+from developer_telemetry.commands.shared import clear_errors, engine_of, say, table
+from developer_telemetry.printable import printable_json
+from developer_telemetry.receiver.settings import Settings, load
+
+# How long a running receiver is waited for.
+DROP_SECONDS = 15.0
+
+spool = typer.Typer(
+    no_args_is_help=True,
+    help="See what waits in the spool; delete what waits for a connection that is gone.",
+)
+
+
+@spool.command("list")
+def show(
+    as_json: bool = typer.Option(False, "--json", help="Print a JSON list."),
+) -> None:
+    """List the reports that wait in the spool, by connection."""
+    with clear_errors():
+        from developer_telemetry.merging import timestamp
+        from developer_telemetry.receiver.spool import waiting_by_connection
+
+        settings = load()
+        names = _connection_names(settings)
+        rows = [
+            {
+                "connection": each.connection_id,
+                "name": names.get(each.connection_id),
+                "reports": each.reports,
+                "oldest": timestamp(each.oldest_us),
+            }
+            for each in waiting_by_connection(settings.spool_dir)
+        ]
+        if as_json:
+            say(printable_json(rows))
+            return
+        if not rows:
+            say("no report waits")
+            return
+        head = ["connection", "reports", "oldest (UTC)"]
+        cells = [[_label(row), str(row["reports"]), str(row["oldest"])] for row in rows]
+        say(*table([head, *cells]))
+
+
+def _label(row: Mapping[str, object]) -> str:
+    name = row["name"]
+    return f"{row['connection']} ({'gone' if name is None else name})"
+
+
+@spool.command()
+def drop(
+    connection: int = typer.Option(..., help="The connection's id; it must be gone."),
+    yes: bool = typer.Option(False, "--yes", help="Do not ask first."),
+) -> None:
+    """Delete the reports that wait for a connection which is not in the database any more."""
+    with clear_errors():
+        from developer_telemetry.errors import TelemetryError
+        from developer_telemetry.receiver.spool import waiting_by_connection
+
+        settings = load()
+        if connection in _connection_names(settings):
+            raise TelemetryError(
+                f"connection {connection} is in the database; what waits for it comes in by itself"
+            )
+        waiting = {each.connection_id: each for each in waiting_by_connection(settings.spool_dir)}
+        if connection not in waiting:
+            say(f"no report waits for connection {connection}")
+            return
+        reports = waiting[connection].reports
+        question = f"Delete {reports} reports that were acknowledged and are stored nowhere else?"
+        if not yes and not typer.confirm(question):
+            say("nothing was deleted")
+            raise typer.Exit(1)
+        _drop(settings, connection)
+
+
+def _drop(settings: Settings, connection_id: int) -> None:
+    from developer_telemetry.errors import SpoolInUse, TelemetryError
+    from developer_telemetry.receiver.decisions import ask_to_drop
+    from developer_telemetry.receiver.spool import Spool
+
+    try:
+        spool = Spool(settings.spool_dir, settings.spool_max_bytes)
+    except SpoolInUse:
+        if not ask_to_drop(settings.spool_dir, connection_id, DROP_SECONDS):
+            raise TelemetryError(
+                "the running receiver has not deleted them yet; it does once its database answers,"
+                " if the connection is still gone then"
+            ) from None
+        say("the running receiver has deleted them; its log says how many")
+        return
+    say(f"{spool.drop_orphans(connection_id)} reports are deleted")
+    spool.close()
+
+
+def _connection_names(settings: Settings) -> dict[int, str]:
+    from developer_telemetry.connections import Connections
+
+    connections = Connections(engine_of(settings), settings.encryption_secret)
+    connections.reload()
+    return {each.id: each.name for each in connections.all()}
