@@ -41,6 +41,9 @@ MAX_NAME = 100
 
 # A stranger who guesses ids must not make us read the database for each guess.
 RELOAD_SECONDS = 1.0
+# How long a restore may leave the table of connections empty. A sender that is told meanwhile that
+# there is no such connection may never send that day again.
+EMPTY_SECONDS = 600.0
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +140,7 @@ class Connections:
         self._taken_when_proven = False
         self._lock = threading.Lock()
         self._asked_at = float("-inf")
+        self._emptied_at = float("-inf")
         if memory is not None and memory.exists():
             self._recall(memory)
 
@@ -176,7 +180,8 @@ class Connections:
             stored = _read(self._engine)
             if stored != self._stored:
                 self._take(stored)
-                self._remember()
+                if stored.connections:  # of an empty table a start need not know
+                    self._remember()
             elif self._secrets.is_proven != self._taken_when_proven:
                 self._take(stored)  # why a token can't be read is clearer now
 
@@ -195,7 +200,15 @@ class Connections:
         except (OSError, ValueError, TypeError) as error:
             logger.warning("what %s remembers of connections can't be read: %s", memory, error)
 
+    def may_be_back_soon(self) -> bool:
+        """Return true if all went at once lately, as they do while a dump is restored."""
+        return time.monotonic() - self._emptied_at < EMPTY_SECONDS
+
     def _take(self, stored: Stored) -> None:
+        if self._known and not stored.connections:
+            self._emptied_at = time.monotonic()
+        elif stored.connections:
+            self._emptied_at = float("-inf")
         self._taken_when_proven = self._secrets.is_proven
         # The previous tokens as well: each that can be read says something of the others.
         self._secrets.learn(text for row in stored.connections for text in row[2:4])

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import psycopg
-import pymysql
 import pytest
 
 from developer_telemetry.merging import RAW_TABLE
@@ -19,15 +15,13 @@ from developer_telemetry.receiver.spool import dead_letters
 from developer_telemetry.storage import TOOL_TABLE
 from tests.receivers import DAY, at_once, eventually, query, report
 from tests.servers import (
-    HOST,
-    PASSWORD,
-    USER,
     MariaDB,
     PostgreSQL,
     Server,
     execute,
 )
 from tests.sites import Site, own_server, server_of, site_on
+from tests.transactions import kill_sessions, transaction
 
 # Longer than a receiver waits for a lock, and so than anybody must wait for an answer.
 LOCKED_SECONDS = 2.5
@@ -45,26 +39,6 @@ def site(server: Server, tmp_path: Path) -> Iterator[Site]:
     """A running receiver on each server."""
     with site_on(server, tmp_path) as site:
         yield site
-
-
-@contextmanager
-def transaction(url: str, *statements: str) -> Iterator[None]:
-    """Keep a transaction open that has run these statements; it is rolled back in the end."""
-    parts = urlsplit(url)
-    connection: Any
-    if parts.scheme == "mysql":
-        connection = pymysql.connect(
-            host=HOST, port=parts.port or 0, user=USER, password=PASSWORD, database=parts.path[1:]
-        )
-    else:
-        connection = psycopg.connect(url.replace("postgres", "postgresql", 1))
-    try:
-        cursor = connection.cursor()
-        for statement in statements:
-            cursor.execute(statement)
-        yield
-    finally:
-        connection.close()
 
 
 def of_day(connection_id: int, developer: str) -> str:
@@ -170,30 +144,10 @@ def test_reports_survive_that_sessions_and_queries_are_killed(site: Site) -> Non
     with site.oracle() as oracle:
         for _ in range(30):
             oracle.wait_for(5)
-            kill_sessions(server, site.url)
+            kill_sessions(server, urlsplit(site.url).path[1:])
     assert oracle.check(site.url).asked_to_come_back == 0
     eventually(lambda: not site.spooled(), 10)
     assert site.metric("telemetry_spool_dead") == 0
-
-
-def kill_sessions(server: Server, url: str) -> None:
-    """End what the receiver's sessions do, or them altogether, in turn."""
-    database = urlsplit(url).path[1:]
-    if server.name == "postgresql":
-        for function in ("pg_cancel_backend", "pg_terminate_backend"):
-            execute(
-                server.url(""),
-                f"SELECT {function}(pid) FROM pg_stat_activity WHERE datname = '{database}'",
-            )
-        return
-    sessions = execute(
-        server.url(""),
-        f"SELECT ID FROM information_schema.PROCESSLIST WHERE DB = '{database}'",
-    )
-    for how in ("QUERY", "CONNECTION"):
-        for (session,) in sessions:
-            with suppress(pymysql.err.OperationalError):  # it has ended by itself
-                execute(server.url(""), f"KILL {how} {session}")
 
 
 # Content

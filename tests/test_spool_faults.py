@@ -263,6 +263,8 @@ def test_reports_outlast_connections_that_are_empty_for_a_moment(site: Site) -> 
         query(site.url, f"CREATE TABLE saved AS SELECT * FROM {CONNECTION_TABLE}")
         query(site.url, f"DELETE FROM {CONNECTION_TABLE}")
     eventually(lambda: site.metric("telemetry_spool_orphans") == 300, 10)
+    # Who is told that there is no such connection may never send that day again.
+    assert site.send("meanwhile") == 503
     query(site.url, f"INSERT INTO {CONNECTION_TABLE} SELECT * FROM saved")
     site.becomes_stored(developers)
     eventually(lambda: site.metric("telemetry_spool_orphans") == 0, 10)

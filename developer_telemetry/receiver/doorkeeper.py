@@ -96,6 +96,8 @@ class Doorkeeper:
         digits = connection_id.isascii() and connection_id.isdigit() and len(connection_id) < 19
         number = int(connection_id) if digits else 0
         connection = self._connections.get(number)
+        if connection is None and self._connections.may_be_back_soon():
+            raise Unavailable("all connections are gone from the database for the moment", 60)
         if connection is None:
             raise NoSuchConnection(
                 "no such connection; take the URL from DevLake's connection or `status`"
