@@ -17,7 +17,7 @@ from developer_telemetry.database import reason
 from developer_telemetry.dialects import Database, dialect_of
 from developer_telemetry.merging import Arrival
 from developer_telemetry.raw import Key
-from developer_telemetry.storage import Check, is_stored, locked_days, probe, store
+from developer_telemetry.storage import Check, locked_days, probe, store
 from developer_telemetry.tombstones import Outdated
 
 # A batch in which more fails is not taken apart any further now: others wait behind it.
@@ -119,8 +119,6 @@ class _Search:
             self.store(arrivals[middle:])
 
     def _judge(self, arrival: Arrival, failure: Exception) -> None:
-        if is_stored(self._database, arrival.report_id):
-            return  # by whoever had it at the same time
         if dialect_of(self._database).is_content(failure) and self._takes_harmless(arrival):
             self.outcome.refused[arrival.report_id] = reason(failure)
         else:

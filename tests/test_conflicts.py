@@ -12,6 +12,7 @@ import pytest
 
 from developer_telemetry.merging import RAW_TABLE
 from developer_telemetry.receiver.spool import dead_letters
+from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.storage import TOOL_TABLE
 from tests.receivers import DAY, at_once, eventually, query, report
 from tests.servers import (
@@ -134,6 +135,19 @@ def test_reports_wait_in_the_spool_while_a_table_is_locked(site: Site) -> None:
     assert took < 20
     site.becomes_stored(["ann", "bob"])
     assert site.metric("telemetry_spool_dead") == 0
+
+
+def test_a_locked_row_of_counts_holds_up_neither_reports_nor_checks(site: Site) -> None:
+    assert site.send("ann") == 200
+    counted = f"SELECT reports FROM {MACHINE_TABLE} WHERE connection_id = {site.overwriting}"
+    eventually(lambda: query(site.url, counted), 20)
+    lock = f"UPDATE {MACHINE_TABLE} SET reports = 9 WHERE connection_id = {site.overwriting}"
+    with transaction(site.url, lock):
+        assert [site.send("ann"), site.send("bob")] == [200, 200]
+        eventually(lambda: "can't write tallies" in site.receiver.log, 10)
+        assert not site.spooled()
+    total = counted.replace("reports", "SUM(reports)", 1)
+    eventually(lambda: query(site.url, total) == [(3,)], 20)
 
 
 # Sessions

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Callable
 
 import httpx
 import pytest
 
-from developer_telemetry.receiver.spool import FILE_NAME
+from developer_telemetry.merging import RAW_TABLE
+from developer_telemetry.receiver.spool import FILE_NAME, Spool, Spooled
 from tests.damages import change_version, empty, flip_bits, truncate
 from tests.receivers import eventually, query, report, run_command
 from tests.servers import free_port
@@ -231,6 +234,22 @@ def calls_in(trace: str) -> Iterator[tuple[str, str, str]]:
             name, descriptor, path, rest = found.groups()
             outcome = rest.rpartition(" = ")[2] if "sync" in name else rest
             yield name, descriptor or path, outcome
+
+
+def test_what_the_database_has_is_not_set_aside_as_well(site: Site) -> None:
+    assert site.send("ann") == 200
+    [(report_id,)] = query(site.url, f"SELECT report_id FROM {RAW_TABLE}")
+    site.receiver.stop()
+    # As when a writer's transaction took so long that the report was rescued, and then ended well.
+    spool = Spool(site.spool, 1 << 20)
+    spool.put([Spooled(report_id, site.overwriting, 1, json.dumps(report("ann")))])
+    spool.close()
+    with closing(sqlite3.connect(site.spool / FILE_NAME, isolation_level=None)) as file:
+        file.execute("UPDATE waiting SET checksum = 0")
+    site.receiver.start()
+    eventually(lambda: not site.spooled(), 10)
+    assert site.metric("telemetry_spool_dead") == 0
+    assert site.developers() == ["ann"]
 
 
 # Connections that are gone, as after a deletion, or for a moment, as in a restore

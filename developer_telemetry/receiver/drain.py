@@ -22,7 +22,7 @@ from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.receiver.tombstones import Lease, is_erased
 from developer_telemetry.receiver.waiting import BATCH_REPORTS
 from developer_telemetry.schema import is_migrated
-from developer_telemetry.storage import probe
+from developer_telemetry.storage import is_stored, probe
 
 PAUSE_SECONDS = 0.5
 
@@ -221,13 +221,21 @@ class Drain(Rounds):
             )
 
     def _set_aside(self, report: Spooled, why: str) -> None:
+        """Move a report to the dead letters, unless the database has it, or must not."""
+        is_here = self._is_stored(report)  # where it was rescued from a writer that did store it
         with self._erased.held() as erased:
-            if is_erased(erased, report):
+            if is_here or is_erased(erased, report):
                 self._spool.remove([report])
                 return
             logger.error("report %s is set aside: %s", report.report_id, why)
             self._spool.set_aside(report, why)
             self._metrics.set_aside(report.connection_id)
+
+    def _is_stored(self, report: Spooled) -> bool:
+        try:
+            return is_stored(self._engine, report.report_id)
+        except Exception as error:
+            raise _DatabaseAway(reason(error)) from error
 
     def _drop(self, connection_id: int) -> None:
         """Delete what waits for a connection that is gone, as an operator decided."""

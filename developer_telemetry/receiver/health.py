@@ -45,6 +45,7 @@ class Health(Rounds):
     def __init__(
         self,
         engine: Engine,
+        writing: Engine,
         connections: Connections,
         ingest: Ingest,
         spool: Spool,
@@ -54,6 +55,8 @@ class Health(Rounds):
         super().__init__("health")
         self.stopping = False
         self._engine = engine
+        # It waits for a lock no longer than a round may take.
+        self._writing = writing
         self._connections = connections
         self._ingest = ingest
         self._spool = spool
@@ -171,7 +174,7 @@ class Health(Rounds):
         if not self._migrated or self._outage:
             return
         try:
-            self._tallies.flush(self._engine)
+            self._tallies.flush(self._writing)
         except Exception as error:
             logger.warning("can't write tallies, will try again: %s", error)
 

@@ -83,7 +83,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         writing, spool, outage, conflicts, connections, tallies, metrics, erased, decisions
     )
     keeping = Keeping(engine, outage)
-    health = Health(engine, connections, ingest, spool, outage, tallies)
+    health = Health(engine, writing, connections, ingest, spool, outage, tallies)
     doorkeeper = Doorkeeper(connections, settings.require_token)
     metrics.gauge("telemetry_queue", "Reports that wait for an answer", lambda: ingest.waiting)
     metrics.gauge("telemetry_database_up", "1 if it takes reports", lambda: not outage)

@@ -46,12 +46,16 @@ class Tallies:
             self._refusals[(connection_id, timestamp(now_us())[:10], reason)] += 1
 
     def flush(self, engine: Engine) -> None:
-        """Write down what was noted since the last time; keep it for later if that fails."""
+        """Write down what was noted since the last time; keep it for later if that fails.
+
+        It does so as well if another transaction holds a row for longer than `engine` waits.
+        """
         with self._lock:
             refusals, self._refusals = self._refusals, Counter()
         try:
             if refusals:
-                transact(engine, lambda connection: _write_refusals(connection, refusals))
+                work = partial(_write_refusals, refusals=refusals)
+                transact(engine, work, awaits_locks=False)
         except Exception:
             with self._lock:
                 self._refusals += refusals
@@ -59,7 +63,7 @@ class Tallies:
         if self._stored:
             self._stored = False
             try:
-                self._counted_id = count_machines(engine, self._counted_id)
+                self._counted_id = count_machines(engine, self._counted_id, awaits_locks=False)
             except Exception:
                 self._stored = True
                 raise
@@ -77,7 +81,7 @@ def _write_refusals(connection: Connection, refusals: Counter[Refusal]) -> None:
     )
 
 
-def count_machines(engine: Engine, counted_id: Optional[int]) -> int:
+def count_machines(engine: Engine, counted_id: Optional[int], awaits_locks: bool = True) -> int:
     """Count raw rows to their machines; return the id up to which that is done.
 
     `counted_id` is what it returned before, None at first. A machine's row has the highest raw id
@@ -93,7 +97,8 @@ def count_machines(engine: Engine, counted_id: Optional[int]) -> int:
     statement = _counting(dialect_of(engine))
     for start in range(max(0, first), newest, ROWS_AT_ONCE):
         ids = (start, min(newest, start + ROWS_AT_ONCE))
-        transact(engine, partial(Connection.exec_driver_sql, statement=statement, parameters=ids))
+        work = partial(Connection.exec_driver_sql, statement=statement, parameters=ids)
+        transact(engine, work, awaits_locks)
     return newest
 
 
