@@ -18,6 +18,7 @@ from typing import Callable, NoReturn
 
 import pytest
 
+from tests.certificates import Authority
 from tests.servers import (
     MariaDB,
     PostgreSQL,
@@ -111,6 +112,12 @@ def _server(
         _not_tested(config, name, f"{error}" + (f", and {setting} is not set" if setting else ""))
     with server:
         yield server.url("")
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> str:
+    """The file with the certificate of an authority that nobody knows."""
+    return str(Authority(tmp_path).certificate)
 
 
 @pytest.fixture(scope="session")

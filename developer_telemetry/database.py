@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Callable, NamedTuple, TypeVar
 
 from sqlalchemy import event
@@ -77,10 +77,26 @@ def prepare(engine: Engine) -> Engine:
     dialect = dialect_of(engine)
     engine.dispose()
     event.listen(engine, "do_connect", dialect.connecting)
-    event.listen(engine, "connect", dialect.connected)
+    # Before SQLAlchemy looks at what it has got.
+    event.listen(engine, "connect", dialect.connected, insert=True)
+    event.listen(engine, "begin", dialect.begin)
     event.listen(engine, "handle_error", _leave_stale)
     if dialect.name == "sqlite":
         event.listen(engine, "begin", _begin)
+    return engine
+
+
+def limited(engine: Engine, seconds: int) -> Engine:
+    """The same prepared engine, whose statements from now on end after so many seconds."""
+    dialect = dialect_of(engine)
+
+    def limit(connection: Any, record: Any) -> None:
+        with closing(connection.cursor()) as cursor:
+            dialect.limit(cursor, record.info, seconds)
+        connection.commit()
+
+    engine.dispose()
+    event.listen(engine, "connect", limit)
     return engine
 
 

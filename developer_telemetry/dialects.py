@@ -7,6 +7,7 @@ positional parameters through the driver, since hundreds of rows go into one of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -50,12 +51,15 @@ class Dialect:
     # The end of a query that leaves out rows which another transaction holds; "" where it is one
     # lock for all of them.
     skipping_locked = " FOR UPDATE SKIP LOCKED"
-    # Statements that each new session starts with: strict, in UTC, and never waiting for long.
+    # Statements that each new session starts with: strict, in UTC, never waiting for long, and
+    # with everything else that we rely on, whatever server, database or user are set to.
     session: Sequence[str] = ()
     # Statements after which a session waits for a lock no longer than a sender should.
     brief_waits: Sequence[str] = ()
     # Statements after which a session leaves no byte of what it deletes in the database's pages.
     thorough: Sequence[str] = ()
+    # What `try_lock` takes a lock for: the "session", or the "transaction".
+    locks_last = "session"
     # The statement, outside of a transaction, that leaves none of what was ever deleted.
     compacting = ""
 
@@ -152,22 +156,29 @@ class Dialect:
 
     def connected(self, connection: Any, record: Any) -> None:
         """Called by SQLAlchemy with each new connection of the driver and its pool's record."""
-        cursor = connection.cursor()
-        self.start_session(cursor, record.info)
-        cursor.close()
+        with closing(connection.cursor()) as cursor:
+            self.start_session(cursor, record.info)
         connection.commit()
 
     def wait_briefly(self, connection: Any, record: Any) -> None:
         """Called after `connected` where a sender waits for what is stored."""
-        cursor = connection.cursor()
-        for statement in self.brief_waits:
-            cursor.execute(statement)
-        cursor.close()
+        with closing(connection.cursor()) as cursor:
+            for statement in self.brief_waits:
+                cursor.execute(statement)
         connection.commit()
 
     def statement_bytes(self, statement: str, parameters: Sequence[Any]) -> int:
         """The size of a statement as it is sent, where the session's packets have a limit."""
         return 0
+
+    def limit(self, cursor: Any, info: dict[str, Any], seconds: int) -> None:
+        """Let each statement of a new session end after so many seconds; called after `connected`.
+
+        Not on SQLite, a local file, whose readers keep nobody waiting for a row.
+        """
+
+    def begin(self, connection: Connection) -> None:
+        """Called by SQLAlchemy as a transaction begins."""
 
     def await_writers(self, table: str) -> Sequence[str]:
         """Statements for a transaction that ends after all those which write to a table by now.
@@ -181,9 +192,9 @@ class Dialect:
         raise NotImplementedError
 
     def try_lock(self, name: str) -> str:
-        """The query that takes a lock of this database's for the session, true if it was free.
+        """The query that takes a lock of this database's, true if it was free.
 
-        "" where the database has no such locks.
+        "" where the database has no such locks. `locks_last` says for how long it is taken.
         """
         return ""
 
@@ -210,14 +221,24 @@ class MySQL(Dialect):
 
     name = "mysql"
     session = (
+        # The mode first, since by it the rest is read. The comments are for one of the two alone.
         "SET SESSION sql_mode = 'ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,"
-        "NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
-        "SET SESSION time_zone = '+00:00'",
+        "NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION',"
+        " SESSION time_zone = '+00:00', SESSION autocommit = 0, SESSION completion_type = 0,"
+        " SESSION sql_safe_updates = 0, SESSION sql_select_limit = 18446744073709551615,"
+        " SESSION sql_big_selects = 1, SESSION sql_auto_is_null = 0, SESSION unique_checks = 1,"
+        " SESSION sql_quote_show_create = 1, SESSION group_concat_max_len = 1048576,"
+        " SESSION max_sort_length = 1024, SESSION default_storage_engine = InnoDB,"
+        " SESSION lock_wait_timeout = 60, SESSION innodb_lock_wait_timeout = 10,"
+        " SESSION wait_timeout = 28800"
+        " /*!80000 , SESSION max_execution_time = 0 */"
+        " /*M! , SESSION max_statement_time = 0, SESSION idle_transaction_timeout = 0,"
+        " SESSION idle_write_transaction_timeout = 0,"
+        " SESSION idle_readonly_transaction_timeout = 0 */",
         # Two literals are compared by the session's collation: MariaDB reads BETWEEN 'a' AND 'A'
         # as = 'a' where that one ignores case.
         "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
-        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-        "SET SESSION innodb_lock_wait_timeout = 10",
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",
     )
     brief_waits = (
         "SET SESSION innodb_lock_wait_timeout = 1",
@@ -351,6 +372,11 @@ class MySQL(Dialect):
         info["statement_characters"] = int(packet) // 20
         info["returning"] = "MariaDB" in version
 
+    def limit(self, cursor: Any, info: dict[str, Any], seconds: int) -> None:
+        is_mariadb = info["returning"]
+        name = "max_statement_time" if is_mariadb else "max_execution_time"
+        cursor.execute(f"SET SESSION {name} = {seconds if is_mariadb else seconds * 1000}")
+
 
 def _code(error: Any) -> Any:
     arguments: Sequence[Any] = getattr(error, "args", ())
@@ -382,12 +408,36 @@ class PostgreSQL(Dialect):
 
     name = "postgres"
     returning = True
-    session = (
-        "SET TIME ZONE 'UTC'",
-        "SET default_transaction_isolation = 'read committed'",
-        "SET lock_timeout = '10s'",
+    # What a session is set to; `session` would be the same as statements.
+    settings: Mapping[str, str] = {
+        "timezone": "UTC",
+        "client_encoding": "UTF8",
+        "datestyle": "ISO, YMD",
+        "intervalstyle": "postgres",
+        "bytea_output": "hex",
+        "extra_float_digits": "1",
+        "standard_conforming_strings": "on",
+        "transform_null_equals": "off",
+        "exit_on_error": "off",
+        "lock_timeout": "10s",
         # A COMMIT that runs out of time while it waits for a standby succeeds, with a warning.
-        "SET statement_timeout = 0",
+        "statement_timeout": "0",
+        "idle_in_transaction_session_timeout": "0",
+    }
+    # Timeouts by the version that brought them, all of which have to be 0.
+    newer_timeouts: Mapping[str, int] = {"idle_session_timeout": 14, "transaction_timeout": 17}
+    # Of each transaction, and what a session makes the usual one.
+    transaction = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE"
+    transactions: Mapping[str, str] = {
+        "default_transaction_isolation": "read committed",
+        "default_transaction_deferrable": "off",
+    }
+    # Whether sessions are read-only for our user or in our database alone. Where the whole server
+    # says so it may be a former primary, kept from taking writes.
+    read_only_for_us = (
+        "SELECT CASE WHEN current_setting('default_transaction_read_only') = 'on' THEN"
+        " (SELECT source IN ('database', 'user', 'database user') FROM pg_settings"
+        " WHERE name = 'default_transaction_read_only') END"
     )
     clock = "EXTRACT(EPOCH FROM clock_timestamp())"
     reads_only = "SELECT current_setting('transaction_read_only') = 'on'"
@@ -408,11 +458,49 @@ class PostgreSQL(Dialect):
         "keepalives_idle": 10,
         "keepalives_interval": 5,
     }
-    brief_waits = ("SET lock_timeout = '1s'",)
+    brief_lock_timeout = "1s"
     # Serialization failure, deadlock, lock not available.
     conflicts = frozenset(("40001", "40P01", "55P03"))
     # Read-only; insufficient privilege; by another search_path no such table, or no such schema.
     stale = frozenset(("25006", "42501", "42P01", "3F000"))
+
+    def connecting(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
+        super().connecting(dialect, record, args, options)
+        if dialect.driver == "psycopg":
+            # What one session has prepared another behind a pooler doesn't know.
+            options.setdefault("prepare_threshold", None)
+
+    def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
+        super().start_session(cursor, info)
+        settings = dict(self.settings)
+        version = cursor.connection.info.server_version // 10_000
+        settings.update({name: "0" for name, at in self.newer_timeouts.items() if version >= at})
+        cursor.execute(self.read_only_for_us)
+        [writing] = cursor.fetchone()
+        # Of the URL; set by now unless there is a pooler.
+        asked: Mapping[str, str] = info.pop("settings of the url", {})
+        if _is_pooled(cursor, info):
+            info["settings"] = {**asked, **settings}
+            info["transaction"] = self.transaction + (", READ WRITE" if writing else "")
+        else:
+            if writing:
+                settings["default_transaction_read_only"] = "off"
+            cursor.execute(_set_config({**settings, **self.transactions}, local=False))
+
+    def wait_briefly(self, connection: Any, record: Any) -> None:
+        with closing(connection.cursor()) as cursor:
+            _set(cursor, record.info, {"lock_timeout": self.brief_lock_timeout})
+        connection.commit()
+
+    def limit(self, cursor: Any, info: dict[str, Any], seconds: int) -> None:
+        _set(cursor, info, {"statement_timeout": f"{seconds}s"})
+
+    def begin(self, connection: Connection) -> None:
+        settings = connection.info.get("settings")
+        if settings:
+            # A pooler may give each transaction another session, and that session to others next.
+            statements = f"{connection.info['transaction']}; {_set_config(settings, local=True)}"
+            connection.exec_driver_sql(statements, execution_options={"no_parameters": True})
 
     def source(self, columns: Sequence[str], count: int) -> str:
         # All rows in one parameter: the statement is the same for any count, so it is prepared
@@ -431,11 +519,14 @@ class PostgreSQL(Dialect):
     def await_writers(self, table: str) -> Sequence[str]:
         return ("SET LOCAL lock_timeout = '3s'", f"LOCK TABLE {table} IN SHARE MODE")
 
+    # Behind a pooler two transactions may be of two sessions, and a session's lock remain for ever.
+    locks_last = "transaction"
+
     def ago(self, seconds: int) -> str:
         return f"clock_timestamp() - INTERVAL '{seconds} seconds'"
 
     def try_lock(self, name: str) -> str:
-        return f"SELECT pg_try_advisory_lock(hashtextextended('{name}', 0))"
+        return f"SELECT pg_try_advisory_xact_lock(hashtextextended('{name}', 0))"
 
     def items(self, column: str) -> str:
         return f"json_array_elements_text({column}::json)"
@@ -474,6 +565,37 @@ class PostgreSQL(Dialect):
 
     def is_stale(self, error: Any) -> bool:
         return _state(error) in self.stale
+
+
+def _is_pooled(cursor: Any, info: dict[str, Any]) -> bool:
+    """Whether somebody between us and PostgreSQL answers in a session's place."""
+    if "pooled" not in info:
+        cursor.execute("SELECT pg_backend_pid()")
+        [answers] = cursor.fetchone()
+        info["pooled"] = answers != cursor.connection.info.backend_pid
+    return bool(info["pooled"])
+
+
+def _set(cursor: Any, info: dict[str, Any], settings: Mapping[str, str]) -> None:
+    """Make settings of a session that is set up, or of each of its transactions."""
+    if "settings" in info:
+        info["settings"].update(settings)
+    else:
+        cursor.execute(_set_config(settings, local=False))
+
+
+def _set_config(settings: Mapping[str, str], local: bool) -> str:
+    """A query that makes settings, for a transaction alone if they are `local`."""
+
+    def literal(text: str) -> str:
+        # Read alike whatever standard_conforming_strings is.
+        return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+    calls = [
+        f"set_config({literal(name)}, {literal(value)}, {str(local).lower()})"
+        for name, value in settings.items()
+    ]
+    return f"SELECT {', '.join(calls)}"
 
 
 def _state(error: Any) -> Any:

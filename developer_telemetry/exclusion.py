@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -61,18 +60,26 @@ _Lock = tuple[Callable[[], bool], Callable[[], None]]
 
 @contextmanager
 def _session(engine: Engine, query: str) -> Iterator[_Lock]:
+    dialect = dialect_of(engine)
+    taken = False
     with engine.connect() as connection:
         connection.detach()  # it is closed at the end, and the lock goes with it, come what may
 
         def ask(question: str) -> bool:
             answer = connection.exec_driver_sql(question).scalar()
-            connection.commit()  # not to stand in the way of the server's own cleaning up
+            if dialect.locks_last == "session" or not (answer or taken):
+                connection.commit()  # not to stand in the way of the server's own cleaning up
             return bool(answer)
+
+        def take() -> bool:
+            nonlocal taken
+            taken = ask(query)
+            return taken
 
         def check() -> None:
             ask("SELECT 1")
 
-        yield partial(ask, query), check
+        yield take, check
 
 
 @contextmanager

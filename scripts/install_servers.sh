@@ -18,6 +18,7 @@ else
     command -v mariadbd >/dev/null || packages+=(mariadb-server)
     command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null ||
         packages+=(postgresql)
+    command -v pgbouncer >/dev/null || packages+=(pgbouncer)
     command -v curl >/dev/null || packages+=(curl)
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
         command -v google-chrome >/dev/null || packages+=(chromium)

@@ -20,6 +20,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
@@ -248,13 +249,15 @@ class MariaDB(Server):
     """A MariaDB as strict as MySQL 8, or as loose as an operator may have made it.
 
     `loose` stands for what we can't rely on: no strict mode, a collation that takes letters of
-    different case or accent for equal, a time zone other than UTC.
+    different case or accent for equal, a time zone other than UTC. `arguments` are more of its
+    command line, such as `--ssl-cert=FILE`.
     """
 
     name = "mariadb"
 
-    def __init__(self, *, loose: bool = False) -> None:
+    def __init__(self, *, loose: bool = False, arguments: Sequence[str] = ()) -> None:
         self.loose = loose
+        self.arguments = arguments
         super().__init__()
 
     def url(self, database: str) -> str:
@@ -302,6 +305,7 @@ class MariaDB(Server):
             "--max-connections=200",
             "--innodb-buffer-pool-size=64M",
             "--innodb-log-file-size=32M",
+            *self.arguments,
         ]
 
     def _as_root(self) -> list[str]:
@@ -309,9 +313,16 @@ class MariaDB(Server):
 
 
 class PostgreSQL(Server):
-    """A PostgreSQL which sorts text as a language does, like the usual images, where it can."""
+    """A PostgreSQL which sorts text as a language does, like the usual images, where it can.
+
+    `settings` are more of its own, such as `ssl`.
+    """
 
     name = "postgresql"
+
+    def __init__(self, settings: Optional[Mapping[str, str]] = None) -> None:
+        self.settings = settings or {}
+        super().__init__()
 
     def url(self, database: str) -> str:
         return f"postgres://{USER}:{PASSWORD}@{HOST}:{self.port}/{database}?sslmode=disable"
@@ -353,14 +364,66 @@ class PostgreSQL(Server):
             "timezone": "UTC",
             "max_connections": 200,
             "shared_buffers": "32MB",
+            **self.settings,
         }
         return [self._postgres, "-D", str(self.data)] + [
             argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")
         ]
 
     def _account(self) -> Optional[str]:
-        # PostgreSQL refuses to run as root; its package brings this user.
-        return "postgres" if os.geteuid() == 0 else None
+        return unprivileged()
+
+
+class PgBouncer(Server):
+    """A pooler before a PostgreSQL, as Debian's package has it, in one of its two useful modes.
+
+    In "transaction" mode each transaction may be another session's than the one before.
+    """
+
+    name = "pgbouncer"
+
+    def __init__(self, server: str, mode: str) -> None:
+        """`server` is the URL of a PostgreSQL; whoever comes here is its user there."""
+        self._server = urlsplit(server)
+        self._mode = mode
+        super().__init__()
+
+    def url(self, database: str) -> str:
+        return f"postgres://{USER}:{PASSWORD}@{HOST}:{self.port}/{database}?sslmode=disable"
+
+    def _find(self) -> None:
+        self._pgbouncer = _program("pgbouncer")
+
+    def _initialize(self) -> None:
+        there = self._server
+        settings = {
+            "listen_addr": HOST,
+            "listen_port": self.port,
+            "unix_socket_dir": "",
+            "auth_type": "any",
+            "pool_mode": self._mode,
+            # So few that sessions change hands all the time.
+            "default_pool_size": 3 if self._mode == "transaction" else 50,
+            "server_round_robin": 1,
+        }
+        (self.folder / "pgbouncer.ini").write_text(
+            f"[databases]\n* = host={there.hostname} port={there.port}"
+            f" user={unquote(there.username or '')} password={unquote(there.password or '')}\n"
+            "[pgbouncer]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items())
+        )
+        self.data.mkdir()
+        self.folder.chmod(0o755)
+
+    def _command(self) -> list[str]:
+        return [self._pgbouncer, str(self.folder / "pgbouncer.ini")]
+
+    def _account(self) -> Optional[str]:
+        return unprivileged()
+
+
+def unprivileged() -> Optional[str]:
+    """The system's user for what refuses to run as root; None where we aren't root."""
+    return "postgres" if os.geteuid() == 0 else None  # PostgreSQL's package brings it
 
 
 def execute(url: str, statement: str) -> list[tuple[Any, ...]]:

@@ -1,17 +1,27 @@
 """From the database URL that DevLake is configured with to an SQLAlchemy engine."""
 
 import re
+import ssl
+from contextlib import closing
 from importlib import import_module
 from typing import Any, NamedTuple, Optional
 from urllib.parse import parse_qsl, unquote
 
-from sqlalchemy.engine import URL, Engine
+from sqlalchemy.engine import URL, Connection, Engine
+
+from pydevlake.driver_options import (
+    DatabaseUrlError,
+    Options,
+    mysql_options,
+    postgresql_options,
+)
 
 _BACKENDS = {
     "mysql": "mysql",
     "mariadb": "mysql",
     "postgres": "postgresql",
     "postgresql": "postgresql",
+    "pg": "postgresql",
     "sqlite": "sqlite",
 }
 # SQLAlchemy's name of a driver and the module it needs, the preferred one first.
@@ -20,15 +30,6 @@ _DRIVERS = {
     "postgresql": {"psycopg": "psycopg", "psycopg2": "psycopg2"},
 }
 _PACKAGES = {"mysql": "PyMySQL", "postgresql": "psycopg[binary]"}
-# Options of Go's MySQL driver that the ones for Python don't know.
-_GO_ONLY = {
-    "allowAllFiles", "allowCleartextPasswords", "allowFallbackToPlaintext",
-    "allowNativePasswords", "allowOldPasswords", "checkConnLiveness", "clientFoundRows",
-    "collation", "columnsWithAlias", "connectionAttributes", "interpolateParams", "loc",
-    "maxAllowedPacket", "multiStatements", "parseTime", "readTimeout", "rejectReadOnly",
-    "serverPubKey", "timeTruncate", "timeout", "writeTimeout",
-}  # fmt: skip
-
 _SCHEME = re.compile(r"([a-z0-9]+)(?:\+([a-z0-9]+))?://", re.IGNORECASE)
 _HOST = r"(?:\[[^\]]*\]|[^/?#:@\[\](),]*)(?::\d*)?"
 _ADDRESS = (
@@ -43,10 +44,6 @@ _SERVERS = (
     re.compile(r"(?:(?P<user>[^:@/?#]*)(?::(?P<password>[^@/?#]*))?@)?" + _ADDRESS),
     re.compile(r"(?P<user>[^:/]*)(?::(?P<password>.*))?@" + _ADDRESS, re.DOTALL),
 )
-
-
-class DatabaseUrlError(ValueError):
-    """The URL can't be used as it stands, or no driver for it is installed."""
 
 
 class _Server(NamedTuple):
@@ -66,10 +63,16 @@ def create_db_engine(db_url: str, **options: Any) -> Engine:
     `user:password@tcp(host:3306)/lake`, `postgres://user:password@host:5432/lake?sslmode=disable`,
     `mysql+pymysql://...`, `postgresql+psycopg://...` and `sqlite:///file.db`. Special characters
     in a password may be percent-encoded or not. Unless the URL names a driver, mysqlclient is
-    taken before PyMySQL and psycopg 3 before psycopg2. MySQL speaks utf8mb4 unless told otherwise;
-    PyMySQL speaks TLS, as Go does, only if `tls` is `true`, `skip-verify` or `preferred`, or if an
-    option of its own (`ssl_ca` and so on) asks for it. A PostgreSQL session is in UTC unless
-    `TimeZone` says otherwise.
+    taken before PyMySQL and psycopg 3 before psycopg2.
+
+    Options mean what they mean to DevLake's own drivers. MySQL: `tls=true`, `skip-verify`,
+    `preferred`, or `custom` beside `ca-cert=FILE`; without one of them, and without an `ssl_ca` or
+    the like, there is no TLS. Unless it is `skip-verify` or `preferred`, certificate and host are
+    checked, whatever else is given. What the driver doesn't know is a variable of the session.
+    PostgreSQL: what libpq doesn't know is a run-time parameter of the session, such as
+    `search_path`. It is set by a statement, since poolers refuse it earlier; behind one that gives
+    each transaction another session, in each transaction. Sessions speak utf8mb4 and live in UTC
+    unless told otherwise (`charset`, `TimeZone`).
 
     PostgreSQL may have several hosts, as `postgres://user:password@one:5432,two:5433/lake` or, in
     SQLAlchemy's way, `postgresql://user:password@/lake?host=one:5432&host=two:5433`. The first
@@ -80,7 +83,7 @@ def create_db_engine(db_url: str, **options: Any) -> Engine:
     DatabaseUrlError (a ValueError) if the URL can't be read or no driver is installed; its text
     never holds the password.
     """
-    from sqlalchemy import create_engine
+    from sqlalchemy import create_engine, event
 
     db_url = db_url.strip()
     scheme = _SCHEME.match(db_url)
@@ -100,10 +103,19 @@ def create_db_engine(db_url: str, **options: Any) -> Engine:
     port = int(server.ports[0]) if len(server.hosts) == 1 and server.ports[0] else None
     host = ",".join(server.hosts) or None
     url = URL.create(f"{backend}+{driver}", server.user, server.password, host, port, server.name)
-    arguments = _mysql_arguments if backend == "mysql" else _postgresql_arguments
     # Pinged before use: servers close idle connections.
     options = {"pool_pre_ping": True, **options}
-    return create_engine(url, connect_args=arguments(server, driver), **options)
+    if backend == "mysql":
+        meant = mysql_options(server.query)
+        arguments = _mysql_arguments(server, meant, driver)
+    else:
+        meant = postgresql_options(server.query, psycopg=driver == "psycopg")
+        arguments = _postgresql_arguments(server, meant)
+    engine = create_engine(url, connect_args=arguments, **options)
+    event.listen(engine, "do_connect", _Connecting(meant))
+    if backend == "postgresql":
+        event.listen(engine, "begin", _set_in_transaction)
+    return engine
 
 
 def _parse(rest: str, backend: str) -> _Server:
@@ -161,45 +173,107 @@ def _installed_driver(backend: str) -> str:
     )
 
 
-def _mysql_arguments(server: _Server, driver: str) -> dict[str, Any]:
-    options = {key: value for key, value in server.query.items() if key not in _GO_ONLY}
-    tls = options.pop("tls", "false").lower()
-    arguments: dict[str, Any] = {
-        key: int(value) if value.isdecimal() else value for key, value in options.items()
-    }
-    # Go takes a list and uses the first one that the server has.
-    arguments["charset"] = options.get("charset", "utf8mb4").split(",")[0]
+def _mysql_arguments(server: _Server, meant: Options, driver: str) -> dict[str, Any]:
+    arguments = dict(meant.arguments)
     if server.socket:
         arguments["unix_socket"] = server.socket
-    if tls not in ("false", "0", "preferred"):
-        arguments.update(_mysql_tls(tls, driver))
-    elif tls != "preferred" and driver == "pymysql" and not any(map(_is_of_tls, options)):
-        # By itself it would try, and read all certificates of the system for each connection.
-        arguments["ssl_disabled"] = True
+    if meant.tls is None:
+        if driver == "pymysql":
+            # By itself it would try, and read all certificates of the system for each connection.
+            arguments["ssl_disabled"] = True
+    elif meant.tls.mode != "preferred" and driver != "pymysql":
+        arguments.update(meant.tls.arguments())
     return arguments
 
 
-def _is_of_tls(option: str) -> bool:
-    return option.startswith("ssl")
-
-
-def _mysql_tls(tls: str, driver: str) -> dict[str, Any]:
-    """`skip-verify` encrypts and trusts any certificate; `true` checks it and its host name."""
-    trusting = tls == "skip-verify"
-    if driver == "pymysql":
-        return {"ssl": {"check_hostname": not trusting, "verify_mode": not trusting}}
-    return {"ssl_mode": "REQUIRED" if trusting else "VERIFY_IDENTITY"}
-
-
-def _postgresql_arguments(server: _Server, driver: str) -> dict[str, Any]:
-    arguments = dict(server.query)
-    for foreign in ("charset", "loc", "parseTime"):
-        arguments.pop(foreign, None)
-    zone = arguments.pop("TimeZone", "UTC")
-    # Times go out as UTC without a zone; the session has to take them so.
-    arguments["options"] = f"{arguments.get('options', '')} -c timezone={zone}".strip()
+def _postgresql_arguments(server: _Server, meant: Options) -> dict[str, Any]:
+    arguments = dict(meant.arguments)
     if len(server.hosts) > 1:
         if any(server.ports):
             arguments["port"] = ",".join(server.ports)
         arguments.setdefault("target_session_attrs", "read-write")
     return arguments
+
+
+class _Connecting:
+    """Connects with a URL's options, and makes the session's settings before anyone looks at them.
+
+    What the driver says of an option it doesn't know, or of a file, is an error of the database's
+    like any other.
+    """
+
+    def __init__(self, meant: Options) -> None:
+        self._settings = meant.settings
+        tls = meant.tls
+        self._tls = tls if tls is not None and tls.mode != "preferred" else None
+
+    def __call__(self, dialect: Any, record: Any, args: Any, arguments: dict[str, Any]) -> Any:
+        # SQLAlchemy asks no other listener after one that has connected.
+        for other in dialect.dispatch.do_connect:
+            if other is not self:
+                other(dialect, record, args, arguments)
+        connection = self._connection(dialect, args, arguments)
+        try:
+            # PyMySQL before 1.2 goes on in the clear with a server that has no TLS.
+            if self._tls and not getattr(connection, "_secure", True):
+                raise dialect.loaded_dbapi.OperationalError(
+                    "the server has no TLS, which the database URL asks for"
+                )
+            self._make_settings(connection, dialect.name, record.info)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connection(self, dialect: Any, args: Any, arguments: dict[str, Any]) -> Any:
+        try:
+            if self._tls and dialect.driver == "pymysql":
+                # Its files may be others by now.
+                arguments = {**arguments, "ssl": self._tls.context()}
+            return dialect.connect(*args, **arguments)
+        except (TypeError, ValueError, OSError, ssl.SSLError) as error:
+            raise dialect.loaded_dbapi.OperationalError(
+                f"the database URL's options can't be used: {error}"
+            ) from error
+
+    def _make_settings(self, connection: Any, name: str, info: dict[str, Any]) -> None:
+        if name != "postgresql":
+            _set_variables(connection, self._settings)
+            return
+        info["pooled"] = _is_pooled(connection)
+        if info["pooled"]:
+            info["settings of the url"] = self._settings
+        else:
+            with closing(connection.cursor()) as cursor:
+                cursor.execute(*_set_config(self._settings, local=False))
+        connection.commit()
+
+
+def _set_variables(connection: Any, settings: dict[str, str]) -> None:
+    with closing(connection.cursor()) as cursor:
+        for name, value in settings.items():
+            # As SQL, as Go does it: a text brings its own quotes.
+            cursor.execute(f"SET {name} = {value}")
+
+
+def _set_config(settings: dict[str, str], local: bool) -> tuple[str, tuple[str, ...]]:
+    """A query that makes settings, for a transaction alone if they are `local`, and its values."""
+    calls = ", ".join([f"set_config(%s, %s, {str(local).lower()})"] * len(settings))
+    return f"SELECT {calls}", tuple(each for pair in settings.items() for each in pair)
+
+
+def _is_pooled(connection: Any) -> bool:
+    """Whether somebody between us and PostgreSQL answers in the session's place.
+
+    It need not be the same session in the next transaction then.
+    """
+    with closing(connection.cursor()) as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        [answers] = cursor.fetchone()
+    return bool(answers != connection.info.backend_pid)
+
+
+def _set_in_transaction(connection: Connection) -> None:
+    settings = connection.info.get("settings of the url")
+    if settings:
+        connection.exec_driver_sql(*_set_config(settings, local=True))

@@ -1,11 +1,14 @@
+import ssl
 import sys
 from typing import Any, Optional
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from pydevlake import database
-from pydevlake.database import DatabaseUrlError, create_db_engine
+from pydevlake.database import create_db_engine
+from pydevlake.driver_options import DatabaseUrlError, mysql_options, postgresql_options
 
 AWKWARD = "p@ss/w:o?r#d% "
 
@@ -101,13 +104,12 @@ def test_an_at_sign_elsewhere_does_not_end_the_password(
 def test_options_for_gos_driver_stay_away_from_pythons(connected: Any) -> None:
     arguments = connected(
         "mysql+pymysql://u:p@h/lake?charset=utf8mb4,utf8&parseTime=True&loc=UTC&timeout=5s"
-        "&readTimeout=1m&allowNativePasswords=true&connect_timeout=9"
+        "&autocommit=true&allowNativePasswords=true&connect_timeout=9"
     )
     assert arguments["charset"] == "utf8mb4"
     assert arguments["connect_timeout"] == 9
-    assert not {"parseTime", "loc", "timeout", "readTimeout", "allowNativePasswords"} & set(
-        arguments
-    )
+    foreign = {"parseTime", "loc", "timeout", "autocommit", "allowNativePasswords"}
+    assert not foreign & set(arguments)
 
 
 def test_mysql_speaks_utf8mb4_unless_told_otherwise(connected: Any) -> None:
@@ -115,40 +117,101 @@ def test_mysql_speaks_utf8mb4_unless_told_otherwise(connected: Any) -> None:
     assert connected("mysql+pymysql://u:p@h/lake?charset=latin1")["charset"] == "latin1"
 
 
-@pytest.mark.parametrize(
-    ("tls", "expected"),
-    [
-        ("true", {"check_hostname": True, "verify_mode": True}),
-        ("skip-verify", {"check_hostname": False, "verify_mode": False}),
-        ("preferred", None),
-        ("false", None),
-    ],
-)
-def test_tls_is_turned_into_the_drivers_own_option(connected: Any, tls: str, expected: Any) -> None:
-    arguments = connected(f"mysql+pymysql://u:p@h/lake?tls={tls}")
+@pytest.mark.parametrize("word", ["true", "TRUE", "1", "skip-verify", "Skip-Verify"])
+def test_tls_is_turned_into_the_drivers_own_option(connected: Any, word: str) -> None:
+    arguments = connected(f"mysql+pymysql://u:p@h/lake?tls={word}")
+    checked = "skip" not in word.lower()
     assert "tls" not in arguments
-    assert arguments.get("ssl") == expected
+    assert arguments["ssl"].check_hostname == checked
+    assert arguments["ssl"].verify_mode == (ssl.CERT_REQUIRED if checked else ssl.CERT_NONE)
+    assert "ssl_disabled" not in arguments
+
+
+@pytest.mark.parametrize("query", ["tls=preferred", "ssl_mode=PREFERRED"])
+def test_preferred_tls_is_left_to_the_driver(connected: Any, query: str) -> None:
+    assert not {"ssl", "ssl_disabled"} & set(connected(f"mysql+pymysql://u:p@h/lake?{query}"))
+
+
+@pytest.mark.parametrize("query", ["", "?tls=false", "?tls=0", "?ssl_disabled=1"])
+def test_without_a_word_of_tls_there_is_none(connected: Any, query: str) -> None:
+    arguments = connected(f"mysql+pymysql://u:p@h/lake{query}")
+    assert arguments["ssl_disabled"] is True
+    assert "ssl" not in arguments
 
 
 @pytest.mark.parametrize(
-    ("query", "disabled"),
+    ("query", "mode"),
     [
-        ("", True),
-        ("?tls=false", True),
-        ("?tls=preferred", False),
-        ("?tls=true", False),
-        ("?ssl_ca=/etc/ssl/ca.pem", False),
-        ("?ssl_disabled=1", True),
+        ("tls=true", "verify"),
+        ("tls=true&ssl_ca=FILE", "verify"),
+        ("tls=true&ca-cert=FILE", "verify"),
+        ("tls=custom&ca-cert=FILE", "verify"),
+        ("ssl_ca=FILE", "verify"),
+        ("ssl_ca=FILE&ssl_disabled=0", "verify"),
+        ("tls=true&ssl_ca=FILE&ssl_verify_cert=false&ssl_verify_identity=false", "verify"),
+        ("ssl_ca=FILE&ssl_verify_identity=false", "verify-ca"),
+        ("ssl_ca=FILE&ssl_mode=VERIFY_CA", "verify-ca"),
+        ("ssl_ca=FILE&ssl_verify_cert=0", "skip-verify"),
+        ("tls=skip-verify&ssl_ca=FILE", "skip-verify"),
+        ("ssl_mode=REQUIRED", "skip-verify"),
     ],
 )
-def test_without_a_word_of_tls_there_is_none(connected: Any, query: str, disabled: bool) -> None:
-    arguments = connected(f"mysql+pymysql://u:p@h/lake{query}")
-    assert arguments.get("ssl_disabled", False) == disabled
+def test_certificate_and_host_are_checked_unless_asked_otherwise(
+    query: str, mode: str, authority: str
+) -> None:
+    options = dict(pair.split("=") for pair in query.replace("FILE", authority).split("&"))
+    tls = mysql_options(options).tls
+    assert tls is not None
+    assert tls.mode == mode
+    assert tls.ca == (authority if "FILE" in query else None)
 
 
-def test_mysqlclient_gets_tls_as_a_mode() -> None:
-    assert database._mysql_tls("true", "mysqldb") == {"ssl_mode": "VERIFY_IDENTITY"}
-    assert database._mysql_tls("skip-verify", "mysqldb") == {"ssl_mode": "REQUIRED"}
+def test_mysqlclient_gets_tls_as_a_mode(authority: str) -> None:
+    modes = {
+        "true": {"ssl_mode": "VERIFY_IDENTITY"},
+        "skip-verify": {"ssl_mode": "REQUIRED"},
+    }
+    for word, expected in modes.items():
+        tls = mysql_options({"tls": word}).tls
+        assert tls is not None
+        assert tls.arguments() == expected
+        tls = mysql_options({"tls": word, "ssl_ca": authority}).tls
+        assert tls is not None
+        checked = {"ssl": {"ca": authority}} if word == "true" else {}
+        assert tls.arguments() == {**expected, **checked}
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("mysql://u:p@h/lake?tls=yes", "tls is none of true"),
+        ("mysql://u:p@h/lake?tls=custom", "custom beside ca-cert"),
+        ("mysql://u:p@h/lake?ssl_mode=on", "ssl_mode is none of DISABLED"),
+        ("mysql://u:p@h/lake?tls=custom&ca-cert=/nowhere/ca.pem", "ca-cert can't be read"),
+        ("mysql://u:p@h/lake?ssl_ca=/nowhere/ca.pem", "ssl_ca can't be read"),
+        (f"mysql://u:p@h/lake?ssl_ca={__file__}", "files for TLS"),
+        ("mysql://u:p@h/lake?timeout=5", "timeout is no duration"),
+        ("mysql://u:p@h/lake?no-such-option=1", "'no-such-option'"),
+        ("postgres://u:p@h/lake?no-such-option=1", "'no-such-option'"),
+        ("postgres://u:p@h/lake?sslmode=verify-full&sslrootcert=/nowhere/ca.pem", "sslrootcert"),
+        ("postgres://u:p@h/lake?options=-B%205", "options are not all of the form"),
+    ],
+)
+def test_what_an_option_can_not_be_is_named_in_one_line(url: str, named: str) -> None:
+    with pytest.raises(DatabaseUrlError, match=named) as refused:
+        create_db_engine(url)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("duration", "seconds"), [("5s", 5), ("1m30s", 90), ("300ms", 1), ("1h", 3600), ("1.5s", 2)]
+)
+def test_gos_timeouts_are_kept(connected: Any, duration: str, seconds: int) -> None:
+    names = {"timeout": "connect", "readTimeout": "read", "writeTimeout": "write"}
+    query = "&".join(f"{name}={duration}" for name in names)
+    arguments = connected(f"mysql+pymysql://u:p@h/lake?{query}")
+    assert [arguments[f"{name}_timeout"] for name in names.values()] == [seconds] * 3
+    assert "read_timeout" not in connected("mysql+pymysql://u:p@h/lake?readTimeout=0")
 
 
 def test_a_socket_may_stand_for_a_host(connected: Any) -> None:
@@ -156,15 +219,86 @@ def test_a_socket_may_stand_for_a_host(connected: Any) -> None:
     assert arguments["unix_socket"] == "/run/mysqld/mysqld.sock"
 
 
-def test_postgresql_keeps_sslmode_and_lives_in_utc(connected: Any) -> None:
-    arguments = connected("postgres://u:p@h/lake?sslmode=require&loc=UTC&charset=x")
-    assert arguments["sslmode"] == "require"
-    assert arguments["options"] == "-c timezone=UTC"
-    assert not {"loc", "charset"} & set(arguments)
-    assert (
-        connected("postgres://u:p@h/lake?TimeZone=Asia/Tokyo&options=-c%20a=b")["options"]
-        == "-c a=b -c timezone=Asia/Tokyo"
+def test_postgresql_gets_what_libpq_knows_and_makes_settings_of_the_rest(connected: Any) -> None:
+    arguments = connected(
+        "postgres://u:p@h/lake?sslmode=require&loc=UTC&charset=x&default_query_exec_mode=exec"
+        "&application_name=lake&search_path=one,two&options=-c%20a.b=c%5C%20d%20--lock-timeout=5s"
     )
+    assert arguments["sslmode"] == "require"
+    assert arguments["application_name"] == "lake"
+    assert not {"loc", "charset", "options", "search_path", "default_query_exec_mode"} & set(
+        arguments
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "settings"),
+    [
+        ("", {"timezone": "UTC"}),
+        ("TimeZone=Asia/Tokyo", {"timezone": "Asia/Tokyo"}),
+        ("time_zone=Asia/Tokyo", {"timezone": "Asia/Tokyo"}),
+        ("search_path=one,two", {"timezone": "UTC", "search_path": "one,two"}),
+        (
+            "options=-c a.b=c\\ d --lock-timeout=5s -csearch_path=x",
+            {"timezone": "UTC", "a.b": "c d", "lock_timeout": "5s", "search_path": "x"},
+        ),
+        ("prepare_threshold=3&sslmode=require&loc=UTC", {"timezone": "UTC"}),
+    ],
+)
+def test_run_time_parameters_of_postgresql_are_known_from_options(
+    query: str, settings: dict[str, str]
+) -> None:
+    options = dict(pair.split("=", 1) for pair in query.split("&")) if query else {}
+    assert postgresql_options(options, psycopg=True).settings == settings
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_run_time_parameters_are_in_force_in_each_session(postgresql_url: str, driver: str) -> None:
+    pytest.importorskip(driver)
+    url = postgresql_url.replace("postgres://", f"postgresql+{driver}://")
+    engine = create_db_engine(f"{url}&search_path=pg_catalog&statement_timeout=7s&a.b=it's")
+    with engine.connect() as connection:
+        for name, value in {
+            "search_path": "pg_catalog",
+            "statement_timeout": "7s",
+            "a.b": "it's",
+            "timezone": "UTC",
+        }.items():
+            assert connection.execute(text(f"SHOW {name}")).scalar() == value
+            connection.rollback()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
+def test_what_gos_driver_does_not_know_is_a_variable_of_mysqls_session(
+    mariadb_url: str, driver: str
+) -> None:
+    pytest.importorskip({"pymysql": "pymysql", "mysqldb": "MySQLdb"}[driver])
+    url = mariadb_url.replace("mysql://", f"mysql+{driver}://")
+    engine = create_db_engine(f"{url}&wait_timeout=77&sql_mode=%27ANSI_QUOTES%27")
+    with engine.connect() as connection:
+        asked = text("SELECT @@wait_timeout, @@sql_mode")
+        assert tuple(connection.execute(asked).one()) == (77, "ANSI_QUOTES")
+        # Before SQLAlchemy looked at it.
+        assert engine.dialect.identifier_preparer.initial_quote == '"'
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "told"),
+    [
+        ("mariadb", "no_such_option=1", "Unknown system variable 'no_such_option'"),
+        ("mariadb", "auth_plugin=x", "options can't be used"),
+        ("postgresql", "no_such_option=1", 'unrecognized configuration parameter "no_such_option"'),
+    ],
+)
+def test_an_option_that_nobody_knows_is_named_by_an_error_of_the_database(
+    request: pytest.FixtureRequest, kind: str, option: str, told: str
+) -> None:
+    engine = create_db_engine(f"{request.getfixturevalue(f'{kind}_url')}&{option}")
+    with pytest.raises(DBAPIError, match=told):
+        engine.connect()
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

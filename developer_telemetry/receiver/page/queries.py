@@ -6,10 +6,9 @@ import datetime
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional, Union
 
-from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.database import hurried, now_us, prepare
+from developer_telemetry.database import hurried, limited, now_us, prepare
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.merging import timestamp
 from developer_telemetry.receiver.tallies import MACHINE_TABLE, REFUSAL_TABLE
@@ -103,29 +102,7 @@ def open_reading_engine(url: str) -> Engine:
     options: dict[str, Any] = {"pool_recycle": 600}
     if not url.startswith("sqlite"):
         options.update(pool_size=CONNECTIONS, max_overflow=0, pool_timeout=STATEMENT_SECONDS)
-    engine = hurried(prepare(create_db_engine(url, **options)))
-    event.listen(engine, "connect", _limit)
-    return engine
-
-
-def _limit(connection: Any, record: Any) -> None:
-    module = type(connection).__module__
-    if module.startswith("sqlite3"):
-        return  # a local file, whose readers keep nobody waiting for a row
-    cursor = connection.cursor()
-    if module.startswith("psycopg"):
-        cursor.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
-    else:
-        cursor.execute("SELECT @@version")
-        [version] = cursor.fetchone()
-        limit = (
-            f"max_statement_time = {STATEMENT_SECONDS}"
-            if "MariaDB" in version
-            else f"max_execution_time = {STATEMENT_SECONDS * 1000}"
-        )
-        cursor.execute(f"SET SESSION {limit}")
-    cursor.close()
-    connection.commit()
+    return limited(hurried(prepare(create_db_engine(url, **options))), STATEMENT_SECONDS)
 
 
 def fleets(connection: Connection) -> dict[int, Fleet]:

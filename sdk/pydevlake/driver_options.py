@@ -1,0 +1,275 @@
+"""Options of a database URL: as DevLake's drivers for Go take them, for the drivers for Python."""
+
+import math
+import os
+import re
+import ssl
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Optional
+
+# Options of Go's MySQL driver that change nothing here: what they ask for the drivers for Python
+# always do, never do, or leave to the one who calls them.
+_GO_MYSQL = {
+    "allowAllFiles", "allowCleartextPasswords", "allowFallbackToPlaintext",
+    "allowNativePasswords", "allowOldPasswords", "autocommit", "checkConnLiveness",
+    "clientFoundRows", "collation", "columnsWithAlias", "compress", "connectionAttributes",
+    "interpolateParams", "loc", "maxAllowedPacket", "multiStatements", "parseTime",
+    "rejectReadOnly", "serverPubKey", "timeTruncate",
+}  # fmt: skip
+# Its timeouts, and what PyMySQL and mysqlclient call them.
+_GO_TIMEOUTS = {
+    "timeout": "connect_timeout",
+    "readTimeout": "read_timeout",
+    "writeTimeout": "write_timeout",
+}
+_MYSQL_ARGUMENTS = {
+    "auth_plugin", "binary_prefix", "bind_address", "charset", "client_flag", "connect_timeout",
+    "defer_connect", "init_command", "local_infile", "max_allowed_packet", "named_pipe",
+    "program_name", "read_default_file", "read_default_group", "read_timeout",
+    "server_public_key", "server_public_key_path", "unix_socket", "use_unicode", "write_timeout",
+}  # fmt: skip
+# Whichever of them is given asks for TLS by itself, if nothing else says how.
+_MYSQL_FILES = {
+    "ca-cert": "ca",
+    "ssl_ca": "ca",
+    "ssl_capath": "capath",
+    "ssl_cert": "cert",
+    "ssl_key": "key",
+    "ssl_key_password": "password",
+    "ssl_cipher": "cipher",
+}
+_MYSQL_TLS = {*_MYSQL_FILES, "tls", "ssl_mode", "ssl_disabled", "ssl_verify_cert",
+              "ssl_verify_identity"}  # fmt: skip
+
+# What DevLake's MySQL URLs and Go's PostgreSQL drivers have; nothing of it is a setting.
+_GO_POSTGRESQL = {
+    "charset", "loc", "parseTime", "default_query_exec_mode", "statement_cache_capacity",
+    "statement_cache_mode", "description_cache_capacity", "min_read_buffer_size",
+    "binary_parameters", "disable_prepared_binary_result",
+}  # fmt: skip
+_LIBPQ = {
+    "application_name", "channel_binding", "client_encoding", "connect_timeout", "dbname",
+    "fallback_application_name", "gssdelegation", "gssencmode", "gsslib", "hostaddr",
+    "keepalives", "keepalives_count", "keepalives_idle", "keepalives_interval", "krbsrvname",
+    "load_balance_hosts", "max_protocol_version", "min_protocol_version", "passfile", "password",
+    "port", "require_auth", "requirepeer", "service", "ssl_max_protocol_version",
+    "ssl_min_protocol_version", "sslcert", "sslcertmode", "sslcompression", "sslcrl",
+    "sslcrldir", "sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "sslsni",
+    "target_session_attrs", "tcp_user_timeout", "user",
+}  # fmt: skip
+_POSTGRESQL_FILES = ("sslrootcert", "sslcert", "sslkey")
+# psycopg's own; off unless asked for, since poolers lose what a session has prepared.
+_PSYCOPG = {"prepare_threshold"}
+_ZONES = {"timezone", "time_zone"}
+
+_SETTING = re.compile(r"@{0,2}[A-Za-z_][A-Za-z0-9_.]*")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_COMMAND_LINE = re.compile(r"(?:-c\s*|--)([A-Za-z_][A-Za-z0-9_.-]*)=((?:\\.|[^\s\\])*)\s*")
+
+
+class DatabaseUrlError(ValueError):
+    """The URL can't be used as it stands, or no driver for it is installed."""
+
+
+class Tls(NamedTuple):
+    """How to encrypt: `mode` is preferred, skip-verify, verify-ca or verify; the rest are files.
+
+    Only `verify` checks that the certificate is the host's, and that is the usual one.
+    """
+
+    mode: str
+    ca: Optional[str] = None
+    capath: Optional[str] = None
+    cert: Optional[str] = None
+    key: Optional[str] = None
+    password: Optional[str] = None
+    cipher: Optional[str] = None
+
+    def context(self) -> ssl.SSLContext:
+        """For PyMySQL; the files are read now. OSError or ssl.SSLError if they can't be."""
+        context = ssl.create_default_context(cafile=self.ca, capath=self.capath)
+        # What MySQL's own installation makes doesn't keep to the letter of the standard.
+        context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
+        context.check_hostname = self.mode == "verify"
+        if self.mode == "skip-verify":
+            context.verify_mode = ssl.CERT_NONE
+        if self.cert:
+            context.load_cert_chain(self.cert, self.key, self.password)
+        if self.cipher:
+            context.set_ciphers(self.cipher)
+        return context
+
+    def arguments(self) -> dict[str, Any]:
+        """For mysqlclient."""
+        modes = {"skip-verify": "REQUIRED", "verify-ca": "VERIFY_CA", "verify": "VERIFY_IDENTITY"}
+        # MariaDB's library checks the certificate wherever an authority is named.
+        authority = () if self.mode == "skip-verify" else ("ca", "capath")
+        names = (*authority, "cert", "key", "cipher")
+        files = {name: getattr(self, name) for name in names if getattr(self, name)}
+        return {"ssl_mode": modes[self.mode], **({"ssl": files} if files else {})}
+
+
+class Options(NamedTuple):
+    """What a URL's options come to."""
+
+    arguments: dict[str, Any]  # of the driver's connect
+    settings: dict[str, str]  # of the session, made by statement once it is there
+    tls: Optional[Tls] = None  # MySQL's; PostgreSQL's is among the arguments
+
+
+def mysql_options(query: Mapping[str, str]) -> Options:
+    """As go-sql-driver/mysql takes them, where also what it doesn't know is a session's variable.
+
+    Options of PyMySQL and mysqlclient stay theirs.
+    """
+    arguments: dict[str, Any] = {}
+    settings: dict[str, str] = {}
+    for name, value in query.items():
+        if name in _GO_TIMEOUTS:
+            seconds = _seconds(name, value)
+            if seconds:
+                arguments.setdefault(_GO_TIMEOUTS[name], seconds)
+        elif name in _MYSQL_ARGUMENTS:
+            arguments[name] = int(value) if value.isdecimal() else value
+        elif name not in _GO_MYSQL and name not in _MYSQL_TLS:
+            settings[_setting(name)] = value
+    # Go takes a list and uses the first one that the server has.
+    arguments["charset"] = query.get("charset", "utf8mb4").split(",")[0]
+    return Options(arguments, settings, _mysql_tls(query))
+
+
+def _mysql_tls(query: Mapping[str, str]) -> Optional[Tls]:
+    mode = _mysql_tls_mode(query)
+    if mode == "off":
+        return None
+    files = {_MYSQL_FILES[name]: value for name, value in query.items() if name in _MYSQL_FILES}
+    for name, path in query.items():
+        if _MYSQL_FILES.get(name) in ("ca", "cert", "key"):
+            _readable(name, path)
+    tls = Tls(mode, **files)
+    try:
+        tls.context()
+    except (OSError, ssl.SSLError) as error:
+        raise DatabaseUrlError(
+            f"The files for TLS that the database URL names can't be used ({error}): check that"
+            " they are certificates and keys in PEM format, and that key and certificate fit."
+        ) from None
+    return tls
+
+
+def _mysql_tls_mode(query: Mapping[str, str]) -> str:
+    word = query.get("tls", "").lower()
+    if word in ("false", "0"):
+        return "off"
+    if word in ("skip-verify", "preferred"):
+        return word
+    if word in ("true", "1"):
+        return "verify"
+    if word == "custom" and "ca-cert" in query:
+        return "verify"
+    if word:
+        raise DatabaseUrlError(
+            "The database URL's tls is none of true, false, skip-verify, preferred, or custom"
+            " beside ca-cert=FILE."
+        )
+    # What MySQL's own programs and PyMySQL call it.
+    modes = {"DISABLED": "off", "PREFERRED": "preferred", "REQUIRED": "skip-verify",
+             "VERIFY_CA": "verify-ca", "VERIFY_IDENTITY": "verify"}  # fmt: skip
+    word = query.get("ssl_mode", "").upper()
+    if word:
+        if word not in modes:
+            raise DatabaseUrlError(f"The database URL's ssl_mode is none of {', '.join(modes)}.")
+        return modes[word]
+    if _is_on(query, "ssl_disabled") or not any(name in _MYSQL_TLS for name in query):
+        return "off"
+    if _is_off(query, "ssl_verify_cert"):
+        return "skip-verify"
+    return "verify-ca" if _is_off(query, "ssl_verify_identity") else "verify"
+
+
+def _is_on(query: Mapping[str, str], name: str) -> bool:
+    return name in query and not _is_off(query, name)
+
+
+def _is_off(query: Mapping[str, str], name: str) -> bool:
+    return query.get(name, "").lower() in ("0", "false", "off", "no")
+
+
+def postgresql_options(query: Mapping[str, str], psycopg: bool) -> Options:
+    """As pgx takes them: what libpq has no word for is a session's run-time parameter.
+
+    Only libpq's are passed on as the connection begins: the rest, `options` as well, poolers
+    would refuse. `psycopg` is for psycopg 3, which has an option more.
+    """
+    arguments: dict[str, Any] = {}
+    # Times go out as UTC without a zone; the session has to take them so.
+    settings: dict[str, str] = {"timezone": "UTC"}
+    for name, value in query.items():
+        if name == "options":
+            settings.update(_of_command_line(value))
+        elif name.lower() in _ZONES:
+            settings["timezone"] = value
+        elif name in ("database", "dbname"):
+            arguments["dbname"] = value
+        elif name in _PSYCOPG:
+            if psycopg:
+                arguments[name] = int(value) if value.isdecimal() else None
+        elif name in _LIBPQ:
+            arguments[name] = value
+            if name in _POSTGRESQL_FILES and query.get("sslmode") != "disable":
+                _readable(name, value)
+        elif name not in _GO_POSTGRESQL:
+            settings[_setting(name)] = value
+    return Options(arguments, settings)
+
+
+def _of_command_line(options: str) -> dict[str, str]:
+    """The settings in a server's command line, `-c name=value` or `--name=value`."""
+    settings: dict[str, str] = {}
+    place = 0
+    options = options.strip()
+    while place < len(options):
+        match = _COMMAND_LINE.match(options, place)
+        if match is None:
+            raise DatabaseUrlError(
+                "The database URL's options are not all of the form `-c name=value`: write them so,"
+                " or each as an option of its own, as in &search_path=devlake."
+            )
+        settings[match[1].replace("-", "_")] = re.sub(r"\\(.)", r"\1", match[2])
+        place = match.end()
+    return settings
+
+
+def _setting(name: str) -> str:
+    if not _SETTING.fullmatch(name):
+        raise DatabaseUrlError(
+            f"The database URL's option {name!r} is none that its drivers or its server know:"
+            " correct it or leave it out."
+        )
+    return name
+
+
+def _readable(name: str, path: str) -> None:
+    if path == "system" and name == "sslrootcert":
+        return
+    try:
+        with open(path, "rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise DatabaseUrlError(
+            f"The database URL's {name} can't be read ({path}: {os.strerror(error.errno or 0)}):"
+            " correct the path, or let the file be read."
+        ) from None
+
+
+def _seconds(name: str, duration: str) -> int:
+    """A duration as Go writes it, rounded up to a whole second; 0 for none."""
+    parts = _DURATION.findall(duration)
+    if "".join(number + unit for number, unit in parts) != duration or not parts:
+        if duration == "0":
+            return 0
+        raise DatabaseUrlError(
+            f"The database URL's {name} is no duration: write it as 30s, 500ms or 1m30s."
+        )
+    return math.ceil(sum(float(number) * _SECONDS[unit] for number, unit in parts))
