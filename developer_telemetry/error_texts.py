@@ -81,7 +81,7 @@ def _postgresql(error: Any) -> str:
     state = str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "")
     if not state and type(error).__name__ == "OperationalError":
         # Of several hosts psycopg says the last one's fault first, and then each one's.
-        return str(error).rpartition("All failures were: ")[2]
+        return " ".join(str(error).split()).rpartition("All failures were: ")[2]
     if not state:
         return _unquoted(str(error))
     diagnosis = error.diag

@@ -379,7 +379,7 @@ def test_an_error_that_is_no_conflict_is_raised_at_once(engine: Engine) -> None:
 
     def work(connection: Connection) -> None:
         attempts.append(1)
-        connection.exec_driver_sql("SELECT nonsense FROM nowhere")
+        connection.exec_driver_sql(f"SELECT nonsense FROM {RAW_TABLE}")
 
     with pytest.raises(DBAPIError):
         transact(engine, work)

@@ -3,7 +3,7 @@
 from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from pydevlake.database import DatabaseUrlError
+from pydevlake.driver_options import DatabaseUrlError
 
 _SEE_TRACEBACK = "Log level debug shows where."
 _LONGEST_CAUSE = 2000
