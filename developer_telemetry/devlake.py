@@ -12,12 +12,19 @@ from typing import Any, Optional
 
 import httpx
 
+from developer_telemetry.devlake_refusals import (
+    NOT_LET_IN,
+    PLUGIN,
+    Refusal,
+    json_of,
+    page_title,
+    weight,
+)
 from developer_telemetry.errors import ConfigurationError, TelemetryError, Unavailable
 from developer_telemetry.names import SCOPE_ID
 from developer_telemetry.onboarding import OPTIONS, Blueprint, Home, Kept
 from developer_telemetry.receiver.settings import DevLakeAccess
 
-PLUGIN = "developer_telemetry"
 CONNECTIONS = f"/plugins/{PLUGIN}/connections"
 
 CONNECT_SECONDS = 5.0
@@ -26,11 +33,6 @@ ANSWER_SECONDS = 60.0
 # Deleting a scope deletes all of its rows.
 DELETE_SECONDS = 600.0
 PAGE_SIZE = 100
-MIGRATION_PENDING = 428
-
-
-class ServerFailed(Unavailable):
-    """DevLake's server answered with an error of its own (500)."""
 
 
 class DevLake(Home):
@@ -42,7 +44,10 @@ class DevLake(Home):
     def __init__(self, access: DevLakeAccess) -> None:
         self._access = access
         self._base = ""
-        headers = {"Authorization": f"Bearer {access.api_key}"} if access.api_key else None
+        headers = {"Authorization": f"Bearer {access.api_key}"} if access.api_key else {}
+        if access.forwarded_user:
+            headers["X-Forwarded-User"] = access.forwarded_user
+            headers["X-Forwarded-User-Secret"] = access.forwarded_secret
         self._client = httpx.Client(
             auth=(access.user, access.password) if access.user else None, headers=headers
         )
@@ -80,7 +85,7 @@ class DevLake(Home):
         says in words what is wrong, and what to do.
         """
         answer = self._send(method, self.base + path, body, seconds)
-        said = _json(answer)
+        said = json_of(answer)
         if answer.is_success and said is not None:
             return said
         if answer.status_code == 404 and missing and said is not None:
@@ -194,19 +199,18 @@ class DevLake(Home):
         places = [url] if url.endswith("/api") else [f"{url}/api", url]
         answers = [self._send("GET", f"{place}{rest}/version") for place in places]
         for place, answer in zip(places, answers):
-            if isinstance(said := _json(answer), dict) and "version" in said:
+            if isinstance(said := json_of(answer), dict) and "version" in said:
                 return place + rest
-        for place, answer in zip(places, answers):
-            # A key may not be for this path; to whom it says so is DevLake.
-            if answer.status_code in (401, 403) and _json(answer) is not None:
-                return place + rest
-        # Whoever stands in front of DevLake may have something to say.
-        telling = [each for each in answers if each.status_code not in (200, 404)]
-        if telling:
-            raise self._refusal(telling[0], "GET /version")
+        place, answer = max(zip(places, answers), key=lambda each: weight(each[1]))
+        if answer.status_code in NOT_LET_IN and json_of(answer) is not None:
+            return place + rest  # whoever refuses a key in words is DevLake
+        if weight(answer) > 0:
+            raise self._refusal(answer, "GET /version")
+        title = next(filter(None, map(page_title, answers)), "")
+        page = f" but a page, {title}" if title else ""
         raise ConfigurationError(
-            f"there is no DevLake at {url}; give the address of its web UI or of its server,"
-            " with --devlake-url or as DEVLAKE_URL"
+            f"there is no DevLake at {url}{page}; give the address of its web UI or of its server,"
+            " with --devlake-url or as DEVLAKE_URL; behind a sign-on that of its server"
         )
 
     def _send(
@@ -235,79 +239,11 @@ class DevLake(Home):
             ) from None
 
     def _refusal(self, answer: httpx.Response, what: str) -> TelemetryError:
-        """What an answer other than the wanted one means, in words."""
-        where = f"DevLake at {self._access.url}"
-        said, status = _message(answer), answer.status_code
-        if answer.is_redirect:
-            to = answer.headers["location"]
-            return ConfigurationError(f"{where} sends on to {to}; give that address instead")
-        if status in (401, 403):
-            return self._stranger(where, said or str(status))
-        if status == MIGRATION_PENDING:
-            if "in progress" in said:
-                return Unavailable(f"{where} is migrating its database; try again when it is done")
-            return ConfigurationError(
-                f"{where} waits for you to confirm a migration of its database; do so in its web"
-                f" UI or with `curl {self._migration_url}`, then run this again"
-            )
-        if (
-            status == 404
-            and _json(answer) is None
-            and what.partition(" ")[2].startswith("/plugins")
-        ):
-            return ConfigurationError(
-                f"{where} has no plugin {PLUGIN}, or one of that name without scopes: put ours into"
-                " its plugins folder, run build.sh there, and restart DevLake"
-            )
-        if status in (502, 503, 504) and _json(answer) is None:
-            return Unavailable(
-                f"the proxy at {self._access.url} can't reach DevLake's server ({status});"
-                " see whether that runs, then run this again"
-            )
-        unclear = "nothing that this command understands"
-        said = said or (unclear if answer.is_success else "no word of why")
-        again = "; run this again, which goes on where it was" if status >= 500 else ""
-        kind = ServerFailed if status == 500 else Unavailable
-        return kind(f"{where} answered {what} with {status}: {said}; its log says more{again}")
-
-    @property
-    def _migration_url(self) -> str:
-        # A key for reports has no say in this, so it goes without /rest.
-        base = self._base or self._access.url
-        return f"{base[: -len('/rest')] if base.endswith('/rest') else base}/proceed-db-migration"
-
-    def _stranger(self, where: str, said: str) -> ConfigurationError:
-        if self._access.api_key:
-            return ConfigurationError(
-                f"{where} refuses DEVLAKE_API_KEY: {said}; make one on its page API Keys, with"
-                " the allowed path `.*`"
-            )
-        if self._access.user:
-            return ConfigurationError(f"{where} refuses DEVLAKE_USER and DEVLAKE_PASSWORD: {said}")
-        return ConfigurationError(
-            f"{where} wants to know who you are: {said}; set DEVLAKE_API_KEY, or DEVLAKE_USER and"
-            " DEVLAKE_PASSWORD"
-        )
+        return Refusal(self._access, self._base, answer, what).error()
 
 
 def _path(url: str) -> str:
     return httpx.URL(url).path
-
-
-def _json(answer: httpx.Response) -> Any:
-    """The body as JSON; None if it is none."""
-    try:
-        return answer.json()
-    except ValueError:
-        return None
-
-
-def _message(answer: httpx.Response) -> str:
-    """DevLake's own words, without the chain of causes that it appends."""
-    said = _json(answer)
-    message = said.get("message") if isinstance(said, dict) else None
-    first, _, _ = str(message or "").strip().partition("\n")
-    return re.sub(r" \(\d{3}\)$", "", first)
 
 
 def _camel(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,8 @@ from developer_telemetry.checks import (
 from developer_telemetry.connections import Connection, Connections
 from developer_telemetry.crypto import UNKNOWN_FORMAT, remedy_of
 from developer_telemetry.database import clock_offset_us, losses, open_engine, reading, reason
-from developer_telemetry.devlake import PLUGIN, DevLake, ServerFailed
+from developer_telemetry.devlake import DevLake
+from developer_telemetry.devlake_refusals import PLUGIN, NotLetIn, ServerFailed
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.looking import SECRET
 from developer_telemetry.names import SCOPE_ID
@@ -151,10 +152,15 @@ class Doctor:
             yield checks.failed("devlake", str(error), SET_DEVLAKE)
             yield from map(self._without_devlake, ("plugin", "devlake database"))
             return
-        yield Check("devlake", OK, f"{self._devlake.base} answers ({version})")
+        answers = Check("devlake", OK, f"{self._devlake.base} answers ({version})")
         try:
             self._kept = {each.id: each for each in self._devlake.connections()}
+        except NotLetIn as error:  # its version it tells everybody
+            yield checks.failed("devlake", str(error), SET_DEVLAKE)
+            yield from map(self._without_devlake, ("plugin", "devlake database"))
+            return
         except TelemetryError as error:
+            yield answers
             self._devlake_reads_nothing = OTHER_SECRET in str(error)
             if isinstance(error, ServerFailed) and self._engine is not None:
                 secret = self._settings.encryption_secret
@@ -165,6 +171,7 @@ class Doctor:
                 yield checks.failed("plugin", str(error), CONFIRM)
             yield self._without_devlake("devlake database")
             return
+        yield answers
         yield Check("plugin", OK, f"loaded and migrated; {len(self._kept)} connections")
         yield self._same_database(self._devlake, self._kept)
 

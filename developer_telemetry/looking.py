@@ -11,6 +11,7 @@ from developer_telemetry.asking import NoAnswer, Reply, ask
 from developer_telemetry.crypto import remedy_of
 from developer_telemetry.database import now_us
 from developer_telemetry.probing import HEADER, Question, State, new_nonce
+from developer_telemetry.sign_on import Turned
 
 # What a look failed of.
 ROUTE = "route"
@@ -18,6 +19,8 @@ TOKEN = "token"
 CONNECTION = "connection"
 SECRET = "secret"
 UNREADY = "unready"
+
+PASS_REPORTS = "let it pass the report routes (docs/install.md, Behind a sign-on)"
 
 # What a receiver says to a GET that asks nothing; an older one says it to every GET.
 NOT_ASKED = "send a report with POST"
@@ -54,11 +57,11 @@ def look(url: str, connection_id: int, token: str, nonce: str = "") -> Look:
         # Any moment in between may be the one at which it looked at its clock.
         ahead_us = max(0, state.clock_us - ended_us) + min(0, state.clock_us - started_us)
         return Look(connection_id, state, ahead_us)
-    fault, said, remedy = _judge(reply)
+    fault, said, remedy = _judge(url, reply)
     return Look(connection_id, fault=fault, said=f"{url} {said}", remedy=remedy)
 
 
-def _judge(reply: Reply) -> tuple[str, str, str]:
+def _judge(url: str, reply: Reply) -> tuple[str, str, str]:
     """At what a look failed, what was seen, and a remedy."""
     answered = f"answers {reply.status} ({reply.message})"
     met = reply.headers.get(HEADER.lower())
@@ -76,7 +79,7 @@ def _judge(reply: Reply) -> tuple[str, str, str]:
             f"reaches a receiver that saw no {HEADER} header",
             "update the receiver, or let the front proxy pass that header on",
         )
-    return ROUTE, answered, _route_remedy(reply)
+    return ROUTE, answered, _route_remedy(url, reply)
 
 
 def _refused(reply: Reply, answered: str) -> tuple[str, str, str]:
@@ -90,12 +93,23 @@ def _refused(reply: Reply, answered: str) -> tuple[str, str, str]:
     return UNREADY, answered, "see the receiver's log, and that it reaches its database"
 
 
-def _route_remedy(reply: Reply) -> str:
+def _route_remedy(url: str, reply: Reply) -> str:
     location = "the location for reports in its SERVER_CONF (an ingress path in Kubernetes)"
-    if 300 <= reply.status < 400:
-        return f"collectors don't follow: give {reply.headers.get('location')} as address"
+    turned = Turned(url, reply.status, reply.headers, reply.text)
+    if turned.is_sign_on:
+        return f"a sign-on stands in the way of reports: {PASS_REPORTS}"
+    if turned.is_redirect and not turned.only_moves:
+        return (
+            f"collectors don't follow: give {turned.target} as address, or if that is a sign-on,"
+            f" {PASS_REPORTS}"
+        )
+    if turned.is_redirect:
+        return f"collectors don't follow: give {turned.target} as address"
     if reply.status in (401, 403):
-        return f"a password is asked for on the way: add `auth_basic off` to {location}"
+        return (
+            f"a password is asked for on the way: add `auth_basic off` to {location}, or where it"
+            f" is a sign-on, {PASS_REPORTS}"
+        )
     if reply.status in (502, 503, 504):
         return "the front proxy finds no receiver: start `developer-telemetry serve` where it looks"
     if "html" in reply.headers.get("content-type", "") and reply.status == 200:

@@ -14,6 +14,7 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Optional, Union
 from urllib.parse import parse_qs, urlsplit
@@ -37,6 +38,9 @@ CONNECTION = {
 }
 CONFIG = {"name": "", "entities": None, "testAndBuildTasks": False, "keepAccountsUnlinked": False}
 TIMES = {"createdAt": "2026-11-23T18:20:42.076Z", "updatedAt": "2026-11-23T18:20:42.076Z"}
+# What it says since May 2026 to a request without a user, where AUTH_ENABLED is true.
+BARE: Answer = (401, {"success": False, "message": "unauthorized"})
+PUBLIC = ("/version", "/ping", "/ready", "/health")
 # What the server's router says, and the web UI's for whatever is no file of it.
 NO_ROUTE: Answer = (404, "404 page not found")
 PAGE: Answer = (200, "<!doctype html><title>DevLake</title>")
@@ -66,13 +70,17 @@ ROUTES = {
 class SmallLake:
     """The server, on a free port; `with` starts and stops it.
 
-    `key` is an API key that it knows, `login` the basic auth of its front proxy. `fault` is what
-    it answers everything with, except for its version.
+    `key` is an API key that it knows, `login` the basic auth of its front proxy. `auth` is the
+    month of a server whose AUTH_ENABLED is true: "june" loses the user of an API key, "july" does
+    not, "september" takes no basic auth any more; `forwarded` is its FORWARDED_USER_SECRET.
+    `fault` is what it answers everything with, except for its version.
     """
 
-    def __init__(self, key: str = "", login: str = "") -> None:
+    def __init__(self, key: str = "", login: str = "", auth: str = "", forwarded: str = "") -> None:
         self.key = key
         self.login = login
+        self.auth = auth
+        self.forwarded = forwarded
         self.fault: Optional[Answer] = None
         self.fails_at = 0  # the number of the change that it answers with 500
         self.silent_seconds = 0.0
@@ -96,28 +104,38 @@ class SmallLake:
         self._thread.join()
         self._server.server_close()
 
-    def answer(self, method: str, target: str, authorization: str, body: Any) -> Answer:
+    def answer(self, method: str, target: str, headers: Mapping[str, str], body: Any) -> Answer:
         """By the paths of the server itself, of its API keys, and of the front proxy's."""
-        path, front = urlsplit(target).path, target.startswith("/api/")
-        path = path[len("/api") :] if front else path
-        if path.startswith("/rest/"):
+        path, authorization = urlsplit(target).path, headers.get("Authorization", "")
+        if self.login:
+            wanted = base64.b64encode(self.login.encode()).decode()
+            if not path.startswith("/api/rest/") and authorization != f"Basic {wanted}":
+                return 401, "<html>401 Authorization Required</html>"
+            if not path.startswith("/api/"):
+                return PAGE
+            path = path[len("/api") :]
+        keyed = path.startswith("/rest/")
+        if keyed:
             path = path[len("/rest") :]
             if authorization != f"Bearer {self.key}":
                 message = "api key is invalid" if authorization else "token is missing"
                 return 403 if authorization else 401, {"success": False, "message": message}
-        elif self.login:
-            wanted = base64.b64encode(self.login.encode()).decode()
-            if authorization != f"Basic {wanted}":
-                return 401, "<html>401 Authorization Required</html>"
-        if self.login and not front:
-            return PAGE
-        if front and not self.login:
-            return NO_ROUTE
+        if self.auth and path not in PUBLIC and not self._knows(headers, keyed):
+            return BARE
         if self.fault and path != "/version":
             return self.fault
         with self._lock:
             time.sleep(self.silent_seconds)
             return self._do(method, path, parse_qs(urlsplit(target).query), body)
+
+    def _knows(self, headers: Mapping[str, str], keyed: bool) -> bool:
+        """Whether a server that wants to know its users knows this one."""
+        if headers.get("X-Forwarded-User") and self.forwarded:
+            return headers.get("X-Forwarded-User-Secret") == self.forwarded
+        kind, _, credentials = headers.get("Authorization", "").partition(" ")
+        if kind == "Basic" and self.auth != "september":
+            return base64.b64decode(credentials).count(b":") == 1
+        return keyed and self.auth != "june"
 
     def _do(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Answer:
         routes = ((re.fullmatch(route, f"{method} {path}"), ROUTES[route]) for route in ROUTES)
@@ -261,8 +279,7 @@ def _handler(lake: SmallLake) -> type[BaseHTTPRequestHandler]:
         def handle_one(self) -> None:
             size = int(self.headers.get("Content-Length", 0))
             body = json.loads(self.rfile.read(size)) if size else None
-            authorization = self.headers.get("Authorization", "")
-            status, said = lake.answer(self.command, self.path, authorization, body)
+            status, said = lake.answer(self.command, self.path, self.headers, body)
             text = said if isinstance(said, str) else json.dumps(said)
             self.send_response(status)
             if status in (301, 302, 307, 308):

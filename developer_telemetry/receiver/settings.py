@@ -80,20 +80,35 @@ SETTINGS = (
         " then go through its API, without it straight to the database",
     ),
     Setting("DEVLAKE_API_KEY", "", "a DevLake API key to show there, with the allowed path `.*`"),
-    Setting("DEVLAKE_USER", "", "in place of a key, the user of the front proxy's basic auth"),
+    Setting(
+        "DEVLAKE_USER",
+        "",
+        "in place of a key, a user of the front proxy's basic auth, or any name where DevLake's own"
+        " server asks for one",
+    ),
     Setting("DEVLAKE_PASSWORD", "", "that user's password"),
+    Setting(
+        "DEVLAKE_FORWARDED_USER",
+        "",
+        "whom DevLake's server takes commands for (X-Forwarded-User), where it has a"
+        " FORWARDED_USER_SECRET; with a key as well on releases that need both",
+    ),
+    Setting("DEVLAKE_FORWARDED_USER_SECRET", "", "that FORWARDED_USER_SECRET of DevLake's server"),
     Setting("TELEMETRY_LOG_FORMAT", "text", "text or json"),
     Setting("TELEMETRY_LOG_LEVEL", "info", "debug, info, warning or error"),
 )
 
 
 class DevLakeAccess(NamedTuple):
-    """Where DevLake's API is, and what to show there: a key, a user and password, or nothing."""
+    """Where DevLake's API is, and what to show there: a key, or a user and password, or nothing;
+    beside that the user whom a proxy has let in, with the secret that DevLake shares with it."""
 
     url: str
     api_key: str = ""
     user: str = ""
     password: str = ""
+    forwarded_user: str = ""
+    forwarded_secret: str = ""
 
 
 class Settings(NamedTuple):
@@ -232,7 +247,23 @@ def _devlake(values: Mapping[str, str]) -> Optional[DevLakeAccess]:
         raise ConfigurationError("set DEVLAKE_USER and DEVLAKE_PASSWORD together, or neither")
     if not (key.isascii() and key.isprintable()):
         raise ConfigurationError("DEVLAKE_API_KEY is no key; copy it again as DevLake showed it")
-    return DevLakeAccess(url, key, user, password)
+    if ":" in user:
+        raise ConfigurationError(
+            "DEVLAKE_USER has a colon in it, which ends the name in basic auth; put what follows it"
+            " into DEVLAKE_PASSWORD, or choose another user"
+        )
+    return DevLakeAccess(url, key, user, password, *_forwarded(values))
+
+
+def _forwarded(values: Mapping[str, str]) -> tuple[str, str]:
+    names = ("DEVLAKE_FORWARDED_USER", "DEVLAKE_FORWARDED_USER_SECRET")
+    user, secret = (values[name].strip() for name in names)
+    if bool(user) != bool(secret):
+        raise ConfigurationError(f"set {names[0]} and {names[1]} together, or neither")
+    for name, value in zip(names, (user, secret)):
+        if not (value.isascii() and value.isprintable()):
+            raise ConfigurationError(f"{name} can't be sent as a header; give it in ASCII letters")
+    return user, secret
 
 
 def _address(values: Mapping[str, str], name: str) -> str:

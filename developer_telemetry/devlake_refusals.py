@@ -1,0 +1,213 @@
+"""The reason why DevLake, or what stands in front of it, does not do what a command asks.
+
+Written for DevLake's servers of 2026: which of them take an API key, basic auth or a forwarded
+user changed from month to month, so a refusal names what this one needs.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+
+from developer_telemetry.errors import ConfigurationError, TelemetryError, Unavailable
+from developer_telemetry.receiver.settings import DevLakeAccess
+from developer_telemetry.sign_on import Turned
+
+PLUGIN = "developer_telemetry"
+
+MIGRATION_PENDING = 428
+NOT_LET_IN = (401, 403)
+# DevLake's own word to a request without a user; it says it of paths that don't exist, too.
+BARE = "unauthorized"
+# A server of before AES-GCM says it of a secret that a newer one has encrypted.
+TOO_NEW = "data to be decrypted"
+
+SET_IDENTITY = "set DEVLAKE_API_KEY, or DEVLAKE_USER and DEVLAKE_PASSWORD"
+PASS_SIGN_ON = (
+    "give the address of DevLake's server behind it, or let the sign-on pass /api/rest/ and set"
+    " DEVLAKE_API_KEY"
+)
+
+
+class NotLetIn(ConfigurationError):
+    """DevLake, or what stands in front of it, does not take what was shown to it."""
+
+
+class ServerFailed(Unavailable):
+    """DevLake's server answered with an error of its own (500)."""
+
+
+def json_of(answer: httpx.Response) -> Any:
+    """Return the body as JSON; None if it is none."""
+    try:
+        return answer.json()
+    except ValueError:
+        return None
+
+
+def message_of(answer: httpx.Response) -> str:
+    """Return DevLake's own words, without the chain of causes that it appends."""
+    said = json_of(answer)
+    message = said.get("message") if isinstance(said, dict) else None
+    first, _, _ = str(message or "").strip().partition("\n")
+    return re.sub(r" \(\d{3}\)$", "", first)
+
+
+def weight(answer: httpx.Response) -> int:
+    """Tell how much an answer says of why there is no other; 0 for nothing."""
+    status = answer.status_code
+    if status in NOT_LET_IN and json_of(answer) is not None:
+        return 1 if message_of(answer) == BARE else 3
+    return 0 if status in (200, 404) else 2
+
+
+def page_title(answer: httpx.Response) -> str:
+    """Return the title of the page that an answer is, quoted; `""` if it is none."""
+    return _turned(answer).title
+
+
+class Refusal:
+    """One answer that is not the wanted one, and what was asked for, such as `GET /version`."""
+
+    def __init__(self, access: DevLakeAccess, base: str, answer: httpx.Response, what: str) -> None:
+        self._access = access
+        self._base = base
+        self._answer = answer
+        self._what = what
+        self._where = f"DevLake at {access.url}"
+        self._said = message_of(answer)
+        self._is_json = json_of(answer) is not None
+        self._turned = _turned(answer)
+
+    def error(self) -> TelemetryError:
+        """Return the error to raise; what to do stands after its last semicolon."""
+        status = self._answer.status_code
+        if self._turned.is_sign_on:
+            return self._sign_on()
+        if self._turned.is_redirect:
+            return self._redirect()
+        if status in NOT_LET_IN:
+            return NotLetIn(f"{self._where} {self._stranger(self._said or str(status))}")
+        if status == MIGRATION_PENDING:
+            return self._migration()
+        path = self._what.partition(" ")[2]
+        if status == 404 and not self._is_json and path.startswith("/plugins"):
+            return ConfigurationError(
+                f"{self._where} has no plugin {PLUGIN}, or one of that name without scopes: put"
+                " ours into its plugins folder, run build.sh there, and restart DevLake"
+            )
+        if status in (502, 503, 504) and not self._is_json:
+            return Unavailable(
+                f"the proxy at {self._access.url} can't reach DevLake's server ({status});"
+                " see whether that runs, then run this again"
+            )
+        return self._other(status)
+
+    def _sign_on(self) -> NotLetIn:
+        turned = self._turned
+        how = f"sends to {turned.target}" if turned.is_redirect else f"answers {turned.status}"
+        page = f" with the page {turned.title}" if turned.title else ""
+        return NotLetIn(f"a sign-on in front of {self._where} {how}{page}; {PASS_SIGN_ON}")
+
+    def _redirect(self) -> ConfigurationError:
+        to = self._turned.target
+        if self._turned.only_moves:
+            # Their address is what was given with another scheme, host or folder.
+            to = to.removesuffix(self._turned.url[len(self._access.url) :])
+            return ConfigurationError(f"{self._where} sends on to {to}; give that address instead")
+        return NotLetIn(
+            f"{self._where} sends on to {to}; give that address instead, or if that is a sign-on,"
+            f" {PASS_SIGN_ON}"
+        )
+
+    def _stranger(self, said: str) -> str:
+        access = self._access
+        if self._turned.asks_for_password and not access.user:
+            return (
+                "is behind a proxy that asks for a password (basic auth); set DEVLAKE_USER and"
+                " DEVLAKE_PASSWORD"
+                + (", and unset DEVLAKE_API_KEY, or let /api/rest/ pass" if access.api_key else "")
+            )
+        if access.api_key:
+            return self._key_refused(said)
+        if access.user:
+            return self._password_refused(said)
+        if access.forwarded_user:
+            return (
+                f"does not take DEVLAKE_FORWARDED_USER: {said}; give its server's"
+                " FORWARDED_USER_SECRET as DEVLAKE_FORWARDED_USER_SECRET, and see that no proxy on"
+                " the way drops X-Forwarded-User-Secret"
+            )
+        other = "" if self._is_json else f", or where that is a sign-on {PASS_SIGN_ON}"
+        return f"wants to know who you are: {said}; {SET_IDENTITY}{other}"
+
+    def _key_refused(self, said: str) -> str:
+        if said == BARE and not self._access.forwarded_user:
+            return (
+                "has AUTH_ENABLED=true, and no release before its pull request #9008 (after June"
+                f" 2026) takes API keys then: {said}; update DevLake, or set"
+                " DEVLAKE_FORWARDED_USER and DEVLAKE_FORWARDED_USER_SECRET as well, or in place of"
+                " the key DEVLAKE_USER and DEVLAKE_PASSWORD"
+            )
+        if said == BARE:
+            return (
+                f"takes neither DEVLAKE_API_KEY alone nor DEVLAKE_FORWARDED_USER: {said}; give its"
+                " server's FORWARDED_USER_SECRET as DEVLAKE_FORWARDED_USER_SECRET"
+            )
+        return (
+            f"refuses DEVLAKE_API_KEY: {said}; make one on its page API Keys, with the allowed"
+            " path `.*`"
+        )
+
+    def _password_refused(self, said: str) -> str:
+        if ":" in self._access.password and self._is_json:
+            return (
+                f"refuses DEVLAKE_USER and DEVLAKE_PASSWORD: {said}, since DevLake's own server"
+                " takes no password with a colon in it; set one without, or DEVLAKE_API_KEY"
+            )
+        if self._is_json:
+            return (
+                f"refuses DEVLAKE_USER and DEVLAKE_PASSWORD: {said}; set DEVLAKE_API_KEY in place"
+                " of them, since DevLake from September 2026 on takes no basic auth"
+            )
+        return (
+            f"refuses DEVLAKE_USER and DEVLAKE_PASSWORD: {said}; correct them, or where that is a"
+            f" sign-on {PASS_SIGN_ON}"
+        )
+
+    def _migration(self) -> TelemetryError:
+        if "in progress" in self._said:
+            return Unavailable(
+                f"{self._where} is migrating its database; try again when it is done"
+            )
+        # A key for reports has no say in this, so it goes without /rest.
+        base = (self._base or self._access.url).removesuffix("/rest")
+        user = '--user "$DEVLAKE_USER:$DEVLAKE_PASSWORD" ' if self._access.user else ""
+        return ConfigurationError(
+            f"{self._where} waits for you to confirm a migration of its database; do so in its web"
+            f" UI or with `curl {user}{base}/proceed-db-migration`, then run this again"
+        )
+
+    def _other(self, status: int) -> TelemetryError:
+        unclear = "nothing that this command understands"
+        said = self._said or (unclear if self._answer.is_success else "no word of why")
+        said += _before(", but the page ", self._turned.title)
+        answered = f"{self._where} answered {self._what} with {status}: {said}"
+        if status == 500 and TOO_NEW in said:
+            return ServerFailed(
+                f"{answered}: it is older than what has encrypted its connections;"
+                " `developer-telemetry token rewrite`, with DB_URL, lets it read them"
+            )
+        again = "; run this again, which goes on where it was" if status >= 500 else ""
+        kind = ServerFailed if status == 500 else Unavailable
+        return kind(f"{answered}; its log says more{again}")
+
+
+def _turned(answer: httpx.Response) -> Turned:
+    return Turned(str(answer.request.url), answer.status_code, answer.headers, answer.text)
+
+
+def _before(words: str, text: str) -> str:
+    return words + text if text else ""

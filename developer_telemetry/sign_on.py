@@ -1,0 +1,75 @@
+"""A sign-on in front of DevLake or a receiver, recognized by how it answers programs.
+
+It sends a browser to its own page, or shows that page itself; a program gets neither further.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+# Parts of the addresses of sign-ons, of oauth2-proxy, Keycloak, Entra, Okta, Google and others.
+_WORDS = re.compile(
+    r"oauth|openid|saml|\bsso\b|sign[-_]?in|log[-_]?in|authori[sz]e|/auth\b|/realms/", re.I
+)
+_MOST_TITLE = 60
+# Of a page, where its title is looked for.
+_HEAD = 20_000
+
+
+class Turned(NamedTuple):
+    """An answer that may come from a sign-on: the URL asked for, status, headers and body."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def target(self) -> str:
+        """The address that it sends to, without the query, which may hold a state or a secret."""
+        parts = urlsplit(urljoin(self.url, self.headers.get("location", "")))
+        return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+
+    @property
+    def is_redirect(self) -> bool:
+        """Tell if it sends to another address."""
+        return 300 <= self.status < 400 and bool(self.headers.get("location"))
+
+    @property
+    def only_moves(self) -> bool:
+        """Tell if it sends to the same path elsewhere, as from http to https."""
+        return self.is_redirect and _path(self.target) == _path(self.url)
+
+    @property
+    def is_page(self) -> bool:
+        """Tell if it is a page for people."""
+        kind = self.headers.get("content-type", "").lower()
+        return "html" in kind or self.text.lstrip()[:15].lower().startswith(("<!doctype", "<html"))
+
+    @property
+    def asks_for_password(self) -> bool:
+        """Tell if it asks for HTTP's basic auth."""
+        return self.headers.get("www-authenticate", "").lower().startswith("basic")
+
+    @property
+    def is_sign_on(self) -> bool:
+        """Tell if a sign-on must have answered."""
+        if self.is_redirect:
+            return not self.only_moves and bool(_WORDS.search(self.headers["location"]))
+        return self.is_page and self.status == 403
+
+    @property
+    def title(self) -> str:
+        """What the page calls itself, quoted and shortened; `""` if it has no title."""
+        head = self.text[:_HEAD] if self.is_page else ""
+        start = head.lower().find("<title")
+        words = head[start:].partition(">")[2].partition("<")[0] if start >= 0 else ""
+        words = " ".join(words.split())[:_MOST_TITLE]
+        return repr(words) if words else ""
+
+
+def _path(url: str) -> str:
+    return urlsplit(url).path.rstrip("/")
