@@ -279,7 +279,8 @@ def _handler(lake: SmallLake) -> type[BaseHTTPRequestHandler]:
         def handle_one(self) -> None:
             size = int(self.headers.get("Content-Length", 0))
             body = json.loads(self.rfile.read(size)) if size else None
-            status, said = lake.answer(self.command, self.path, self.headers, body)
+            headers = {name.title(): value for name, value in self.headers.items()}
+            status, said = lake.answer(self.command, self.path, headers, body)
             text = said if isinstance(said, str) else json.dumps(said)
             self.send_response(status)
             if status in (301, 302, 307, 308):

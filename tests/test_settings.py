@@ -104,6 +104,8 @@ def test_each_value_may_come_from_a_file(setting: Setting, tmp_path: Path) -> No
         "DEVLAKE_URL": "https://devlake.example.com",
         "DEVLAKE_USER": "operator",
         "DEVLAKE_PASSWORD": "hidden",
+        "DEVLAKE_FORWARDED_USER": "operator",
+        "DEVLAKE_FORWARDED_USER_SECRET": "shared",
     }
     if setting.name == "DEVLAKE_API_KEY":
         values["DEVLAKE_API_KEY"] = "key"

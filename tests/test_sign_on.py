@@ -241,9 +241,10 @@ def test_reports_pass_a_sign_on_that_keeps_everybody_else_out(tmp_path: Path) ->
         try:
             devlake = int(lake.url.rpartition(":")[2])
             gate = stack.enter_context(answering(401, {}, ""))
-            proxy = stack.enter_context(Nginx(devlake, GATE.format(gate=gate) + location))
+            proxy = Nginx(devlake, GATE.format(gate=gate) + location)
         except ServerMissing as error:
             missing(str(error))
+        stack.enter_context(proxy)
         path = f"/api/plugins/developer-telemetry/{connection}/report"
 
         sent = proxy.client.post(
