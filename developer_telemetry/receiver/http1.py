@@ -32,7 +32,8 @@ _FIELD = re.compile(rb"([^:]+):[ \t]*([^\r]*)\r\n")
 _LONE_LF = re.compile(rb"(?<!\r)\n")
 _TRAILER = re.compile(_NAME + rb":" + _VALUE)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})(?:;" + _VALUE + rb")?")
+_EXTENSION = rb";" + _NAME + rb"(?:=(?:" + _NAME + rb'|"[^"\\\x00-\x1f\x7f]*"))?'
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})(?:" + _EXTENSION + rb")*")
 # With two of one of these, one program may go by the first and the next by the last.
 _SINGLE = frozenset(
     [b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-encoding"]
