@@ -36,6 +36,9 @@ DATASOURCE: Schema = {
     "oneOf": [
         words("mysql", "postgresql"),
         of("type", "uid", type=words("datasource"), uid=words("grafana")),
+        # As DevLake's image makes them since June 2026.
+        of("type", "uid", type=words("mysql"), uid=words("devlake-mysql-api")),
+        of("type", "uid", type=words("postgres"), uid=words("devlake-postgres-api")),
     ]
 }
 GRID = of(
@@ -113,7 +116,7 @@ TARGET = of(
     "rawQuery",
     "rawSql",
     "refId",
-    datasource=words("mysql", "postgresql"),
+    datasource=DATASOURCE,
     editorMode=words("code", "builder"),
     format=words("table", "time_series"),
     rawQuery=words(True),
@@ -195,7 +198,7 @@ VARIABLE = of(
     label=TEXT,
     query=TEXT,
     definition=TEXT,
-    datasource=words("mysql", "postgresql"),
+    datasource=DATASOURCE,
     current=of(
         selected=FLAG, text={"type": ["string", "array"]}, value={"type": ["string", "array"]}
     ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,23 @@ def test_grafana_would_not_take_a_misspelt_field() -> None:
     changed: dict[str, Any] = json.loads(FILES[0][1])
     changed["panels"][-1]["gridpos"] = {}
     assert not Draft202012Validator(DASHBOARD).is_valid(changed)
+
+
+def test_with_uids_they_are_the_same_but_for_their_references(tmp_path: Path) -> None:
+    script = [sys.executable, "-m", "dashboards", "--by-uid", str(tmp_path)]
+    subprocess.run(script, cwd=FOLDER.parent, check=True)
+
+    uids = {"mysql": "devlake-mysql-api", "postgresql": "devlake-postgres-api"}
+    types = {"mysql": "mysql", "postgresql": "postgres"}
+    for path, content in FILES:
+        name = path.parent.name
+        written = (tmp_path / name / path.name).read_text(encoding="utf-8")
+        assert list(Draft202012Validator(DASHBOARD).iter_errors(json.loads(written))) == []
+        reference = {"type": types[name], "uid": uids[name]}
+        assert f'"datasource": "{name}"' not in written
+        assert json.loads(written) == json.loads(
+            content.replace(f'"datasource": "{name}"', f'"datasource": {json.dumps(reference)}')
+        )
 
 
 def test_both_databases_have_the_same_pages_and_panels() -> None:
