@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Optional
 import httpx
 
 from developer_telemetry.errors import TelemetryError
+from developer_telemetry.http_client import make_client, proxy_remark
 
 CONNECT_SECONDS = 5.0
 # Somewhat longer than a receiver takes with a report while its database hangs.
@@ -45,16 +46,16 @@ def ask(url: str, headers: Mapping[str, str], report: Optional[Mapping[str, Any]
     try:
         answer = _client().request(method, url, headers=headers, json=report)
     except httpx.TimeoutException:
-        raise NoAnswer("no answer in time") from None
+        raise NoAnswer(f"no answer in time{proxy_remark(url)}") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise NoAnswer(str(error) or type(error).__name__) from None
+        raise NoAnswer(f"{str(error) or type(error).__name__}{proxy_remark(url)}") from None
     return Reply(answer.status_code, dict(answer.headers), answer.text, _object(answer))
 
 
 @cache
 def _client() -> httpx.Client:
     # A new connection each time, so that a balancer may give it to another receiver.
-    return httpx.Client(
+    return make_client(
         timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
         limits=httpx.Limits(max_keepalive_connections=0),
     )

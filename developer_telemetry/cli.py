@@ -1,5 +1,14 @@
 """The command `developer-telemetry`: all that an operator types."""
 
+import io
+import logging
+import os
+import re
+import sys
+import traceback
+from contextlib import suppress
+from typing import Any
+
 import typer
 
 from developer_telemetry.commands.connections import connect, connections
@@ -8,8 +17,12 @@ from developer_telemetry.commands.fleet import send_test, status, watch
 from developer_telemetry.commands.privacy import erase, prune
 from developer_telemetry.commands.receiver import dead_letters, demo, migrate, serve
 from developer_telemetry.commands.reports import export, import_reports, reextract
+from developer_telemetry.commands.shared import OutputFailed
 from developer_telemetry.commands.spool import spool
 from developer_telemetry.commands.tokens import token
+from developer_telemetry.error_texts import own_words
+from developer_telemetry.printable import printable
+from developer_telemetry.receiver.logs import PlainLines
 from developer_telemetry.receiver.settings import SETTINGS
 
 app = typer.Typer(
@@ -37,5 +50,87 @@ app.command()(demo)
 app.command(name="dead-letters")(dead_letters)
 app.add_typer(spool, name="spool")
 
+# Terminals are not as wide as some environments claim, and where the claim is no number, libraries
+# fail on it.
+_WIDTHS = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
+
+
+def main() -> None:
+    """Run the command; what its environment does to it is told in one line."""
+    _prepare()
+    try:
+        os.getcwd()
+        status = int(app(standalone_mode=False) or 0)
+    except SystemExit as ending:
+        status = ending.code if isinstance(ending.code, int) else 1 if ending.code else 0
+    except FileNotFoundError as error:
+        status = _failed(error if error.filename else _FolderGone())
+    except Exception as error:
+        status = _failed(error)
+    raise SystemExit(_flushed(status))
+
+
+class _FolderGone(OutputFailed):
+    def __str__(self) -> str:
+        return "the folder in which this command runs is gone; change to another one"
+
+
+def _prepare() -> None:
+    for name in _WIDTHS:
+        if not re.fullmatch("[1-9][0-9]{0,2}", os.environ.get(name, "1")):
+            del os.environ[name]
+    for stream in (sys.stdout, sys.stderr):
+        # What an encoding lacks is shown as an escape.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.raiseExceptions = False
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong where no command foresaw it."""
+    if isinstance(error, BrokenPipeError):
+        return 1
+    if isinstance(error, typer.Abort):
+        error = OutputFailed("aborted")
+    if hasattr(error, "format_message"):
+        return _misused(error)
+    if os.environ.get("TELEMETRY_LOG_LEVEL", "").lower() == "debug":
+        traceback.print_exception(type(error), error, error.__traceback__)
+    kind = type(error).__name__
+    if isinstance(error, OutputFailed):
+        said = str(error)
+    elif isinstance(error, OSError) and error.strerror:
+        said = f"{error.filename or 'the output'}: {error.strerror}"
+    else:
+        said = f"unexpected {kind}: {own_words(error)}; TELEMETRY_LOG_LEVEL=debug shows where"
+    with suppress(Exception):
+        print(f"error: {printable(said)}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _misused(error: Any) -> int:
+    """Say how a command is used; the message repeats what was typed."""
+    error.message = printable(error.message)
+    with suppress(OSError, ValueError):
+        error.show()
+    return int(error.exit_code)
+
+
+def _flushed(status: int) -> int:
+    """Write out what waits; Python would tell of a failure in several lines at its end."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError) as error:
+            status = status or (_failed(error) if isinstance(error, OSError) else 1)
+            # It would be tried again, and fail again.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return status
+
+
 if __name__ == "__main__":
-    app()
+    main()

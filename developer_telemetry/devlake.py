@@ -21,6 +21,7 @@ from developer_telemetry.devlake_refusals import (
     weight,
 )
 from developer_telemetry.errors import ConfigurationError, TelemetryError, Unavailable
+from developer_telemetry.http_client import make_client, proxy_remark
 from developer_telemetry.names import SCOPE_ID
 from developer_telemetry.onboarding import OPTIONS, Blueprint, Home, Kept
 from developer_telemetry.receiver.settings import DevLakeAccess
@@ -48,7 +49,7 @@ class DevLake(Home):
         if access.forwarded_user:
             headers["X-Forwarded-User"] = access.forwarded_user
             headers["X-Forwarded-User-Secret"] = access.forwarded_secret
-        self._client = httpx.Client(
+        self._client = make_client(
             auth=(access.user, access.password) if access.user else None, headers=headers
         )
 
@@ -227,7 +228,8 @@ class DevLake(Home):
             mend = "check DEVLAKE_URL, and that DevLake runs"
             if "CERTIFICATE" in why:
                 mend = "set SSL_CERT_FILE to the certificate of who signed DevLake's"
-            raise Unavailable(f"can't reach {where}: {why}; {mend}") from None
+            by = proxy_remark(url)
+            raise Unavailable(f"can't reach {where}{by}: {why}; {mend}") from None
         except httpx.TimeoutException:
             raise Unavailable(
                 f"{where} did not answer {method} {_path(url)} within {seconds:.0f} s; {again}"

@@ -255,6 +255,22 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
 
 
+@contextmanager
+def _standard_output() -> Iterator[IO[bytes]]:
+    file: Optional[IO[bytes]] = getattr(sys.stdout, "buffer", None)
+    if file is None:
+        raise ConfigurationError("standard output is closed; name a file with --output")
+    try:
+        yield file
+        file.flush()
+    except BrokenPipeError:  # whoever reads has enough
+        raise
+    except OSError as error:
+        raise ConfigurationError(
+            f"can't write to standard output ({error.strerror}); name a file with --output"
+        ) from None
+
+
 class Output:
     """Where rows go, one a line."""
 
@@ -295,8 +311,8 @@ def opened(path: Optional[Path]) -> Iterator[IO[bytes]]:
     :raises ConfigurationError: the file can't be made.
     """
     if path is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        with _standard_output() as file:
+            yield file
         return
     try:
         # Whose reports they are is nobody else's business.

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 USAGE_ERROR = 2
 
 
+class OutputFailed(TelemetryError):
+    """What a command prints can't be written."""
+
+
 @contextmanager
 def clear_errors() -> Iterator[None]:
     """Show what went wrong in one line; leave with 2 where the operator can mend it."""
@@ -117,5 +121,17 @@ def say(*lines: str, err: bool = False) -> None:
 
     An empty line where none is given.
     """
-    for line in lines or ("",):
-        typer.echo(printable(line), err=err)
+    with output_errors("standard error" if err else "standard output"):
+        for line in lines or ("",):
+            typer.echo(printable(line), err=err)
+
+
+@contextmanager
+def output_errors(name: str) -> Iterator[None]:
+    """Say that an output can't be written; one whose reader has gone away ends the command."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise typer.Exit(1) from None
+    except OSError as error:
+        raise OutputFailed(f"can't write to {name}: {error.strerror}") from None

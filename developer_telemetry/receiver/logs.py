@@ -32,6 +32,13 @@ class TextLines(logging.Formatter):
         return "\n".join(lines)
 
 
+class PlainLines(logging.Formatter):
+    """A remark of a command, such as `warning: ...`, without time and traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {_message(record)}"
+
+
 class JsonLines(logging.Formatter):
     """One JSON object a line."""
 
@@ -75,7 +82,7 @@ def set_up_logs(level: str, log_format: str) -> None:
     """Log to stderr at a level, as `text` or `json`."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # A line that can't be written would show its raw parts on stderr otherwise.
     logging.raiseExceptions = False
     # The libraries below say on these levels what we say ourselves, or what holds parameters.

@@ -1,0 +1,88 @@
+"""The HTTP client of the commands, and which variable of the environment is in its way."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from developer_telemetry.errors import ConfigurationError
+
+# In the order in which a URL's proxy is looked for; the spelling in small letters comes first.
+_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def make_client(**options: Any) -> httpx.Client:
+    """Make a client that takes proxies and certificates from the environment.
+
+    Raises:
+        ConfigurationError: One of its variables can't be used; the message names it.
+    """
+    for name in _CERTIFICATES:
+        if os.environ.get(name):
+            _check_certificates(name, os.environ[name])
+    for name in _set_proxies():
+        _check_proxy(name, os.environ[name])
+    try:
+        return httpx.Client(**options)
+    except (ValueError, OSError, ImportError, httpx.InvalidURL) as error:
+        raise ConfigurationError(
+            f"the environment's proxies can't be used ({error}); correct or unset"
+            f" {', '.join([*_set_proxies(), 'NO_PROXY'])}"
+        ) from None
+
+
+def proxy_remark(url: str) -> str:
+    """Return by which proxy a URL is asked for, such as `, through the proxy in HTTP_PROXY`."""
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return ""
+    known = getproxies()
+    for scheme in (parts.scheme, "all"):
+        if scheme in known:
+            name = f"{scheme}_proxy"
+            shown = name if os.environ.get(name) else name.upper()
+            return f", through the proxy in {shown} (NO_PROXY={parts.hostname} goes without)"
+    return ""
+
+
+def _set_proxies() -> Iterator[str]:
+    for name in _PROXIES:
+        yield from (each for each in (name.lower(), name) if os.environ.get(each))
+
+
+def _check_proxy(name: str, value: str) -> None:
+    try:
+        httpx.Client(proxy=value if "://" in value else f"http://{value}", trust_env=False).close()
+    except ImportError:
+        raise ConfigurationError(
+            f"{name} is a SOCKS proxy, for which a library is missing; install `httpx[socks]`,"
+            " name an HTTP proxy, or unset it"
+        ) from None
+    except (ValueError, httpx.InvalidURL):
+        # It may hold a password, so it is not repeated.
+        raise ConfigurationError(
+            f"{name} is no address of a proxy; set it to one such as http://proxy.example.com:3128,"
+            " or unset it"
+        ) from None
+
+
+def _check_certificates(name: str, path: str) -> None:
+    kind = "cafile" if name == "SSL_CERT_FILE" else "capath"
+    try:
+        if kind == "capath" and not os.path.isdir(path):
+            raise NotADirectoryError(0, "there is no such folder")
+        ssl.create_default_context(**{kind: path})  # type: ignore[arg-type]
+    except (OSError, ValueError) as error:
+        why = "no certificates" if isinstance(error, ssl.SSLError) else None
+        raise ConfigurationError(
+            f"{name}: can't read {path} ({why or getattr(error, 'strerror', None) or error});"
+            " name a file of certificates, or unset it"
+        ) from None
