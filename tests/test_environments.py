@@ -67,7 +67,7 @@ ENVIRONMENTS = {
         says="^error: can't keep data in /dev/null/x .*TELEMETRY_DATA_DIR",
     ),
     "nowhere to spool": Broken(
-        {"TELEMETRY_SPOOL_DIR": "/dev/null/x"},
+        {"TELEMETRY_SPOOL_DIR": "/dev/null/x", "TELEMETRY_PORT": str(free_port())},
         noticed_by={"serve"},
         says="^error: can't keep a spool in /dev/null/x .*TELEMETRY_SPOOL_DIR",
     ),

@@ -27,10 +27,7 @@ def serve() -> None:
         engine = open_database(settings)
         if settings.embedded:
             _introduce(engine, settings)
-        try:
-            run(engine, settings)
-        except SystemExit as ending:  # uvicorn has a status of its own where it can't listen
-            raise typer.Exit(1 if ending.code else 0) from None
+        run(engine, settings)
 
 
 def _introduce(engine: Engine, settings: Settings) -> None:
