@@ -39,6 +39,7 @@ pictures: .venv/installed-dev ## take the pictures of the page in docs/pictures 
 soak: .venv/installed-dev ## break receiver and databases for minutes (SOAK="--memory 1000000")
 	@scripts/install_servers.sh
 	$(BIN)/python -m tests.soak $(SOAK)
+	$(BIN)/python -m tests.endurance $(ENDURANCE)
 
 check: .venv/installed-dev ## lint, types, what deploy/ has, and that it all works on Python 3.9
 	@scripts/install_servers.sh check
