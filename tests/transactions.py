@@ -29,6 +29,7 @@ def transaction(url: str, *statements: str) -> Iterator[None]:
         connection = psycopg.connect(
             url.replace("postgres", "postgresql", 1), application_name=APPLICATION
         )
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     try:
         cursor = connection.cursor()
         for statement in statements:
