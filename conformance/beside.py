@@ -27,6 +27,7 @@ def _lend(name: str, path: Path) -> ModuleType:
     return module
 
 
+_lend("pydevlake.driver_options", SDK / "driver_options.py")
 _database = _lend("pydevlake.database", SDK / "database.py")
 # SQLAlchemy 1.4 knows neither psycopg 3 nor, unless it is asked to, the style of SQLAlchemy 2.
 _database._DRIVERS["postgresql"] = {"psycopg2": "psycopg2"}

@@ -172,6 +172,15 @@ def test_every_test_that_meets_an_sdk_is_run_on_the_genuine_one_too() -> None:
     assert ours - set(OURS) <= {"test_conformance"}
 
 
+def test_what_our_sdk_lends_to_the_genuine_one_is_complete() -> None:
+    lending = (ROOT / "conformance" / "beside.py").read_text()
+    lent = dict(re.findall(r'_lend\("([\w.]+)", SDK(.*) / "\w+\.py"\)', lending))
+    assert "pydevlake.database" in lent
+    for name in lent:
+        text = (ROOT / "sdk" / f"{name.replace('.', '/')}.py").read_text()
+        assert set(re.findall(r"^from (pydevlake[\w.]+) import", text, re.M)) <= lent.keys()
+
+
 def test_the_page_says_what_was_run_and_how_it_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
