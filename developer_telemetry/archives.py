@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple, Optional
 
 import msgspec
 
+from developer_telemetry.error_texts import own_words
 from developer_telemetry.errors import ConfigurationError, ReportRefused
 from developer_telemetry.printable import escape_json, printable
 from developer_telemetry.private_files import open_new
@@ -42,6 +43,41 @@ _DEFUSED = re.compile(_FORMULA.pattern.replace("('*)", "'('*)"))
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
+# Names that macOS and archives add to files, and what these begin with.
+_ADDED_NAMES = ("._", ".DS_Store")
+_ADDED_FOLDERS = ("__MACOSX", ".Trashes", ".Spotlight-V100")
+# What a file begins with that is none of ours, and what to do with it.
+_KINDS: tuple[tuple[bytes, str], ...] = (
+    (b"\xff\xfe\0\0", "UTF-32 text; save it as UTF-8"),
+    (b"\0\0\xfe\xff", "UTF-32 text; save it as UTF-8"),
+    (b"\xff\xfe", "UTF-16 text; save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text; save it as UTF-8"),
+    (b"PK\x03\x04", "a zip archive or an office document; unpack it, or save it as CSV"),
+    (b"PK\x05\x06", "an empty zip archive"),
+    (b"BZh", "compressed by bzip2; unpack it with `bunzip2`"),
+    (b"\xfd7zXZ\0", "compressed by xz; unpack it with `unxz`"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd; unpack it with `unzstd`"),
+    (b"\x04\x22\x4d\x18", "compressed by lz4; unpack it with `unlz4`"),
+    (b"\x1f\x9d", "compressed by compress; unpack it with `uncompress`"),
+    (_GZIP, "compressed twice; unpack it once with `gunzip`"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it"),
+    (b"Rar!\x1a\x07", "a RAR archive; unpack it"),
+    (b"\x89PNG\r\n", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"GIF8", "a picture"),
+    (b"II*\0", "a picture"),
+    (b"MM\0*", "a picture"),
+    (b"%PDF-", "a PDF document"),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"bplist00", "a property list of macOS"),
+    (b"\0\x05\x16\x07", "what macOS keeps beside a file; the file itself has no `._`"),
+    (b"\xd0\xcf\x11\xe0", "an office document; save it as CSV"),
+    (b"\x7fELF", "a program"),
+)
+_TAR = (257, b"ustar")
+_LINE_OF_REPORT = re.compile(rb"^[{\[]\s*(?:[\"{}\]]|$)", re.MULTILINE)
+
+
 class Item(NamedTuple):
     """What should be one report. `fault` says what is wrong with it already, if anything."""
 
@@ -49,6 +85,11 @@ class Item(NamedTuple):
     place: str  # such as "line 17"
     content: bytes
     fault: str = ""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether a file can't be read, rather than one report of it."""
+        return bool(self.fault) and not self.content
 
 
 class Archives:
@@ -59,25 +100,33 @@ class Archives:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.files: list[str] = []
-        self.passed_over = 0  # files in folders that are none of `SUFFIXES`
+        self.passed_over = 0  # files in folders that are none of `SUFFIXES`, or no files
+        self.empty: list[str] = []  # files, found to be so while they were read
         self.read = 0  # bytes, of `size`
-        for name in names:
-            if name != STANDARD_INPUT and not os.path.exists(name):
-                raise ConfigurationError(f"there is no file or folder {name}; mend the path")
+        given = list(names)
+        missing = [each for each in given if each != STANDARD_INPUT and not os.path.lexists(each)]
+        if missing == given:
+            raise ConfigurationError(f"there is no file or folder {missing[0]}; fix the path")
+        for name in given:
             self._add(name)
         self.size: Optional[int] = None  # of all files together; None where nobody knows
         if STANDARD_INPUT not in self.files:
-            self.size = sum(os.path.getsize(file) for file in self.files)
+            self.size = sum(map(_size, self.files))
 
     def _add(self, name: str) -> None:
         if not os.path.isdir(name):
             self.files.append(name)
             return
         for folder, inside, files in os.walk(name):
-            inside.sort()
+            inside[:] = sorted(each for each in inside if each not in _ADDED_FOLDERS)
             for file in sorted(files):
-                if file.lower().removesuffix(COMPRESSED).endswith(SUFFIXES):
-                    self.files.append(os.path.join(folder, file))
+                path = os.path.join(folder, file)
+                if file.startswith(_ADDED_NAMES):
+                    continue
+                # A pipe would be waited for, and for ever.
+                is_file = os.path.isfile(path) or not os.path.exists(path)
+                if is_file and file.lower().removesuffix(COMPRESSED).endswith(SUFFIXES):
+                    self.files.append(path)
                 else:
                     self.passed_over += 1
 
@@ -87,18 +136,47 @@ class Archives:
             try:
                 with _opened(name) as file:
                     content = _Content(file, self)
-                    yield from _items(name, io.BufferedReader(content, PIECE))
+                    reader = io.BufferedReader(content, PIECE)
+                    if reader.peek(1):
+                        yield from _items(name, reader)
+                    elif not content.fault:
+                        self.empty.append(name)
                     fault = content.fault
             except ReportRefused as error:
                 fault = str(error)
-            except OSError as error:
+            except Exception as error:  # the next file may be all right
                 fault = _unreadable(error)
             if fault:
                 yield Item(name, "the file", b"", fault)
 
 
 def _unreadable(error: Exception) -> str:
-    return f"can't be read to its end: {getattr(error, 'strerror', None) or error}"
+    return f"can't be read to its end: {getattr(error, 'strerror', None) or own_words(error)}"
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # which is told when it is read
+        return 0
+
+
+def _kind(head: bytes) -> str:
+    """What a file is by its first bytes, if it is none that can be imported; else ""."""
+    for start, kind in _KINDS:
+        if head.startswith(start):
+            return kind
+    place, mark = _TAR
+    if head[place:].startswith(mark):
+        return "a tar archive; unpack it"
+    if head[4:8] == b"ftyp" or (head.startswith(b"RIFF") and head[8:12] in (b"WEBP", b"AVI ")):
+        return "a picture or film"
+    if re.match(rb"\s*<(!doctype|html|\?xml)", head[:200], re.IGNORECASE):
+        return "a page or XML, such as a sign-in page in place of a download"
+    if head[:2] in (b"{\0", b"[\0", b"\0{", b"\0["):
+        return "UTF-16 text; save it as UTF-8"
+    # A crash leaves NULs in a file, too, and whole reports beside them.
+    return "no text" if b"\0" in head[:1024] and not _LINE_OF_REPORT.search(head) else ""
 
 
 class _Content(io.RawIOBase):
@@ -148,6 +226,8 @@ def _opened(name: str) -> IO[bytes]:
 
 def _items(source: str, file: IO[bytes]) -> Iterator[Item]:
     head = file.read(PIECE)
+    if kind := _kind(head):
+        raise ReportRefused("", f"it is {kind}")
     is_all = len(head) < PIECE
     start = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
     if start.startswith(b"{") and not _is_object(start.partition(b"\n")[0]):
@@ -167,7 +247,7 @@ def _items(source: str, file: IO[bytes]) -> Iterator[Item]:
 def _is_object(content: bytes) -> bool:
     try:
         msgspec.json.decode(content, type=msgspec.Raw)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return False
     return content.startswith(b"{")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import uuid
@@ -15,10 +16,13 @@ import msgspec
 
 from developer_telemetry.archives import Archives, Item
 from developer_telemetry.connections import Connection
+from developer_telemetry.error_texts import own_words
 from developer_telemetry.errors import ConfigurationError, ReportRefused
 from developer_telemetry.merging import RAW_TABLE, SUM, TOOL_COLUMNS, Arrival
 from developer_telemetry.reports import TEXT_LIMIT
 from developer_telemetry.storage import TOOL_TABLE
+
+logger = logging.getLogger(__name__)
 
 # What goes into one transaction.
 BATCH_REPORTS = 500
@@ -93,7 +97,7 @@ class Batch:
 
     def __init__(self) -> None:
         self.reports: list[tuple[Item, Arrival]] = []
-        self.days: list[dict[str, Any]] = []
+        self.days: list[tuple[Item, dict[str, Any]]] = []
         self.refused: list[tuple[Item, str]] = []
         self.left_out = 0
         self.read = 0
@@ -118,7 +122,7 @@ class Reader:
         self._given = given
 
     def batches(self, archives: Archives) -> Iterator[Batch]:
-        """:raises ConfigurationError: nobody can tell which connection a report is for."""
+        """Read everything; what can't be stored is refused, and the next item read."""
         batch = Batch()
         size = 0
         for item in archives.items():
@@ -141,7 +145,7 @@ class Reader:
             elif table == RAW_TABLE:
                 batch.reports.append((item, self._exported(item)))
             elif table == TOOL_TABLE:
-                batch.days.append(self._day(item))
+                batch.days.append((item, self._day(item)))
             else:
                 batch.left_out += 1
         except ReportRefused as refusal:
@@ -151,6 +155,11 @@ class Reader:
         except msgspec.MsgspecError as error:
             reason = str(error)
             batch.refused.append((item, f"{reason[:1].lower()}{reason[1:]}"))
+        except ConfigurationError as error:
+            batch.refused.append((item, str(error)))
+        except Exception as error:  # the next one may be all right
+            logger.debug("an item can't be read", exc_info=True)
+            batch.refused.append((item, f"can't be read: {own_words(error)}"))
 
     def _archived(self, item: Item) -> Arrival:
         """A body as a collector sends or keeps it; nobody knows when it arrived, if ever."""
@@ -213,7 +222,7 @@ def _table(content: bytes) -> str:
         return ""
     try:
         return msgspec.json.decode(content, type=_Head).table
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return ""
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.ahead import ahead
 from developer_telemetry.archives import Item
 from developer_telemetry.connections import Connection
-from developer_telemetry.database import reading, transact
+from developer_telemetry.database import reading, reason, transact
 from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.exclusion import alone
@@ -95,14 +95,16 @@ class Importer:
             ),
         ]
         alone_days = self._days(batch.days)
-        days = self._store_days(alone_days)
+        days, refused_days = self._store_days(alone_days)
+        refused += refused_days
+        spared = len(kept.arrivals) + days + len(refused_days)
         return Step(
             Counts(
                 stored=len(kept.connection_ids),
                 known=len(batch.reports) - len(fresh),
                 days=days,
                 left_out=batch.left_out + len(batch.days) - len(alone_days),
-                erased=len(arrivals) - len(kept.arrivals) + len(alone_days) - days,
+                erased=len(arrivals) + len(alone_days) - spared,
                 refused=len(refused),
             ),
             refused,
@@ -130,31 +132,52 @@ class Importer:
                 time.sleep(CONFLICT_PAUSE_SECONDS)
         return kept
 
-    def _days(self, days: Sequence[Mapping[str, Any]]) -> list[ToolRow]:
+    def _days(self, days: Sequence[tuple[Item, Mapping[str, Any]]]) -> list[tuple[Item, ToolRow]]:
         """The rows of days, sorted by key, that no report here accounts for."""
-        named = {(day["report_id"], day["connection_id"]) for day in days if day["report_id"]}
+        named = {(day["report_id"], day["connection_id"]) for _, day in days if day["report_id"]}
         identities = _identities(self._engine, named)
-        rows: dict[Key, ToolRow] = {}
-        for day in days:
+        rows: dict[Key, tuple[Item, ToolRow]] = {}
+        for item, day in days:
             _, raw_id = identities.get((day["report_id"], day["connection_id"]), ("", None))
             if raw_id is None:
                 row = _day_row(day)
                 key = (row.connection_id, row.developer_id, row.date)
-                if key not in rows or row.arrived_us > rows[key].arrived_us:
-                    rows[key] = row
+                if key not in rows or row.arrived_us > rows[key][1].arrived_us:
+                    rows[key] = item, row
         return [rows[key] for key in sorted(rows)]
 
-    def _store_days(self, rows: Sequence[ToolRow]) -> int:
-        """Store days but those of people who were erased; return how many that leaves."""
+    def _store_days(
+        self, days: Sequence[tuple[Item, ToolRow]]
+    ) -> tuple[int, list[tuple[Item, str]]]:
+        """Store days but those of people who were erased.
+
+        Returns:
+            How many were stored, and those that the database refuses, each with the reason.
+        """
         stored = 0
-        for connection_id, some in groupby(rows, key=lambda row: row.connection_id):
+        refused: list[tuple[Item, str]] = []
+        for connection_id, some in groupby(days, key=lambda day: day[1].connection_id):
             # Nothing of the raw layer is written here, which would let an erasure wait for us.
             with alone(self._engine, connection_id):
                 known = self._erased.reload()
-                kept = [row for row in some if not known.cover_person(*_person(row))]
-                transact(self._engine, partial(upsert_tool, rows=kept))
-            stored += len(kept)
-        return stored
+                kept = [day for day in some if not known.cover_person(*_person(day[1]))]
+                faults = self._upsert(kept)
+            stored += len(kept) - len(faults)
+            refused += faults
+        return stored, refused
+
+    def _upsert(self, days: Sequence[tuple[Item, ToolRow]]) -> list[tuple[Item, str]]:
+        """Write days; return those whose content the database refuses, each with the reason."""
+        try:
+            transact(self._engine, partial(upsert_tool, rows=[row for _, row in days]))
+        except Exception as error:
+            if not dialect_of(self._engine).is_content(error):
+                raise
+            if len(days) == 1:
+                return [(days[0][0], reason(error))]
+            middle = len(days) // 2
+            return [*self._upsert(days[:middle]), *self._upsert(days[middle:])]
+        return []
 
 
 def _day_row(day: Mapping[str, Any]) -> ToolRow:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from developer_telemetry import archives
 from developer_telemetry.archives import PIECE, Archives, Item, Rejects
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.receiver.bulk import MAX_CHARACTERS
@@ -241,3 +245,67 @@ def test_rejects_never_replace_what_is_imported(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="name another file with --errors"):
         Rejects(path, ["-", str(tmp_path / "." / "errors.txt")])
     assert path.read_bytes() == lines(ONE)
+
+
+KINDS = {
+    "UTF-16": '{"developer": "ann"}'.encode("utf-16"),
+    "UTF-16 text": '[{"developer": "ann"}]'.encode("utf-16-le"),
+    "UTF-16 text; save": '{"developer": "ann"}'.encode("utf-16-be"),
+    "UTF-32": '{"developer": "ann"}'.encode("utf-32"),
+    "zip": b"PK\x03\x04" + bytes(40),
+    "bzip2": bz2.compress(b"{}"),
+    "xz": lzma.compress(b"{}"),
+    "zstd": b"\x28\xb5\x2f\xfd" + bytes(40),
+    "compressed twice": gzip.compress(gzip.compress(b"{}")),
+    "picture": b"\xff\xd8\xff\xe0" + bytes(40),
+    "PDF": b"%PDF-1.7\n",
+    "SQLite": b"SQLite format 3\0" + bytes(40),
+    "sign-in page": b"\n<!DOCTYPE html><html>",
+    "no text": b"abc\0def",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])
+def test_a_file_that_is_none_of_ours_is_called_what_it_is(
+    tmp_path: Path, kind: str, packed: bool
+) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(gzip.compress(KINDS[kind]) if packed else KINDS[kind])
+
+    [item] = Archives([str(path)]).items()
+
+    assert item.is_file
+    assert item.fault.startswith("it is ")
+    assert kind in item.fault
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_tar_archive_is_called_one(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    with tarfile.open(tmp_path / "b.json", mode) as archive:  # type: ignore[call-overload]
+        archive.add(tmp_path / "a.json")
+
+    [item] = Archives([str(tmp_path / "b.json")]).items()
+
+    assert item.fault == "it is a tar archive; unpack it"
+
+
+def test_a_failure_of_any_kind_is_the_files_and_the_next_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text(json.dumps({"of": name}))
+    real = archives._is_object
+
+    def fails(content: bytes) -> bool:
+        if b"a.json" in content:
+            raise MemoryError("zoë")
+        return real(content)
+
+    monkeypatch.setattr(archives, "_is_object", fails)
+
+    found = list(Archives([str(tmp_path)]).items())
+
+    assert [os.path.basename(each.source) for each in found] == ["a.json", "b.json"]
+    assert [bool(each.fault) for each in found] == [True, False]

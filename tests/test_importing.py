@@ -13,9 +13,11 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.exporting import Wanted
+from developer_telemetry.exporting import tool_rows as exported_days
 from developer_telemetry.imported import BATCH_REPORTS, archive_id
 from developer_telemetry.importing import Counts
-from developer_telemetry.merging import OVERWRITE, SUM
+from developer_telemetry.merging import OVERWRITE, RAW_TABLE, SUM
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.storage import TOOL_TABLE, store
 from developer_telemetry.tombstones import TOMBSTONE_TABLE, Key
@@ -313,7 +315,6 @@ def test_a_report_that_the_database_refuses_is_named(
 @pytest.mark.parametrize(
     ("to", "line", "message"),
     [
-        (7, b"{}", "there is no connection 7 here; name one with --connection"),
         (None, b"{}", "there are 2 connections; say with --connection"),
         (
             None,
@@ -323,7 +324,7 @@ def test_a_report_that_the_database_refuses_is_named(
         ),
     ],
 )
-def test_a_report_for_no_connection_ends_the_import(
+def test_a_report_for_no_connection_is_refused_and_the_next_one_read(
     migrated: Callable[[str], str],
     opened: Callable[[str], Engine],
     tmp_path: Path,
@@ -332,8 +333,79 @@ def test_a_report_for_no_connection_ends_the_import(
     message: str,
 ) -> None:
     engine = opened(migrated("sqlite"))
+    row = {"table": RAW_TABLE, "report_id": "y", "connection_id": 2, "arrived_us": 1}
+    good = json.dumps({**row, "payload": body(hostname="x").decode()}).encode()
+    done = imported(engine, file_of(tmp_path, line, line, good), to=to)
+    assert [message in reason for _, reason in done.refused] == [True, True]
+    assert done.counts.stored == 1
+
+
+def test_a_connection_that_is_not_there_ends_the_import_before_it_begins(
+    migrated: Callable[[str], str], opened: Callable[[str], Engine], tmp_path: Path
+) -> None:
+    engine = opened(migrated("sqlite"))
+    message = "there is no connection 7 here; name one with --connection"
     with pytest.raises(ConfigurationError, match=message):
-        imported(engine, file_of(tmp_path, line, line), to=to)
+        imported(engine, file_of(tmp_path, b"{}"), to=7)
+
+
+def test_a_day_that_the_database_refuses_does_not_keep_its_neighbours_out(
+    engine: Engine, tmp_path: Path
+) -> None:
+    if engine.dialect.name == "sqlite":
+        pytest.skip("its tables can't get a rule afterwards")
+    store(engine, [arrival(developer=name) for name in ("ann", "poison", "zoë")], STRATEGIES)
+    days = [
+        {**row, "report_id": None, "_raw_data_id": None} for row in exported_days(engine, Wanted())
+    ]
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")
+        connection.exec_driver_sql(
+            f"ALTER TABLE {TOOL_TABLE} ADD CONSTRAINT picky CHECK (developer_id <> 'poison')"
+        )
+    try:
+        lines = [json.dumps(day).encode() for day in days]
+        done = imported(engine, file_of(tmp_path, *lines))
+    finally:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"ALTER TABLE {TOOL_TABLE} DROP CONSTRAINT picky")
+    [(item, why)] = done.refused
+    assert (item.place, done.counts.days) == ("line 2", 2)
+    assert "picky" in why
+    assert "poison" not in why
+
+
+def test_files_that_are_none_of_ours_are_named_and_the_others_imported(
+    embedded: Callable[..., str], tmp_path: Path
+) -> None:
+    embedded("connect", "fleet")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "good.json").write_bytes(body(hostname="tower"))
+    (folder / "deep.json").write_bytes(b'{"table": ' + b"[" * 200_000)
+    (folder / "utf16.json").write_bytes('{"developer": "ann"}'.encode("utf-16"))
+    (folder / "photo.json").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(999))
+    (folder / "empty.json").touch()
+    (folder / "lost.json").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.json")
+    (folder / "._good.json").write_bytes(b"\0\x05\x16\x07")
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "x.json").write_bytes(b"\0\x05\x16\x07")
+
+    shown = embedded("import", "in", "missing.json", "--errors", "bad.txt")
+
+    assert shown.startswith("1 ")
+    lines = shown[2:].splitlines()
+    assert "in/utf16.json: it is UTF-16 text; save it as UTF-8" in lines
+    assert "in/photo.json: it is a picture" in lines
+    assert "in/empty.json: nothing is in it" in lines
+    assert "in/lost.json: can't be read to its end: No such file or directory" in lines
+    assert "missing.json: can't be read to its end: No such file or directory" in lines
+    assert "reports stored: 1" in lines
+    assert "can't be imported: 5" in lines
+    assert "_good.json" not in shown
+    assert "MACOSX" not in shown
+    assert all(line.isprintable() for line in (tmp_path / "bad.txt").read_text().splitlines())
 
 
 # As an operator does it --------------------------------------------------------------------------
@@ -394,7 +466,7 @@ def test_killed_in_the_middle_and_started_again_it_is_as_in_one_go(
     half = len(lines) // 2
     file_of(folder, *lines[:half], name="1.ndjson")
     # Whoever gets so far waits here to be killed.
-    os.mkfifo(folder / "2.ndjson")
+    os.mkfifo(tmp_path / "pipe")
     migrate(database_url, tmp_path)
     add_connection(database_url)
 
@@ -404,7 +476,7 @@ def test_killed_in_the_middle_and_started_again_it_is_as_in_one_go(
         return count
 
     process = subprocess.Popen(
-        [COMMAND, "import", "archives"],
+        [COMMAND, "import", "archives", "pipe"],
         cwd=tmp_path,
         env=environment(DB_URL=database_url),
         stdin=subprocess.DEVNULL,
@@ -415,7 +487,7 @@ def test_killed_in_the_middle_and_started_again_it_is_as_in_one_go(
     finally:
         process.kill()
         process.wait()
-    (folder / "2.ndjson").unlink()
+    (tmp_path / "pipe").unlink()
     file_of(folder, *lines[half:], name="2.ndjson")
     before = stored()
     assert BATCH_REPORTS <= before <= half

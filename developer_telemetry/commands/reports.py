@@ -1,7 +1,7 @@
 """Commands about the reports that are stored."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from enum import Enum
@@ -16,6 +16,8 @@ from developer_telemetry.errors import TelemetryError
 from developer_telemetry.receiver.settings import load
 
 SOME_REFUSED = 1
+# Files that are named on the screen; the file for errors has all that can't be imported.
+MOST_FILES = 50
 # An export tells of its progress every so many rows.
 SHOWN_ROWS = 1_000
 
@@ -82,15 +84,29 @@ def import_reports(
         batches = Reader(connections, connection, given).batches(archives)
         erased = Erased(engine, Key(settings.encryption_secret))
         counts = Counts()
+        files_at_fault: list[str] = []
         with _progress("importing") as show:
             for step in Importer(engine, erased, connections).store(batches):
                 counts = step.counts
                 rejects.add(step.refused)
+                files_at_fault += [
+                    f"{item.source}: {why}" for item, why in step.refused if item.is_file
+                ]
                 show(counts.read, archives.size, f"{counts.stored} stored, {counts.known} known")
         rejects.close()
+        empty = [f"{name}: nothing is in it" for name in archives.empty]
+        say_some([*files_at_fault, *empty])
         say(*_said(counts, archives.passed_over, rejects.path))
         if counts.refused:
             raise typer.Exit(SOME_REFUSED)
+
+
+def say_some(lines: Sequence[str]) -> None:
+    """Print lines on standard error, of many the first."""
+    if lines:
+        say(*lines[:MOST_FILES], err=True)
+    if len(lines) > MOST_FILES:
+        say(f"and {len(lines) - MOST_FILES} more files", err=True)
 
 
 def _said(counts: Any, passed_over: int, rejects: Path) -> list[str]:
