@@ -71,7 +71,9 @@ class Connection(NamedTuple):
         who = f"connection {self.id} ({self.name})"
         if self.fault:
             remedy = remedy_of(self.fault)
-            return (f"{who} refuses every report but by an API key: {self.fault}; {remedy}",)
+            return (
+                f"{who} refuses every report: {self.fault}; {remedy} (DevLake's API keys let in)",
+            )
         if self.is_open:
             return (f"{who} has no secret token: whoever reaches this receiver can send to it",)
         return ()

@@ -252,7 +252,7 @@ def test_the_receiver_says_at_start_who_sends_without_a_token_or_can_not_send(
     assert "has no secret token" in line
     [line] = [line for line in said if f"connection {locked} " in line]
     assert "WARNING" in line
-    assert "refuses every report but by an API key: its secret token can't be decrypted" in line
+    assert "refuses every report: its secret token can't be decrypted" in line
 
 
 def test_a_token_can_be_required_of_everyone(tmp_path: Path) -> None:

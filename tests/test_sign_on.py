@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +22,7 @@ from developer_telemetry.cli import app
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.looking import look
 from developer_telemetry.receiver.settings import SETTINGS, load
-from tests.nginx import LOCATION, Nginx
+from tests.nginx import LOCATION, ROOT, Nginx
 from tests.receivers import TOKEN, Receiver, add_connection, command_runner, report
 from tests.servers import HOST, ServerMissing, free_port
 from tests.sites import missing
@@ -256,6 +257,22 @@ def test_reports_pass_a_sign_on_that_keeps_everybody_else_out(tmp_path: Path) ->
         assert re.search("a sign-on in front of .* sends to .*/oauth2/start", line)
         direct = run("connections", "list", DEVLAKE_URL=lake.url)
         assert direct.exit_code == 0
+
+
+INSTALL = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+
+
+def test_the_expression_for_other_proxies_is_that_of_the_report_routes() -> None:
+    [expression] = re.findall(r"^```text\n(\^/api.*)\n```$", INSTALL, re.M)
+    [ours] = re.findall(r"^location ~ (\S+) {$", LOCATION.read_text(), re.M)
+    assert expression == ours.replace("(?:", "(")
+
+
+def test_the_guides_command_names_the_receiver_in_the_proxys_file(tmp_path: Path) -> None:
+    [command] = re.findall(r"^(sed .*) >\S+developer-telemetry.conf$", INSTALL, re.M)
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "    set $telemetry 127.0.0.1:8090;\n" in done.stdout
+    assert done.stdout.count("8090") == LOCATION.read_text().count("8090")
 
 
 def test_who_does_not_answer_at_all_is_no_sign_on() -> None:

@@ -133,7 +133,7 @@ def _chosen(settings: Settings, engine: Engine, connection_id: Optional[int]) ->
 
         fault = found[0].fault
         raise ConfigurationError(
-            f"connection {found[0].id} takes no reports: {fault}; {remedy_of(fault)}"
+            f"connection {found[0].id} can't be used; {fault}; {remedy_of(fault)}"
         )
     if found:
         known = ", ".join(f"{each.id} ({each.name})" for each in found)
