@@ -149,6 +149,14 @@ def clock_offset_us(engine: Engine) -> int:
     return int(theirs * 1_000_000) - (before + after) // 2
 
 
+def database_now_us(connection: Connection) -> int:
+    """The database's clock: UTC in microseconds since 1970."""
+    clock = dialect_of(connection).clock
+    if not clock:
+        return now_us()
+    return int(connection.exec_driver_sql(f"SELECT {clock}").scalar_one() * 1_000_000)
+
+
 def losses(engine: Engine) -> list[str]:
     """What the database is set to that lets it lose a commit which it has confirmed."""
     found: list[str] = []

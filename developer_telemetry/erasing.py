@@ -1,14 +1,15 @@
 """Erase a person: from the database and, by tombstones, from every receiver's spool.
 
-The tombstones come first. When every receiver has confirmed them, or can't store anything without
-meeting them, all transactions that began before are waited for: what is removed then stays so.
+The tombstones come first; receivers keep them, and give them back to a database that was restored.
+When every receiver has confirmed them, or can't store anything without meeting them, all
+transactions that began before are waited for: what is removed then stays so.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Optional
 
@@ -22,17 +23,23 @@ from developer_telemetry.exclusion import alone
 from developer_telemetry.merging import RAW_TABLE
 from developer_telemetry.people import Person, Search
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
+from developer_telemetry.storage import TOOL_TABLE, developers
 from developer_telemetry.tombstones import (
     ALL_CONNECTIONS,
     LEASE_SECONDS,
     RECEIVER_TABLE,
     TOMBSTONE_TABLE,
+    Erased,
     Key,
+    Tombstone,
+    write,
 )
 from developer_telemetry.traces import Traces, Until, tables_of
 
 # Receivers' clocks are corrected by the database's, but not to the millisecond.
 SLACK_US = 1_000_000
+# A time that no column is too narrow for, in the year 9999.
+LAST_US = 253_370_764_800_000_000
 # How long a receiver that is at it may take to clear its spool.
 CLEARING_SECONDS = 60.0
 POLL_SECONDS = 0.1
@@ -44,6 +51,7 @@ class Answer(NamedTuple):
     name: str
     removed: int  # reports from its spool
     problem: str  # "" once it has confirmed
+    remedy: str  # what to do about a problem
 
 
 class Outcome(NamedTuple):
@@ -78,26 +86,104 @@ def erase(
     """
     subjects = search.subjects(key, people)
     before = {each.id: each.seen for each in _receivers(engine)}
-    stones = transact(engine, partial(_commit, subjects=subjects, block=block, now=_now(engine)))
+    work = partial(_commit, subjects=subjects, people=people, block=block, now=_now(engine))
+    stones = transact(engine, work)
     answers = _wait_for_receivers(engine, key, before, stones)
     _wait_for_writers(engine, RAW_TABLE)
-    removed = Counter[str]()
+    named = {each.subject for each in _rows_above(engine, stones.last_id)}
     until = None if block else stones.until
-    tables = tables_of(engine)
-    for connection_id, strategy in sorted(search.strategies.items()):
-        with alone(engine, connection_id):
-            found = [Traces(engine, each, tables) for each in search.people_of(connection_id)]
-            for traces in found:
-                removed += traces.remove_days(strategy, until)
-            if found:
-                # Who counts machines may have seen the reports that have just gone.
-                _wait_for_writers(engine, MACHINE_TABLE)
-            for traces in found:
-                removed += traces.remove_rest()
+    removed = Counter[str]()
+    for connection_id in sorted(search.strategies):
+        found = set(search.people_of(connection_id))
+        if named:  # by receivers, of people whose address the database did not know
+            found.update(
+                each
+                for each in _everybody(engine, connection_id)
+                if key.developer(each.developer_id) in named
+            )
+        untils = dict.fromkeys(sorted(found), until)
+        removed += _remove(engine, connection_id, search.strategies[connection_id], untils)
     _compact(engine)
-    # Reports that arrive from now on are later than the tombstones.
-    time.sleep(max(0.0, (stones.until.arrived_us - _now(engine)) / 1_000_000))
     return Outcome(removed, answers)
+
+
+def returned(
+    engine: Engine, key: Key, strategies: Mapping[int, str]
+) -> dict[Person, Optional[Until]]:
+    """Find whom earlier erasures were about and who is in the database by now, and what is covered.
+
+    People are known by their ids. Of those who are blocked everything is covered (None).
+    """
+    known = Erased(engine, key).reload()
+    found: dict[Person, Optional[Until]] = {}
+    for connection_id in sorted(strategies):
+        for each in _everybody(engine, connection_id):
+            stone = known.of_developer(*each)
+            if stone is not None:
+                until = None if stone.blocked else Until(0, stone.erased_us)
+                if until is None or _has_older(engine, each, until.arrived_us):
+                    found[each] = until
+    return found
+
+
+def erase_again(
+    engine: Engine, strategies: Mapping[int, str], people: Mapping[Person, Optional[Until]]
+) -> Counter[str]:
+    """Remove what `returned` found; gives rows by table."""
+    removed = Counter[str]()
+    for connection_id in sorted({each.connection_id for each in people}):
+        some = {who: until for who, until in people.items() if who.connection_id == connection_id}
+        removed += _remove(engine, connection_id, strategies[connection_id], some)
+    _compact(engine)
+    return removed
+
+
+def forget_receiver(engine: Engine, name: str) -> int:
+    """Expect nothing more from receivers of this name; returns how many there were."""
+    mark = dialect_of(engine).placeholder
+    forget = f"DELETE FROM {RECEIVER_TABLE} WHERE name = {mark} OR id = {mark}"
+    gone: int = transact(engine, lambda to: to.exec_driver_sql(forget, (name, name)).rowcount)
+    return gone
+
+
+def _everybody(engine: Engine, connection_id: int) -> Iterator[Person]:
+    seen: set[str] = set()
+    for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE):
+        for some in developers(engine, table, connection_id):
+            yield from (Person(connection_id, each) for each in some if each not in seen)
+            seen.update(some)
+
+
+def _has_older(engine: Engine, person: Person, until_us: int) -> bool:
+    """Whether there is a report or a day of a person that had arrived by then."""
+    mark = dialect_of(engine).placeholder
+    with reading(engine).connect() as connection:
+        return any(
+            connection.exec_driver_sql(
+                f"SELECT 1 FROM {table} WHERE connection_id = {mark} AND developer_id = {mark}"
+                f" AND arrived_us <= {mark} LIMIT 1",
+                (*person, until_us),
+            ).first()
+            for table in (RAW_TABLE, TOOL_TABLE)
+        )
+
+
+def _remove(
+    engine: Engine, connection_id: int, strategy: str, people: Mapping[Person, Optional[Until]]
+) -> Counter[str]:
+    """Remove people of a connection, each up to a report or, where there is none, altogether."""
+    removed = Counter[str]()
+    tables = tables_of(engine)
+    with alone(engine, connection_id):
+        found = [(Traces(engine, each, tables), until) for each, until in people.items()]
+        for traces, until in found:
+            removed += traces.remove_days(strategy, until)
+        if found:
+            # Who counts machines may have seen the reports that have just gone.
+            _wait_for_writers(engine, MACHINE_TABLE)
+        for traces, _ in found:
+            removed += traces.remove_rest()
+    return removed
 
 
 def is_blocked(engine: Engine, subjects: Collection[tuple[int, str]]) -> bool:
@@ -114,27 +200,50 @@ def _now(engine: Engine) -> int:
 
 
 def _commit(
-    connection: Connection, subjects: Collection[tuple[int, str]], block: bool, now: int
+    connection: Connection,
+    subjects: Collection[tuple[int, str]],
+    people: Sequence[Person],
+    block: bool,
+    now: int,
 ) -> _Stones:
     mark = dialect_of(connection).placeholder
     last_raw: Optional[int] = connection.exec_driver_sql(
         f"SELECT MAX(id) FROM {RAW_TABLE}"
     ).scalar_one()
-    arrived_us = now + SLACK_US
-    # What was erased or blocked before is so by these.
+    arrived_us = max(now + SLACK_US, _newest_us(connection, people))
+    # What was erased or blocked before is so by these, whatever the clock has done since.
     for place, subject in sorted(subjects):
         scope = "" if place == ALL_CONNECTIONS else f" AND connection_id = {mark}"
+        of_subject = (subject,) if place == ALL_CONNECTIONS else (subject, place)
+        earlier: Optional[int] = connection.exec_driver_sql(
+            f"SELECT MAX(erased_us) FROM {TOMBSTONE_TABLE} WHERE subject = {mark}{scope}",
+            of_subject,
+        ).scalar_one()
+        arrived_us = max(arrived_us, (earlier or 0) + 1)
         connection.exec_driver_sql(
-            f"DELETE FROM {TOMBSTONE_TABLE} WHERE subject = {mark}{scope}",
-            (subject,) if place == ALL_CONNECTIONS else (subject, place),
+            f"DELETE FROM {TOMBSTONE_TABLE} WHERE subject = {mark}{scope}", of_subject
         )
-        connection.exec_driver_sql(
-            f"INSERT INTO {TOMBSTONE_TABLE} (connection_id, subject, erased_us, blocked)"
-            f" VALUES ({mark}, {mark}, {mark}, {mark})",
-            (place, subject, arrived_us, block),
-        )
+    write(connection, [Tombstone(*each, arrived_us, block) for each in sorted(subjects)])
     last_id: int = connection.exec_driver_sql(f"SELECT MAX(id) FROM {TOMBSTONE_TABLE}").scalar_one()
     return _Stones(last_id, Until(last_raw or 0, arrived_us))
+
+
+def _newest_us(connection: Connection, people: Sequence[Person]) -> int:
+    """When the last of these people's reports arrived, perhaps by a clock that was ahead.
+
+    A tombstone that is no earlier also keeps out what was exported of them.
+    """
+    mark = dialect_of(connection).placeholder
+    newest = 0
+    for person in people:
+        for table in (RAW_TABLE, TOOL_TABLE):
+            found: Optional[int] = connection.exec_driver_sql(
+                f"SELECT MAX(arrived_us) FROM {table} WHERE connection_id = {mark}"
+                f" AND developer_id = {mark}",
+                person,
+            ).scalar_one()
+            newest = max(newest, found or 0)
+    return min(newest, LAST_US)
 
 
 def _wait_for_receivers(
@@ -143,8 +252,11 @@ def _wait_for_receivers(
     """Wait until all have confirmed, or nothing more can be expected."""
     begun = time.monotonic()
     while True:
+        # A receiver adds tombstones for developers whom it knows by an address; they count, too.
+        added = [each.last_id for each in _rows_above(engine, stones.last_id)]
+        wanted = max([stones.last_id, *added])
         receivers = _receivers(engine)
-        waiting = [each for each in receivers if _problem(each, key, stones)]
+        waiting = [each for each in receivers if _problem(each, key, wanted)]
         passed = time.monotonic() - begun
         # The lease of one that doesn't answer has ended a second after it has for itself.
         patience = LEASE_SECONDS + 1
@@ -152,17 +264,42 @@ def _wait_for_receivers(
             patience = CLEARING_SECONDS
         if not waiting or passed > patience:
             return [
-                Answer(each.name, each.removed, _problem(each, key, stones)) for each in receivers
+                Answer(each.name, each.removed, *(_problem(each, key, wanted) or ("", "")))
+                for each in receivers
             ]
         time.sleep(POLL_SECONDS)
 
 
-def _problem(receiver: _Receiver, key: Key, stones: _Stones) -> str:
+class _Row(NamedTuple):
+    last_id: int
+    subject: str
+
+
+def _rows_above(engine: Engine, last_id: int) -> list[_Row]:
+    """The tombstones that were added since."""
+    mark = dialect_of(engine).placeholder
+    with reading(engine).connect() as connection:
+        rows = connection.exec_driver_sql(
+            f"SELECT id, subject FROM {TOMBSTONE_TABLE} WHERE id > {mark}", (last_id,)
+        )
+        return [_Row(*row) for row in rows]
+
+
+def _problem(receiver: _Receiver, key: Key, last_id: int) -> Optional[tuple[str, str]]:
+    """What a receiver has not done yet, and what to do about it."""
     if receiver.fingerprint != key.fingerprint:
-        return "its ENCRYPTION_SECRET is another one"
-    if receiver.confirmed < stones.last_id:
-        return f"it has not answered; it was last seen at {str(receiver.seen)[:19]} UTC"
-    return ""
+        return (
+            "its ENCRYPTION_SECRET is another one, so it knows nobody by this tombstone",
+            "give it and this command the same one, restart it, and erase again",
+        )
+    if receiver.confirmed < last_id:
+        return (
+            f"it has not answered; it was last seen at {str(receiver.seen)[:19]} UTC",
+            "its spool may hold reports of theirs: start it, or give it its database back; it"
+            " removes them before it stores anything, and to erase again says so. If its spool's"
+            f' folder is gone for good, erase again with --gone "{receiver.name}"',
+        )
+    return None
 
 
 def _receivers(engine: Engine) -> list[_Receiver]:

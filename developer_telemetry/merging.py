@@ -33,6 +33,8 @@ from developer_telemetry.reports import (
 )
 
 MAX_HOURS = 24
+# What did not arrive at a receiver, such as a report of an archive, goes by its time alone.
+NO_EPOCH = 1 << 62
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -48,6 +50,8 @@ class Arrival(NamedTuple):
     arrived_us: int
     report: Report
     raw_id: int = 0
+    # Of the receiver's knowledge of erasures when the report arrived there (`tombstones`).
+    epoch: int = NO_EPOCH
 
     @property
     def key(self) -> tuple[int, str, str]:

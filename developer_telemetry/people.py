@@ -65,24 +65,15 @@ class Search:
         self.only = only
         if not self.text:
             raise ConfigurationError("nobody is named; give a developer's id or an e-mail address")
+        self.strategies = strategies(engine, only)
         with reading(engine).connect() as connection:
-            found = connection.exec_driver_sql(
-                f"SELECT id, duplicate_strategy, pseudonyms FROM {CONNECTION_TABLE}"
-            ).fetchall()
-            # Whatever a deleted connection may have left is somebody's, too.
-            self.strategies: dict[int, str] = {
-                row[0]: OVERWRITE
-                for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE)
-                for row in connection.exec_driver_sql(f"SELECT DISTINCT connection_id FROM {table}")
-            }
-        self.strategies.update({row[0]: _strategy(row[1]) for row in found})
-        self._with_pseudonyms = {row[0] for row in found if row[2]}
-        if only is not None:
-            if only not in self.strategies:
-                raise ConfigurationError(
-                    f"there is no connection {only}; `developer-telemetry status` lists them"
+            self._with_pseudonyms = {
+                row[0]
+                for row in connection.exec_driver_sql(
+                    f"SELECT id, pseudonyms FROM {CONNECTION_TABLE}"
                 )
-            self.strategies = {only: self.strategies[only]}
+                if row[1]
+            }
 
     def people(self) -> list[Person]:
         """Everybody who is meant, of each connection in scope."""
@@ -149,6 +140,31 @@ class Search:
 def is_own(email: str) -> bool:
     """Whether an address, in lower case, may be somebody's own, and not one that tools fill in."""
     return bool(email) and not _PLACEHOLDER.fullmatch(email)
+
+
+def strategies(engine: Engine, only: Optional[int] = None) -> dict[int, str]:
+    """Return the strategy of each connection, also of one that was deleted and left something.
+
+    :raises ConfigurationError: there is no connection `only`.
+    """
+    with reading(engine).connect() as connection:
+        found = connection.exec_driver_sql(
+            f"SELECT id, duplicate_strategy FROM {CONNECTION_TABLE}"
+        ).fetchall()
+        # Whatever a deleted connection may have left is somebody's, too.
+        left = {
+            row[0]: OVERWRITE
+            for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE)
+            for row in connection.exec_driver_sql(f"SELECT DISTINCT connection_id FROM {table}")
+        }
+    known = {**left, **{row[0]: _strategy(row[1]) for row in found}}
+    if only is None:
+        return known
+    if only not in known:
+        raise ConfigurationError(
+            f"there is no connection {only}; `developer-telemetry status` lists them"
+        )
+    return {only: known[only]}
 
 
 def _strategy(text: Optional[str]) -> str:

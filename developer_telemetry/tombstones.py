@@ -4,26 +4,37 @@ A tombstone holds no name, only a hash under a key that is not in the database. 
 arrived until a time, one that blocks whatever arrives. A writer leaves out what it knows to be
 covered and asks, before it commits, whether it still knows them all. By then it holds a lock on the
 raw layer that `erasing` waits for, so no report is written behind an erasure's back.
+
+No clock decides alone. A receiver counts how often it has learned of erasures, its *epoch*, and
+keeps with each report the epoch in which it arrived. What arrived before it learned of a tombstone
+is covered although its clock says later, by up to `DOUBT_US`; what it accepts of an erased person
+afterwards gets a time later than the tombstone's, so that everybody else can tell by that.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.database import reading
-from developer_telemetry.merging import Arrival
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.merging import NO_EPOCH, Arrival
+from developer_telemetry.reports import Report
 
 TOMBSTONE_TABLE = "_tool_developer_telemetry_tombstones"
 RECEIVER_TABLE = "_tool_developer_telemetry_receivers"
 # What a tombstone has for its connection when it counts for all of them.
 ALL_CONNECTIONS = 0
-FOR_EVER = 1 << 63
+# How far a clock may be ahead that a receiver had while it could not know of an erasure. A report
+# that arrived there so much later than the tombstone was sent after it.
+DOUBT_US = 86_400_000_000
+# A time so far ahead of the database's is no time at which anything can have arrived.
+FUTURE_US = 60_000_000
 # How long after a reading of the tombstones reports may be stored without another one.
 LEASE_SECONDS = 3.0
 
@@ -38,6 +49,15 @@ class Tombstone(NamedTuple):
     subject: str
     erased_us: int
     blocked: bool
+    epoch: int = 0  # in which a receiver has learned of it
+
+    def replaces(self, other: Tombstone) -> bool:
+        """Return whether the other one has no effect beside this one, which is no older."""
+        return (
+            self.subject == other.subject
+            and self.connection_id in (ALL_CONNECTIONS, other.connection_id)
+            and self.erased_us >= other.erased_us
+        )
 
 
 class Version(NamedTuple):
@@ -49,6 +69,8 @@ class Version(NamedTuple):
 
 
 NONE = Version(0, 0, 0)
+# Of tombstones that were remembered and not read; the table has no such state.
+UNREAD = Version(-1, 0, 0)
 
 
 class Outdated(Exception):
@@ -84,25 +106,34 @@ def _hash(key: bytes, kind: bytes, text: str) -> str:
 
 
 class Tombstones:
-    """All that there were at one moment."""
+    """All that there were at one moment, in a receiver's `epoch`; `read_us` says when that was."""
 
-    def __init__(self, key: Key, version: Version = NONE, rows: Iterable[Tombstone] = ()) -> None:
+    def __init__(
+        self,
+        key: Key,
+        version: Version = NONE,
+        rows: Iterable[Tombstone] = (),
+        epoch: int = 0,
+        read_us: int = 0,
+    ) -> None:
         self.version = version
+        self.epoch = epoch
         self._key = key
-        self._until: dict[str, dict[int, int]] = {}  # by subject and connection
-        self._newest_us: dict[int, int] = {}
+        self._read_us = read_us
+        self._stones: dict[str, dict[int, Tombstone]] = {}  # by subject and connection
+        self._newest_us = -1
         for row in rows:
-            until = FOR_EVER if row.blocked else row.erased_us
-            self._until.setdefault(row.subject, {})[row.connection_id] = until
-            newest_us = self._newest_us.get(row.connection_id, row.erased_us)
-            self._newest_us[row.connection_id] = max(newest_us, row.erased_us)
+            places = self._stones.setdefault(row.subject, {})
+            if row.connection_id not in places or row.replaces(places[row.connection_id]):
+                places[row.connection_id] = row
+            self._newest_us = max(self._newest_us, row.erased_us)
 
     def __bool__(self) -> bool:
-        return bool(self._until)
+        return bool(self._stones)
 
     def spare(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
         """The arrivals of whom nobody was erased."""
-        if not self._until:
+        if not self._stones:
             return arrivals
         return [each for each in arrivals if not self.cover(each)]
 
@@ -110,28 +141,86 @@ class Tombstones:
         """Whether whoever a report is about was erased after it had arrived, or is blocked."""
         report = arrival.report
         return self.cover_person(
-            arrival.connection_id, arrival.arrived_us, report.developer_id, report.email
+            arrival.connection_id,
+            arrival.arrived_us,
+            report.developer_id,
+            report.email,
+            arrival.epoch,
         )
 
     def cover_person(
-        self, connection_id: int, arrived_us: int, developer_id: str, email: str
+        self,
+        connection_id: int,
+        arrived_us: int,
+        developer_id: str,
+        email: str,
+        epoch: int = NO_EPOCH,
     ) -> bool:
         """The same of a report, or of the row of a day, that is of this person."""
-        return self._covers(connection_id, arrived_us, self._key.developer(developer_id)) or (
-            bool(email) and self._covers(connection_id, arrived_us, self._key.email(email))
+        return any(
+            self._covers(stone, arrived_us, epoch)
+            for stone in self._of(connection_id, developer_id, email)
         )
 
-    def _covers(self, connection_id: int, arrived_us: int, subject: str) -> bool:
-        places = self._until.get(subject)
-        return places is not None and arrived_us <= max(
-            places.get(ALL_CONNECTIONS, -1), places.get(connection_id, -1)
+    def by_address(self, arrival: Arrival) -> Optional[Tombstone]:
+        """The tombstone that covers a report by its address, while its developer has none such."""
+        report = arrival.report
+        own = list(self._of(arrival.connection_id, report.developer_id, ""))
+        for stone in self._of(arrival.connection_id, report.developer_id, report.email):
+            is_new = not any(
+                each.erased_us >= stone.erased_us and each.blocked >= stone.blocked for each in own
+            )
+            if is_new and self._covers(stone, arrival.arrived_us, arrival.epoch):
+                return stone
+        return None
+
+    def after_all(self, connection_id: int, arrived_us: int, report: Report) -> int:
+        """A time for a report that has just arrived: later than its person's tombstones have."""
+        if arrived_us > self._newest_us:  # as nearly always
+            return arrived_us
+        stones = self._of(connection_id, report.developer_id, report.email)
+        return max([arrived_us, *(stone.erased_us + 1 for stone in stones)])
+
+    def of_developer(self, connection_id: int, developer_id: str) -> Optional[Tombstone]:
+        """The newest tombstone for a developer, spelled exactly so."""
+        stones = self._of(connection_id, developer_id, "")
+        return max(stones, key=lambda each: (each.blocked, each.erased_us), default=None)
+
+    def lack(self, stones: Iterable[Tombstone]) -> list[Tombstone]:
+        """Those tombstones that are not among these, and that none of these replaces."""
+        return [
+            each
+            for each in stones
+            if not any(ours.replaces(each) for ours in self._stones.get(each.subject, {}).values())
+        ]
+
+    def _of(self, connection_id: int, developer_id: str, email: str) -> Iterator[Tombstone]:
+        """The tombstones of a person; `email` may be "", which nobody has."""
+        subjects = [self._key.developer(developer_id)]
+        if email:
+            subjects.append(self._key.email(email))
+        for subject in subjects:
+            places = self._stones.get(subject)
+            if places is not None:
+                for place in (ALL_CONNECTIONS, connection_id):
+                    if place in places:
+                        yield places[place]
+
+    def _covers(self, stone: Tombstone, arrived_us: int, epoch: int) -> bool:
+        if stone.blocked or arrived_us <= stone.erased_us:
+            return True
+        # It arrived where the tombstone was not known yet, so its time may be wrong.
+        return epoch < stone.epoch and (
+            arrived_us <= stone.erased_us + DOUBT_US or arrived_us > self._read_us + FUTURE_US
         )
 
-    def may_cover(self, connection_id: int, arrived_us: int) -> bool:
+    def may_cover(self, connection_id: int, arrived_us: int, epoch: int = NO_EPOCH) -> bool:
         """Whether anybody at all was erased after a report had arrived that nobody can read."""
         return any(
-            arrived_us <= self._newest_us.get(place, -1)
-            for place in (ALL_CONNECTIONS, connection_id)
+            self._covers(stone._replace(blocked=False), arrived_us, epoch)
+            for places in self._stones.values()
+            for stone in places.values()
+            if stone.connection_id in (ALL_CONNECTIONS, connection_id)
         )
 
 
@@ -140,7 +229,7 @@ class Erased:
 
     def __init__(self, engine: Engine, key: Key) -> None:
         self._engine = engine
-        self._key = key
+        self.key = key
         # None before the first reading, which `check` finds out.
         self._known = Tombstones(key)
 
@@ -156,7 +245,7 @@ class Erased:
     def reload(self) -> Tombstones:
         """Read them again."""
         with reading(self._engine).connect() as connection:
-            self._known = read(connection, self._key)
+            self._known = read(connection, self.key)
         return self._known
 
 
@@ -170,6 +259,12 @@ def version(connection: Connection) -> Version:
 
 def read(connection: Connection, key: Key) -> Tombstones:
     """All tombstones."""
+    stones, known = read_rows(connection)
+    return Tombstones(key, known, stones)
+
+
+def read_rows(connection: Connection) -> tuple[list[Tombstone], Version]:
+    """The rows of the table, and its version."""
     rows = connection.exec_driver_sql(
         f"SELECT id, connection_id, subject, erased_us, blocked FROM {TOMBSTONE_TABLE}"
     ).fetchall()
@@ -177,4 +272,15 @@ def read(connection: Connection, key: Key) -> Tombstones:
     last_id = max((row[0] for row in rows), default=0)
     newest_us = max((row[3] for row in rows), default=0)
     stones = [Tombstone(row[1], row[2], row[3], bool(row[4])) for row in rows]
-    return Tombstones(key, Version(len(rows), last_id, newest_us), stones)
+    return stones, Version(len(rows), last_id, newest_us)
+
+
+def write(connection: Connection, stones: Iterable[Tombstone]) -> None:
+    """Add tombstones; one that is there twice does no harm."""
+    marks = ", ".join([dialect_of(connection).placeholder] * 4)
+    for stone in stones:
+        connection.exec_driver_sql(
+            f"INSERT INTO {TOMBSTONE_TABLE} (connection_id, subject, erased_us, blocked)"
+            f" VALUES ({marks})",
+            stone[:4],
+        )

@@ -1,11 +1,26 @@
 """Commands about what is kept of people."""
 
-from typing import Optional
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Optional
 
 import typer
 
 from developer_telemetry.commands.shared import chosen, clear_errors, open_database, say, table
 from developer_telemetry.receiver.settings import load
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+    from developer_telemetry.people import Person
+
+GONE = typer.Option(
+    [],
+    "--gone",
+    metavar="RECEIVER",
+    help="A receiver, as this command names it, whose spool does not exist any more.",
+    show_default=False,
+)
 
 # What an operator calls the tables.
 _COLUMNS = {
@@ -49,56 +64,115 @@ def prune(
 
 def erase(
     person: str = typer.Argument(
+        "",
         metavar="DEVELOPER|EMAIL",
         help="A developer's id, spelled exactly so, or an e-mail address in any case.",
+        show_default=False,
     ),
     connection: Optional[int] = typer.Option(None, help="Its id; all connections without it."),
     block: bool = typer.Option(
         False, "--block", help="Also drop whatever is sent for them later; senders get a 200."
     ),
+    again: bool = typer.Option(
+        False,
+        "--again",
+        help="Nobody new: whoever was erased before and has come back with a restored database.",
+    ),
+    gone: list[str] = GONE,
     yes: bool = typer.Option(False, "--yes", help="Do it; without this nothing is removed."),
 ) -> None:
-    """Show what there is of a person, in every layer, and with --yes remove it for good."""
-    with clear_errors():
-        from developer_telemetry.erasing import erase as run
-        from developer_telemetry.erasing import is_blocked
-        from developer_telemetry.people import Search, is_own
-        from developer_telemetry.tombstones import Key
-        from developer_telemetry.traces import Traces, tables_of
+    """Show what there is of a person, in every layer, and with --yes remove it for good.
 
-        settings = load()
-        engine = open_database(settings)
-        key = Key(settings.encryption_secret)
-        search = Search(engine, settings.encryption_secret, person, connection)
-        people = search.people()
-        tables = tables_of(engine)
-        rows = [["connection", "developer", *_COLUMNS.values()]]
-        for each in people:
-            counts = Traces(engine, each, tables).counts()
-            rows.append([*map(str, each), *(str(counts[name]) for name in _COLUMNS)])
-        say(*(table(rows) if people else [f"The database has nothing of {search.text}."]))
-        if "@" in search.text and not is_own(search.text.lower()):
-            say(f"{search.text} is an address that tools fill in: these may be several people.")
-        for email, other in search.namesakes(people):
-            say(
-                f"{other.developer_id} of connection {other.connection_id} is not meant, but has"
-                f" an address of theirs: erase {email} for all who do"
+    Exits with 1 if a receiver may still hold reports of theirs, and says what to do about it.
+    """
+    with clear_errors():
+        from developer_telemetry.errors import ConfigurationError
+
+        if again == bool(person.strip()):
+            raise ConfigurationError("name a developer or an e-mail address, or give --again")
+        if again:
+            _erase_again(connection, yes)
+        else:
+            _erase(person, connection, block, gone, yes)
+
+
+def _erase(
+    person: str, connection: Optional[int], block: bool, gone: "list[str]", yes: bool
+) -> None:
+    from developer_telemetry.erasing import erase as run
+    from developer_telemetry.erasing import forget_receiver, is_blocked
+    from developer_telemetry.errors import ConfigurationError
+    from developer_telemetry.people import Search, is_own
+    from developer_telemetry.tombstones import Key
+
+    settings = load()
+    engine = open_database(settings)
+    key = Key(settings.encryption_secret)
+    search = Search(engine, settings.encryption_secret, person, connection)
+    people = search.people()
+    _show(engine, people, f"The database has nothing of {search.text}.")
+    if "@" in search.text and not is_own(search.text.lower()):
+        say(f"{search.text} is an address that tools fill in: these may be several people.")
+    for email, other in search.namesakes(people):
+        say(
+            f"{other.developer_id} of connection {other.connection_id} is not meant, but has"
+            f" an address of theirs: erase {email} for all who do"
+        )
+    if is_blocked(engine, search.subjects(key, people)) and not block:
+        say("Reports for them are dropped now; without --block they are taken again.")
+    if not yes:
+        say("Nothing was removed. With --yes this is, and what receivers have spooled.")
+        return
+    for name in gone:
+        if not forget_receiver(engine, name):
+            raise ConfigurationError(
+                f"no receiver is called {name}; nothing was removed: take a name as this command"
+                " shows it"
             )
-        if is_blocked(engine, search.subjects(key, people)) and not block:
-            say("Reports for them are dropped now; without --block they are taken again.")
-        if not yes:
-            say("Nothing was removed. With --yes this is, and what receivers have spooled.")
-            return
-        outcome = run(engine, key, search, people, block)
-        gone = [f"{count} {_COLUMNS[name]}" for name, count in outcome.removed.items()]
-        say(f"Removed: {', '.join(gone) or 'nothing from the database'}.")
-        for answer in outcome.answers:
-            said = answer.problem or f"{answer.removed} reports removed from its spool"
-            say(f"Receiver {answer.name}: {said}")
-        if any(answer.problem for answer in outcome.answers):
-            say(
-                "Whoever did not answer may have reports in its spool; they are removed before"
-                " anything else when it runs again. If it never will, delete its spool's folder.",
-                err=True,
-            )
-            raise typer.Exit(1)
+    outcome = run(engine, key, search, people, block)
+    _show_removed(outcome.removed)
+    outstanding = [answer for answer in outcome.answers if answer.problem]
+    for answer in outcome.answers:
+        said = answer.problem or f"{answer.removed} reports removed from its spool"
+        say(f"Receiver {answer.name}: {said}")
+    if outstanding:
+        say(
+            f"NOT COMPLETE: {len(outstanding)} of {len(outcome.answers)} receivers did not confirm."
+            " Nothing that they hold of this person gets into the database any more, but it may"
+            " still be on their disks:",
+            *(f"  {answer.name}: {answer.remedy}" for answer in outstanding),
+            err=True,
+        )
+        raise typer.Exit(1)
+
+
+def _erase_again(connection: Optional[int], yes: bool) -> None:
+    from developer_telemetry.erasing import erase_again, returned
+    from developer_telemetry.people import strategies
+    from developer_telemetry.tombstones import Key
+
+    settings = load()
+    engine = open_database(settings)
+    scope = strategies(engine, connection)
+    people = returned(engine, Key(settings.encryption_secret), scope)
+    _show(engine, people, "The database has nothing of anybody who was erased.")
+    if not yes:
+        say("Nothing was removed. With --yes what arrived before the erasure is.")
+    elif people:
+        _show_removed(erase_again(engine, scope, people))
+
+
+def _show(engine: "Engine", people: "Iterable[Person]", nobody: str) -> None:
+    from developer_telemetry.traces import Traces, tables_of
+
+    tables = tables_of(engine)
+    rows = [["connection", "developer", *_COLUMNS.values()]]
+    for each in people:
+        counts = Traces(engine, each, tables).counts()
+        rows.append([*map(str, each), *(str(counts[name]) for name in _COLUMNS)])
+    say(*(table(rows) if len(rows) > 1 else [nobody]))
+
+
+def _show_removed(removed: "Counter[str]") -> None:
+    gone = [f"{count} {_COLUMNS[name]}" for name, count in removed.items() if count]
+    say(f"Removed: {', '.join(gone) or 'nothing from the database'}.")

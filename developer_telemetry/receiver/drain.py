@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple, Optional
 
 from sqlalchemy.engine import Engine
@@ -17,9 +18,9 @@ from developer_telemetry.receiver.decisions import Decisions
 from developer_telemetry.receiver.ingest import Outage, store_unerased
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.rounds import Rounds
-from developer_telemetry.receiver.spool import START, Place, Spool, Spooled
+from developer_telemetry.receiver.spool import DAMAGED, START, Place, Spool, Spooled
 from developer_telemetry.receiver.tallies import Tallies
-from developer_telemetry.receiver.tombstones import Lease, is_erased
+from developer_telemetry.receiver.tombstones import Lease, arrival_of, is_erased
 from developer_telemetry.receiver.waiting import BATCH_REPORTS
 from developer_telemetry.schema import is_migrated
 from developer_telemetry.storage import is_stored, probe
@@ -140,8 +141,31 @@ class Drain(Rounds):
         while place is not None and not self._ending.is_set():
             whole, damaged, place = self._spool.next(BATCH_REPORTS, place)
             for report in damaged:
-                self._set_aside(report, "damaged on the spool's disk")
-            self._bring_in([each for each in map(self._parse, whole) if each is not None])
+                self._set_aside(report, DAMAGED)
+            self._bring_in_marked(whole)
+        # Behind all others, and each by itself: one of them may end this process once more.
+        while not self._ending.is_set() and (suspect := self._spool.next_suspect()):
+            report, why = suspect
+            if why:
+                self._set_aside(report, why)
+            else:
+                self._bring_in_marked([report])
+
+    def _bring_in_marked(self, reports: Sequence[Spooled]) -> None:
+        """Bring reports in, such that the next process knows which they were if this one dies."""
+        if not reports:
+            return
+        self._spool.begin(reports)
+        try:
+            self._bring_in([each for each in map(self._parse, reports) if each is not None])
+        finally:
+            self._spool.end()
+
+    def stop(self, seconds: float) -> None:
+        """As that of `Rounds`; what is not done by then is no crash."""
+        super().stop(seconds)
+        with suppress(Unavailable):
+            self._spool.end()
 
     def _parse(self, report: Spooled) -> Optional[_Parsed]:
         """Return a report as its connection keeps it, None if it can't be stored now."""
@@ -159,7 +183,7 @@ class Drain(Rounds):
         except Exception as error:  # a fault of ours, which the next version may not have
             self._park(report, report.report_id, error)
             return None
-        arrival = Arrival(report.report_id, connection.id, report.arrived_us, parsed)
+        arrival = arrival_of(report, parsed)
         found = _Parsed(report, arrival, connection.strategy)
         if self._conflicts.pauses(found.group):
             self._spool.park([report], found.group)

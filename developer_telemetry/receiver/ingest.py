@@ -111,6 +111,8 @@ class Ingest:
         # The database may have a rescued report in the end, too: its id is unique there.
         self._deadlines = Deadlines(rescue=self._to_spool.put, give_up=self._give_up)
         self._last_arrival_us = 0
+        # Of people who were erased by a clock that is ahead of this one.
+        self._last_later_us = 0
         self._waiting = 0
         self._waiting_characters = 0
         self._loop: Optional[asyncio.AbstractEventLoop] = None
@@ -144,8 +146,14 @@ class Ingest:
             or self._waiting_characters + characters > MAX_WAITING_CHARACTERS
         ):
             raise Unavailable("too many reports are waiting; send this one again")
+        erased = self._erased.known()
         arrived_us = self._arrival_time()
-        arrival = Arrival(report_id(arrived_us), connection.id, arrived_us, report)
+        later_us = erased.after_all(connection.id, arrived_us, report)
+        if later_us > arrived_us:
+            arrived_us = self._last_later_us = max(later_us, self._last_later_us + 1)
+        arrival = Arrival(
+            report_id(arrived_us), connection.id, arrived_us, report, epoch=erased.epoch
+        )
         waiting = Waiting(arrival, connection.strategy, done)
         self._waiting += 1
         self._waiting_characters += characters
@@ -352,7 +360,11 @@ def store_unerased(
 def spooled(arrival: Arrival) -> Spooled:
     """What the spool keeps of an arrival."""
     return Spooled(
-        arrival.report_id, arrival.connection_id, arrival.arrived_us, arrival.report.payload
+        arrival.report_id,
+        arrival.connection_id,
+        arrival.arrived_us,
+        arrival.report.payload,
+        arrival.epoch,
     )
 
 

@@ -74,7 +74,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     outage, conflicts, tallies, metrics = Outage(), Conflicts(), Tallies(), Metrics()
     writing = open_writing_engine(settings.db_url)
     key = Key(settings.encryption_secret)
-    erased = Lease(engine, key)
+    erased = Lease(engine, key, spool)
     identity = Identity(settings.spool_dir, settings.port, settings.embedded)
     watch = Watch(engine, erased, spool, identity, key.fingerprint)
     ingest = Ingest(writing, spool, outage, conflicts, tallies, metrics, erased)

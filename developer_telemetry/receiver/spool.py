@@ -21,6 +21,7 @@ from typing import IO, Any, Callable, NamedTuple, Optional, TypeVar
 from developer_telemetry.errors import ConfigurationError, SpoolInUse, Unavailable
 from developer_telemetry.private_files import make_file, make_folder, replacing
 from developer_telemetry.receiver.salvage import fault, move_aside, moved_aside, salvage
+from developer_telemetry.tombstones import Tombstone
 
 FILE_NAME = "spool.db"
 SCHEMA_VERSION = 1
@@ -35,10 +36,16 @@ READ_CHARACTERS = 1 << 20
 LOCK_NAME = "lock"
 # What names of files in the spool's folder begin with.
 OWN_NAMES = (FILE_NAME, LOCK_NAME, RESERVE_NAME, "connections.json", "receiver-id")
+# A report that was being brought in when the process ended is tried once more, behind all others
+# and alone. Twice may be chance still; but if it is not, a third time keeps all of them waiting.
+MAX_CRASHES = 2
+DAMAGED = "damaged on the spool's disk"
 # What is looked at in one go when somebody is erased, while others wait.
 EXPUNGED_AT_ONCE = 256
 
 _COLUMNS = "report_id, connection_id, arrived_us, payload, checksum"
+# Where a file may be of a release that had no epochs, or damaged, only the others are asked for.
+_ALL_COLUMNS = f"{_COLUMNS}, epoch"
 _SCHEMA = f"""
 CREATE TABLE waiting (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -60,6 +67,24 @@ CREATE TABLE dead (
 );
 PRAGMA user_version = {SCHEMA_VERSION};
 """
+# What came later. An older release reads and writes a file that has it, so it is no new layout.
+_TABLES_ADDED = """
+CREATE TABLE IF NOT EXISTS erasures (
+    fingerprint TEXT NOT NULL,
+    connection_id INTEGER NOT NULL,
+    subject TEXT NOT NULL,
+    erased_us INTEGER NOT NULL,
+    blocked INTEGER NOT NULL,
+    epoch INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS handling (
+    report_id TEXT NOT NULL PRIMARY KEY,
+    times INTEGER NOT NULL,
+    boot TEXT NOT NULL
+);
+"""
+_ERASURE_COLUMNS = "fingerprint, connection_id, subject, erased_us, blocked, epoch"
+_EPOCH_ADDED = "ALTER TABLE {} ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0"
 
 _TABLES = {"waiting": _COLUMNS, "dead": f"{_COLUMNS}, reason"}
 # Which reports wait by themselves, and why: known to this process alone, which finds out anew.
@@ -94,6 +119,7 @@ class Spooled(NamedTuple):
     connection_id: int
     arrived_us: int
     payload: str
+    epoch: int = 0  # of the receiver's knowledge of erasures when it arrived
 
     @property
     def checksum(self) -> int:
@@ -127,6 +153,9 @@ class Spool:
         self._reserve = folder / RESERVE_NAME
         self._max_pages = max(16, max_bytes // PAGE_BYTES)
         self._mutex = threading.Lock()
+        # What was marked by `begin` in this process.
+        self._marked: set[str] = set()
+        self._has_suspects = False
         self.corruptions = 0
         self.full = False
         self.conflicting = 0
@@ -189,9 +218,9 @@ class Spool:
         def work(database: sqlite3.Connection) -> Change:
             before = database.total_changes
             database.executemany(
-                f"INSERT INTO waiting ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
+                f"INSERT INTO waiting ({_ALL_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (report_id) DO NOTHING",
-                [(*report, report.checksum) for report in reports],
+                [_values(report) for report in reports],
             )
             return database.total_changes - before, 0
 
@@ -202,16 +231,20 @@ class Spool:
     ) -> tuple[list[Spooled], list[Spooled], Optional[Place]]:
         """Return the next reports after a place, in order of arrival, but for those parked.
 
+        Nor are those among them that `next_suspect` gives.
+
         Those that are whole come first, then those damaged on disk; then the place of the last one,
         None when there was none. At most `count` of them, and no more than fit in
         `READ_CHARACTERS`, but one.
         """
+        others = " AND report_id NOT IN (SELECT report_id FROM handling)"
         rows = self._read(
             lambda database: _some(
                 database.execute(
-                    f"SELECT {_COLUMNS}, position FROM waiting"
+                    f"SELECT {_ALL_COLUMNS}, position FROM waiting"
                     " WHERE (arrived_us, position) > (?, ?)"
                     " AND position NOT IN (SELECT position FROM parked)"
+                    f"{others if self._has_suspects else ''}"
                     " ORDER BY arrived_us, position LIMIT ?",
                     (*after, count),
                 )
@@ -220,9 +253,66 @@ class Spool:
         whole: list[Spooled] = []
         damaged: list[Spooled] = []
         for row in rows:
-            report = Spooled(*row[:4])
+            report = _spooled(row)
             (whole if report.checksum == row[4] else damaged).append(report)
-        return whole, damaged, (rows[-1][2], rows[-1][5]) if rows else None
+        return whole, damaged, (rows[-1][2], rows[-1][6]) if rows else None
+
+    def next_suspect(self) -> Optional[tuple[Spooled, str]]:
+        """Return a report that was being brought in when a process ended without saying so.
+
+        And why it is not to be tried again, "" if it is.
+        """
+        if not self._has_suspects:
+            return None
+        row = self._read(
+            lambda database: database.execute(
+                f"SELECT {_ALL_COLUMNS.replace('report_id', 'w.report_id')}, h.times"
+                " FROM handling h JOIN waiting w ON w.report_id = h.report_id"
+                " WHERE w.position NOT IN (SELECT position FROM parked)"
+                " ORDER BY h.times, w.arrived_us, w.position LIMIT 1"
+            ).fetchone()
+        )
+        if row is None:
+            self._has_suspects = False
+            return None
+        report = _spooled(row)
+        if report.checksum != row[4]:
+            return report, DAMAGED
+        crashed = f"the receiver ended without a word {row[6]} times while it stored this report"
+        return report, crashed if row[6] >= MAX_CRASHES else ""
+
+    def begin(self, reports: Sequence[Spooled]) -> None:
+        """Note that reports are about to be brought in, until `end` or until they are removed.
+
+        If the process ends in between, the next one knows which they were.
+        """
+        boot = _boot_id()
+
+        def work(database: sqlite3.Connection) -> Change:
+            database.executemany(
+                "INSERT INTO handling (report_id, times, boot) VALUES (?, 1, ?)"
+                " ON CONFLICT (report_id) DO UPDATE SET times = times + 1, boot = excluded.boot",
+                [(report.report_id, boot) for report in reports],
+            )
+            return 0, 0
+
+        with suppress(SpoolFull):
+            self._write(work)
+            self._marked.update(report.report_id for report in reports)
+
+    def end(self) -> None:
+        """Note that the process has outlived what it did with the reports since `begin`."""
+        ids = [(report_id,) for report_id in list(self._marked)]
+        if not ids:
+            return
+
+        def work(database: sqlite3.Connection) -> Change:
+            database.executemany("DELETE FROM handling WHERE report_id = ?", ids)
+            return 0, 0
+
+        with suppress(SpoolFull):
+            self._write(work)
+            self._marked.clear()
 
     def park(self, reports: Iterable[Spooled], bundle: str) -> None:
         """Have `next` pass reports over until their bundle is unparked."""
@@ -293,22 +383,25 @@ class Spool:
     def _delete(self, ids: Sequence[tuple[str]]) -> None:
         def work(database: sqlite3.Connection) -> Change:
             gone = database.executemany("DELETE FROM waiting WHERE report_id = ?", ids).rowcount
+            database.executemany("DELETE FROM handling WHERE report_id = ?", ids)
             return -gone, 0
 
         self._write(work)
+        self._marked.difference_update(report_id for (report_id,) in ids)
 
     def set_aside(self, report: Spooled, reason: str) -> None:
         """Move a report that the database refuses for good to the dead letters."""
 
         def work(database: sqlite3.Connection) -> Change:
             added = database.execute(
-                f"INSERT INTO dead ({_COLUMNS}, reason) VALUES (?, ?, ?, ?, ?, ?)"
+                f"INSERT INTO dead ({_ALL_COLUMNS}, reason) VALUES (?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (report_id) DO NOTHING",
-                (*report, report.checksum, reason),
+                (*_values(report), reason),
             ).rowcount
             gone = database.execute(
                 "DELETE FROM waiting WHERE report_id = ?", (report.report_id,)
             ).rowcount
+            database.execute("DELETE FROM handling WHERE report_id = ?", (report.report_id,))
             return -gone, added
 
         self._write(work)
@@ -330,7 +423,7 @@ class Spool:
         last = gone = 0
         while rows := self._page(table, last):
             last = rows[-1][-1]
-            if found := [(row[-1],) for row in rows if unwanted(Spooled(*row[:4]))]:
+            if found := [(row[-1],) for row in rows if unwanted(_spooled(row))]:
                 gone += self._delete_from(table, found)
         return gone
 
@@ -338,7 +431,7 @@ class Spool:
         return self._read(
             lambda database: _some(
                 database.execute(
-                    f"SELECT {_COLUMNS}, position FROM {table} WHERE position > ?"
+                    f"SELECT {_ALL_COLUMNS}, position FROM {table} WHERE position > ?"
                     " ORDER BY position LIMIT ?",
                     (after, EXPUNGED_AT_ONCE),
                 )
@@ -357,6 +450,30 @@ class Spool:
         """Save what was put, if the file was removed or another one lies in its place."""
         with self._mutex:
             self._follow_file()
+
+    def erasures(self, fingerprint: str) -> list[Tombstone]:
+        """Return the tombstones that were learned under this key, also by an earlier process."""
+        rows = self._read(
+            lambda database: database.execute(
+                "SELECT connection_id, subject, erased_us, blocked, epoch FROM erasures"
+                " WHERE fingerprint = ?",
+                (fingerprint,),
+            ).fetchall()
+        )
+        return [Tombstone(row[0], row[1], row[2], bool(row[3]), row[4]) for row in rows]
+
+    def remember(self, fingerprint: str, stones: Sequence[Tombstone]) -> None:
+        """Keep these tombstones in place of those that were learned under this key before."""
+
+        def work(database: sqlite3.Connection) -> Change:
+            database.execute("DELETE FROM erasures WHERE fingerprint = ?", (fingerprint,))
+            database.executemany(
+                f"INSERT INTO erasures ({_ERASURE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+                [(fingerprint, *stone) for stone in stones],
+            )
+            return 0, 0
+
+        self._write(work)
 
     def close(self) -> None:
         """Let go of the file and the lock."""
@@ -470,6 +587,11 @@ class Spool:
     def _count_all(self) -> None:
         self._depth = self._count("waiting")
         self._dead = self._count("dead")
+        # A machine that was switched off is nothing that a report has done.
+        if self._count("handling"):
+            with suppress(sqlite3.OperationalError):  # on a full disk
+                self._database.execute("DELETE FROM handling WHERE boot <> ?", (_boot_id(),))
+        self._has_suspects = self._count("handling") > 0
 
     def _make_reserve(self) -> None:
         if self._reserve.exists():
@@ -516,12 +638,43 @@ class Spool:
         # would save is not worth a file that two connections can corrupt.
         database.execute("PRAGMA journal_mode = DELETE")
         database.execute("PRAGMA synchronous = EXTRA")
-        database.execute(f"PRAGMA max_page_count = {self._max_pages}")
         if fresh:
             database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        try:
+            _add_what_came_later(database)
+        except sqlite3.OperationalError:  # others have filled the disk
+            self._reserve.unlink(missing_ok=True)
+            _add_what_came_later(database)
+        database.execute(f"PRAGMA max_page_count = {self._max_pages}")
         database.executescript(_PARKED)
         self._file = _identity(self._path)
         return database
+
+
+def _add_what_came_later(database: sqlite3.Connection) -> None:
+    for table in _TABLES:
+        columns = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+        if "epoch" not in columns:
+            database.execute(_EPOCH_ADDED.format(table))
+    database.executescript(_TABLES_ADDED)
+
+
+def _values(report: Spooled) -> tuple[Any, ...]:
+    """The values of `_ALL_COLUMNS`."""
+    return (*report[:4], report.checksum, report.epoch)
+
+
+def _spooled(row: Sequence[Any]) -> Spooled:
+    """The report in a row of `_ALL_COLUMNS`."""
+    return Spooled(row[0], row[1], row[2], row[3], row[5])
+
+
+def _boot_id() -> str:
+    """Return what differs each time that the machine starts; "" where it can't be told."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _some(cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:
@@ -546,9 +699,14 @@ def _bring_over(old: sqlite3.Connection, database: sqlite3.Connection) -> int:
 
     database.execute("BEGIN IMMEDIATE")
     rows = sum(
-        _keep_whole(database, table, columns, rows_of(table, columns))
+        _keep_whole(database, table, f"{columns}, epoch", rows_of(table, f"{columns}, epoch"))
         for table, columns in _TABLES.items()
     )
+    with suppress(sqlite3.DatabaseError):
+        database.executemany(
+            f"INSERT INTO erasures ({_ERASURE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+            old.execute(f"SELECT {_ERASURE_COLUMNS} FROM erasures").fetchall(),
+        )
     database.execute("COMMIT")
     return rows
 

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,29 +21,32 @@ from typing import Any, Optional
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.database import reading, reading_newest, transact
+from developer_telemetry.database import database_now_us, reading, reading_newest, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError, ReportRefused, Unavailable
 from developer_telemetry.merging import Arrival
 from developer_telemetry.private_files import replacing
 from developer_telemetry.receiver.rounds import Rounds
 from developer_telemetry.receiver.spool import Spool, Spooled
-from developer_telemetry.reports import parse
+from developer_telemetry.reports import Report, parse
 from developer_telemetry.tombstones import (
     LEASE_SECONDS,
+    NONE,
     RECEIVER_TABLE,
+    UNREAD,
     Erased,
     Key,
+    Tombstone,
     Tombstones,
-    read,
+    Version,
+    read_rows,
     version,
+    write,
 )
 
 POLL_SECONDS = 1.0
 # How often a receiver says that it is there when there is nothing else to say.
 SEEN_SECONDS = 10.0
-# A receiver that wasn't heard of for so long is not expected to come back.
-FORGOTTEN_SECONDS = 7 * 86_400
 IDENTITY_NAME = "receiver-id"
 
 # A lease must end even while the machine sleeps, which not every clock takes notice of.
@@ -57,14 +60,24 @@ def _now() -> float:
 
 
 class Lease(Erased):
-    """What is known under a lease; `held` and `check` may be called from any thread."""
+    """What is known under a lease; `held` and `check` may be called from any thread.
 
-    def __init__(self, engine: Engine, key: Key) -> None:
+    What was learned is kept in the spool. A receiver that starts while the database is away obeys
+    it from its first report on, and a database that was restored to an older state gets it back.
+    """
+
+    def __init__(self, engine: Engine, key: Key, spool: Optional[Spool] = None) -> None:
         super().__init__(engine, key)
+        self._spool = spool
         self._until = float("-inf")
         self._changing = threading.Lock()
         # An earlier reading must not come in behind a later one, which may be confirmed by then.
         self._reading = threading.Lock()
+        self._learned = [] if spool is None else spool.erasures(key.fingerprint)
+        self._kept = True  # in the spool
+        epoch = max((stone.epoch for stone in self._learned), default=0)
+        read = UNREAD if self._learned else NONE
+        self._known = Tombstones(key, read, self._learned, epoch)
 
     def check(self, known: Tombstones, connection: Connection) -> None:
         # The lease first: one that was renewed in between is for what was read then.
@@ -77,11 +90,37 @@ class Lease(Erased):
             asked_at = _now()
             with reading_newest(self._engine) as connection:
                 if version(connection) != self._known.version:
-                    known = read(connection, self._key)
+                    known = self._learn(*read_rows(connection), database_now_us(connection))
                     with self._changing:
                         self._known = known
+            if not self._kept:
+                self._keep()
             self._until = asked_at + LEASE_SECONDS
             return self._known
+
+    def missing(self) -> list[Tombstone]:
+        """Return what was learned and is in the database no more, nor anything in its place."""
+        return self._known.lack(self._learned)
+
+    def _learn(self, rows: Sequence[Tombstone], read: Version, now: int) -> Tombstones:
+        epochs = {stone[:3]: stone.epoch for stone in self._learned}
+        epoch = self._known.epoch
+        if any(row[:3] not in epochs for row in rows):
+            epoch += 1
+        stones = [row._replace(epoch=epochs.get(row[:3], epoch)) for row in rows]
+        known = Tombstones(self.key, read, stones, epoch, now)
+        learned = [*stones, *known.lack(self._learned)]
+        self._kept = self._kept and learned == self._learned
+        self._learned = learned
+        return known
+
+    def _keep(self) -> None:
+        try:
+            if self._spool is not None:
+                self._spool.remember(self.key.fingerprint, self._learned)
+            self._kept = True
+        except Unavailable as error:
+            logger.warning("erasures can't be kept in the spool now: %s", error)
 
     @contextmanager
     def held(self) -> Iterator[Tombstones]:
@@ -156,12 +195,16 @@ class Watch(Rounds):
 
     def _look(self) -> None:
         known = self._lease.reload()
+        missing = self._lease.missing()
+        if missing:
+            self._write_back(missing)
+            known = self._lease.reload()
         if known is not self._cleared:
             if self._confirmed is None:
                 self._confirmed = self._recall()
             if known:
                 self._say_seen()  # whoever waits has to know that somebody is at it
-                self._clear(known)
+                known = self._clear_all(known)
             self._cleared = known
             self._confirmed = known.version.last_id
             self._say_seen()
@@ -179,12 +222,50 @@ class Watch(Rounds):
             ).scalar()
         return confirmed or 0
 
-    def _clear(self, known: Tombstones) -> None:
+    def _write_back(self, missing: Sequence[Tombstone]) -> None:
+        """Put tombstones back that a restored database, or a replica in its place, has lost."""
+        transact(self._engine, partial(write, stones=missing))
+        logger.error(
+            "the database had lost the erasures of %d people or addresses, as one that was restored"
+            " has; they are in force again. Run `developer-telemetry erase --again --yes` to remove"
+            " what has come back of these people",
+            len(missing),
+        )
+
+    def _clear_all(self, known: Tombstones) -> Tombstones:
+        """Clear the spool; also of those who are known by an address in another report there."""
+        removed = 0
+        while True:
+            named = self._clear(known)
+            removed += self._removed
+            if not named:
+                self._removed = removed
+                return known
+            transact(self._engine, partial(write, stones=named))
+            known = self._lease.reload()
+
+    def _clear(self, known: Tombstones) -> Sequence[Tombstone]:
+        """Return tombstones for developers who were found by their addresses alone."""
+        named: dict[tuple[int, str], Tombstone] = {}
+
+        def is_unwanted(report: Spooled) -> bool:
+            arrival = _parsed(report)
+            if arrival is None:
+                return is_erased(known, report)
+            stone = known.by_address(arrival)
+            if stone is not None:
+                subject = self._lease.key.developer(arrival.report.developer_id)
+                named[arrival.connection_id, subject] = Tombstone(
+                    arrival.connection_id, subject, stone.erased_us, stone.blocked
+                )
+            return known.cover(arrival)
+
         # A file that was damaged since then can't hold more than what was cleared.
         damaged = self._confirmed != known.version.last_id
-        self._removed = self._spool.expunge(partial(is_erased, known), damaged)
+        self._removed = self._spool.expunge(is_unwanted, damaged)
         if self._removed:
             logger.info("%d reports of people who were erased left the spool", self._removed)
+        return list(named.values())
 
     def _say_seen(self) -> None:
         values = {
@@ -214,15 +295,29 @@ def _say_seen(connection: Connection, values: Mapping[str, Any]) -> None:
         + dialect.on_conflict(("id",), [(each, dialect.new(each)) for each in changing]),
         tuple(values.values()),
     )
-    connection.exec_driver_sql(
-        f"DELETE FROM {RECEIVER_TABLE} WHERE seen < {dialect.ago(FORGOTTEN_SECONDS)}"
+
+
+def arrival_of(spooled: Spooled, report: Report) -> Arrival:
+    """Return what a spooled report was when it arrived."""
+    return Arrival(
+        spooled.report_id,
+        spooled.connection_id,
+        spooled.arrived_us,
+        report,
+        epoch=spooled.epoch,
     )
 
 
 def is_erased(known: Tombstones, report: Spooled) -> bool:
     """Whether a report in the spool is, or may be, of somebody who was erased since it arrived."""
+    arrival = _parsed(report)
+    if arrival is None:
+        return known.may_cover(report.connection_id, report.arrived_us, report.epoch)
+    return known.cover(arrival)
+
+
+def _parsed(report: Spooled) -> Optional[Arrival]:
     try:
-        parsed = parse(report.payload)
+        return arrival_of(report, parse(report.payload))
     except ReportRefused:  # what the disk damaged says no longer whose it is
-        return known.may_cover(report.connection_id, report.arrived_us)
-    return known.cover(Arrival(report.report_id, report.connection_id, report.arrived_us, parsed))
+        return None
