@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
+PIP := scripts/pip_install.sh $(BIN)/python --constraint constraints.txt
 SHELL_SCRIPTS := $(wildcard run.sh build.sh sdk/*.sh scripts/*.sh .ci/run)
 
 .DEFAULT_GOAL := help

@@ -14,11 +14,6 @@ fail() {
     exit 1
 }
 
-# What pip says first is what went wrong; the rest is how it came to that.
-reason() {
-    grep 'ERROR:' "$log" | head -n 1
-}
-
 # Inside DevLake's tree the plugin runs on DevLake's own SDK, which wants one Python alone ("~3.9").
 needs=
 if [ -f ../../pydevlake/pyproject.toml ]; then
@@ -93,15 +88,17 @@ fi
 
 find_python
 [ -w . ] || fail "$PWD is not writable for $(id -un); run build.sh as its owner"
-log=$(mktemp)
+log=$(mktemp 2>/dev/null) ||
+    fail "can't make a temporary file in ${TMPDIR:-/tmp}; set TMPDIR to a folder that can be written"
 trap 'rm -f "$log"' EXIT
 # One that is there and may run the plugin is not thrown away before the next one stands.
 if ! suits "$venv/bin/python"; then
     made=yes
     "$python" -m venv --clear "$venv" >"$log" 2>&1 || fail "can't make $venv: install python${needs:-3}-venv"
 fi
+# Leaves in `why` what went wrong, and in the log all that pip said of it.
 pip() {
-    "$venv/bin/python" -m pip --disable-pip-version-check --quiet install --editable "$1" >"$log" 2>&1
+    why=$(PIP_INSTALL_LOG=$log scripts/pip_install.sh "$venv/bin/python" --editable "$1" 2>&1)
 }
 # The SDK comes first and from a folder: its name is on no package index.
 if ! pip "$sdk"; then
@@ -109,8 +106,8 @@ if ! pip "$sdk"; then
         packages=$(lacking)
         [ -z "$packages" ] || fail "can't build the database drivers of DevLake's SDK (mysqlclient, psycopg2) without their headers: apt-get install$packages, or what those are called here, and run build.sh again"
     fi
-    fail "can't install the SDK from $sdk: $(reason)"
+    fail "can't install the SDK from $sdk: $why"
 fi
-pip ".$drivers" || fail "can't install the plugin's packages: $(reason)"
+pip ".$drivers" || fail "can't install the plugin's packages: $why"
 ready || fail "installed, but it does not start: $("$venv/bin/python" -m developer_telemetry.main 2>&1 | tail -n 1)"
 echo "developer_telemetry: ready on the SDK in $sdk"

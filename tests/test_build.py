@@ -159,6 +159,38 @@ def test_a_build_that_can_not_install_says_so_in_one_line_and_leaves_nothing(clo
 
 
 @pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"PIP_INDEX_URL": "junk", "PIP_RETRIES": "0"}, "PIP_INDEX_URL"),
+        ({"PIP_TIMEOUT": "soon"}, "PIP_TIMEOUT"),
+        ({"PIP_CONSTRAINT": "/nowhere"}, "PIP_CONSTRAINT"),
+        ({"HTTPS_PROXY": "junk://x", "PIP_RETRIES": "0"}, "HTTPS_PROXY"),
+        ({"TMPDIR": "/nowhere"}, "TMPDIR"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_a_failed_installation_names_the_variables_that_may_be_why(
+    variables: dict[str, str], named: str
+) -> None:
+    install = f"scripts/pip_install.sh '{sys.executable}' no-such-package-of-anybody==1"
+
+    done = run(ROOT, install, **variables)
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert named in line
+
+
+def test_variables_that_send_packages_elsewhere_do_not_count(tmp_path: Path) -> None:
+    elsewhere = {"PIP_USER": "1", "PIP_TARGET": str(tmp_path), "PIP_REQUIRE_VIRTUALENV": "1"}
+
+    done = run(ROOT, f"scripts/pip_install.sh '{sys.executable}' pip", **elsewhere, **OFFLINE)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     ("script", "said"),
     [
         ("#!/bin/sh\nexit 1\n", "too old"),
