@@ -21,7 +21,8 @@ MIGRATION_PENDING = 428
 NOT_LET_IN = (401, 403)
 # DevLake's own word to a request without a user; it says it of paths that don't exist, too.
 BARE = "unauthorized"
-# A server of before AES-GCM says it of a secret that a newer one has encrypted.
+# A server of before AES-GCM says it of a secret that a newer one has encrypted; a newer one with
+# another ENCRYPTION_SECRET says the same.
 TOO_NEW = "data to be decrypted"
 
 SET_IDENTITY = "set DEVLAKE_API_KEY, or DEVLAKE_USER and DEVLAKE_PASSWORD"
@@ -197,8 +198,9 @@ class Refusal:
         answered = f"{self._where} answered {self._what} with {status}: {said}"
         if status == 500 and TOO_NEW in said:
             return ServerFailed(
-                f"{answered}: it is older than what has encrypted its connections;"
-                " `developer-telemetry token rewrite`, with DB_URL, lets it read them"
+                f"{answered}: it is older than what has encrypted its connections, or has another"
+                " ENCRYPTION_SECRET; compare that with the one here, and if they are equal, let"
+                " `developer-telemetry token rewrite` (with DB_URL) make it readable"
             )
         again = "; run this again, which goes on where it was" if status >= 500 else ""
         kind = ServerFailed if status == 500 else Unavailable

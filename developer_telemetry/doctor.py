@@ -252,14 +252,19 @@ class Doctor:
                 name, FAILED, f"{_whose(seen.said)} at the receiver: {seen.said}", seen.remedy
             )
         if self._too_new:
+            # Servers from before AES-GCM and newer ones with another secret say the very same.
             said = (
-                f"DevLake is older than what has encrypted connection {self._too_new[0]} in its"
-                " database (AES-GCM), and can't list its connections"
+                f"DevLake can't read connection {self._too_new[0]}, which this command can and"
+                " which is encrypted as from June 2026 on (AES-GCM): it is an older release, or its"
+                " ENCRYPTION_SECRET is another one"
             )
-            mend = "`developer-telemetry token rewrite`, or a release of DevLake from June 2026 on"
+            mend = (
+                "compare its ENCRYPTION_SECRET with the one here; if they are equal,"
+                " `developer-telemetry token rewrite` lets the older release read it"
+            )
             return Check(name, FAILED, said, mend)
         if self._devlake_reads_nothing:
-            said = f"DevLake's server can't decrypt what is in its database ({OTHER_SECRET})"
+            said = "DevLake's server can't decrypt what is in its database: its secret is another"
             mend = "give that the ENCRYPTION_SECRET back that it had, and everybody else the same"
             return Check(name, FAILED, said, mend)
         for number, kept in (self._kept or {}).items():
