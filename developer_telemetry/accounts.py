@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
@@ -13,6 +12,7 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.ahead import ahead, asked
 from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
+from developer_telemetry.domain_texts import EXACTLY, TableTexts, hashed, texts_of
 from developer_telemetry.inserts import MAX_KEYS, insert
 from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, raw_params
 from developer_telemetry.raw import first_page, span
@@ -56,12 +56,11 @@ ACCOUNT_COLUMNS = tuple(
 )
 
 
-def account_id(connection_id: int, developer_id: str) -> str:
-    """The account's id in the domain layer; a developer too long for it is hashed."""
+def account_id(connection_id: int, developer_id: str, texts: TableTexts = EXACTLY) -> str:
+    """The account's id in the domain layer; a developer that it can't hold exactly is hashed."""
     prefix = f"developer_telemetry:Account:{connection_id}:"
-    if len(prefix) + len(developer_id) <= MAX_ID:
-        return prefix + developer_id
-    return prefix + hashlib.sha256(developer_id.encode()).hexdigest()
+    key = texts.key(developer_id)
+    return prefix + (key if len(prefix) + len(key) <= MAX_ID else hashed(developer_id))
 
 
 def convert(
@@ -127,14 +126,15 @@ def _accounts(
 ) -> tuple[int, list[Account]]:
     """How many developers these are, and the accounts of those who have tool rows."""
     with reading(engine).connect() as connection:
-        days = _later_days(connection, connection_id, new, developers) if new else []
+        texts = texts_of(connection, ACCOUNT_TABLE)
+        days = _later_days(connection, connection_id, new, developers, texts) if new else []
         for find in (_newest_days, _days):
             found = {row[0] for row in days}
             rest = [developer for developer in developers if developer not in found]
             days += find(connection, connection_id, rest) if rest else []
     days.sort(key=lambda row: row[0])
     accounts = [
-        _account(connection_id, developer, list(newest_first))
+        _account(connection_id, developer, list(newest_first), texts)
         for developer, newest_first in groupby(days, key=lambda row: row[0])
     ]
     return len(developers), accounts
@@ -145,6 +145,7 @@ def _later_days(
     connection_id: int,
     new: Mapping[str, Newest],
     developers: Sequence[str],
+    texts: TableTexts,
 ) -> list[Day]:
     """The tool row of each one's newest report, where nobody has to look for a newer one.
 
@@ -158,7 +159,7 @@ def _later_days(
         " AND arrived_us > 0 AND email > '' AND name > ''",
         dialect.parameters(KEY_COLUMNS, days),
     ).fetchall()
-    ids = [(account_id(connection_id, developer),) for developer in developers]
+    ids = [(account_id(connection_id, developer, texts),) for developer in developers]
     accounts = {
         row[0]: row[1:]
         for row in connection.exec_driver_sql(
@@ -169,7 +170,7 @@ def _later_days(
     }
 
     def is_newest(developer: str, updated_at: Any, raw_id: int, arrived_us: int) -> bool:
-        account = accounts.get(account_id(connection_id, developer))
+        account = accounts.get(account_id(connection_id, developer, texts))
         if account is None or arrived_us < new[developer].arrived_us:
             return False
         made_at, made_of = account
@@ -229,13 +230,15 @@ def _place(known: str = "") -> str:
     )
 
 
-def _account(connection_id: int, developer: str, newest_first: Sequence[Day]) -> Account:
+def _account(
+    connection_id: int, developer: str, newest_first: Sequence[Day], texts: TableTexts
+) -> Account:
     updated_at, raw_id = newest_first[0][3:5]
     return Account(
-        id=account_id(connection_id, developer),
-        email=_first(row[1] for row in newest_first),
-        full_name=_first(row[2] for row in newest_first),
-        user_name=developer,
+        id=account_id(connection_id, developer, texts),
+        email=texts.text(_first(row[1] for row in newest_first)),
+        full_name=texts.text(_first(row[2] for row in newest_first)),
+        user_name=texts.text(developer),
         created_at=updated_at,
         updated_at=updated_at,
         raw_data_params=raw_params(connection_id),

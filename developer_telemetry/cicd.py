@@ -7,7 +7,6 @@ nothing which DORA's metrics count comes from here.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Optional
@@ -16,6 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of, flat
+from developer_telemetry.domain_texts import EXACTLY, TableTexts, hashed, texts_of
 from developer_telemetry.inserts import MAX_ROWS, batches, insert
 from developer_telemetry.merging import RAW_TABLE, SCOPE_ID, raw_params
 from developer_telemetry.raw import START
@@ -98,12 +98,19 @@ def remove_tasks(engine: Engine, connection_id: int) -> None:
     transact(engine, lambda connection: connection.exec_driver_sql(statement, origin))
 
 
-def task_id(kind: Kind, connection_id: int, developer_id: str, date: str) -> str:
-    """The task's id in the domain layer; a developer too long for it is hashed."""
+def task_id(
+    kind: Kind,
+    connection_id: int,
+    developer_id: str,
+    date: str,
+    texts: TableTexts = EXACTLY,
+) -> str:
+    """The task's id in the domain layer; a developer that it can't hold exactly is hashed."""
     prefix = f"developer_telemetry:{kind.identity}:{connection_id}"
-    if len(prefix) + len(developer_id) + len(date) + 2 > MAX_ID:
-        developer_id = hashlib.sha256(developer_id.encode()).hexdigest()
-    return f"{prefix}:{developer_id}:{date}"
+    key = texts.key(developer_id)
+    if len(prefix) + len(key) + len(date) + 2 > MAX_ID:
+        key = hashed(developer_id)
+    return f"{prefix}:{key}:{date}"
 
 
 def _chunks(developers: Optional[Sequence[str]]) -> Iterator[Optional[Sequence[str]]]:
@@ -141,9 +148,10 @@ def _rewrite(connection: Connection, connection_id: int, days: Sequence[Any]) ->
     """Write the tasks of these tool rows; delete those whose number has become zero."""
     tasks: list[Task] = []
     gone: list[str] = []
+    texts = texts_of(connection, TASK_TABLE)
     for day in days:
         for kind in KINDS:
-            identity = task_id(kind, connection_id, day.developer_id, str(day.date))
+            identity = task_id(kind, connection_id, day.developer_id, str(day.date), texts)
             number = getattr(day, kind.column)
             if number > 0:
                 tasks.append(_task(identity, kind, number, connection_id, day))

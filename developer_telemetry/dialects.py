@@ -97,6 +97,10 @@ class Dialect:
         """
         return False
 
+    def is_denied(self, error: Any) -> bool:
+        """Whether by this error of the driver's the user lacks a right."""
+        return False
+
     def new(self, column: str) -> str:
         """The value that an upsert brings for `column`."""
         return f"excluded.{column}"
@@ -281,8 +285,10 @@ class MySQL(Dialect):
     )
     # Read-only by an option, by its mode, and as a replica that is being made the primary.
     read_only = frozenset((1290, 1836, 1792))
-    # Access denied: to a database, a table, a column, an operation, a routine. No database.
-    stale = frozenset((1044, 1142, 1143, 1227, 1370, 1046, 1049))
+    # Access denied: to a database, a table, a column, an operation, a routine.
+    denied = frozenset((1044, 1142, 1143, 1227, 1370))
+    # The same, and no database.
+    stale = denied | {1046, 1049}
     # The client's flag for counting rows found in place of rows changed.
     found_rows = 2
 
@@ -308,6 +314,9 @@ class MySQL(Dialect):
         # The first of them also stands for other options that forbid something.
         read_only = _code(error) in self.read_only and "read" in str(error).lower()
         return read_only or _code(error) in self.stale
+
+    def is_denied(self, error: Any) -> bool:
+        return _code(error) in self.denied
 
     def new(self, column: str) -> str:
         # The alias that MySQL 8 prefers is unknown to MariaDB.
@@ -461,6 +470,7 @@ class PostgreSQL(Dialect):
     brief_lock_timeout = "1s"
     # Serialization failure, deadlock, lock not available.
     conflicts = frozenset(("40001", "40P01", "55P03"))
+    denied = "42501"
     # Read-only; insufficient privilege; by another search_path no such table, or no such schema.
     stale = frozenset(("25006", "42501", "42P01", "3F000"))
 
@@ -565,6 +575,9 @@ class PostgreSQL(Dialect):
 
     def is_stale(self, error: Any) -> bool:
         return _state(error) in self.stale
+
+    def is_denied(self, error: Any) -> bool:
+        return bool(_state(error) == self.denied)
 
 
 def _is_pooled(cursor: Any, info: dict[str, Any]) -> bool:

@@ -34,6 +34,7 @@ from developer_telemetry.crypto import UNKNOWN_FORMAT, remedy_of
 from developer_telemetry.database import clock_offset_us, losses, open_engine, reading, reason
 from developer_telemetry.devlake import DevLake
 from developer_telemetry.devlake_refusals import PLUGIN, NotLetIn, ServerFailed
+from developer_telemetry.domain_texts import inexact_tables
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.looking import SECRET
 from developer_telemetry.names import SCOPE_ID
@@ -45,6 +46,8 @@ from developer_telemetry.register import newer_secrets
 from developer_telemetry.schema import migrate, pending
 from developer_telemetry.status import connection_statuses
 
+# DevLake's, where people are.
+DOMAIN_TABLES = ("accounts", "users", "user_accounts", "teams", "team_users", "cicd_tasks")
 CONFIRM = "then confirm the migration that DevLake announces"
 GIVE_SECRET = "give it the ENCRYPTION_SECRET of DevLake's server"
 # What DevLake's server says of rows that were written with another one.
@@ -106,7 +109,9 @@ class Doctor:
 
     def _database(self) -> Iterator[Check]:
         if not self._settings.db_url:
-            yield from map(self._without_database, ("database", "schema", "durability"))
+            yield from map(
+                self._without_database, ("database", "schema", "character sets", "durability")
+            )
             return
         try:
             engine = self._opened = open_engine(self._settings.db_url)
@@ -115,7 +120,7 @@ class Doctor:
             missing = pending(engine)
         except (SQLAlchemyError, ValueError) as error:
             yield Check("database", FAILED, reason(error), "check DB_URL and the server")
-            yield from map(self._without_database, ("schema", "durability"))
+            yield from map(self._without_database, ("schema", "character sets", "durability"))
             return
         where = engine.url.render_as_string(hide_password=True)
         yield Check("database", OK, f"{where.partition('?')[0]} answers")
@@ -123,10 +128,11 @@ class Doctor:
             said = f"{len(missing)} migrations are pending: {', '.join(missing)}"
             mend = "confirm them in DevLake's web UI (a database of your own: `migrate`)"
             yield Check("schema", FAILED, said, mend)
-            yield self._without_database("durability")
+            yield from map(self._without_database, ("character sets", "durability"))
             return
         yield Check("schema", OK, "no migration is pending")
         self._engine = engine
+        yield _character_sets(engine)
         risks = losses(engine)
         for risk in risks:
             yield checks.failed("durability", risk, "set it to the default")
@@ -362,6 +368,24 @@ class Doctor:
 def _whose(fault: str) -> str:
     """What a fault says of the secret, in a word or two."""
     return "not readable" if UNKNOWN_FORMAT in fault else "not DevLake's"
+
+
+def _character_sets(engine: Engine) -> Check:
+    """Whether DevLake's own tables tell people apart as ours do."""
+    name = "character sets"
+    with reading(engine).connect() as connection:
+        found = inexact_tables(connection, DOMAIN_TABLES)
+    if not found:
+        return Check(name, OK, "DevLake's tables of people compare exactly")
+    tables = ", ".join(f"{table} ({collation})" for table, collation in found.items())
+    return Check(
+        name,
+        OK,
+        f"{tables} ignore case, accents or characters: people whose ids have such get a hash in"
+        " place of it, and DevLake's own matching by name may take two for one",
+        f"`ALTER TABLE {next(iter(found))} CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`"
+        " for each, as DevLake's documentation sets up its database",
+    )
 
 
 def _newest_pipeline(devlake: DevLake) -> int:

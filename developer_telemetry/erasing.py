@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from developer_telemetry.accounts import ACCOUNT_TABLE, LINK_TABLE
+from developer_telemetry.cicd import TASK_TABLE
 from developer_telemetry.database import clock_offset_us, now_us, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import Unavailable
@@ -23,6 +25,7 @@ from developer_telemetry.exclusion import alone
 from developer_telemetry.merging import RAW_TABLE
 from developer_telemetry.people import Person, Search
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
+from developer_telemetry.rights import require
 from developer_telemetry.storage import TOOL_TABLE, developers
 from developer_telemetry.tombstones import (
     ALL_CONNECTIONS,
@@ -36,6 +39,16 @@ from developer_telemetry.tombstones import (
 )
 from developer_telemetry.traces import Traces, Until, tables_of
 
+_NEEDS = {
+    RAW_TABLE: ("SELECT", "DELETE"),
+    TOOL_TABLE: ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    MACHINE_TABLE: ("SELECT", "DELETE"),
+    ACCOUNT_TABLE: ("SELECT", "DELETE"),
+    LINK_TABLE: ("SELECT", "DELETE"),
+    TASK_TABLE: ("SELECT", "DELETE"),
+    TOMBSTONE_TABLE: ("SELECT", "INSERT", "DELETE"),
+    RECEIVER_TABLE: ("SELECT",),
+}
 # Receivers' clocks are corrected by the database's, but not to the millisecond.
 SLACK_US = 1_000_000
 # A time that no column is too narrow for, in the year 9999.
@@ -83,7 +96,14 @@ def erase(
     """Remove the people that `search` found, and who came since; with `block`, for good.
 
     :raises Unavailable: something else went on for too long; doing it again does the rest.
+    :raises ConfigurationError: we lack a right that this takes; nothing was done.
     """
+    there = tables_of(engine)
+    require(
+        engine,
+        {table: verbs for table, verbs in _NEEDS.items() if table in there},
+        locked=(RAW_TABLE, MACHINE_TABLE),
+    )
     subjects = search.subjects(key, people)
     before = {each.id: each.seen for each in _receivers(engine)}
     work = partial(_commit, subjects=subjects, people=people, block=block, now=_now(engine))

@@ -24,6 +24,7 @@ from developer_telemetry.archives import COMPRESSED, TABLE, defuse
 from developer_telemetry.cicd import KINDS, TASK_TABLE, task_id
 from developer_telemetry.database import reading
 from developer_telemetry.dialects import dialect_of, flat
+from developer_telemetry.domain_texts import texts_of
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import batches
 from developer_telemetry.merging import LONG_COLUMNS, RAW_TABLE, TOOL_COLUMNS
@@ -216,7 +217,10 @@ def derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iterator[
     has_users = inspect(engine).has_table(LINK_TABLE)
     for person in people:
         of_person = f"connection_id = {mark} AND developer_id = {mark}"
-        account = (account_id(*person),)
+        with reading(engine).connect() as connection:
+            account_texts = texts_of(connection, ACCOUNT_TABLE)
+            task_texts = texts_of(connection, TASK_TABLE)
+        account = (account_id(*person, account_texts),)
         wanted = [
             (MACHINE_TABLE, f"{of_person} ORDER BY hostname", person),
             (ACCOUNT_TABLE, f"id = {mark}", account),
@@ -227,7 +231,9 @@ def derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iterator[
             days = connection.exec_driver_sql(
                 f"SELECT date FROM {TOOL_TABLE} WHERE {of_person} ORDER BY date", person
             ).fetchall()
-            tasks = [task_id(kind, *person, str(day[0])) for day in days for kind in KINDS]
+            tasks = [
+                task_id(kind, *person, str(day[0]), task_texts) for day in days for kind in KINDS
+            ]
             for batch in batches(connection, [(task,) for task in tasks]):
                 marks = ", ".join([mark] * len(batch))
                 wanted.append((TASK_TABLE, f"id IN ({marks}) ORDER BY id", flat(batch)))

@@ -22,13 +22,25 @@ from developer_telemetry.cicd import KINDS, TASK_TABLE, task_id
 from developer_telemetry.connections import CONNECTION_TABLE
 from developer_telemetry.database import be_thorough, clock_offset_us, now_us, reading, transact
 from developer_telemetry.dialects import dialect_of
+from developer_telemetry.domain_texts import texts_of
 from developer_telemetry.exclusion import PATIENCE_SECONDS, alone
 from developer_telemetry.horizons import FIRST_DAY, HORIZON_TABLE, horizon
 from developer_telemetry.inserts import MAX_KEYS, MAX_ROWS, batches
 from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, timestamp
 from developer_telemetry.receiver.tallies import MACHINE_TABLE
+from developer_telemetry.rights import require
 from developer_telemetry.storage import TOOL_TABLE, developers
 
+_NEEDS = {
+    CONNECTION_TABLE: ("SELECT",),
+    HORIZON_TABLE: ("SELECT", "INSERT", "UPDATE"),
+    RAW_TABLE: ("SELECT", "DELETE"),
+    TOOL_TABLE: ("SELECT", "DELETE"),
+    MACHINE_TABLE: ("SELECT", "DELETE"),
+    ACCOUNT_TABLE: ("SELECT", "DELETE"),
+    LINK_TABLE: ("SELECT", "DELETE"),
+    TASK_TABLE: ("SELECT", "DELETE"),
+}
 # A pause is as long as what came before it, within reason.
 MAX_PAUSE_SECONDS = 1.0
 
@@ -118,7 +130,10 @@ def prune(
     """Remove what a connection keeps no longer; yields after each transaction how much is gone.
 
     :raises Busy: a run or an erase went on for longer than `patience` seconds.
+    :raises ConfigurationError: we lack a right that this takes; nothing was removed.
     """
+    there = inspect(engine).get_table_names()
+    require(engine, {table: verbs for table, verbs in _NEEDS.items() if table in there})
     with alone(engine, connection_id, patience) as still_alone:
         pruned = Pruned()
         started = time.monotonic()
@@ -196,7 +211,8 @@ class _Pruning:
         ).fetchall()
         keys = sorted((self._id, row[0], str(row[1])) for row in rows)
         self._delete_keys(connection, TOOL_TABLE, KEY_COLUMNS, keys)
-        tasks = [task_id(kind, *key) for key in keys for kind in KINDS]
+        texts = texts_of(connection, TASK_TABLE)
+        tasks = [task_id(kind, *key, texts) for key in keys for kind in KINDS]
         self._delete(connection, TASK_TABLE, "id", tasks)
         leaving = sorted({row[0] for row in rows if not row[2]})
         gone = Pruned(days=len(keys))
@@ -211,7 +227,8 @@ class _Pruning:
             (self._id, *leaving),
         ).fetchall()
         developers = sorted(set(leaving) - {row[0] for row in left})
-        accounts = [account_id(self._id, each) for each in developers]
+        texts = texts_of(connection, ACCOUNT_TABLE)
+        accounts = [account_id(self._id, each, texts) for each in developers]
         self._delete(connection, ACCOUNT_TABLE, "id", accounts)
         if self._has_links:
             self._delete(connection, LINK_TABLE, "account_id", accounts)

@@ -18,6 +18,7 @@ from developer_telemetry.database import reading
 from developer_telemetry.dialects import MySQL, dialect_of
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from developer_telemetry.migrations import MYSQL_TABLE_OPTIONS, SCRIPTS, SQLITE_STATEMENTS
+from developer_telemetry.rights import require_schema
 from pydevlake.migration import MigrationScript
 
 HISTORY = "_tool_developer_telemetry_migrations"
@@ -80,7 +81,8 @@ def migrate(engine: Engine) -> list[str]:
 
     Processes that do so at once wait for each other.
 
-    :raises ConfigurationError: the database is DevLake's and something is pending there.
+    :raises ConfigurationError: the database is DevLake's and something is pending there, or we lack
+        a right that this takes.
     :raises Unavailable: another process kept the database locked all the time.
     """
     try:
@@ -89,6 +91,8 @@ def migrate(engine: Engine) -> list[str]:
                 _refuse_pending(connection)
                 return []
             missing = _missing(connection)
+            if missing:
+                require_schema(connection)
             _create(connection, HISTORY, _HISTORY_COLUMNS)
             for script in missing:
                 _run(connection, script)

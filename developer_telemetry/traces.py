@@ -14,6 +14,7 @@ from developer_telemetry.accounts import ACCOUNT_TABLE, LINK_TABLE, account_id
 from developer_telemetry.cicd import KINDS, TASK_TABLE, task_id
 from developer_telemetry.database import be_thorough, reading, transact
 from developer_telemetry.dialects import dialect_of
+from developer_telemetry.domain_texts import texts_of
 from developer_telemetry.inserts import MAX_ROWS, batches
 from developer_telemetry.merging import RAW_TABLE, raw_params
 from developer_telemetry.people import Person
@@ -57,7 +58,7 @@ class Traces:
             for table, column in self._account_tables():
                 counts[table] = connection.exec_driver_sql(
                     f"SELECT COUNT(*) FROM {table} WHERE {column} = {self._mark}",
-                    (account_id(*self._person),),
+                    (self._account(connection),),
                 ).scalar_one()
             counts[TASK_TABLE] = len(self._tasks(connection))
         return +counts
@@ -79,6 +80,9 @@ class Traces:
         Whatever reports there are now will bring theirs back.
         """
         return transact(self._engine, self._remove_rest)
+
+    def _account(self, connection: Connection) -> str:
+        return account_id(*self._person, texts_of(connection, ACCOUNT_TABLE))
 
     def _account_tables(self) -> Iterator[tuple[str, str]]:
         yield ACCOUNT_TABLE, "id"
@@ -125,7 +129,7 @@ class Traces:
         gone: Counter[str] = Counter()
         gone[MACHINE_TABLE] = self._delete(connection, MACHINE_TABLE, self._whose, self._person)
         for table, column in self._account_tables():
-            account = (account_id(*self._person),)
+            account = (self._account(connection),)
             gone[table] = self._delete(connection, table, f"{column} = {self._mark}", account)
         for task in self._tasks(connection):
             gone[TASK_TABLE] += self._delete(connection, TASK_TABLE, f"id = {self._mark}", (task,))
@@ -135,7 +139,10 @@ class Traces:
         """The ids of the person's tasks, also of days that were pruned since."""
         connection_id, developer = self._person
         # Each date is as long as any other, so what comes before it is the same for all of them.
-        starts = [task_id(kind, connection_id, developer, _DATE)[: -len(_DATE)] for kind in KINDS]
+        texts = texts_of(connection, TASK_TABLE)
+        starts = [
+            task_id(kind, connection_id, developer, _DATE, texts)[: -len(_DATE)] for kind in KINDS
+        ]
         alike = " OR ".join([f"SUBSTR(id, 1, {self._mark}) = {self._mark}"] * len(starts))
         rows = connection.exec_driver_sql(
             f"SELECT id FROM {TASK_TABLE} WHERE _raw_data_params = {self._mark}"

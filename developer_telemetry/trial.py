@@ -17,6 +17,7 @@ from developer_telemetry.asking import NoAnswer, Reply, ask
 from developer_telemetry.connections import Connection
 from developer_telemetry.database import now_us, reading, reason, transact
 from developer_telemetry.dialects import dialect_of
+from developer_telemetry.domain_texts import texts_of
 from developer_telemetry.exclusion import Busy, alone
 from developer_telemetry.merging import RAW_TABLE, timestamp
 from developer_telemetry.probing import Question, State, new_nonce
@@ -202,7 +203,7 @@ def remove(engine: Engine, connection_id: int, developer: str) -> dict[str, int]
 
     def work(connection: SqlConnection) -> dict[str, int]:
         key = (connection_id, developer)
-        account = (account_id(*key),)
+        account = (account_id(*key, texts_of(connection, ACCOUNT_TABLE)),)
         ours = ("connection_id", "developer_id")
         removed = {
             table: _delete(connection, table, ours, key)

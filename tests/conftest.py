@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Optional
 
 import pytest
 from hypothesis import settings
@@ -15,9 +15,13 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.database import open_engine
 from developer_telemetry.schema import HISTORY, migrate
 from tests.mysql_words import search_statements
-from tests.servers import create_database, drop_database, in_database
+from tests.servers import create_database, drop_database, in_database, make_hostile
 
 DATABASES = ["sqlite", "mariadb", "postgresql"]
+# Those whose defaults are what nobody can rely on.
+HOSTILE = ["mariadb_loose", "postgresql_hostile"]
+# What is tested on them as well: all that writes or removes rows.
+HOSTILE_TOO = {"test_accounts", "test_erase", "test_extraction", "test_storage"}
 
 # The same examples in every run: a failure is never a matter of luck.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
@@ -62,9 +66,21 @@ def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., s
     return run
 
 
-@pytest.fixture(params=DATABASES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "migrated_url" not in metafunc.fixturenames:
+        return
+    chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "migrated_url" not in chosen:
+        module = metafunc.module.__name__.rpartition(".")[2]
+        # What draws lots to try many ways tries them elsewhere.
+        too = module in HOSTILE_TOO and "seed" not in metafunc.fixturenames
+        kinds = [*DATABASES, *HOSTILE] if too else DATABASES
+        metafunc.parametrize("migrated_url", kinds, indirect=True)
+
+
+@pytest.fixture
 def migrated_url(request: pytest.FixtureRequest, migrated: Callable[[str], str]) -> str:
-    """A migrated database without rows; the test runs on each kind."""
+    """A migrated database without rows; the test runs on each kind, as said above."""
     return migrated(request.param)
 
 
@@ -80,7 +96,7 @@ def engines(engine: Engine, opened: Callable[[str], Engine], migrated_url: str) 
     return [engine, opened(migrated_url), opened(migrated_url)]
 
 
-@pytest.fixture(params=[*DATABASES, "mariadb_loose"])
+@pytest.fixture(params=[*DATABASES, *HOSTILE])
 def exact_engine(
     request: pytest.FixtureRequest,
     migrated: Callable[[str], str],
@@ -132,9 +148,16 @@ def postgresql_once(postgresql_server: str) -> Iterator[str]:
     yield from _once(postgresql_server)
 
 
-def _once(server: str) -> Iterator[str]:
+@pytest.fixture(scope="session")
+def postgresql_hostile_once(postgresql_server: str) -> Iterator[str]:
+    yield from _once(postgresql_server, make_hostile)
+
+
+def _once(server: str, prepare: Optional[Callable[[str], None]] = None) -> Iterator[str]:
     url = in_database(server, f"telemetry_test_{secrets.token_hex(6)}")
     create_database(url)
+    if prepare is not None:
+        prepare(url)
     _migrate(url)
     yield url
     drop_database(url)

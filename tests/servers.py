@@ -42,6 +42,47 @@ STRICT = (
     "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 )
 
+# None of it breaks a statement that keeps to the standard; all of it changes what ours would do.
+LOOSE_MODE = "ANSI_QUOTES,PIPES_AS_CONCAT,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH,IGNORE_SPACE"
+LOOSE = {
+    "autocommit": "OFF",
+    "completion_type": "'RELEASE'",
+    "group_concat_max_len": "4",
+    "innodb_lock_wait_timeout": "1",
+    "lock_wait_timeout": "1",
+    "max_sort_length": "64",
+    "sql_auto_is_null": "ON",
+    "sql_big_selects": "OFF",
+    "max_join_size": "1",
+    "sql_quote_show_create": "OFF",
+    "sql_safe_updates": "ON",
+    "sql_select_limit": "1",
+    "tx_isolation": "'SERIALIZABLE'",
+    "tx_read_only": "ON",
+    "unique_checks": "OFF",
+    "default_storage_engine": "MyISAM",
+    "idle_transaction_timeout": "1",
+    "wait_timeout": "60",
+}
+# The same of PostgreSQL, whatever a role or a database may have been set to.
+HOSTILE = {
+    "bytea_output": "escape",
+    "client_encoding": "LATIN1",
+    "datestyle": "SQL",
+    "default_transaction_deferrable": "on",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_read_only": "on",
+    "exit_on_error": "on",
+    "extra_float_digits": "-15",
+    "idle_in_transaction_session_timeout": "500ms",
+    "intervalstyle": "sql_standard",
+    "lock_timeout": "1ms",
+    "standard_conforming_strings": "off",
+    "statement_timeout": "2s",
+    "timezone": "Asia/Kathmandu",
+    "transform_null_equals": "on",
+}
+
 
 class ServerMissing(Exception):
     """The server isn't installed here."""
@@ -248,9 +289,10 @@ class Server:
 class MariaDB(Server):
     """A MariaDB as strict as MySQL 8, or as loose as an operator may have made it.
 
-    `loose` stands for what we can't rely on: no strict mode, a collation that takes letters of
-    different case or accent for equal, a time zone other than UTC. `arguments` are more of its
-    command line, such as `--ssl-cert=FILE`.
+    `loose` stands for what we can't rely on: a mode that is not strict and reads quotation marks,
+    bars and backslashes in another way, a collation that takes letters of different case or accent
+    for equal, a time zone other than UTC, limits on what a statement may do. `arguments` are more
+    of its command line, such as `--ssl-cert=FILE`.
     """
 
     name = "mariadb"
@@ -282,7 +324,11 @@ class MariaDB(Server):
         (self.folder / "init.sql").write_text(
             f"CREATE USER IF NOT EXISTS '{USER}'@'{HOST}' IDENTIFIED BY '{PASSWORD}';\n"
             f"GRANT ALL ON *.* TO '{USER}'@'{HOST}' WITH GRANT OPTION;\n"
+            + "".join(f"SET GLOBAL {name} = {value};\n" for name, value in self._globals().items())
         )
+
+    def _globals(self) -> dict[str, str]:
+        return LOOSE if self.loose else {}
 
     def _command(self) -> list[str]:
         collation = "utf8mb4_general_ci" if self.loose else "utf8mb4_bin"
@@ -300,7 +346,7 @@ class MariaDB(Server):
             "--skip-name-resolve",
             "--character-set-server=utf8mb4",
             f"--collation-server={collation}",
-            f"--sql-mode={'' if self.loose else STRICT}",
+            f"--sql-mode={LOOSE_MODE if self.loose else STRICT}",
             f"--default-time-zone={'+05:45' if self.loose else '+00:00'}",
             "--max-connections=200",
             "--innodb-buffer-pool-size=64M",
@@ -441,6 +487,9 @@ def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
             ) as mysql,
             mysql.cursor() as cursor,
         ):
+            # Whatever the server's defaults, as `loose` has them.
+            cursor.execute("SET SESSION TRANSACTION READ WRITE")
+            cursor.execute("SET sql_select_limit = 18446744073709551615, sql_safe_updates = 0")
             cursor.execute(statement)
             return list(cursor.fetchall())
     address = in_database(url, _name(url) or "postgres").replace(parts.scheme, "postgresql", 1)
@@ -457,6 +506,12 @@ def in_database(url: str, name: str) -> str:
 def create_database(url: str) -> None:
     """Make the (empty) database that the URL names, with the server's defaults."""
     execute(in_database(url, ""), f"CREATE DATABASE {_name(url)}")
+
+
+def make_hostile(url: str) -> None:
+    """Set the database of a PostgreSQL that the URL names to what nobody can rely on."""
+    for name, value in HOSTILE.items():
+        execute(in_database(url, ""), f"ALTER DATABASE {_name(url)} SET {name} = {value!r}")
 
 
 def drop_database(url: str) -> None:

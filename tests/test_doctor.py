@@ -36,7 +36,15 @@ from tests.sites import missing
 from tests.small_lake import Answer, SmallLake
 
 NAMES = [
-    *("database", "schema", "durability", "devlake", "plugin", "devlake database"),
+    *(
+        "database",
+        "schema",
+        "character sets",
+        "durability",
+        "devlake",
+        "plugin",
+        "devlake database",
+    ),
     *("receiver", "token", "receiver database", "encryption secret", "clocks", "spool"),
     *("last report", "blueprint", "people"),
 ]

@@ -1,0 +1,90 @@
+"""Texts in DevLake's own tables, which MySQL may have in another character set than ours.
+
+Ours are always utf8mb4 and compare byte by byte. DevLake's have what the database had when they
+were made: one that ignores case or accents, or takes no character outside the Basic Multilingual
+Plane, such as an emoji.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+from sqlalchemy.engine import Connection
+
+from developer_telemetry.dialects import dialect_of
+
+EXACT = ("utf8mb4_bin", "utf8mb4_0900_bin", "utf8mb4_nopad_bin")
+# MySQL's name of a character set and Python's.
+_CODECS = {"latin1": "cp1252", "latin2": "iso8859-2", "ascii": "ascii", "gbk": "gbk"}
+_UTF8 = ("utf8mb4", "utf16", "utf32", "binary")
+_UTF8_OF_3_BYTES = ("utf8", "utf8mb3", "ucs2")
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class TableTexts(NamedTuple):
+    """How a table of DevLake's takes texts: `exact` if it takes no two ids for equal."""
+
+    exact: bool = True
+    charset: str = "utf8mb4"
+
+    def key(self, developer_id: str) -> str:
+        """A developer's part of an id; hashed where the table may take another one for equal."""
+        if self.exact or _is_plain(developer_id):
+            return developer_id
+        return hashed(developer_id)
+
+    def text(self, value: str) -> str:
+        """A text with what the table has no character for replaced."""
+        if self.charset in _UTF8:
+            return value
+        if self.charset in _UTF8_OF_3_BYTES:
+            return "".join(each if each <= "\uffff" else REPLACEMENT for each in value)
+        codec = _CODECS.get(self.charset, "ascii")
+        return value.encode(codec, "replace").decode(codec)
+
+
+# Any table of PostgreSQL and SQLite, and MySQL's as DevLake sets them up.
+EXACTLY = TableTexts()
+
+
+def texts_of(connection: Connection, table: str) -> TableTexts:
+    """Return how the table takes texts, by its column `id` or else its first with text."""
+    if dialect_of(connection).name != "mysql":
+        return EXACTLY
+    found = connection.exec_driver_sql(
+        "SELECT character_set_name, collation_name FROM information_schema.columns"
+        " WHERE table_schema = DATABASE() AND table_name = %s AND collation_name IS NOT NULL"
+        " ORDER BY column_name <> 'id', ordinal_position LIMIT 1",
+        (table,),
+    ).first()
+    return TableTexts(found[1] in EXACT, found[0]) if found else EXACTLY
+
+
+def inexact_tables(connection: Connection, tables: tuple[str, ...]) -> dict[str, str]:
+    """Return those tables that compare loosely or lack characters, with their collations."""
+    if dialect_of(connection).name != "mysql":
+        return {}
+    marks = ", ".join(["%s"] * len(tables))
+    rows = connection.exec_driver_sql(
+        "SELECT table_name, MIN(collation_name) FROM information_schema.columns"
+        f" WHERE table_schema = DATABASE() AND table_name IN ({marks})"
+        f" AND collation_name NOT IN ({', '.join(['%s'] * len(EXACT))})"
+        " GROUP BY table_name ORDER BY table_name",
+        (*tables, *EXACT),
+    )
+    return {str(row[0]): str(row[1]) for row in rows}
+
+
+def hashed(developer_id: str) -> str:
+    """What stands for a developer in an id that can't hold the name itself."""
+    return hashlib.sha256(developer_id.encode()).hexdigest()
+
+
+def _is_plain(developer_id: str) -> bool:
+    """Whether no other plain name is equal to it by any collation."""
+    return (
+        developer_id.isascii()
+        and developer_id.isprintable()
+        and developer_id == developer_id.lower().rstrip()
+    )
