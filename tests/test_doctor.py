@@ -348,7 +348,8 @@ def test_a_proxy_that_leads_to_the_receiver(site: Site) -> None:
     with proxy(site.lake, location) as url:
         found = site.checks(leaves=0, DEVLAKE_URL=url, TELEMETRY_PUBLIC_URL="")
         assert state_of(found) == dict.fromkeys(NAMES, OK)
-        assert found[6].said.startswith(f"{url}/api/plugins/developer-telemetry/1/report leads to")
+        [receiver] = [each for each in found if each.name == "receiver"]
+        assert receiver.said.startswith(f"{url}/api/plugins/developer-telemetry/1/report leads to")
 
         pasted = f"{url}/api/plugins/developer_telemetry/connections/1/report"
         site.checks("--url", pasted, leaves=0)
