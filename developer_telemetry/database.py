@@ -158,7 +158,7 @@ def database_now_us(connection: Connection) -> int:
 
 
 def losses(engine: Engine) -> list[str]:
-    """What the database is set to that lets it lose a commit which it has confirmed."""
+    """Return what the database is set to that lets it lose commits, or take none of ours."""
     found: list[str] = []
     with reading(engine).connect() as connection:
         for setting, question, risky, remedy in dialect_of(engine).risks:
@@ -168,6 +168,10 @@ def losses(engine: Engine) -> list[str]:
                     f"the database may lose reports that were acknowledged: {setting} is {value};"
                     f" {remedy}"
                 )
+        if dialect_of(engine).refusal:
+            question, reason_and_remedy = dialect_of(engine).refusal
+            if connection.exec_driver_sql(question).first() is not None:
+                found.append(reason_and_remedy)
     return found
 
 

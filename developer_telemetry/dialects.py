@@ -44,6 +44,8 @@ class Dialect:
     reads_only = ""
     # Settings of the server, each with how to ask for it, what it must not be, and the remedy.
     risks: Sequence[tuple[str, str, Sequence[str], str]] = ()
+    # A query, true where the server refuses whatever we write, and the reason with its remedy.
+    refusal: Sequence[str] = ()
     # How long a driver waits for a server that went silent, unless the URL says otherwise.
     patience: Mapping[str, int] = {}
     # The same where no statement takes long.
@@ -269,6 +271,13 @@ class MySQL(Dialect):
             ("AFTER_COMMIT",),
             "set it to AFTER_SYNC",
         ),
+    )
+    refusal = (
+        # Not by @@binlog_format, which a version to come may no longer have.
+        "SHOW SESSION VARIABLES WHERE Variable_name = 'binlog_format' AND Value = 'STATEMENT'"
+        " AND @@log_bin",
+        "the database refuses all reports: with binlog_format STATEMENT it logs no transaction of"
+        " READ COMMITTED; set binlog_format to ROW or MIXED",
     )
     patience = {"connect_timeout": 5, "read_timeout": 300, "write_timeout": 300}
     short_patience = {"read_timeout": 30, "write_timeout": 30}
