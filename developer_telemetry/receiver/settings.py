@@ -31,8 +31,8 @@ SETTINGS = (
         "DB_URL",
         "",
         "DevLake's database, in DevLake's own style or SQLAlchemy's;"
-        " without it an SQLite file in TELEMETRY_DATA_DIR; TLS to MySQL as in DevLake, only by"
-        " tls=true, skip-verify or preferred in it",
+        " without it an SQLite file in TELEMETRY_DATA_DIR; its options mean what they mean to"
+        " DevLake, so there is TLS to MySQL only where `tls` (or `ssl_ca`) asks for it",
     ),
     Setting(
         "ENCRYPTION_SECRET",
