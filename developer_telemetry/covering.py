@@ -47,7 +47,17 @@ _KINDS = {
 _PARTS = frozenset(
     (
         *IDENTITY,
-        *("date", "metrics", "active_hours", "tools_used", "commands", "os_info", "path"),
+        *(
+            "date",
+            "timestamp",
+            "git_commits",
+            "metrics",
+            "active_hours",
+            "tools_used",
+            "commands",
+            "os_info",
+            "path",
+        ),
         *("projects", "project_context", "last_activity", "repositories", "branches_worked"),
         *("git_activity", *GIT_TOTALS, *REPOSITORY_COUNTS),
         *("development_activity", *DEVELOPMENT_COUNTS),

@@ -204,6 +204,18 @@ class Dialect:
         """
         return ""
 
+    def without_end_dots(self, text: str) -> str:
+        """An expression without the dots at its end."""
+        return f"RTRIM({text}, '.')"
+
+    def end_of(self, text: str, count: int) -> str:
+        """The last characters of an expression."""
+        return f"RIGHT({text}, {count})"
+
+    def without_end(self, text: str, count: int) -> str:
+        """An expression without its last characters."""
+        return f"LEFT({text}, CHAR_LENGTH({text}) - {count})"
+
     def items(self, column: str) -> str:
         """A table to join: the items of the JSON list of texts in `column`, each a `value`."""
         return f"json_each({column})"
@@ -351,6 +363,9 @@ class MySQL(Dialect):
         """What a lock of this database's is called in the whole server."""
         # In 64 characters at most. MySQL 9.6 and later have no MD5.
         return f"CONCAT('{name} ', LEFT(SHA2(DATABASE(), 256), 16))"
+
+    def without_end_dots(self, text: str) -> str:
+        return f"TRIM(TRAILING '.' FROM {text})"
 
     def items(self, column: str) -> str:
         # Rows that others left here may hold anything.
@@ -670,6 +685,12 @@ class SQLite(Dialect):
     def ago(self, seconds: int) -> str:
         # The form that the column's default has.
         return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{-seconds:+d} seconds')"
+
+    def end_of(self, text: str, count: int) -> str:
+        return f"SUBSTR({text}, -{count})"
+
+    def without_end(self, text: str, count: int) -> str:
+        return f"SUBSTR({text}, 1, LENGTH({text}) - {count})"
 
     def in_rows(self, columns: Sequence[str], count: int) -> str:
         return f"({', '.join(columns)}) IN (VALUES {self.rows(len(columns), count)})"

@@ -263,6 +263,8 @@ def _filled(item: Item, given: Given) -> bytes:
     known = {field for field, value in document.items() if str(value or "").strip()}
     if "developer_id" in known:
         known.add("developer")
+    if "timestamp" in known:
+        known.add("date")
     lacking = {field: value for field, value in values.items() if field not in known}
     if not lacking:
         return item.content

@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from fractions import Fraction
 from functools import lru_cache
+from operator import attrgetter
 from typing import NamedTuple, Optional
 
 import msgspec
 
+from developer_telemetry.hosts import family, may_be_renamed, newest_of_each
 from developer_telemetry.limits import Room
 from developer_telemetry.names import OVERWRITE as OVERWRITE
 from developer_telemetry.names import RAW_TABLE as RAW_TABLE
@@ -130,14 +132,15 @@ def tool_row(arrivals: Sequence[Arrival], first_arrived_us: int) -> ToolRow:
     if len(arrivals) == 1:
         return _row(arrivals[0], arrivals[0].report, first_arrived_us)
     day = DaySum()
-    for arrival in sorted(arrivals, key=place_in_sum):
+    each = newest_of_each(arrivals, lambda arrival: arrival.report.hostname, attrgetter("age"))
+    for arrival in sorted(each, key=place_in_sum):
         day.add(arrival)
     return day.row(first_arrived_us)
 
 
 def place_in_sum(arrival: Arrival) -> tuple[str, int, int]:
     """Return what the reports of a day are sorted by before they are added up."""
-    return (arrival.report.hostname, *arrival.age)
+    return (family(arrival.report.hostname), *arrival.age)
 
 
 def _row(newest: Arrival, day: Report, first_arrived_us: int) -> ToolRow:
@@ -170,19 +173,20 @@ def _row(newest: Arrival, day: Report, first_arrived_us: int) -> ToolRow:
         raw_data_params=raw_params(newest.connection_id),
         raw_data_table=RAW_TABLE,
         raw_data_id=newest.raw_id,
-        raw_data_remark="",
+        raw_data_remark=f"unread: {', '.join(day.unread)}" if day.unread else "",
     )
 
 
 class DaySum:
     """The sum of a day's reports, which are added one by one in the order of `place_in_sum`.
 
-    It keeps no report but the newest, so its size does not depend on how many there are, nor on
-    theirs (`limits`). Of what can't be added up, the newest report counts.
+    It keeps no report but the newest and the last, so its size does not depend on how many there
+    are, nor on theirs (`limits`). Of what can't be added up, the newest report counts.
     """
 
     def __init__(self) -> None:
         self._newest: Optional[Arrival] = None
+        self._last: Optional[Arrival] = None  # which the next one may take the place of
         self._email = self._name = (_NEVER, "")
         self._active_hours = _Total()
         self._tools = _Names()
@@ -191,13 +195,20 @@ class DaySum:
         self._git = _Totals(None)
         self._development = _Totals(None)
         self._repositories = _RepositorySum()
+        self._unread: set[str] = set()
 
     def add(self, arrival: Arrival) -> None:
         """Add the newest report of one more host."""
+        if self._last is not None and not _goes_on(arrival.report, self._last.report):
+            self._count(self._last)
+        # Its text is of no use here, and long.
+        report = msgspec.structs.replace(arrival.report, payload="")
+        self._last = arrival._replace(report=report)
+
+    def _count(self, arrival: Arrival) -> None:
         report = arrival.report
         if self._newest is None or arrival.age > self._newest.age:
-            # Its text is of no use here, and long.
-            self._newest = arrival._replace(report=msgspec.structs.replace(report, payload=""))
+            self._newest = arrival
         self._email = max(self._email, (arrival.age if report.email else _NEVER, report.email))
         self._name = max(self._name, (arrival.age if report.name else _NEVER, report.name))
         self._active_hours.add(report.active_hours)
@@ -207,9 +218,13 @@ class DaySum:
         self._git.add(report.git)
         self._development.add(report.development)
         self._repositories.add(report.repositories)
+        self._unread.update(report.unread)
 
     def row(self, first_arrived_us: int) -> ToolRow:
         """Return the row of the day; see `tool_row`."""
+        if self._last is not None:
+            self._count(self._last)
+            self._last = None
         newest = self._newest
         assert newest is not None, "a sum without reports has no row"
         day = Report(
@@ -227,12 +242,44 @@ class DaySum:
             development=self._development.all,
             os_info=newest.report.os_info,
             payload="",
+            unread=tuple(sorted(self._unread)),
         )
         return _row(newest, day, first_arrived_us)
 
 
 # Older than every report.
 _NEVER = (-1, -1)
+
+
+def _goes_on(later: Report, earlier: Report) -> bool:
+    """Return whether a machine that Bonjour renamed may have sent both reports of one day.
+
+    Two machines may have such names, too. A report grows in the course of a day, so the later one
+    of the same machine has all that the earlier one has; one with nothing in it tells nothing.
+    """
+    return (
+        may_be_renamed(earlier.hostname, later.hostname)
+        and bool(earlier.tools or earlier.projects or earlier.commands or earlier.repositories)
+        and later.active_hours >= earlier.active_hours
+        and set(later.tools) >= set(earlier.tools)
+        and set(later.projects) >= set(earlier.projects)
+        and _covers(later.commands, earlier.commands)
+        and _covers(later.git, earlier.git)
+        and _covers(later.development, earlier.development)
+        and _covers(_counted(later.repositories), _counted(earlier.repositories))
+    )
+
+
+def _covers(later: Mapping[str, Number], earlier: Mapping[str, Number]) -> bool:
+    return all(later.get(name, -1) >= count for name, count in earlier.items())
+
+
+def _counted(repositories: Iterable[Repository]) -> dict[str, Number]:
+    return {
+        f"{each.name} {field}": count
+        for each in repositories
+        for field, count in zip(REPOSITORY_COUNTS, each.counts)
+    }
 
 
 class _Total:

@@ -25,6 +25,7 @@ ADD_DAYS_INDEX = 20261123000040
 ADD_PRIVACY = 20261123000050
 ADD_TOMBSTONES = 20261123000100
 ADD_PROBES = 20261123000110
+JOIN_MACHINES = 20261128000200
 
 
 class Table(NamedTuple):
@@ -459,6 +460,106 @@ def add_probes(b: MigrationScriptBuilder) -> None:
         b.execute(statement, Dialect.POSTGRESQL)
 
 
+MACHINES = "_tool_developer_telemetry_machines"
+LOCAL_ENDS = (".localdomain", ".home.arpa", ".local", ".home", ".lan")
+
+
+class Expressions(NamedTuple):
+    """How one database spells what `_joined_machines` needs; `{0}` stands for an expression."""
+
+    without_dots: str
+    end: str
+    rest: str
+    earliest: str
+    latest: str
+    now: str
+    conflict: str
+    new: str
+
+
+_KEY = "ON CONFLICT (connection_id, developer_id, hostname) DO UPDATE SET"
+_OF_MYSQL = Expressions(
+    "TRIM(TRAILING '.' FROM {0})",
+    "RIGHT({0}, {1})",
+    "LEFT({0}, CHAR_LENGTH({0}) - {1})",
+    "LEAST",
+    "GREATEST",
+    "CURRENT_TIMESTAMP(3)",
+    "ON DUPLICATE KEY UPDATE",
+    "VALUES({0})",
+)
+_OF_POSTGRESQL = Expressions(
+    "RTRIM({0}, '.')",
+    "RIGHT({0}, {1})",
+    "LEFT({0}, CHAR_LENGTH({0}) - {1})",
+    "LEAST",
+    "GREATEST",
+    "clock_timestamp()",
+    _KEY,
+    "excluded.{0}",
+)
+_OF_SQLITE = Expressions(
+    "RTRIM({0}, '.')",
+    "SUBSTR({0}, -{1})",
+    "SUBSTR({0}, 1, LENGTH({0}) - {1})",
+    "MIN",
+    "MAX",
+    "strftime('%Y-%m-%d %H:%M:%f', 'now')",
+    _KEY,
+    "excluded.{0}",
+)
+
+
+def _joined_machines(spelled: Expressions) -> list[str]:
+    """The statements that make one machine of those whose names mean the same.
+
+    A remark says which rows have got their part already, should the statements run again.
+    """
+    name = spelled.without_dots.format("LOWER(hostname)")
+    cases = " ".join(
+        f"WHEN {spelled.end.format(name, len(end))} = '{end}' AND {name} <> '{end}'"
+        f" THEN {spelled.rest.format(name, len(end))}"
+        for end in LOCAL_ENDS
+    )
+    machine = f"CASE {cases} ELSE {name} END"
+    keys = "connection_id, developer_id, hostname"
+    new, old = spelled.new.format, f"{MACHINES}.{{0}}".format
+    changes = {
+        "reports": f"{old('reports')} + {new('reports')}",
+        "first_seen": f"{spelled.earliest}({old('first_seen')}, {new('first_seen')})",
+        "last_seen": f"{spelled.latest}({old('last_seen')}, {new('last_seen')})",
+        "_raw_data_id": f"{spelled.latest}({old('_raw_data_id')}, {new('_raw_data_id')})",
+    }
+    is_joined = f"COALESCE({old('_raw_data_remark')}, '') = 'joined'"
+    assignments = ", ".join(
+        f"{column} = CASE WHEN {is_joined} THEN {old(column)} ELSE {value} END"
+        for column, value in changes.items()
+    )
+    return [
+        # Those of archives were "seen" at the start of a day, which may have been to come.
+        f"UPDATE {MACHINES} SET last_seen = {spelled.now} WHERE last_seen > {spelled.now}",
+        f"INSERT INTO {MACHINES} ({keys}, first_seen, last_seen, reports, _raw_data_params,"
+        " _raw_data_table, _raw_data_id, _raw_data_remark)"
+        f" SELECT {keys}, MIN(first_seen), MAX(last_seen), SUM(reports), MIN(_raw_data_params),"
+        " MIN(_raw_data_table), MAX(_raw_data_id), 'joined' FROM (SELECT connection_id,"
+        f" developer_id, {machine} AS hostname, first_seen, last_seen, reports, _raw_data_params,"
+        f" _raw_data_table, _raw_data_id FROM {MACHINES} WHERE hostname <> {machine}) spelled"
+        f" WHERE 1 = 1 GROUP BY {keys} {spelled.conflict} {assignments},"
+        " _raw_data_remark = 'joined'",
+        f"DELETE FROM {MACHINES} WHERE hostname <> {machine}",
+        f"UPDATE {MACHINES} SET _raw_data_remark = NULL WHERE _raw_data_remark = 'joined'",
+    ]
+
+
+@migration(JOIN_MACHINES, name="developer telemetry: join machines whose names mean the same")
+def join_machines(b: MigrationScriptBuilder) -> None:
+    """Small letters, no dot at the end and no local end; reports are counted to such names."""
+    for statement in _joined_machines(_OF_MYSQL):
+        b.execute(statement, Dialect.MYSQL)
+    for statement in _joined_machines(_OF_POSTGRESQL):
+        b.execute(statement, Dialect.POSTGRESQL)
+
+
 SQLITE_STATEMENTS: dict[int, list[str]] = {
     CREATE_TABLES: [
         *(statement for table in TABLES for statement in other_table(table, SQLITE_WORDS)),
@@ -487,6 +588,7 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
         *other_table(RECEIVERS, SQLITE_WORDS),
     ],
     ADD_PROBES: other_table(PROBES, SQLITE_WORDS),
+    JOIN_MACHINES: _joined_machines(_OF_SQLITE),
 }
 
 SCRIPTS = (
@@ -499,4 +601,5 @@ SCRIPTS = (
     add_privacy,
     add_tombstones,
     add_probes,
+    join_machines,
 )

@@ -41,7 +41,7 @@ class Privacy(NamedTuple):
         if self.pseudonyms is None and not _may_have_path(text):
             return read(document, text)
         developer_of(document)  # is refused as it came, if it is
-        document["date"] = day_of(document.get("date"))
+        document["date"] = day_of(document)
         if self.strip_paths:
             document = without_paths(document)
         if self.pseudonyms is not None:

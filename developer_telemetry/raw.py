@@ -6,12 +6,14 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, Callable, NamedTuple, Optional
 
 from sqlalchemy.engine import Connection
 
 from developer_telemetry.dialects import Dialect, dialect_of
 from developer_telemetry.errors import ReportRefused
+from developer_telemetry.hosts import family, newest_of_each
 from developer_telemetry.inserts import MAX_KEYS
 from developer_telemetry.merging import (
     LONG_COLUMNS,
@@ -146,6 +148,11 @@ class Newest(NamedTuple):
         """Developer and date."""
         return (self.developer_id, str(self.date))
 
+    @property
+    def age(self) -> tuple[int, int]:
+        """Newer means greater."""
+        return (self.arrived_us, self.id)
+
 
 def within(connection: Connection) -> Opened:
     """Return what reads in the transaction of a connection."""
@@ -264,7 +271,12 @@ def tool_rows(
 ) -> Iterator[ToolRow]:
     """Return the tool rows that the rows of `newest` give, by key; long bodies are read for it."""
     # As `place_in_sum` has the reports of a day.
-    in_order = sorted(newest_rows, key=lambda row: (row.day, row.hostname, row.arrived_us, row.id))
+    in_order = sorted(newest_rows, key=lambda row: (row.day, family(row.hostname), *row.age))
+    in_order = [
+        row
+        for _, same_day in groupby(in_order, key=lambda row: row.day)
+        for row in newest_of_each(list(same_day), attrgetter("hostname"), attrgetter("age"))
+    ]
     long = bodies(opened, [(row.id, row.size) for row in in_order if row.payload is None])
     for _, same_day in groupby(in_order, key=lambda row: row.day):
         day = DaySum()

@@ -19,6 +19,7 @@ import msgspec
 
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.limits import SURE_NAMES, Room
+from developer_telemetry.numerals import read_number
 
 Number = Union[int, float]
 
@@ -31,6 +32,8 @@ MAX_COUNT = 10**15
 
 REPOSITORY_COUNTS = ("commits", "lines_added", "lines_deleted", "files_changed")
 GIT_TOTALS = tuple(f"total_{count}" for count in REPOSITORY_COUNTS)
+# The fields with numbers in them.
+NUMBER_FIELDS = ("active_hours", "commands", "git_activity", "development_activity")
 _NO_COUNTS: tuple[Number, ...] = (0,) * len(REPOSITORY_COUNTS)
 DEVELOPMENT_COUNTS = ("test_runs_detected", "build_commands_detected")
 
@@ -74,6 +77,7 @@ class Report(msgspec.Struct, frozen=True):
     development: dict[str, Number]  # DEVELOPMENT_COUNTS; empty when not sent
     os_info: Union[str, dict[str, str]]
     payload: str
+    unread: tuple[str, ...] = ()  # of `NUMBER_FIELDS`, where something was no number
 
 
 def _integer(digits: str) -> Number:
@@ -111,24 +115,35 @@ def read(document: object, payload: str) -> Report:
     metrics = document.get("metrics")
     # The flat form has its metrics at the top level; a null in `metrics` doesn't hide them.
     fields = {**document, **{k: v for k, v in _mapping(metrics).items() if v is not None}}
-    git = _mapping(fields.get("git_activity"))
-    repositories = _repositories(git.get("repositories"))
+    git = _git(fields)
+    unread: set[str] = set()
+    repositories = _repositories(git.get("repositories"), unread)
     return Report(
         developer_id=developer_of(document),
-        date=day_of(document.get("date")),
+        date=day_of(document),
         hostname=_text(document.get("hostname")),
         email=_text(document.get("email")),
         name=_text(document.get("name")),
-        active_hours=_number(fields.get("active_hours")),
+        active_hours=_number(fields.get("active_hours"), "active_hours", unread),
         tools=_names(fields.get("tools_used")),
         projects=_names(fields.get("projects") or fields.get("project_context")),
-        commands=_counts(fields.get("commands")),
-        git=_git_totals(git, repositories),
+        commands=_counts(fields.get("commands"), unread),
+        git=_git_totals(git, repositories, unread),
         repositories=repositories,
-        development=_development(_mapping(fields.get("development_activity"))),
+        development=_development(_mapping(fields.get("development_activity")), unread),
         os_info=_os_info(fields.get("os_info")),
         payload=payload,
+        unread=tuple(sorted(unread)),
     )
+
+
+def _git(fields: Mapping[str, object]) -> Mapping[str, object]:
+    """The git activity of a report, or what its `git_commits`, a number or a list, tells of it."""
+    git = _mapping(fields.get("git_activity"))
+    commits = fields.get("git_commits")
+    if commits is None or git.get("total_commits") is not None:
+        return git
+    return {**git, "total_commits": len(commits) if isinstance(commits, list) else commits}
 
 
 def _text_of(body: Union[bytes, str]) -> str:
@@ -216,8 +231,12 @@ def developer_of(document: Mapping[str, object]) -> str:
     raise ReportRefused("developer", "missing; send the developer's id as a text")
 
 
-def day_of(value: object) -> str:
-    """The day, as YYYY-MM-DD, of a report with this `date`; raises `ReportRefused` if none is."""
+def day_of(document: Mapping[str, object]) -> str:
+    """The day, as YYYY-MM-DD, that a report is about; raises `ReportRefused` if it has none.
+
+    Collectors' own documents have a `timestamp` in place of a `date`.
+    """
+    value = document.get("date") or document.get("timestamp")
     return _known_day(value.strip()[:TEXT_LIMIT] if isinstance(value, str) else "")
 
 
@@ -251,16 +270,17 @@ def _text(value: object) -> str:
     return trimmed(value)[:TEXT_LIMIT].rstrip()
 
 
-def _number(value: object) -> Number:
+def _number(value: object, field: str, unread: set[str]) -> Number:
+    """A number within bounds, 0 for what is none; then `field` is noted as unread."""
     if type(value) is int and -MAX_COUNT <= value <= MAX_COUNT:  # as nearly always
         return value
+    if value is None or value == "":
+        return 0
     if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return 0
+        value = read_number(value, is_whole=field != "active_hours")
     # Not math.isnan: it fails on an int that is too big for a float.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        unread.add(field)
         return 0
     return max(-MAX_COUNT, min(MAX_COUNT, value))
 
@@ -328,7 +348,7 @@ def without_path(name: str) -> str:
     return name[: path.start()] + name[max(last, path.start()) :]
 
 
-def _counts(value: object) -> dict[str, Number]:
+def _counts(value: object, unread: set[str]) -> dict[str, Number]:
     if value is None:
         return {}
     pairs = value.items() if isinstance(value, dict) else ((item, 1) for item in _items(value))
@@ -337,7 +357,7 @@ def _counts(value: object) -> dict[str, Number]:
     for item, count in pairs:
         name = name_of(item)
         if name and (name in counts or room.take(name)):
-            counts[name] = counts.get(name, 0) + _number(count)
+            counts[name] = counts.get(name, 0) + _number(count, "commands", unread)
     return counts
 
 
@@ -349,38 +369,43 @@ def _os_info(value: object) -> Union[str, dict[str, str]]:
     return {key: item for key, item in pairs if room.take(key + item)}
 
 
-def _repositories(value: object) -> tuple[Repository, ...]:
+def _repositories(value: object, unread: set[str]) -> tuple[Repository, ...]:
     repositories: list[Repository] = []
     room = Room()  # for the branches, too
     for item in _items(value):
         name = name_of(item)
         if name and room.take(name):
-            repositories.append(_repository(name, item, room))
+            repositories.append(_repository(name, item, room, unread))
     return tuple(repositories)
 
 
-def _repository(name: str, item: object, room: Room) -> Repository:
+def _repository(name: str, item: object, room: Room, unread: set[str]) -> Repository:
     if not isinstance(item, dict):
         return Repository(name, _NO_COUNTS, ())
-    counts = tuple([_number(item.get(count)) for count in REPOSITORY_COUNTS])
+    counts = tuple(
+        [_number(item.get(count), "git_activity", unread) for count in REPOSITORY_COUNTS]
+    )
     return Repository(name, counts, _names_within(item.get("branches_worked"), room))
 
 
 def _git_totals(
-    git: Mapping[str, object], repositories: tuple[Repository, ...]
+    git: Mapping[str, object], repositories: tuple[Repository, ...], unread: set[str]
 ) -> dict[str, Number]:
     """The totals sent, or, where one is missing, the sum over the repositories."""
     if not git:
         return {}
     return {
-        total: _number(git[total])
+        total: _number(git[total], "git_activity", unread)
         if git.get(total) is not None
         else sum(repository.counts[position] for repository in repositories)
         for position, total in enumerate(GIT_TOTALS)
     }
 
 
-def _development(development: Mapping[str, object]) -> dict[str, Number]:
+def _development(development: Mapping[str, object], unread: set[str]) -> dict[str, Number]:
     if not development:
         return {}
-    return {count: _number(development.get(count)) for count in DEVELOPMENT_COUNTS}
+    return {
+        count: _number(development.get(count), "development_activity", unread)
+        for count in DEVELOPMENT_COUNTS
+    }

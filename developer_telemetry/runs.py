@@ -20,7 +20,7 @@ from developer_telemetry.merging import RAW_TABLE
 
 RUN_TABLE = "_tool_developer_telemetry_runs"
 # Of how the same reports give rows and accounts: raise it whenever they would give others.
-MAPPING = 2
+MAPPING = 3
 # Longer than any transaction of a writer may take.
 SETTLED_SECONDS = 600
 

@@ -13,7 +13,8 @@ from developer_telemetry.database import now_us, reading
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.merging import RAW_TABLE, timestamp
 from developer_telemetry.receiver.page.queries import DAY_US, QUIET_US
-from developer_telemetry.receiver.tallies import MACHINE_TABLE, REFUSAL_TABLE
+from developer_telemetry.receiver.tallies import MACHINE_TABLE, REFUSAL_TABLE, reports_of_machines
+from developer_telemetry.storage import TOOL_TABLE
 
 REFUSAL_DAYS = 7
 
@@ -30,7 +31,8 @@ class ConnectionStatus(NamedTuple):
     """One connection: what came, ever and today (UTC); from whom; the newest's arrival, or "".
 
     `quiet` are the machines not heard of for a week, the one heard of last first; `refused` counts
-    the last REFUSAL_DAYS days' refusals by reason.
+    the last REFUSAL_DAYS days' refusals by reason, `unread` their rows of the tool layer in which
+    something that is no number counts as 0.
     """
 
     id: int
@@ -42,6 +44,7 @@ class ConnectionStatus(NamedTuple):
     newest: str
     quiet: tuple[QuietMachine, ...]
     refused: dict[str, int]
+    unread: int = 0
 
 
 class _Machine(NamedTuple):
@@ -61,9 +64,13 @@ def connection_statuses(engine: Engine) -> list[ConnectionStatus]:
         known = [(int(row[0]), row[1]) for row in names]
         machines = _machines(connection)
         today = _stored_since(connection, now // DAY_US * DAY_US)
-        refused = _refusals(connection, timestamp(now - (REFUSAL_DAYS - 1) * DAY_US)[:10])
+        since = timestamp(now - (REFUSAL_DAYS - 1) * DAY_US)[:10]
+        refused = _refusals(connection, since)
+        unread = _unread(connection, since)
     return [
-        _status(each, name, machines.get(each, {}), today[each], refused.get(each, {}), now)
+        _status(
+            each, name, machines.get(each, {}), today[each], refused.get(each, {}), now
+        )._replace(unread=unread[each])
         for each, name in known
     ]
 
@@ -99,6 +106,7 @@ def token_faults(engine: Engine, encryption_secret: str) -> dict[int, str]:
 
 def _machines(connection: Connection) -> dict[int, _Machines]:
     """The machines of each connection, with the reports that receivers have yet to count."""
+    dialect = dialect_of(connection)
     found: dict[int, _Machines] = {}
     rows = connection.exec_driver_sql(
         "SELECT connection_id, developer_id, hostname, reports, last_seen, _raw_data_id"
@@ -111,8 +119,8 @@ def _machines(connection: Connection) -> dict[int, _Machines]:
         )
         counted = max(counted, raw_id or 0)
     uncounted = connection.exec_driver_sql(
-        "SELECT connection_id, developer_id, hostname, COUNT(*), MAX(created_at)"
-        f" FROM {RAW_TABLE} WHERE id > {dialect_of(connection).placeholder}"
+        "SELECT connection_id, developer_id, hostname, COUNT(*), MAX(seen)"
+        f" FROM {reports_of_machines(dialect, f'id > {dialect.placeholder}')} r"
         " GROUP BY connection_id, developer_id, hostname",
         (counted,),
     )
@@ -154,6 +162,17 @@ def _refusals(connection: Connection, since: str) -> dict[int, dict[str, int]]:
     for number, reason, count in rows:
         found.setdefault(number, {})[reason] = int(count)
     return found
+
+
+def _unread(connection: Connection, since: str) -> Counter[int]:
+    """Days of each connection whose row has a remark, as one with an unread number has."""
+    rows = connection.exec_driver_sql(
+        f"SELECT connection_id, COUNT(*) FROM {TOOL_TABLE}"
+        f" WHERE date >= {dialect_of(connection).placeholder} AND _raw_data_remark <> ''"
+        " GROUP BY connection_id",
+        (since,),
+    )
+    return Counter({row[0]: int(row[1]) for row in rows})
 
 
 def text_of_moment(moment: Any) -> str:

@@ -53,7 +53,7 @@ def test_reports_are_counted_whether_receivers_have_counted_them_or_not(
     one, other = connection_statuses(engine)
 
     assert one[:7] == (first, "first", 5, one.today, 2, 3, timestamp(now))
-    assert other == (second, "second", 0, 0, 0, 0, "", (), {})
+    assert other == (second, "second", 0, 0, 0, 0, "", (), {}, 0)
     # What arrived a second ago may have been yesterday.
     assert one.today == 2 - (now % DAY_US < 1_000_000)
 
@@ -83,6 +83,22 @@ def test_refusals_of_seven_days_are_counted_by_reason(engine: Engine, now: int) 
     [status] = connection_statuses(engine)
 
     assert list(status.refused.items()) == [("date", 8), ("token", 4)]
+
+
+def test_days_with_numbers_that_nobody_can_read_are_counted(engine: Engine, now: int) -> None:
+    number = create(engine, SECRET, "fleet", "token")
+    today = timestamp(now)[:10]
+    for developer, day, hours in (
+        ("ann", today, "eight"),
+        ("bob", today, "3,5"),
+        ("cid", "2020-01-01", "eight"),
+    ):
+        sent = arrival(connection_id=number, developer=developer, date=day, active_hours=hours)
+        store(engine, [sent], {number: OVERWRITE})
+
+    [status] = connection_statuses(engine)
+
+    assert status.unread == 1
 
 
 def test_the_table_lists_quiet_machines_and_shows_hostile_names_harmless(tmp_path: Path) -> None:

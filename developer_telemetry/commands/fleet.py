@@ -61,6 +61,12 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
         for number, fault in faults.items():
             say(f"takes no reports: connection {number}, {fault}; {remedy_of(fault)}")
         for each in statuses:
+            if each.unread:
+                say(
+                    f"unread: in {each.unread} of the last 7 days' rows of connection {each.id} a"
+                    " number that can't be read counts as 0; _tool_developer_metrics names the"
+                    " fields in _raw_data_remark, the raw layer has the reports"
+                )
             for machine in each.quiet[:MOST_QUIET]:
                 say(
                     f"quiet: {_machine(machine.developer, machine.host)}"

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.database import now_us, reading, transact
 from developer_telemetry.dialects import Dialect, dialect_of
+from developer_telemetry.hosts import machine_name_sql
 from developer_telemetry.inserts import insert
 from developer_telemetry.merging import RAW_TABLE, timestamp
 
@@ -123,10 +124,24 @@ def _counting(dialect: Dialect) -> str:
     joined = " AND ".join(f"m.{key} = r.{key}" for key in keys)
     key_columns = ", ".join(f"r.{key}" for key in keys)
     mark = dialect.placeholder
+    source = reports_of_machines(dialect, f"id > {mark} AND id <= {mark}")
     return (
         f"INSERT INTO {MACHINE_TABLE} ({', '.join(keys)}, first_seen, last_seen, reports, {origin})"
-        f" SELECT {key_columns}, MIN(r.created_at), MAX(r.created_at), COUNT(*), MIN(r.params),"
-        f" '{RAW_TABLE}', MAX(r.id) FROM {RAW_TABLE} r LEFT JOIN {MACHINE_TABLE} m ON {joined}"
-        f" WHERE r.id > {mark} AND r.id <= {mark} AND r.id > COALESCE(m._raw_data_id, 0)"
+        f" SELECT {key_columns}, MIN(r.seen), MAX(r.seen), COUNT(*), MIN(r.params),"
+        f" '{RAW_TABLE}', MAX(r.id) FROM {source} r LEFT JOIN {MACHINE_TABLE} m ON {joined}"
+        " WHERE r.id > COALESCE(m._raw_data_id, 0)"
         f" GROUP BY {key_columns} ORDER BY {key_columns} " + dialect.on_conflict(keys, assignments)
+    )
+
+
+def reports_of_machines(dialect: Dialect, condition: str) -> str:
+    """Return a table of raw rows under the names of their machines, each with when it was `seen`.
+
+    A report of an archive arrived at the start of its day, which may be to come, and a clock may
+    have been ahead: nobody was seen after the row was stored.
+    """
+    return (
+        f"(SELECT id, params, connection_id, developer_id, {machine_name_sql(dialect, 'hostname')}"
+        f" AS hostname, {dialect.earliest}(created_at, stored_at) AS seen"
+        f" FROM {RAW_TABLE} WHERE {condition})"
     )

@@ -1,0 +1,91 @@
+"""Which names of hosts are names of one machine, as far as that can be told.
+
+A laptop calls itself `Anns-Mac`, `anns-mac.local` and `anns-mac.corp.example` on one day, by the
+network that it is in. Two machines must not become one, so what may be either stays two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Callable, TypeVar
+
+from developer_telemetry.dialects import Dialect
+
+Item = TypeVar("Item")
+
+# The ends of names that only say: in this network. The longest first.
+LOCAL_ENDS = (".localdomain", ".home.arpa", ".local", ".home", ".lan")
+# Bonjour gives a machine another number when its name is taken, also by its own of a minute ago.
+_NUMBERED = re.compile(r"(.+)-([2-9]|[1-9][0-9])\.local")
+
+_SMALL = {ord(letter.upper()): letter for letter in "abcdefghijklmnopqrstuvwxyz"}
+
+
+def machine_name(hostname: str) -> str:
+    """Return what a host's name is without capitals, a dot at its end, and a local end.
+
+    `machine_name_sql` is the same; no two databases agree on capitals beyond ASCII.
+    """
+    name = hostname.translate(_SMALL).rstrip(".")
+    for end in LOCAL_ENDS:
+        if name.endswith(end) and len(name) > len(end):
+            return name[: -len(end)]
+    return name
+
+
+def machine_name_sql(dialect: Dialect, column: str) -> str:
+    """Return the expression for `machine_name` of a column."""
+    name = dialect.without_end_dots(f"LOWER({column})")
+    cases = " ".join(
+        f"WHEN {dialect.end_of(name, len(end))} = '{end}' AND {name} <> '{end}'"
+        f" THEN {dialect.without_end(name, len(end))}"
+        for end in LOCAL_ENDS
+    )
+    return f"CASE {cases} ELSE {name} END"
+
+
+def machines_of(hostnames: Iterable[str]) -> dict[str, str]:
+    """Return the machine of each of the names under which one developer reported on one day.
+
+    A name without a domain is the machine that has it with one, if there is only one such.
+    """
+    names = {hostname: machine_name(hostname) for hostname in hostnames}
+    with_domain: dict[str, set[str]] = {}
+    for name in names.values():
+        label, dot, _ = name.partition(".")
+        if dot:
+            with_domain.setdefault(label, set()).add(name)
+    alone = {label: min(full) for label, full in with_domain.items() if len(full) == 1}
+    return {hostname: alone.get(name, name) for hostname, name in names.items()}
+
+
+def newest_of_each(
+    items: Sequence[Item], hostname: Callable[[Item], str], age: Callable[[Item], tuple[int, int]]
+) -> Sequence[Item]:
+    """Return the newest of each machine's items, of one developer's day, in the order given."""
+    if len(items) == 1:
+        return items
+    machines = machines_of(map(hostname, items))
+    newest = {machines[hostname(item)]: age(item) for item in sorted(items, key=age)}
+    return [item for item in items if newest[machines[hostname(item)]] == age(item)]
+
+
+def family(hostname: str) -> str:
+    """Return what a machine's name has in common with those that Bonjour made of it."""
+    return _unnumbered(hostname) or machine_name(hostname)
+
+
+def may_be_renamed(one: str, other: str) -> bool:
+    """Return whether Bonjour may have made one of two names of the other, by a number."""
+    base = _unnumbered(one) or _unnumbered(other)
+    return (
+        bool(base)
+        and {family(one), family(other)} == {base}
+        and (base in (machine_name(one), machine_name(other)))
+    )
+
+
+def _unnumbered(hostname: str) -> str:
+    match = _NUMBERED.fullmatch(hostname.translate(_SMALL).rstrip("."))
+    return match[1] if match else ""
