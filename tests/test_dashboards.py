@@ -22,6 +22,7 @@ from developer_telemetry.accounts import account_id, convert
 from developer_telemetry.database import open_engine
 from developer_telemetry.demo import Fleet, arrivals, fill, fleet
 from developer_telemetry.dialects import dialect_of
+from developer_telemetry.hosts import machine_name
 from developer_telemetry.inserts import insert
 from developer_telemetry.made_up import CONNECTIONS, TEAMS
 from developer_telemetry.merging import SUM, Arrival, ToolRow, tool_row
@@ -206,7 +207,9 @@ def data_of(lake: Lake, chosen: Chosen) -> Data:
 
     first, last = (str(datetime.fromtimestamp(each, timezone.utc).date()) for each in (START, END))
     own = [each for each in lake.arrivals if is_chosen(*each.key[:2])]
-    by_host = sorted((*each.key[:2], each.report.hostname, each.arrived_us) for each in own)
+    by_host = sorted(
+        (*each.key[:2], machine_name(each.report.hostname), each.arrived_us) for each in own
+    )
     machines = []
     for key, group in groupby(by_host, key=lambda each: each[:3]):
         times = [each[3] for each in group]
