@@ -89,6 +89,19 @@ def test_what_is_written_every_release_of_devlake_reads(value: str) -> None:
         ("in clear, as nobody writes it", None, False, UNKNOWN_FORMAT),
         ("v2:" + encrypt(TOKEN, SECRET), None, False, UNKNOWN_FORMAT),
     ],
+    ids=[
+        "as May writes it",
+        "as May writes it, beside a secret that can be read",
+        "as May writes it, with an API key that proves the secret",
+        "as June writes it, of the length that May's have",
+        "as June writes it",
+        "perhaps newer",
+        "perhaps newer, beside a secret that can be read",
+        "perhaps newer, with an API key that proves the secret",
+        "of no known length",
+        "in clear",
+        "with a prefix",
+    ],  # the values differ from run to run, and several processes must call a test the same
 )
 def test_the_reason_is_another_secret_or_another_format(
     stored: str, neighbour: str | None, proven: bool, reason: str
