@@ -87,7 +87,9 @@ class Drain(Rounds):
             except Unavailable as error:
                 self._complain(f"the spool can't be drained now: {error}")
             except Exception as error:  # nothing may end the rounds
-                self._complain(f"draining the spool failed: {error!r}")
+                self._complain(
+                    f"draining the spool failed: {type(error).__name__}: {reason(error)}"
+                )
 
     def _complain(self, problem: str) -> None:
         if problem != self._complaint:

@@ -290,7 +290,7 @@ class Ingest:
                 self._put_into_spool(batch[middle:])
                 return
             logger.exception("a report could not be spooled")
-            self._answer(batch, Unavailable(f"the report could not be spooled: {error}"))
+            self._answer(batch, Unavailable(f"the report could not be spooled: {reason(error)}"))
         else:
             self._metrics.spooled(each.connection_id for each in arrivals)
             self._answer(batch, None)

@@ -21,7 +21,13 @@ from typing import Any, Optional
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.database import database_now_us, reading, reading_newest, transact
+from developer_telemetry.database import (
+    database_now_us,
+    reading,
+    reading_newest,
+    reason,
+    transact,
+)
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError, ReportRefused, Unavailable
 from developer_telemetry.merging import Arrival
@@ -182,7 +188,9 @@ class Watch(Rounds):
             except Unavailable as error:
                 self._complain(f"the spool can't be cleared of people who were erased: {error}")
             except Exception as error:  # nothing may end the rounds
-                self._complain(f"looking for people who were erased failed: {error!r}")
+                self._complain(
+                    f"looking for people who were erased failed: {type(error).__name__}: {reason(error)}"
+                )
             if self._ending.wait(POLL_SECONDS):
                 break
         with suppress(SQLAlchemyError):
