@@ -188,9 +188,8 @@ class Watch(Rounds):
             except Unavailable as error:
                 self._complain(f"the spool can't be cleared of people who were erased: {error}")
             except Exception as error:  # nothing may end the rounds
-                self._complain(
-                    f"looking for people who were erased failed: {type(error).__name__}: {reason(error)}"
-                )
+                kind = type(error).__name__
+                self._complain(f"looking for erased people failed: {kind}: {reason(error)}")
             if self._ending.wait(POLL_SECONDS):
                 break
         with suppress(SQLAlchemyError):
