@@ -371,7 +371,7 @@ def test_the_guides_commands_do_what_it_says(embedded: Callable[..., str], tmp_p
     said = [embedded(*shlex.split(line)[1:]) for line in blocks.replace("\\\n", "").splitlines()]
     assert said == [
         "0 0 rows exported\n",
-        "0 reports stored: 0\n",
+        "0 reports.ndjson.gz: nothing is in it\nreports stored: 0\n",
         "0 connection 1: 0 reports, 0 accounts\n",
         "0 reports stored: 1\n",
         "0 3 rows exported\n",
