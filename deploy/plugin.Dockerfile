@@ -7,6 +7,7 @@ FROM ${DEVLAKE_IMAGE}
 USER 0
 WORKDIR /app/python/plugins/developer_telemetry
 COPY pyproject.toml README.md build.sh run.sh ./
+COPY scripts/pip_install.sh ./scripts/
 COPY developer_telemetry ./developer_telemetry
 # On DevLake's SDK, which lies beside the plugins whether they came by Poetry or by uv. DevLake's user
 # can't write here, so Python's bytecode has to be there before.

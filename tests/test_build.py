@@ -190,6 +190,22 @@ def test_variables_that_send_packages_elsewhere_do_not_count(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_plugins_image_has_all_that_a_build_calls(clone: Path) -> None:
+    folder = clone.parent / "in_the_image"
+    lines = (clone / "deploy" / "plugin.Dockerfile").read_text().splitlines()
+    for line in (each for each in lines if each.startswith("COPY ")):
+        *sources, target = line.split()[1:]
+        for source in sources:
+            place = folder / target / ("" if (clone / source).is_dir() else Path(source).name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            copy = shutil.copytree if (clone / source).is_dir() else shutil.copy
+            copy(clone / source, place)
+    in_a_tree(folder, "{}.{}".format(*sys.version_info[:2]))
+    built = run(folder, "./build.sh", PYTHON=sys.executable, **OFFLINE)
+    assert built.returncode == 1
+    assert "ERROR: Could not find" in built.stderr  # which is what is missing without a network
+
+
 @pytest.mark.parametrize(
     ("script", "said"),
     [
