@@ -302,6 +302,8 @@ SOURCE = "\n".join(
     path.read_text(encoding="utf-8")
     for path in Path(developer_telemetry.__file__).parent.rglob("*.py")
 )
+# Made of what the database's server grants, for the name of the database; no sender's text is near.
+OF_THE_DATABASE = {"''.join(parts)"}
 HTTP1 = "developer_telemetry.receiver.http1"
 USES = {"search", "match", "fullmatch", "sub", "split", "findall", "finditer"}
 
@@ -313,23 +315,23 @@ def patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
             for name, value in vars(importlib.import_module(module.name)).items():
                 if isinstance(value, re.Pattern):
                     yield f"{module.name}.{name}", value
-    for text in filter(None, map(_literal_pattern, ast.walk(ast.parse(SOURCE)))):
-        yield text, re.compile(text)
+    node: Any
+    for node in ast.walk(ast.parse(SOURCE)):
+        if _is_use(node) and ast.unparse(node.args[0]) not in OF_THE_DATABASE:
+            pattern = node.args[0]
+            assert isinstance(pattern, ast.Constant), f"name {ast.unparse(pattern)}"
+            yield f"{node.func.attr}: {pattern.value!r}", re.compile(pattern.value)
 
 
-def _literal_pattern(node: ast.AST) -> Union[str, None]:
-    """The pattern in a call such as `re.search("...", text)`."""
-    if not (
+def _is_use(node: Any) -> bool:
+    """Return whether this is a call such as `re.search("...", text)`."""
+    return (
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and isinstance(node.func.value, ast.Name)
         and node.func.value.id == "re"
-        and node.func.attr
-        in ("search", "match", "fullmatch", "sub", "split", "findall", "finditer")
-    ):
-        return None
-    assert isinstance(node.args[0], ast.Constant), f"name {ast.dump(node.args[0])}"
-    return str(node.args[0].value)
+        and node.func.attr in USES
+    )
 
 
 # Reads a head only that a stricter pattern has matched as a whole.
@@ -355,21 +357,25 @@ def test_a_pattern_takes_time_by_the_length_of_a_text(name: str) -> None:
     pairs = [one + other for one in signs[:8] for other in signs[:8]]
     pumps = {*PIECES, *signs, *literals, *pairs}
 
-    for method in _methods(name.rpartition(".")[2]):
+    for method in _methods(name):
         grown = {pump: growth(partial(_searched, pattern, method, pump)) for pump in sorted(pumps)}
         assert {pump: ratio for pump, ratio in grown.items() if ratio >= MOST} == {}, method
 
 
 def _methods(name: str) -> set[str]:
     """How a pattern is used: what begins anywhere in a text has more to go back over."""
-    used = set(re.findall(rf"\b{re.escape(name)}\.([a-z]+)\(", SOURCE)) & USES
+    if name.partition(":")[0] in USES:
+        return {name.partition(":")[0]}
+    attribute = name.rpartition(".")[2]
+    used = set(re.findall(rf"\b{attribute}\.([a-z]+)\(", SOURCE)) & USES
     return used or {"search"}
 
 
 def _searched(
     pattern: re.Pattern[Any], method: str, pump: str, length: int
 ) -> Callable[[], object]:
-    text: Any = f"x{repeated(pump)(length)}\x01"
+    before = "" if method in ("match", "fullmatch") else "x"
+    text: Any = f"{before}{repeated(pump)(length)}\x01"
     text = text.encode() if isinstance(pattern.pattern, bytes) else text
     if method == "sub":
         return lambda: pattern.sub(text[:0], text)
