@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import httpx
 import pytest
@@ -20,8 +21,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.receiver.answers import Result, bulk_answer
-from developer_telemetry.receiver.bulk import MAX_CHARACTERS, items
+from developer_telemetry.receiver.answers import bulk_answer
+from developer_telemetry.receiver.bulk import MAX_CHARACTERS, Result, items
 from tests.receivers import TOKEN, Impatient, Receiver, add_connection, eventually, query, report
 
 MEBIBYTE = 1 << 20
@@ -59,6 +60,20 @@ def test_an_array_is_taken_apart_wherever_it_is_split(
 
     assert [json.loads(each) for each in found] == sent
     assert found == [each.strip() for each in found]
+
+
+@given(st.lists(documents, max_size=6), st.booleans(), space, space, borders)
+def test_an_array_is_taken_apart_alike_where_long_elements_are_skipped(
+    sent: list[Any], escaped: bool, before: str, between: str, at: list[int]
+) -> None:
+    elements = (json.dumps(each, ensure_ascii=escaped) for each in sent)
+    body = f"{before}[{between}{f'{between},{before}'.join(elements)}{before}]{between}".encode()
+    bounds = {"SHORT": 0, "LEAST_SKIPPED": 2, "MOST_SKIPPED": 16}
+
+    with patch.multiple("developer_telemetry.receiver.bulk", **bounds):
+        found = list(items(split(body, at)))
+
+    assert [json.loads(each) for each in found] == sent
 
 
 @given(st.lists(documents, max_size=6), st.sampled_from(["\n", "\r\n", "\n\n"]), borders)

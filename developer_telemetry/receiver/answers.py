@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
 from developer_telemetry.receiver.bodies import TooLarge, UnknownEncoding
+from developer_telemetry.receiver.bulk import Result
 from developer_telemetry.receiver.doorkeeper import NoSuchConnection, Unauthorized
 
 # Never 429, 410 or a redirect: collectors take them as final, as they do any 4xx.
@@ -26,15 +27,6 @@ STATUS: dict[type[TelemetryError], int] = {
 
 
 CLOSE = (b"connection", b"close")
-
-
-class Result(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one report of many; `field` is the part at fault, "" if none is."""
-
-    index: int
-    status: int
-    message: str
-    field: str = ""
 
 
 def status_of(error: TelemetryError) -> int:

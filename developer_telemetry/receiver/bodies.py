@@ -6,7 +6,7 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from starlette.requests import ClientDisconnect
 
@@ -125,6 +125,17 @@ def check_encoding(encoding: str) -> None:
     """Raise `UnknownEncoding` unless it is one that we inflate, or none."""
     if encoding.strip().lower() not in ENCODINGS:
         raise UnknownEncoding(f"Content-Encoding {encoding!r}; send gzip, deflate or plain JSON")
+
+
+def inflated_within(body: bytes, encoding: str, size: int) -> Optional[bytes]:
+    """The body's content, None if that is larger than `size`; raises as `inflate` does."""
+    pieces: list[bytes] = []
+    for piece in inflate(body, encoding, ONE_REPORT):
+        pieces.append(piece)
+        size -= len(piece)
+        if size < 0:
+            return None
+    return b"".join(pieces)
 
 
 def inflate(body: bytes, encoding: str, limit: Limit) -> Iterator[bytes]:

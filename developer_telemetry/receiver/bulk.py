@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import accumulate, chain
+from typing import Union
 
-from developer_telemetry.connections import Connection
-from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
-from developer_telemetry.receiver.answers import Result, status_of
+import msgspec
+
+from developer_telemetry.errors import ReportRefused
 from developer_telemetry.receiver.bodies import ONE_REPORT, PIECE, TooLarge
-from developer_telemetry.receiver.ingest import Ingest
-from developer_telemetry.receiver.waiting import BATCH_CHARACTERS, BATCH_REPORTS
 from developer_telemetry.reports import Report
 
 MAX_REPORTS = 10_000
+# Of a fault of one report, since the answer tells of all of them.
+MAX_MESSAGE = 300
+# One transaction: enough reports to share the cost of a commit, few enough to answer soon.
+BATCH_REPORTS = 256
+BATCH_CHARACTERS = 1 << 20
 
 # A longer one is refused for its length, as it is when it is sent alone.
 MAX_CHARACTERS = ONE_REPORT.inflated
@@ -28,6 +31,13 @@ _OUTSIDE = re.compile(r'"[^"\\]*"|["\[\]{},]')
 # As much of a text as one match can take in little memory, which grows with its escapes.
 _OF_TEXT = re.compile(r'[^"\\]*(?:\\.[^"\\]*){0,1000}', re.DOTALL)
 _NOT_UTF_8 = re.compile("[\udc80-\udcff]")
+# An element is looked at bracket by bracket as far as this; and what is skipped at a time of a
+# longer one.
+SHORT = 1024
+LEAST_SKIPPED = 128
+MOST_SKIPPED = 8192
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[{]}")))
 _DEEPER = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
@@ -72,11 +82,15 @@ def _elements(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         rest += text
         start = 0
+        slow_until = seen + LEAST_SKIPPED
         while True:
             if in_text:
                 seen, in_text = _text_end(rest, seen)
                 if in_text:
                     break
+            if depth and seen >= slow_until:
+                seen, depth = _skipped(rest, seen, depth)
+                slow_until = seen + LEAST_SKIPPED
             mark = (_INSIDE if depth else _OUTSIDE).search(rest, seen)
             if mark is None:
                 seen = len(rest)
@@ -88,6 +102,7 @@ def _elements(texts: Iterable[str]) -> Iterator[str]:
                 continue
             element = rest[start : mark.start()].strip()
             start = seen
+            slow_until = seen + SHORT
             if mark.group() == ",":
                 yield element
                 continue
@@ -103,6 +118,33 @@ def _elements(texts: Iterable[str]) -> Iterator[str]:
     raise ReportRefused("body", "the array has no end; send all of it")
 
 
+def _skipped(rest: str, seen: int, depth: int) -> tuple[int, int]:
+    """Skip from `seen` on what lies within an element for sure; return where, and the depth there.
+
+    It costs a tenth of looking at each bracket and each text by itself.
+    """
+    size = LEAST_SKIPPED
+    while size >= LEAST_SKIPPED:
+        block = rest[seen : seen + size]
+        # Up to the first backslash, and not beyond the start of a text that goes on.
+        parts = block.partition("\\")[0].split('"')
+        outside = "".join(parts[::2] if len(parts) % 2 else parts[:-1:2])
+        length = sum(map(len, parts)) + len(parts) - 1
+        if len(parts) % 2 == 0:
+            length -= len(parts[-1]) + 1
+        if length < LEAST_SKIPPED // 2:
+            break
+        steps = memoryview(outside.encode("ascii", "replace").translate(_STEPS, _NO_BRACKETS))
+        deeper = list(accumulate(steps.cast("b")))
+        if deeper and depth + min(deeper) <= 0:
+            size //= 8  # the element ends in here
+            continue
+        seen += length
+        depth += deeper[-1] if deeper else 0
+        size = min(2 * size, MOST_SKIPPED)  # so that failing costs less than what was skipped
+    return seen, depth
+
+
 def _text_end(rest: str, seen: int) -> tuple[int, bool]:
     """Where scanning a text from `seen` ends, and whether the text goes on after it."""
     while True:
@@ -114,72 +156,78 @@ def _text_end(rest: str, seen: int) -> tuple[int, bool]:
             return seen, True
 
 
-class Bulk:
-    """Keeps the reports of one body, in batches; `results` tells what became of each."""
+class Result(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The outcome of one report of many; `field` is the part at fault, "" if none is."""
 
-    def __init__(
-        self, ingest: Ingest, connection: Connection, stopping: Callable[[], bool]
-    ) -> None:
-        self.results: list[Result] = []
-        self.errors: list[TelemetryError] = []
-        self._ingest = ingest
-        self._connection = connection
-        self._stopping = stopping
+    index: int
+    status: int
+    message: str
+    field: str = ""
 
-    async def take(self, pieces: Iterable[bytes]) -> None:
-        """Keep every valid report; the last result tells if the body can't be read to its end."""
-        texts = items(self._until_stopped(pieces))
-        ended = False
-        while not ended:
-            # In a thread, since reading 64 MiB would keep others waiting.
-            batch, positions, ended = await asyncio.to_thread(self._read, texts)
-            failures = await self._ingest.keep_all(self._connection, batch) if batch else []
-            for position, failure in zip(positions, failures):
-                if failure is not None:
-                    self.errors.append(failure)
-                    self.results[position] = Result(position, 503, str(failure))
 
-    def _until_stopped(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
-            for start in range(0, len(piece), PIECE):
-                if self._stopping():
-                    raise Unavailable("the receiver is stopping; send this again")
-                yield piece[start : start + PIECE]
+class Batch(msgspec.Struct, tag=True):
+    """The next reports of a body: the valid ones, their positions, and the results of all.
 
-    def _read(self, texts: Iterator[str]) -> tuple[list[Report], list[int], bool]:
-        """The next valid reports, their positions, and whether the body ends with them."""
-        batch: list[Report] = []
-        positions: list[int] = []
-        characters = 0
-        try:
-            for text in texts:
-                if len(self.results) == MAX_REPORTS:
-                    raise TooLarge(f"more than {MAX_REPORTS} reports; send the rest in another")
-                try:
-                    batch.append(self._parse(text))
-                except ReportRefused as error:
-                    self._refuse(error)
-                    continue
-                positions.append(len(self.results))
-                self._add(200, "stored")
+    The last batch of a body has `ended`.
+    """
+
+    reports: list[Report]
+    positions: list[int]
+    results: list[Result]
+    ended: bool
+
+
+def batches(pieces: Iterable[bytes], parse: Callable[[str], Report]) -> Iterator[Batch]:
+    """Parse the reports of a body; the last result tells if it can't be read to its end."""
+    texts = items(_in_small_pieces(pieces))
+    count = 0
+    ended = False
+    while not ended:
+        batch = _read(texts, parse, count)
+        count += len(batch.results)
+        ended = batch.ended
+        yield batch
+
+
+def _in_small_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        for start in range(0, len(piece), PIECE):
+            yield piece[start : start + PIECE]
+
+
+def _read(texts: Iterator[str], parse: Callable[[str], Report], count: int) -> Batch:
+    batch = Batch([], [], [], ended=False)
+    characters = 0
+    try:
+        for text in texts:
+            index = count + len(batch.results)
+            if index == MAX_REPORTS:
+                raise TooLarge(f"more than {MAX_REPORTS} reports; send the rest in another")
+            try:
+                batch.reports.append(_parse_one(text, parse))
+            except ReportRefused as error:
+                batch.results.append(_refused(index, error))
+            else:
+                batch.positions.append(index)
+                batch.results.append(Result(index, 200, "stored"))
                 characters += len(text)
-                if len(batch) == BATCH_REPORTS or characters >= BATCH_CHARACTERS:
-                    return batch, positions, False
-        except (ReportRefused, TooLarge, Unavailable) as error:
-            self._refuse(error)
-        return batch, positions, True
+            if len(batch.results) >= BATCH_REPORTS or characters >= BATCH_CHARACTERS:
+                return batch
+    except (ReportRefused, TooLarge) as error:
+        batch.results.append(_refused(count + len(batch.results), error))
+    batch.ended = True
+    return batch
 
-    def _parse(self, text: str) -> Report:
-        if len(text) > MAX_CHARACTERS:
-            raise ReportRefused("body", f"above {MAX_CHARACTERS} characters; leave it out")
-        if _NOT_UTF_8.search(text):
-            raise ReportRefused("body", "not UTF-8; send the JSON in UTF-8")
-        return self._connection.parse(text)
 
-    def _refuse(self, error: TelemetryError) -> None:
-        self.errors.append(error)
-        field = error.field if isinstance(error, ReportRefused) else "body"
-        self._add(status_of(error), str(error), field)
+def _refused(index: int, error: Union[ReportRefused, TooLarge]) -> Result:
+    if isinstance(error, ReportRefused):
+        return Result(index, 400, str(error)[:MAX_MESSAGE], error.field)
+    return Result(index, 413, str(error), "body")
 
-    def _add(self, status: int, message: str, field: str = "") -> None:
-        self.results.append(Result(len(self.results), status, message, field))
+
+def _parse_one(text: str, parse: Callable[[str], Report]) -> Report:
+    if len(text) > MAX_CHARACTERS:
+        raise ReportRefused("body", f"above {MAX_CHARACTERS} characters; leave it out")
+    if _NOT_UTF_8.search(text):
+        raise ReportRefused("body", "not UTF-8; send the JSON in UTF-8")
+    return parse(text)

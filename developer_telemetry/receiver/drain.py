@@ -13,6 +13,7 @@ from developer_telemetry.connections import Connections
 from developer_telemetry.database import reason
 from developer_telemetry.errors import ReportRefused, Unavailable
 from developer_telemetry.merging import Arrival
+from developer_telemetry.receiver.bulk import BATCH_REPORTS
 from developer_telemetry.receiver.conflicts import Conflicts, day_group
 from developer_telemetry.receiver.decisions import Decisions
 from developer_telemetry.receiver.ingest import Outage, store_unerased
@@ -21,7 +22,6 @@ from developer_telemetry.receiver.rounds import Rounds
 from developer_telemetry.receiver.spool import DAMAGED, START, Place, Spool, Spooled
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.receiver.tombstones import Lease, arrival_of, is_erased
-from developer_telemetry.receiver.waiting import BATCH_REPORTS
 from developer_telemetry.schema import is_migrated
 from developer_telemetry.storage import is_stored, probe
 

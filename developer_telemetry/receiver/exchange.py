@@ -124,6 +124,7 @@ class Exchange:
             self._wire.write(part)
         if ends:
             self._finish(parts[-1])
+            await self._wire.writable()  # until most of it is read: what made it may be scarce
         elif parts[-1]:
             self._wire.write(parts[-1])
 

@@ -3,12 +3,12 @@ response objects would cost as much as all the rest of it, and a short cut for w
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack
 from typing import Optional
 
 from starlette.requests import ClientDisconnect
@@ -21,12 +21,12 @@ from developer_telemetry.receiver.bodies import (
     MANY_REPORTS,
     ONE_REPORT,
     Bodies,
-    inflate,
+    inflated_within,
 )
-from developer_telemetry.receiver.bulk import Bulk
 from developer_telemetry.receiver.doorkeeper import Doorkeeper, TokenUnreadable, Unauthorized
 from developer_telemetry.receiver.ingest import Ingest
 from developer_telemetry.receiver.metrics import Metrics
+from developer_telemetry.receiver.parsers import SMALL_BYTES, Parsers
 from developer_telemetry.receiver.probe import Probe
 from developer_telemetry.receiver.tallies import Tallies
 
@@ -48,7 +48,7 @@ _ROUTE = re.compile(
     )
     + ")"
 )
-# Each holds some ten MiB; importers are few, and can wait.
+# Importers are few, and can wait: of these, two are parsed at a time.
 BULKS_AT_ONCE = 8
 # As much as a few milliseconds are enough to parse, whatever it holds and whatever a connection's
 # privacy does to it; a day's report is about 2 kB. More is parsed in a thread.
@@ -82,11 +82,13 @@ class Intake:
         self._probe = probe
         self._others = others
         self._bodies = Bodies()
+        self._parsers = Parsers()
         self._bulks = 0
 
     def stop(self) -> None:
         """Answer those who are still sending that they have to come back."""
         self._bodies.stop()
+        self._parsers.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -98,8 +100,9 @@ class Intake:
             given = await self._probe.answer(scope["method"], number, scope["headers"])
             await given(scope, receive, send)
         else:
-            given = await self._take(scope, receive, route)
-            await given(scope, receive, send)
+            with ExitStack() as until_sent:
+                given = await self._take(scope, receive, route, until_sent)
+                await given(scope, receive, send)
 
     def take_at_once(self, scope: Scope, body: bytes, respond: Callable[[Answer], None]) -> bool:
         """Take one report whose body is there; `respond` gets the answer, now or later.
@@ -136,15 +139,20 @@ class Intake:
             done(_fault(error))
         return True
 
-    async def _take(self, scope: Scope, receive: Receive, route: re.Match[str]) -> Answer:
+    async def _take(
+        self, scope: Scope, receive: Receive, route: re.Match[str], until_sent: ExitStack
+    ) -> Answer:
         started = time.monotonic()
         connection: Optional[Connection] = None
         headers: dict[bytes, bytes] = dict(scope["headers"])
         encoding = headers.get(b"content-encoding", b"").decode("latin-1")
-        take = self._take_many if route.lastgroup == "bulk" else self._take_one
         try:
             connection = await self._doorkeeper.admit(*_credentials(route, headers))
-            given = await take(connection, _chunks(receive), encoding)
+            if route.lastgroup == "bulk":
+                self._begin_bulk(until_sent)
+                given = await self._take_many(connection, _chunks(receive), encoding)
+            else:
+                given = await self._take_one(connection, _chunks(receive), encoding)
         except TelemetryError as error:
             given = self._refused(error, connection)
         except Exception as error:
@@ -155,29 +163,36 @@ class Intake:
         self, connection: Connection, chunks: AsyncIterator[bytes], encoding: str
     ) -> Answer:
         sent = await self._bodies.read(chunks, encoding, ONE_REPORT)
-        body = b"".join(inflate(sent, encoding, ONE_REPORT))
-        if len(body) <= AT_ONCE_BYTES:
-            report = connection.parse(body)
+        body = inflated_within(sent, encoding, SMALL_BYTES)
+        if body is None:
+            report = await self._parsers.large(connection, sent, encoding)
+        elif len(body) > AT_ONCE_BYTES:
+            report = await self._parsers.small(connection, body)
         else:
-            report = await asyncio.to_thread(connection.parse, body)
+            report = connection.parse(body)
         await self._ingest.keep(connection, report)
         return STORED
+
+    def _begin_bulk(self, until_sent: ExitStack) -> None:
+        """Count one of those there may be at a time, until most of its answer is read."""
+        if self._bulks >= BULKS_AT_ONCE:
+            raise Unavailable("too many large bodies are being read; send this again")
+        self._bulks += 1
+        until_sent.callback(self._end_bulk)
+
+    def _end_bulk(self) -> None:
+        self._bulks -= 1
 
     async def _take_many(
         self, connection: Connection, chunks: AsyncIterator[bytes], encoding: str
     ) -> Answer:
-        if self._bulks >= BULKS_AT_ONCE:
-            raise Unavailable("too many large bodies are being read; send this again")
-        self._bulks += 1
-        try:
-            body = await self._bodies.read(chunks, encoding, MANY_REPORTS)
-            bulk = Bulk(self._ingest, connection, stopping=lambda: self._bodies.stopping)
-            await bulk.take(inflate(body, encoding, MANY_REPORTS))
-        finally:
-            self._bulks -= 1
-        for failure in bulk.errors:
-            self._count(failure, connection)
-        return bulk_answer(bulk.results)
+        body = await self._bodies.read(chunks, encoding, MANY_REPORTS)
+        results = await self._parsers.many(connection, body, encoding, self._ingest)
+        for result in results:
+            if result.status != 200:
+                reason = result.field if result.status == 400 else REASONS[result.status]
+                self._count_as(reason, result.status, connection.id)
+        return bulk_answer(results)
 
     def _refused(self, error: TelemetryError, connection: Optional[Connection]) -> Answer:
         self._count(error, connection)
@@ -196,7 +211,9 @@ class Intake:
         else:
             return
         status = status_of(error)
-        reason = _reason(error, status)
+        self._count_as(_reason(error, status), status, connection_id)
+
+    def _count_as(self, reason: str, status: int, connection_id: int) -> None:
         self._metrics.refused(connection_id, reason)
         # What ends by itself, such as an outage, is no refusal to an operator.
         if status < 500 or reason == UNREADABLE:

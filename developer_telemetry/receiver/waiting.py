@@ -12,10 +12,8 @@ from typing import Optional
 
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.merging import Arrival
+from developer_telemetry.receiver.bulk import BATCH_CHARACTERS, BATCH_REPORTS
 
-# One transaction: enough reports to share the cost of a commit, few enough to answer soon.
-BATCH_REPORTS = 256
-BATCH_CHARACTERS = 1 << 20
 # A report that waited so long goes to the spool, while there is time to answer: also when the
 # receiver was just told to stop, which it does not put off for much longer.
 RESCUE_SECONDS = 4.0

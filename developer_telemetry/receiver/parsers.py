@@ -1,0 +1,249 @@
+"""Where bodies are parsed: small ones in threads, large ones in processes, so many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Optional, TypeVar
+
+from developer_telemetry.connections import Connection
+from developer_telemetry.errors import Unavailable
+from developer_telemetry.receiver.bodies import ONE_REPORT
+from developer_telemetry.receiver.bulk import Batch, Result
+from developer_telemetry.receiver.ingest import Ingest
+from developer_telemetry.receiver.page.figures import Threads
+from developer_telemetry.receiver.parsing import (
+    Failed,
+    Job,
+    One,
+    Refused,
+    Reply,
+    ends,
+    read_reply,
+    send_job,
+)
+from developer_telemetry.reports import Report
+
+# What takes no longer to parse in this process than others can wait, inflated.
+SMALL_BYTES = 64 << 10
+# Threads and processes.
+SMALL_AT_ONCE = 2
+LARGE_AT_ONCE = 1
+BULKS_AT_ONCE = 2
+# Inflated, of single reports whose turn has come or that wait for it.
+MAX_INFLATED = 16 << 20
+# A process that has more than so much after a job is not kept for the next one.
+TIDY_BYTES = 96 << 20
+# Between two batches; the database and the spool both have given up long before.
+KEEP_SECONDS = 60.0
+
+COME_BACK = "too many large reports are being read; send this again"
+STOPPING = "the receiver is stopping; send this again"
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class Parsers:
+    """Parses bodies away from the event loop."""
+
+    def __init__(self) -> None:
+        self._small = Threads(SMALL_AT_ONCE, "parser")
+        self._large = Processes(LARGE_AT_ONCE, "large")
+        self._bulks = Processes(BULKS_AT_ONCE, "bulk")
+        self._inflated = 0
+
+    def stop(self) -> None:
+        """End what is at work: its senders are told to come back."""
+        self._small.stop()
+        self._large.stop()
+        self._bulks.stop()
+
+    async def small(self, connection: Connection, body: bytes) -> Report:
+        """Parse a body of at most `SMALL_BYTES`."""
+        return await self._small.run(lambda: connection.parse(body))
+
+    async def large(self, connection: Connection, body: bytes, encoding: str) -> Report:
+        """Parse any other report, as it was sent. Raises `Unavailable` if too many are there."""
+        plain = encoding.strip().lower() in ("", "identity")
+        inflated = len(body) if plain else ONE_REPORT.inflated
+        if self._inflated + inflated > MAX_INFLATED:
+            raise Unavailable(COME_BACK)
+        self._inflated += inflated
+        try:
+            job = Job(body, encoding, many=False, privacy=connection.privacy)
+            return await self._large.run(lambda replies: _only_report(replies), job)
+        finally:
+            self._inflated -= inflated
+
+    async def many(
+        self, connection: Connection, body: bytes, encoding: str, ingest: Ingest
+    ) -> list[Result]:
+        """Parse and keep the reports of a body, and return what became of each."""
+        loop = asyncio.get_running_loop()
+        results: list[Result] = []
+
+        def keep(replies: Iterator[Reply]) -> list[Result]:
+            for reply in replies:
+                batch = _batch(reply, results)
+                keeping = _keep(ingest, connection, batch)
+                asyncio.run_coroutine_threadsafe(keeping, loop).result(KEEP_SECONDS)
+                results.extend(batch.results)
+            return results
+
+        job = Job(body, encoding, many=True, privacy=connection.privacy)
+        try:
+            return await self._bulks.run(keep, job)
+        except Unavailable as error:
+            return [*results, Result(len(results), 503, str(error), "body")]
+
+
+def _only_report(replies: Iterator[Reply]) -> Report:
+    for reply in replies:
+        if isinstance(reply, One):
+            return reply.report
+        if isinstance(reply, Refused):
+            raise reply.error()
+    raise AssertionError("a job without an outcome")
+
+
+def _batch(reply: Reply, results: list[Result]) -> Batch:
+    if isinstance(reply, Batch):
+        return reply
+    assert isinstance(reply, Refused), "what failed was raised"
+    error = reply.error()
+    status = 400 if reply.field is not None else 413
+    return Batch([], [], [Result(len(results), status, str(error), reply.field or "body")], True)
+
+
+async def _keep(ingest: Ingest, connection: Connection, batch: Batch) -> None:
+    """Keep the reports of a batch, and correct the results of those that could not be kept."""
+    if not batch.reports:
+        return
+    at = {result.index: position for position, result in enumerate(batch.results)}
+    failures = await ingest.keep_all(connection, batch.reports)
+    for index, failure in zip(batch.positions, failures):
+        if failure is not None:
+            batch.results[at[index]] = Result(index, 503, str(failure))
+
+
+class Processes:
+    """A few processes, each of them with a thread here that waits for it."""
+
+    def __init__(self, number: int, name: str) -> None:
+        self._threads = Threads(number, name)
+        self._all = [Process() for _ in range(number)]
+        self._free: queue.SimpleQueue[Process] = queue.SimpleQueue()
+        for each in self._all:
+            self._free.put(each)
+
+    def stop(self) -> None:
+        """Begin nothing more, and end what was begun."""
+        self._threads.stop()
+        for each in self._all:
+            each.stop()
+
+    async def run(self, work: Callable[[Iterator[Reply]], T], job: Job) -> T:
+        """Return what `work` makes of the replies to a job, on a thread."""
+
+        def run() -> T:
+            process = self._free.get()
+            try:
+                return work(process.replies(job))
+            finally:
+                process.rest()
+                self._free.put(process)
+
+        return await self._threads.run(run)
+
+
+def _resident(pid: int) -> int:
+    """How much memory a process has, in bytes; 0 where the system doesn't tell."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+class Process:
+    """One process, which is started when there is something to do and again when it has ended."""
+
+    def __init__(self) -> None:
+        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._busy = False
+        self._stopping = False
+
+    def replies(self, job: Job) -> Iterator[Reply]:
+        """Yield what becomes of a job; raise `Unavailable` if the process ends over it."""
+        try:
+            process = self._begin(job)
+            assert process.stdout is not None
+            while self._busy:
+                reply = read_reply(process.stdout)
+                if isinstance(reply, Failed):
+                    raise Unavailable(self._fault(reply.error), 30)
+                self._busy = not ends(reply)
+                yield reply
+        except (EOFError, OSError, ValueError):
+            ended = "it ended" if self._process is None else f"exit {self._process.poll()}"
+            raise Unavailable(self._fault(ended), 30) from None
+
+    def rest(self) -> None:
+        """Be ready for another job; what is left of the last one is dropped with its process."""
+        if self._busy or (self._process and _resident(self._process.pid) > TIDY_BYTES):
+            self._end()
+
+    def stop(self) -> None:
+        """End, and don't start again."""
+        self._stopping = True
+        self._end()
+
+    def _begin(self, job: Job) -> subprocess.Popen[bytes]:
+        for _ in range(2):
+            process = self._running()
+            assert process.stdin is not None
+            self._busy = True
+            with suppress(BrokenPipeError):  # it may have ended since
+                send_job(process.stdin, job)
+                return process
+            self._end()
+        raise EOFError
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._stopping:
+            raise Unavailable(STOPPING)
+        if self._process is not None and self._process.poll() is not None:
+            self._end()
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "developer_telemetry.receiver.parsing"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # a traceback may hold a body
+            )
+        return self._process
+
+    def _end(self) -> None:
+        process, self._process, self._busy = self._process, None, False
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            with suppress(OSError):
+                if stream is not None:
+                    stream.close()
+
+    def _fault(self, why: str) -> str:
+        if self._stopping:
+            return STOPPING
+        logger.error("a large body could not be parsed: %s", why)
+        return "the body could not be parsed; send this again"

@@ -1,0 +1,151 @@
+"""A process that parses large bodies, so that their time and memory are not the receiver's.
+
+It reads jobs from its standard input and writes what came of them to its standard output, until the
+input ends. What it may have of the machine is bounded, and beside the receiver it comes last.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Callable, NamedTuple, Optional, Union
+
+import msgspec
+
+from developer_telemetry.errors import ReportRefused
+from developer_telemetry.privacy import Privacy
+from developer_telemetry.receiver.bodies import MANY_REPORTS, ONE_REPORT, TooLarge, inflate
+from developer_telemetry.receiver.bulk import Batch, batches
+from developer_telemetry.reports import Report, parse
+
+# A body of 4 MiB of nothing but brackets becomes 100 MiB of lists.
+MEMORY_BYTES = 512 << 20
+NICENESS = 5
+
+_LENGTH = struct.Struct("!Q")
+
+
+class Job(NamedTuple):
+    """A body, as it was sent, and what its connection does to reports."""
+
+    body: bytes
+    encoding: str
+    many: bool
+    privacy: Optional[Privacy]
+
+
+class One(msgspec.Struct, tag=True):
+    """The report that a body is."""
+
+    report: Report
+
+
+class Refused(msgspec.Struct, tag=True):
+    """A body that is no report; `field` is None where it is too large."""
+
+    message: str
+    field: Optional[str] = None
+
+    def error(self) -> Union[ReportRefused, TooLarge]:
+        """The same as an exception."""
+        return TooLarge(self.message) if self.field is None else ReportRefused(*self._told())
+
+    def _told(self) -> tuple[str, str]:
+        return str(self.field), self.message
+
+
+class Failed(msgspec.Struct, tag=True):
+    """A job that ended in an error of this program's own, or for want of memory."""
+
+    error: str
+
+
+Reply = Union[One, Refused, Failed, Batch]
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Reply).decode
+
+
+def replies(job: Job) -> Iterator[Reply]:
+    """What becomes of a job, piece by piece; the last piece is whatever is no unfinished batch."""
+    parser: Callable[[Union[bytes, str]], Report] = (
+        parse if job.privacy is None else job.privacy.parse
+    )
+    limit = MANY_REPORTS if job.many else ONE_REPORT
+    pieces = inflate(job.body, job.encoding, limit)
+    try:
+        if job.many:
+            yield from batches(pieces, parser)
+        else:
+            yield One(parser(b"".join(pieces)))
+    except ReportRefused as error:
+        yield Refused(error.message, error.field)
+    except TooLarge as error:
+        yield Refused(str(error))
+    except Exception as error:  # its text may hold the body
+        yield Failed(type(error).__name__)
+
+
+def ends(reply: Reply) -> bool:
+    """Whether nothing follows."""
+    return not isinstance(reply, Batch) or reply.ended
+
+
+def send_job(stream: IO[bytes], job: Job) -> None:
+    """Write a job where `main` reads it."""
+    _send(stream, pickle.dumps(job, pickle.HIGHEST_PROTOCOL))
+
+
+def read_reply(stream: IO[bytes]) -> Reply:
+    """Read what `main` wrote; raise `EOFError` if the process has ended."""
+    reply: Reply = _decode(_receive(stream))
+    return reply
+
+
+def _send(stream: IO[bytes], content: bytes) -> None:
+    stream.write(_LENGTH.pack(len(content)))
+    stream.write(content)
+    stream.flush()
+
+
+def _receive(stream: IO[bytes]) -> bytes:
+    head = stream.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        raise EOFError
+    (length,) = _LENGTH.unpack(head)
+    content = stream.read(length)
+    if len(content) < length:
+        raise EOFError
+    return content
+
+
+def main() -> None:
+    """Work until there are no more jobs."""
+    _be_modest()
+    while True:
+        try:
+            job = pickle.loads(_receive(sys.stdin.buffer))  # from the receiver, and nobody else
+        except EOFError:
+            return
+        for reply in replies(job):
+            _send(sys.stdout.buffer, _encode(reply))
+
+
+def _be_modest() -> None:
+    # Some systems know no such bounds; the receiver then has to do without them.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    with suppress(OSError):
+        os.nice(NICENESS)
+    with suppress(OSError):  # when memory runs out, the system had better take this one
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+if __name__ == "__main__":
+    main()
