@@ -68,9 +68,9 @@ def test_an_array_is_taken_apart_alike_where_long_elements_are_skipped(
 ) -> None:
     elements = (json.dumps(each, ensure_ascii=escaped) for each in sent)
     body = f"{before}[{between}{f'{between},{before}'.join(elements)}{before}]{between}".encode()
-    bounds = {"SHORT": 0, "LEAST_SKIPPED": 2, "MOST_SKIPPED": 16}
 
-    with patch.multiple("developer_telemetry.receiver.bulk", **bounds):
+    module = "developer_telemetry.receiver.bulk"
+    with patch.multiple(module, SHORT=0, LEAST_SKIPPED=2, MOST_SKIPPED=16):
         found = list(items(split(body, at)))
 
     assert [json.loads(each) for each in found] == sent

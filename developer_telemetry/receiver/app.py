@@ -108,9 +108,8 @@ class Receiver:
         return answer(200, "alive")
 
     async def ready(self, request: Request) -> Answer:
-        """Whether a report sent now could be kept, and if not, why."""
-        problem = self._health.problem()
-        return answer(503 if problem else 200, problem or self._health.note() or "ready")
+        """Whether a report sent now could be kept, and what anybody may know of why not."""
+        return answer(503 if self._health.problem() else 200, self._health.told())
 
     async def metrics(self, request: Request) -> Response:
         """Figures for Prometheus."""

@@ -36,6 +36,9 @@ NOT_MIGRATED = (
 # Of connections that take no reports.
 MOST_NAMED = 5
 
+# To strangers, in place of a database's own words.
+UNTOLD = "the database takes no reports (the log, `status` and `doctor` say why)"
+
 logger = logging.getLogger(__name__)
 
 
@@ -103,6 +106,17 @@ class Health(Rounds):
         unreadable = _takes_nothing(self._connections.unreadable())
         remarks = [str(self._outage), unreadable, waiting, *orphans, *self._losses]
         return "; ".join(filter(None, remarks))
+
+    def told(self) -> str:
+        """Return the problem, the note, or "ready", without what a database says of itself.
+
+        Anybody may ask for it, and an error names hosts, users and tables.
+        """
+        text = self.problem() or self.note() or "ready"
+        for reason_given in filter(None, (self._outage.reason, self._fault)):
+            if reason_given != NOT_MIGRATED:
+                text = text.replace(reason_given, UNTOLD)
+        return text
 
     def start(self) -> None:
         """Look once before the first request is taken, then go on in the background."""

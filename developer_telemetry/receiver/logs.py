@@ -15,8 +15,44 @@ from datetime import datetime, timezone
 from developer_telemetry.database import reason
 from developer_telemetry.printable import printable, printable_json, printable_lines
 
+# What strangers can have written: so many lines of one kind a minute, and then how many more.
+LINES_A_MINUTE = 120
+PROVOKED = (
+    "asyncio",
+    "uvicorn",
+    "developer_telemetry.receiver.app",
+    "developer_telemetry.receiver.exchange",
+    "developer_telemetry.receiver.intake",
+    "developer_telemetry.receiver.parsers",
+)
+
 # Before each line of a traceback, so that no text in it passes for a line of the log.
 INDENT = "    "
+
+
+class Bounded(logging.Filter):
+    """Lets through so many lines of one kind a minute of what strangers can have written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since = float("-inf")
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a line is to be written, which then may tell of others that were not."""
+        if not record.name.startswith(PROVOKED):
+            return True
+        dropped = 0
+        if record.created - self._since > 60 or record.created < self._since:
+            dropped = sum(max(0, count - LINES_A_MINUTE) for count in self._counts.values())
+            self._since, self._counts = record.created, {}
+        kind = (record.name, str(record.msg)[:100])
+        # Kinds are few, unless somebody makes them up.
+        kind = kind if kind in self._counts or len(self._counts) < 100 else ("", "")
+        self._counts[kind] = self._counts.get(kind, 0) + 1
+        if dropped:
+            record.msg = f"{record.msg} ({dropped} more lines were left out before this one)"
+        return self._counts[kind] <= LINES_A_MINUTE
 
 
 class TextLines(logging.Formatter):
@@ -82,6 +118,7 @@ def set_up_logs(level: str, log_format: str) -> None:
     """Log to stderr at a level, as `text` or `json`."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
+    handler.addFilter(Bounded())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # A line that can't be written would show its raw parts on stderr otherwise.
     logging.raiseExceptions = False

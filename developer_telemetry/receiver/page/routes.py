@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import parse_qsl
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -27,6 +28,7 @@ from developer_telemetry.receiver.page.view import View
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 MAX_FORM_BYTES = 8 << 10
+MAX_FORM_FIELDS = 20
 MAX_TEXT = 100
 
 HEADERS = {
@@ -188,7 +190,12 @@ async def _form(request: Request) -> Optional[Form]:
         body += chunk
         if len(body) > MAX_FORM_BYTES:
             return None
-    return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=20))
+    try:
+        return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=MAX_FORM_FIELDS))
+    except ValueError:
+        raise HTTPException(
+            400, f"the form has more than {MAX_FORM_FIELDS} fields; send the page's own"
+        ) from None
 
 
 def _choice(query: Mapping[str, str]) -> Choice:
