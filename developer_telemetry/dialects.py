@@ -507,6 +507,11 @@ class PostgreSQL(Dialect):
     def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
         super().start_session(cursor, info)
         settings = dict(self.settings)
+        if type(cursor).__module__.startswith("psycopg2"):
+            # It writes values into statements by what it saw of both when it connected: a
+            # statement may not change the one, and the other it changes by itself alone.
+            del settings["standard_conforming_strings"]
+            cursor.connection.set_client_encoding(settings["client_encoding"])
         version = cursor.connection.info.server_version // 10_000
         settings.update({name: "0" for name, at in self.newer_timeouts.items() if version >= at})
         cursor.execute(self.read_only_for_us)

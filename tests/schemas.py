@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
-from sqlalchemy import inspect
+from sqlalchemy import event, inspect
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.migrations import SCRIPTS
 from pydevlake.database import create_db_engine
 from tests.servers import create_database, drop_database
+
+# With anything else of these DevLake's own server, which sets none of them, would not get far.
+WORKABLE = {
+    "completion_type": "0",
+    "tx_read_only": "OFF",
+    "sql_select_limit": "18446744073709551615",
+    "sql_big_selects": "ON",
+    "sql_safe_updates": "OFF",
+    "default_storage_engine": "InnoDB",
+    "sql_mode": "REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', '')",  # for rows of tests themselves
+}
 
 
 def operations_for(dialect: str, scripts: Sequence[Any] = SCRIPTS) -> list[Any]:
@@ -27,7 +39,7 @@ def operations_for(dialect: str, scripts: Sequence[Any] = SCRIPTS) -> list[Any]:
 
 
 class Database:
-    """A database of a server, in sessions as that server gives them: nothing of ours is set.
+    """A database of a server, in sessions as that server gives them, if DevLake could live in them.
 
     Statements commit one by one, as those of DevLake's server do.
     """
@@ -36,7 +48,10 @@ class Database:
         self.url = url
         self.dialect = "mysql" if url.startswith("mysql") else "postgres"
         self._schema = "DATABASE()" if self.dialect == "mysql" else "current_schema()"
-        self._engine = create_db_engine(url).execution_options(isolation_level="AUTOCOMMIT")
+        engine = create_db_engine(url)
+        if self.dialect == "mysql":
+            event.listen(engine, "connect", _let_it_work, insert=True)
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def close(self) -> None:
         self._engine.dispose()
@@ -101,6 +116,13 @@ class Database:
             for row in sorted(self.execute(statement), key=str):
                 found.setdefault(row[0], []).append(row[1:])
         return found
+
+
+def _let_it_work(connection: Any, record: Any) -> None:
+    """Undo that with which DevLake's own server would not even start."""
+    with closing(connection.cursor()) as cursor:
+        for name, value in WORKABLE.items():
+            cursor.execute(f"SET SESSION {name} = {value}")
 
 
 def fetch(engine: Engine, statement: str) -> list[Any]:
