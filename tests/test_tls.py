@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -62,21 +64,22 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("tls")
-    authority = Authority(folder)
-    own = authority.certify(HOST, unprivileged())
-    for each in (folder, *list(folder.parents)[:2]):
-        each.chmod(0o755)  # for the server's user to come by
-    settings = {
-        "listen_addresses": f"{HOST},{OTHER_HOST}",
-        "ssl": "on",
-        "ssl_cert_file": str(own.certificate),
-        "ssl_key_file": str(own.key),
-        "ssl_ca_file": str(authority.certificate),
-    }
-    with own_server(lambda: PostgreSQL(settings)) as server:
-        yield Place(server, authority, Authority(folder, "stranger"))
+def postgresql() -> Iterator[Place]:
+    # Not below pytest's folder, which the server's user may not enter.
+    with tempfile.TemporaryDirectory(prefix="tls-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        authority = Authority(folder)
+        own = authority.certify(HOST, unprivileged())
+        settings = {
+            "listen_addresses": f"{HOST},{OTHER_HOST}",
+            "ssl": "on",
+            "ssl_cert_file": str(own.certificate),
+            "ssl_key_file": str(own.key),
+            "ssl_ca_file": str(authority.certificate),
+        }
+        with own_server(lambda: PostgreSQL(settings)) as server:
+            yield Place(server, authority, Authority(folder, "stranger"))
 
 
 def cipher(url: str) -> str:
