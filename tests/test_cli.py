@@ -100,6 +100,8 @@ def test_a_day_of_an_operator(run: Run, database_url: str, tmp_path: Path) -> No
         "newest": status["newest"],
         "quiet": [],
         "refused": {},
+        "unread": 0,
+        "fault": "",
     }
     assert status["newest"][:19] == str(newest)[:19]
     assert f"{made['id']}   tëst" in said(run("status")).splitlines()[-1]
