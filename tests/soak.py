@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.load import Outcome, measure
 from developer_telemetry.merging import RAW_TABLE
+from tests.hostile import attack_all
 from tests.oracle import Oracle
 from tests.receivers import TOKEN, eventually, query
 from tests.servers import MariaDB, PostgreSQL, Server
@@ -37,6 +38,7 @@ THROTTLED_SECONDS = 60.0
 # Long enough for the receiver to see that the database hangs, each time anew.
 THROTTLE_PERIOD_SECONDS = 6.0
 RELIEF_SECONDS = 5.0
+HOSTILE_SECONDS = 8.0
 
 
 def main() -> None:
@@ -54,6 +56,7 @@ def main() -> None:
             if options.memory:
                 with tempfile.TemporaryDirectory() as folder, site_on(server, Path(folder)) as site:
                     watch_memory(site, options.memory)
+    attack_all(HOSTILE_SECONDS)
 
 
 def soak(site: Site, receiver_kills: int, database_kills: int) -> None:
