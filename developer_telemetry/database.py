@@ -188,10 +188,9 @@ def transact(database: Database, work: Callable[[Connection], T], awaits_locks: 
     for attempt in range(1, ATTEMPTS + 1):
         try:
             if isinstance(database, Engine):
-                with database.begin() as connection:
-                    return work(connection)
-            with database.begin():
-                return work(database)
+                with database.connect() as connection:
+                    return _transacted(connection, work)
+            return _transacted(database, work)
         except DBAPIError as error:
             lost += error.connection_invalidated
             passing = error.connection_invalidated or dialect.is_conflict(error)
@@ -200,6 +199,21 @@ def transact(database: Database, work: Callable[[Connection], T], awaits_locks: 
                 raise
             time.sleep(random.uniform(0, 0.01) * attempt * attempt)
     raise AssertionError("unreachable")
+
+
+def _transacted(connection: Connection, work: Callable[[Connection], T]) -> T:
+    transaction = connection.begin()
+    try:
+        done = work(connection)
+        transaction.commit()
+    except BaseException as error:
+        try:
+            transaction.rollback()
+        except DBAPIError as failure:  # of the connection, which says less than what came first
+            if isinstance(error, DBAPIError):
+                error.connection_invalidated |= failure.connection_invalidated
+        raise
+    return done
 
 
 def reason(error: Exception) -> str:

@@ -97,17 +97,18 @@ def execute(connection: Connection, statement: str, parameters: Sequence[Any]) -
     try:
         cursor.execute(statement, parameters)
     except base.Error as error:
+        size = dialect_of(connection).statement_bytes(statement, parameters)
+        limit = connection.info.get("packet_bytes", size)
+        if size > limit:  # the server hangs up on it, and may say no more
+            connection.invalidate(error)
+            raise StatementTooLarge(
+                f"{size} bytes are more than max_allowed_packet ({limit})"
+            ) from error
         lost = connection.dialect.is_disconnect(error, driver, cursor)
         lost = lost or dialect_of(connection).is_stale(error)
         if lost:
-            size = dialect_of(connection).statement_bytes(statement, parameters)
-            limit = connection.info.get("packet_bytes", size)
             connection.invalidate(error)
             connection.engine.dispose()  # the others in its pool are hardly better
-            if size > limit:  # the server hangs up on it and says no more
-                raise StatementTooLarge(
-                    f"{size} bytes are more than max_allowed_packet ({limit})"
-                ) from error
         raise DBAPIError.instance(
             statement,
             None,  # they hold reports

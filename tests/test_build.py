@@ -132,7 +132,7 @@ def test_a_build_names_the_python_that_devlakes_sdk_needs(clone: Path) -> None:
 def test_a_build_names_the_headers_that_devlakes_drivers_need(clone: Path, tmp_path: Path) -> None:
     in_a_tree(clone, "{}.{}".format(*sys.version_info[:2]), "mysqlclient")
     bare = programs(tmp_path / "bin")
-    tools = "cat dirname env grep head id ls mktemp rm sed sh tail"
+    tools = "cat cp dirname env grep head id ls mktemp rm sed sh sort tail tr"
     for tool in tools.split(" "):
         (bare / tool).symlink_to(shutil.which(tool) or "")
     settings = {"PIP_NO_CACHE_DIR": "1", "PIP_NO_BINARY": "mysqlclient"}

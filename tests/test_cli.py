@@ -226,6 +226,7 @@ def test_a_database_file_that_is_none_is_said_in_one_line(
     run_embedded: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "file.db").write_text("not a database, but long enough to be looked at" * 99)
+    (tmp_path / "file.db").chmod(0o600)
 
     done = run_embedded("status", DB_URL=f"sqlite:///{tmp_path}/file.db")
 
@@ -283,7 +284,7 @@ def test_serve_on_a_port_in_use_says_so_and_ends(run_embedded: Run) -> None:
 
     assert done.returncode != 0
     assert port in done.stderr
-    assert "address already in use" in done.stderr
+    assert "Address already in use" in done.stderr
     assert "Traceback" not in done.stderr
 
 

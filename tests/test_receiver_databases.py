@@ -343,7 +343,8 @@ def test_it_is_not_ready_while_its_checks_fail_whatever_the_fault(
     assert receiver.stop() == 0
     assert answer.status_code == 503
     assert "TypeError: no such option" in receiver.log
-    assert receiver.log.count("Traceback") == 1
+    # Where the fault was raised is told once, and not with every round.
+    assert receiver.log.count(", in failing") == 1
 
 
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])

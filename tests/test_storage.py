@@ -326,13 +326,18 @@ WITH_SESSIONS = pytest.mark.parametrize("migrated_url", ["mariadb", "postgresql"
 
 def end_session(connection: Connection, by: Engine) -> None:
     """End the connection's session on the server, as a restart or an administrator does."""
+    end = session_end(connection)
+    with by.connect() as other:
+        other.exec_driver_sql(end)
+
+
+def session_end(connection: Connection) -> str:
+    """The statement that ends the connection's session."""
     own, end = {
         "mysql": ("SELECT CONNECTION_ID()", "KILL {}"),
         "postgres": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({}, 5000)"),
     }[dialect_of(connection).name]
-    session = connection.exec_driver_sql(own).scalar()
-    with by.connect() as other:
-        other.exec_driver_sql(end.format(session))
+    return end.format(connection.exec_driver_sql(own).scalar())
 
 
 @WITH_SESSIONS
@@ -385,6 +390,20 @@ def test_an_error_that_is_no_conflict_is_raised_at_once(engine: Engine) -> None:
     with pytest.raises(DBAPIError):
         transact(engine, work)
     assert len(attempts) == 1
+
+
+@WITH_SESSIONS
+def test_what_failed_first_is_told_though_the_session_ends_with_it(engines: list[Engine]) -> None:
+    def work(connection: Connection) -> None:
+        end = session_end(connection)
+        try:
+            connection.exec_driver_sql(f"SELECT nonsense FROM {RAW_TABLE}")
+        finally:
+            with engines[1].connect() as other:
+                other.exec_driver_sql(end)
+
+    with pytest.raises(DBAPIError, match="nonsense"):
+        transact(engines[0], work)
 
 
 # The size of statements -------------------------------------------------------------------------
