@@ -15,9 +15,8 @@ from benchmarks.fleet import CONNECTION
 from benchmarks.load import Outcome, measure
 from benchmarks.subtasks import load, run
 from developer_telemetry.extraction import reextract
-from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, TOOL_COLUMNS
-from developer_telemetry.names import OVERWRITE
-from developer_telemetry.storage import TOOL_TABLE
+from developer_telemetry.merging import KEY_COLUMNS, TOOL_COLUMNS
+from developer_telemetry.names import OVERWRITE, RAW_TABLE, TOOL_TABLE
 from tests.receivers import TOKEN, Receiver, add_connection
 
 CONNECTIONS = 64

@@ -14,9 +14,9 @@ from developer_telemetry.demo import arrivals, fleet
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.inserts import insert
 from developer_telemetry.made_up import CONNECTIONS
-from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS, Arrival, ToolRow, tool_row
-from developer_telemetry.receiver.tallies import MACHINE_TABLE, REFUSAL_TABLE
-from developer_telemetry.storage import RAW_COLUMNS, TOOL_TABLE
+from developer_telemetry.merging import TOOL_COLUMNS, Arrival, ToolRow, tool_row
+from developer_telemetry.names import MACHINE_TABLE, RAW_TABLE, REFUSAL_TABLE, TOOL_TABLE
+from developer_telemetry.storage import RAW_COLUMNS
 from tests.receivers import SECRET
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)

@@ -14,17 +14,14 @@ from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.domain_texts import EXACTLY, TableTexts, hashed, texts_of
 from developer_telemetry.inserts import MAX_KEYS, insert
-from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, raw_params
+from developer_telemetry.merging import KEY_COLUMNS, raw_params
+from developer_telemetry.names import ACCOUNT_TABLE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.raw import first_page, span
-from developer_telemetry.storage import TOOL_TABLE
 from developer_telemetry.storage import developers as everybody
 
 # Developer, e-mail, name, when updated, raw row: of a tool row what an account is made of.
 Day = Sequence[Any]
 
-ACCOUNT_TABLE = "accounts"
-# DevLake's own, where it links accounts to the people of an organization; not in our databases.
-LINK_TABLE = "user_accounts"
 MAX_ID = 255
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import queue
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Callable, TypeVar
+from contextlib import suppress
+from functools import partial
+from typing import Any, Callable, Optional, TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -33,3 +38,71 @@ def asked(ask: Callable[[S], T], questions: Iterator[S]) -> Iterator[T]:
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()
+
+
+class Threads:
+    """A few threads for what waits for the database. Daemons, unlike those of an executor, since
+    a database that hangs must not keep the process from ending."""
+
+    def __init__(self, number: int, name: str) -> None:
+        self._queue: queue.SimpleQueue[Optional[Callable[[], None]]] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name} {each}", daemon=True)
+            for each in range(number)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What `work` gives or raises on one of the threads."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+            if not future.done():
+                set_outcome(outcome)
+
+        def run() -> None:
+            try:
+                ended = partial(settle, future.set_result, work())
+            except Exception as error:
+                ended = partial(settle, future.set_exception, error)
+            with suppress(RuntimeError):  # nobody waits once the loop is closed
+                loop.call_soon_threadsafe(ended)
+
+        self._queue.put(run)
+        return await future
+
+    def stop(self) -> None:
+        """Begin nothing more, and wait for nothing."""
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def _run(self) -> None:
+        while True:
+            work = self._queue.get()
+            if work is None:
+                return
+            work()
+
+
+class Rounds:
+    """A thread that goes its rounds, as `_run` says, until it is told to end."""
+
+    def __init__(self, name: str) -> None:
+        self._ending = threading.Event()
+        # A daemon, since a database that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """End after what is at hand, and wait for that for so many seconds."""
+        self._ending.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        """Until `_ending` is set, which to wait for is the pause between two rounds."""
+        raise NotImplementedError

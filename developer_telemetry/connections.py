@@ -28,15 +28,20 @@ from developer_telemetry.database import now_us, reading_newest, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import insert
-from developer_telemetry.merging import OVERWRITE, SCOPE_ID, raw_params, strategy_of, timestamp
+from developer_telemetry.merging import raw_params, timestamp
+from developer_telemetry.names import (
+    API_KEY_TABLE,
+    CONNECTION_TABLE,
+    OVERWRITE,
+    SCOPE_ID,
+    SCOPE_TABLE,
+    strategy_of,
+)
 from developer_telemetry.privacy import Privacy
 from developer_telemetry.private_files import replacing
 from developer_telemetry.pseudonyms import Pseudonyms
 from developer_telemetry.reports import Report, parse
 
-CONNECTION_TABLE = "_tool_developer_telemetry_connections"
-API_KEY_TABLE = "_devlake_api_keys"
-SCOPE_TABLE = "_tool_developer_telemetry_scopes"
 MAX_NAME = 100
 
 # A stranger who guesses ids must not make us read the database for each guess.

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.accounts import convert
-from developer_telemetry.connections import CONNECTION_TABLE, create, new_token
+from developer_telemetry.connections import create, new_token
 from developer_telemetry.database import reading, transact
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import insert
@@ -37,8 +37,9 @@ from developer_telemetry.made_up import (
     developer,
     epoch_us,
 )
-from developer_telemetry.merging import RAW_TABLE, Arrival
-from developer_telemetry.receiver.tallies import REFUSAL_TABLE, count_machines
+from developer_telemetry.merging import Arrival
+from developer_telemetry.names import CONNECTION_TABLE, RAW_TABLE, REFUSAL_TABLE
+from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.reports import parse
 from developer_telemetry.storage import store
 

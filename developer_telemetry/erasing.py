@@ -16,22 +16,26 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.accounts import ACCOUNT_TABLE, LINK_TABLE
-from developer_telemetry.cicd import TASK_TABLE
 from developer_telemetry.database import clock_offset_us, now_us, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.exclusion import alone
-from developer_telemetry.merging import RAW_TABLE
+from developer_telemetry.names import (
+    ACCOUNT_TABLE,
+    LINK_TABLE,
+    MACHINE_TABLE,
+    RAW_TABLE,
+    RECEIVER_TABLE,
+    TASK_TABLE,
+    TOMBSTONE_TABLE,
+    TOOL_TABLE,
+)
 from developer_telemetry.people import Person, Search
-from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.rights import require
-from developer_telemetry.storage import TOOL_TABLE, developers
+from developer_telemetry.storage import developers
 from developer_telemetry.tombstones import (
     ALL_CONNECTIONS,
     LEASE_SECONDS,
-    RECEIVER_TABLE,
-    TOMBSTONE_TABLE,
     Erased,
     Key,
     Tombstone,

@@ -19,20 +19,27 @@ import msgspec
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.accounts import ACCOUNT_TABLE, LINK_TABLE, account_id
+from developer_telemetry.accounts import account_id
 from developer_telemetry.archives import COMPRESSED, TABLE, defuse
-from developer_telemetry.cicd import KINDS, TASK_TABLE, task_id
+from developer_telemetry.cicd import KINDS, task_id
 from developer_telemetry.database import reading
 from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.domain_texts import texts_of
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import batches
-from developer_telemetry.merging import LONG_COLUMNS, RAW_TABLE, TOOL_COLUMNS
+from developer_telemetry.merging import LONG_COLUMNS, TOOL_COLUMNS
+from developer_telemetry.names import (
+    ACCOUNT_TABLE,
+    LINK_TABLE,
+    MACHINE_TABLE,
+    RAW_TABLE,
+    TASK_TABLE,
+    TOOL_TABLE,
+)
 from developer_telemetry.printable import escape_json, printable
 from developer_telemetry.private_files import is_device, open_new, replacing
 from developer_telemetry.raw import FETCHED, SHORT, bodies
-from developer_telemetry.receiver.tallies import MACHINE_TABLE
-from developer_telemetry.storage import TOOL_TABLE, developers
+from developer_telemetry.storage import developers
 
 # Rows read at once.
 PAGE = 1000

@@ -16,7 +16,8 @@ from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.horizons import horizon
 from developer_telemetry.inserts import MAX_KEYS, batches, cut
-from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, SUM, ToolRow
+from developer_telemetry.merging import KEY_COLUMNS, ToolRow
+from developer_telemetry.names import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.raw import (
     START,
     Day,
@@ -34,7 +35,7 @@ from developer_telemetry.raw import (
     tool_rows,
     within,
 )
-from developer_telemetry.storage import TOOL_TABLE, UNWRITTEN, claim, upsert_tool
+from developer_telemetry.storage import UNWRITTEN, claim, upsert_tool
 
 # Rows that are written in one transaction; a page has no more days, unless reports arrive for more.
 MAX_PART = 500

@@ -8,8 +8,8 @@ from __future__ import annotations
 from sqlalchemy.engine import Connection
 
 from developer_telemetry.dialects import dialect_of
+from developer_telemetry.names import HORIZON_TABLE
 
-HORIZON_TABLE = "_tool_developer_telemetry_horizons"
 # The earliest that a report may have and a database can hold.
 FIRST_DAY = "1000-01-01"
 

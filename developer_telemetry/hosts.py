@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Callable, TypeVar
 
-from developer_telemetry.dialects import Dialect
-
 Item = TypeVar("Item")
 
 # The ends of names that only say: in this network. The longest first.
@@ -32,17 +30,6 @@ def machine_name(hostname: str) -> str:
         if name.endswith(end) and len(name) > len(end):
             return name[: -len(end)]
     return name
-
-
-def machine_name_sql(dialect: Dialect, column: str) -> str:
-    """Return the expression for `machine_name` of a column."""
-    name = dialect.without_end_dots(f"LOWER({column})")
-    cases = " ".join(
-        f"WHEN {dialect.end_of(name, len(end))} = '{end}' AND {name} <> '{end}'"
-        f" THEN {dialect.without_end(name, len(end))}"
-        for end in LOCAL_ENDS
-    )
-    return f"CASE {cases} ELSE {name} END"
 
 
 def machines_of(hostnames: Iterable[str]) -> dict[str, str]:

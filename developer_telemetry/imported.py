@@ -18,9 +18,9 @@ from developer_telemetry.archives import Archives, Item
 from developer_telemetry.connections import Connection
 from developer_telemetry.error_texts import own_words
 from developer_telemetry.errors import ConfigurationError, ReportRefused
-from developer_telemetry.merging import RAW_TABLE, SUM, TOOL_COLUMNS, Arrival
+from developer_telemetry.merging import TOOL_COLUMNS, Arrival
+from developer_telemetry.names import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.reports import TEXT_LIMIT
-from developer_telemetry.storage import TOOL_TABLE
 
 logger = logging.getLogger(__name__)
 

@@ -22,11 +22,12 @@ from developer_telemetry.database import reading, reason, transact
 from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.exclusion import alone
+from developer_telemetry.guarded_writer import Kept, store_excluding_erased
 from developer_telemetry.imported import Batch, copy_id
 from developer_telemetry.inserts import batches
-from developer_telemetry.merging import RAW_TABLE, TOOL_COLUMNS, Arrival, ToolRow, raw_params
+from developer_telemetry.merging import TOOL_COLUMNS, Arrival, ToolRow, raw_params
+from developer_telemetry.names import RAW_TABLE
 from developer_telemetry.raw import Key
-from developer_telemetry.receiver.ingest import Kept, store_unerased
 from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.storage import upsert_tool
 from developer_telemetry.tombstones import Erased
@@ -117,7 +118,7 @@ class Importer:
         kept = Kept((), {})
         waiting = arrivals
         while waiting:
-            now = store_unerased(self._engine, self._erased, waiting, self._strategies)
+            now = store_excluding_erased(self._engine, self._erased, waiting, self._strategies)
             refused.update(now.refused)
             waiting = [each for each in now.arrivals if each.report_id in now.waiting]
             stored = [each for each in now.arrivals if each.report_id not in now.waiting]

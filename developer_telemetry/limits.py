@@ -1,10 +1,29 @@
-"""Bounds of what one row of the tool layer can become, whatever its reports hold.
-
-A row is one statement's parameter, a cell of a dashboard and a value in every process that reads or
-adds up days. The raw layer keeps the whole body.
-"""
+"""Limits of what a report may be, and of what becomes of it."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
+
+KIBIBYTE = 1 << 10
+MEBIBYTE = 1 << 20
+
+
+class Limit(NamedTuple):
+    """How many bytes a body may have as sent, and inflated."""
+
+    sent: int
+    inflated: int
+
+
+# A collector's body is about 2 kB; a long day in a hundred repositories stays below 100.
+ONE_REPORT = Limit(sent=MEBIBYTE, inflated=4 * MEBIBYTE)
+MANY_REPORTS = Limit(sent=5 * MEBIBYTE, inflated=64 * MEBIBYTE)
+# One transaction: enough reports to share the cost of a commit, few enough to answer soon.
+BATCH_REPORTS = 256
+BATCH_CHARACTERS = 1 << 20
+
+# A row of the tool layer is one statement's parameter, a cell of a dashboard and a value in every
+# process that reads or adds up days; the raw layer keeps the whole body, whatever it holds.
 
 # Names in one list of a row, or keys of one object. A developer's day has tens of them; those of a
 # whole team under one name came to some hundred.

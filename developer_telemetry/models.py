@@ -10,10 +10,8 @@ from typing import Optional
 
 from pydantic import SecretStr
 
-from developer_telemetry.names import SCOPE_ID
+from developer_telemetry.names import SCOPE_ID, SCOPE_NAME
 from pydevlake import Connection, Field, ScopeConfig, ToolModel, ToolScope
-
-SCOPE_NAME = "All reports"
 
 
 class TelemetryConnection(Connection):

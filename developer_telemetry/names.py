@@ -1,4 +1,4 @@
-"""Names that DevLake and its operators know, apart from what works with them.
+"""Names that DevLake and its operators know, and what they mean, apart from what works with them.
 
 Most calls of the plugin need no more of us than these, and each is a process of its own.
 """
@@ -9,16 +9,40 @@ from typing import Optional
 
 from developer_telemetry.errors import ConfigurationError
 
+# Our tables in DevLake's database.
 RAW_TABLE = "_raw_developer_telemetry"
 TOOL_TABLE = "_tool_developer_metrics"
+CONNECTION_TABLE = "_tool_developer_telemetry_connections"
+SCOPE_TABLE = "_tool_developer_telemetry_scopes"
+MACHINE_TABLE = "_tool_developer_telemetry_machines"
+REFUSAL_TABLE = "_tool_developer_telemetry_refusals"
+RUN_TABLE = "_tool_developer_telemetry_runs"
+HORIZON_TABLE = "_tool_developer_telemetry_horizons"
+TOMBSTONE_TABLE = "_tool_developer_telemetry_tombstones"
+RECEIVER_TABLE = "_tool_developer_telemetry_receivers"
+PROBE_TABLE = "_tool_developer_telemetry_probes"
+
+# DevLake's tables: those that our rows go into or are linked from, and its API keys.
+ACCOUNT_TABLE = "accounts"
+LINK_TABLE = "user_accounts"  # which person of an organization an account belongs to
+TASK_TABLE = "cicd_tasks"
+API_KEY_TABLE = "_devlake_api_keys"
+
+# The one scope of each connection.
 SCOPE_ID = "all"
+SCOPE_NAME = "All reports"
 
 OVERWRITE = "overwrite"
 SUM = "sum"
 
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
+# After which a machine counts as quiet: longer than a weekend and the bank holiday after it.
+QUIET_US = 7 * DAY_US
+
 
 def strategy_of(text: Optional[str]) -> str:
-    """The strategy that a connection's field names; an empty one means the default."""
+    """Return the strategy that a connection's field names; an empty one means the default."""
     strategy = (text or "").strip().lower() or OVERWRITE
     if strategy not in (OVERWRITE, SUM):
         raise ConfigurationError(

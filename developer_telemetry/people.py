@@ -8,18 +8,22 @@ from typing import NamedTuple, Optional
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.accounts import ACCOUNT_TABLE
-from developer_telemetry.connections import CONNECTION_TABLE
 from developer_telemetry.database import reading
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError, ReportRefused
-from developer_telemetry.merging import RAW_TABLE, raw_params
-from developer_telemetry.names import OVERWRITE, strategy_of
+from developer_telemetry.merging import raw_params
+from developer_telemetry.names import (
+    ACCOUNT_TABLE,
+    CONNECTION_TABLE,
+    MACHINE_TABLE,
+    OVERWRITE,
+    RAW_TABLE,
+    TOOL_TABLE,
+    strategy_of,
+)
 from developer_telemetry.pseudonyms import DEVELOPER, EMAIL, Pseudonyms
 from developer_telemetry.raw import bodies
-from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.reports import parse
-from developer_telemetry.storage import TOOL_TABLE
 from developer_telemetry.tombstones import ALL_CONNECTIONS, Key
 
 # Raw rows to look for at a time.

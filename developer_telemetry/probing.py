@@ -29,8 +29,8 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.database import now_us, reading, transact
 from developer_telemetry.dialects import dialect_of
+from developer_telemetry.names import PROBE_TABLE
 
-PROBE_TABLE = "_tool_developer_telemetry_probes"
 HEADER = "X-Telemetry-Probe"
 
 _SALT_BYTES = 12

@@ -17,19 +17,27 @@ from typing import Callable, NamedTuple, Optional
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.accounts import ACCOUNT_TABLE, LINK_TABLE, account_id
-from developer_telemetry.cicd import KINDS, TASK_TABLE, task_id
-from developer_telemetry.connections import CONNECTION_TABLE
+from developer_telemetry.accounts import account_id
+from developer_telemetry.cicd import KINDS, task_id
 from developer_telemetry.database import be_thorough, clock_offset_us, now_us, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.domain_texts import texts_of
 from developer_telemetry.exclusion import PATIENCE_SECONDS, alone
-from developer_telemetry.horizons import FIRST_DAY, HORIZON_TABLE, horizon
+from developer_telemetry.horizons import FIRST_DAY, horizon
 from developer_telemetry.inserts import MAX_KEYS, MAX_ROWS, batches
-from developer_telemetry.merging import KEY_COLUMNS, RAW_TABLE, timestamp
-from developer_telemetry.receiver.tallies import MACHINE_TABLE
+from developer_telemetry.merging import KEY_COLUMNS, timestamp
+from developer_telemetry.names import (
+    ACCOUNT_TABLE,
+    CONNECTION_TABLE,
+    HORIZON_TABLE,
+    LINK_TABLE,
+    MACHINE_TABLE,
+    RAW_TABLE,
+    TASK_TABLE,
+    TOOL_TABLE,
+)
 from developer_telemetry.rights import require
-from developer_telemetry.storage import TOOL_TABLE, developers
+from developer_telemetry.storage import developers
 
 _NEEDS = {
     CONNECTION_TABLE: ("SELECT",),

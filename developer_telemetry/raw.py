@@ -17,15 +17,13 @@ from developer_telemetry.hosts import family, newest_of_each
 from developer_telemetry.inserts import MAX_KEYS
 from developer_telemetry.merging import (
     LONG_COLUMNS,
-    RAW_TABLE,
-    SUM,
     TOOL_COLUMNS,
     Arrival,
     DaySum,
     ToolRow,
     tool_row,
 )
-from developer_telemetry.names import TOOL_TABLE
+from developer_telemetry.names import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.reports import parse
 
 # Raw rows in a page: enough to hide the round trips, and over in a fraction of a second.

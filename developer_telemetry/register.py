@@ -11,27 +11,26 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from developer_telemetry.accounts import ACCOUNT_TABLE
-from developer_telemetry.cicd import TASK_TABLE
-from developer_telemetry.connections import (
-    CONNECTION_TABLE,
-    SCOPE_TABLE,
-    add_scope,
-    create,
-    encrypt,
-    name_taken,
-)
+from developer_telemetry.connections import add_scope, create, encrypt, name_taken
 from developer_telemetry.crypto import SecretReader, is_cbc
 from developer_telemetry.database import now_us, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.exclusion import alone
-from developer_telemetry.merging import RAW_TABLE, SCOPE_ID, raw_params, timestamp
+from developer_telemetry.merging import raw_params, timestamp
+from developer_telemetry.names import (
+    ACCOUNT_TABLE,
+    CONNECTION_TABLE,
+    MACHINE_TABLE,
+    RAW_TABLE,
+    SCOPE_ID,
+    SCOPE_TABLE,
+    TASK_TABLE,
+    TOMBSTONE_TABLE,
+    TOOL_TABLE,
+)
 from developer_telemetry.onboarding import OPTIONS, Home, Kept
-from developer_telemetry.receiver.tallies import MACHINE_TABLE
 from developer_telemetry.schema import DEVLAKE_HISTORY
-from developer_telemetry.storage import TOOL_TABLE
-from developer_telemetry.tombstones import TOMBSTONE_TABLE
 
 # Whose developers are deleted some at a time, so that no transaction takes long.
 REPORT_TABLES = (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE)

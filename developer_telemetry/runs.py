@@ -16,9 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from developer_telemetry.database import reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.inserts import insert
-from developer_telemetry.merging import RAW_TABLE
+from developer_telemetry.names import RAW_TABLE, RUN_TABLE
 
-RUN_TABLE = "_tool_developer_telemetry_runs"
 # Of how the same reports give rows and accounts: raise it whenever they would give others.
 MAPPING = 3
 # Longer than any transaction of a writer may take.

@@ -8,13 +8,20 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.connections import CONNECTION_TABLE, Connections
+from developer_telemetry.connections import Connections
 from developer_telemetry.database import now_us, reading
 from developer_telemetry.dialects import dialect_of
-from developer_telemetry.merging import RAW_TABLE, timestamp
-from developer_telemetry.receiver.page.queries import DAY_US, QUIET_US
-from developer_telemetry.receiver.tallies import MACHINE_TABLE, REFUSAL_TABLE, reports_of_machines
-from developer_telemetry.storage import TOOL_TABLE
+from developer_telemetry.merging import timestamp
+from developer_telemetry.names import (
+    CONNECTION_TABLE,
+    DAY_US,
+    MACHINE_TABLE,
+    QUIET_US,
+    RAW_TABLE,
+    REFUSAL_TABLE,
+    TOOL_TABLE,
+)
+from developer_telemetry.receiver.tallies import reports_of_machines
 
 REFUSAL_DAYS = 7
 

@@ -20,9 +20,6 @@ from developer_telemetry.horizons import FIRST_DAY, horizon
 from developer_telemetry.inserts import MAX_KEYS, batches, insert, insert_one, insert_with_ids
 from developer_telemetry.merging import (
     KEY_COLUMNS,
-    OVERWRITE,
-    RAW_TABLE,
-    SUM,
     TOOL_COLUMNS,
     Arrival,
     ToolRow,
@@ -32,6 +29,7 @@ from developer_telemetry.merging import (
     raw_params,
     tool_row,
 )
+from developer_telemetry.names import OVERWRITE, RAW_TABLE, SUM
 from developer_telemetry.names import TOOL_TABLE as TOOL_TABLE
 from developer_telemetry.raw import Key, days, within
 from developer_telemetry.reports import parse

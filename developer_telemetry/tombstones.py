@@ -24,10 +24,9 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.database import reading
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.merging import NO_EPOCH, Arrival
+from developer_telemetry.names import TOMBSTONE_TABLE
 from developer_telemetry.reports import Report
 
-TOMBSTONE_TABLE = "_tool_developer_telemetry_tombstones"
-RECEIVER_TABLE = "_tool_developer_telemetry_receivers"
 # What a tombstone has for its connection when it counts for all of them.
 ALL_CONNECTIONS = 0
 # How far a clock may be ahead that a receiver had while it could not know of an erasure. A report

@@ -10,18 +10,25 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.accounts import ACCOUNT_TABLE, LINK_TABLE, account_id
-from developer_telemetry.cicd import KINDS, TASK_TABLE, task_id
+from developer_telemetry.accounts import account_id
+from developer_telemetry.cicd import KINDS, task_id
 from developer_telemetry.database import be_thorough, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.domain_texts import texts_of
 from developer_telemetry.inserts import MAX_ROWS, batches
-from developer_telemetry.merging import RAW_TABLE, raw_params
+from developer_telemetry.merging import raw_params
+from developer_telemetry.names import (
+    ACCOUNT_TABLE,
+    LINK_TABLE,
+    MACHINE_TABLE,
+    RAW_TABLE,
+    TASK_TABLE,
+    TOOL_TABLE,
+)
 from developer_telemetry.people import Person
 from developer_telemetry.raw import days as days_of
 from developer_telemetry.raw import within
-from developer_telemetry.receiver.tallies import MACHINE_TABLE
-from developer_telemetry.storage import TOOL_TABLE, upsert_tool
+from developer_telemetry.storage import upsert_tool
 
 _DATE = "YYYY-MM-DD"
 

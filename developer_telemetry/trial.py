@@ -12,17 +12,22 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.accounts import ACCOUNT_TABLE, LINK_TABLE, account_id
+from developer_telemetry.accounts import account_id
 from developer_telemetry.asking import NoAnswer, Reply, ask
 from developer_telemetry.connections import Connection
 from developer_telemetry.database import now_us, reading, reason, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.domain_texts import texts_of
 from developer_telemetry.exclusion import Busy, alone
-from developer_telemetry.merging import RAW_TABLE, timestamp
+from developer_telemetry.merging import timestamp
+from developer_telemetry.names import (
+    ACCOUNT_TABLE,
+    LINK_TABLE,
+    MACHINE_TABLE,
+    RAW_TABLE,
+    TOOL_TABLE,
+)
 from developer_telemetry.probing import Question, State, new_nonce
-from developer_telemetry.receiver.tallies import MACHINE_TABLE
-from developer_telemetry.storage import TOOL_TABLE
 
 # No login has a space, so this is nobody's.
 DEVELOPER = "developer-telemetry send-test"

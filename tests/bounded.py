@@ -22,7 +22,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.database import open_engine
 from developer_telemetry.exporting import Wanted, raw_rows, tool_rows
 from developer_telemetry.extraction import reextract
-from developer_telemetry.merging import OVERWRITE, SUM
+from developer_telemetry.names import OVERWRITE, SUM
 from developer_telemetry.people import Person, Search
 from developer_telemetry.storage import store
 from developer_telemetry.traces import Traces, Until

@@ -21,9 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from developer_telemetry.merging import RAW_TABLE
+from developer_telemetry.names import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.receiver.spool import dead_letters
-from developer_telemetry.storage import TOOL_TABLE
 from tests.cluster.forwarder import Forwarder
 from tests.cluster.pairs import MariaDBPair, Pair, PostgreSQLPair
 from tests.oracle import DAYS, Oracle

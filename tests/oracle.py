@@ -20,8 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from developer_telemetry.merging import RAW_TABLE
-from developer_telemetry.storage import TOOL_TABLE
+from developer_telemetry.names import RAW_TABLE, TOOL_TABLE
 from tests.receivers import TOKEN, Receiver, eventually, query, report
 from tests.servers import HOST
 

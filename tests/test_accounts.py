@@ -9,16 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.accounts import (
-    ACCOUNT_COLUMNS,
-    ACCOUNT_TABLE,
-    account_id,
-    convert,
-    newest_above,
-)
+from developer_telemetry.accounts import ACCOUNT_COLUMNS, account_id, convert, newest_above
 from developer_telemetry.inserts import insert
 from developer_telemetry.merging import Arrival
-from developer_telemetry.storage import TOOL_TABLE, store
+from developer_telemetry.names import ACCOUNT_TABLE, TOOL_TABLE
+from developer_telemetry.storage import store
 from tests.factories import arrival
 from tests.layers import BOTH, STRATEGIES, leave_foreign_row, traffic
 from tests.rows import Row, raw_rows, rows

@@ -10,10 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from developer_telemetry.merging import RAW_TABLE
+from developer_telemetry.names import MACHINE_TABLE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.receiver.spool import dead_letters
-from developer_telemetry.receiver.tallies import MACHINE_TABLE
-from developer_telemetry.storage import TOOL_TABLE
 from tests.receivers import DAY, at_once, eventually, query, report
 from tests.servers import (
     MariaDB,

@@ -23,10 +23,10 @@ import pytest
 
 import developer_telemetry
 from developer_telemetry.errors import ReportRefused
+from developer_telemetry.limits import ONE_REPORT
 from developer_telemetry.merging import tool_row
 from developer_telemetry.privacy import Privacy
 from developer_telemetry.pseudonyms import Pseudonyms
-from developer_telemetry.receiver.bodies import ONE_REPORT
 from developer_telemetry.receiver.intake import AT_ONCE_BYTES
 from developer_telemetry.reports import Report, parse
 from tests.factories import arrival

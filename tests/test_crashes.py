@@ -6,8 +6,9 @@ import sys
 from contextlib import closing, suppress
 from pathlib import Path
 
-from developer_telemetry.merging import RAW_TABLE
-from developer_telemetry.receiver.spool import MAX_CRASHES, Spool, Spooled, dead_letters
+from developer_telemetry.names import RAW_TABLE
+from developer_telemetry.receiver.spool import MAX_CRASHES, Spool, dead_letters
+from developer_telemetry.receiver.spooled import Spooled
 from tests.receivers import (
     Receiver,
     ReceiverFailed,
@@ -22,14 +23,14 @@ KILLING = """
 import os
 from developer_telemetry.receiver import drain
 
-bring_in = drain.store_unerased
+bring_in = drain.store_excluding_erased
 
 def killed(engine, erased, arrivals, strategies):
     if any(each.report.developer_id == "killer" for each in arrivals):
         os.kill(os.getpid(), 9)  # as the kernel does where memory is short
     return bring_in(engine, erased, arrivals, strategies)
 
-drain.store_unerased = killed
+drain.store_excluding_erased = killed
 from developer_telemetry.cli import app
 
 app(["serve"])

@@ -25,7 +25,8 @@ from developer_telemetry.dialects import dialect_of
 from developer_telemetry.hosts import machine_name
 from developer_telemetry.inserts import insert
 from developer_telemetry.made_up import CONNECTIONS, TEAMS
-from developer_telemetry.merging import SUM, Arrival, ToolRow, tool_row
+from developer_telemetry.merging import Arrival, ToolRow, tool_row
+from developer_telemetry.names import SUM
 from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.schema import migrate
 from developer_telemetry.storage import store

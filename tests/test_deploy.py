@@ -21,8 +21,8 @@ import yaml
 
 from developer_telemetry.cli import app
 from developer_telemetry.database import open_engine
+from developer_telemetry.limits import MANY_REPORTS
 from developer_telemetry.receiver.app import THREAD_SECONDS
-from developer_telemetry.receiver.bodies import MANY_REPORTS
 from developer_telemetry.receiver.intake import BULK_PATH, REASONS, REPORT_PATHS
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.serve import MAX_OPEN_FILES, STOP_SECONDS

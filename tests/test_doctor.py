@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 from developer_telemetry import checks
 from developer_telemetry.checks import FAILED, OK, SKIPPED, Check
 from developer_telemetry.cli import app
-from developer_telemetry.connections import CONNECTION_TABLE, encrypt
+from developer_telemetry.connections import encrypt
+from developer_telemetry.names import CONNECTION_TABLE
 from developer_telemetry.probing import State
-from developer_telemetry.receiver.spool import Spool, Spooled
+from developer_telemetry.receiver.spool import Spool
+from developer_telemetry.receiver.spooled import Spooled
 from tests.lake_secrets import encrypt_as_june
 from tests.nginx import Nginx
 from tests.receivers import (

@@ -18,18 +18,26 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.accounts import convert
-from developer_telemetry.cicd import TASK_TABLE, convert_tasks
-from developer_telemetry.connections import CONNECTION_TABLE, Connections, create
+from developer_telemetry.cicd import convert_tasks
+from developer_telemetry.connections import Connections, create
 from developer_telemetry.database import now_us
 from developer_telemetry.erasing import erase
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.merging import OVERWRITE, RAW_TABLE, SUM
+from developer_telemetry.guarded_writer import Kept, store_excluding_erased
+from developer_telemetry.names import (
+    CONNECTION_TABLE,
+    OVERWRITE,
+    RAW_TABLE,
+    SUM,
+    TASK_TABLE,
+    TOOL_TABLE,
+)
 from developer_telemetry.people import Person, Search
-from developer_telemetry.receiver.ingest import Kept, store_unerased
-from developer_telemetry.receiver.spool import Spool, Spooled
-from developer_telemetry.receiver.tombstones import Lease, is_erased
+from developer_telemetry.receiver.spool import Spool
+from developer_telemetry.receiver.spooled import Spooled, is_erased
+from developer_telemetry.receiver.tombstone_lease import Lease
 from developer_telemetry.schema import migrate
-from developer_telemetry.storage import TOOL_TABLE, store
+from developer_telemetry.storage import store
 from developer_telemetry.tombstones import (
     LEASE_SECONDS,
     NONE,
@@ -439,7 +447,9 @@ def test_who_reads_tombstones_too_late_stores_nothing_of_them(engines: list[Engi
     register.reload()
     block(engines[1])
 
-    kept = store_unerased(engines[0], register, [arrival(), arrival(developer="bob")], STRATEGIES)
+    kept = store_excluding_erased(
+        engines[0], register, [arrival(), arrival(developer="bob")], STRATEGIES
+    )
 
     assert [each.report.developer_id for each in kept.arrivals] == ["bob"]
     assert [row["developer_id"] for row in raw_rows(engines[2])] == ["bob"]
@@ -450,14 +460,14 @@ def test_a_receiver_stores_without_a_question_until_its_lease_ends(
 ) -> None:
     lease = Lease(engines[0], KEY)
     now = 1000.0
-    monkeypatch.setattr("developer_telemetry.receiver.tombstones._now", lambda: now)
+    monkeypatch.setattr("developer_telemetry.receiver.tombstone_lease._now", lambda: now)
     lease.reload()
     block(engines[1])
 
     now += LEASE_SECONDS - 0.1
-    assert len(store_unerased(engines[0], lease, [arrival()], STRATEGIES).arrivals) == 1
+    assert len(store_excluding_erased(engines[0], lease, [arrival()], STRATEGIES).arrivals) == 1
     now += 0.1
-    assert store_unerased(engines[0], lease, [arrival(after=1)], STRATEGIES) == Kept((), {})
+    assert store_excluding_erased(engines[0], lease, [arrival(after=1)], STRATEGIES) == Kept((), {})
 
 
 def test_a_receiver_that_learned_of_an_erasure_commits_nothing_it_began_before(

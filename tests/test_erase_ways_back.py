@@ -12,29 +12,31 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry import erasing
-from developer_telemetry.connections import CONNECTION_TABLE, Connections, create
+from developer_telemetry.connections import Connections, create
 from developer_telemetry.database import now_us
 from developer_telemetry.erasing import Outcome, erase, erase_again, forget_receiver, returned
 from developer_telemetry.exporting import Output, Wanted
 from developer_telemetry.exporting import raw_rows as exported_rows
-from developer_telemetry.merging import OVERWRITE, RAW_TABLE
+from developer_telemetry.names import (
+    CONNECTION_TABLE,
+    OVERWRITE,
+    RAW_TABLE,
+    RECEIVER_TABLE,
+    TOMBSTONE_TABLE,
+)
 from developer_telemetry.people import Search, strategies
 from developer_telemetry.receiver.conflicts import Conflicts
 from developer_telemetry.receiver.decisions import Decisions
 from developer_telemetry.receiver.drain import Drain
 from developer_telemetry.receiver.ingest import Outage
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.receiver.spool import Spool, Spooled
+from developer_telemetry.receiver.spool import Spool
+from developer_telemetry.receiver.spooled import Spooled
 from developer_telemetry.receiver.tallies import Tallies
-from developer_telemetry.receiver.tombstones import Identity, Lease, Watch
+from developer_telemetry.receiver.tombstone_lease import Lease
+from developer_telemetry.receiver.tombstones import Identity, Watch
 from developer_telemetry.storage import store
-from developer_telemetry.tombstones import (
-    DOUBT_US,
-    RECEIVER_TABLE,
-    TOMBSTONE_TABLE,
-    Erased,
-    Key,
-)
+from developer_telemetry.tombstones import DOUBT_US, Erased, Key
 from tests.factories import SECOND_US, arrival, body
 from tests.imports import imported
 from tests.receivers import SECRET, Altered, add_connection, eventually, query, report, run_command

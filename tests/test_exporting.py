@@ -29,11 +29,12 @@ from developer_telemetry.exporting import (
     raw_rows,
     tool_rows,
 )
-from developer_telemetry.merging import OVERWRITE, RAW_TABLE, Arrival
+from developer_telemetry.merging import Arrival
+from developer_telemetry.names import OVERWRITE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.privacy import Privacy
 from developer_telemetry.pseudonyms import Pseudonyms
 from developer_telemetry.receiver.tallies import count_machines
-from developer_telemetry.storage import TOOL_TABLE, store
+from developer_telemetry.storage import store
 from developer_telemetry.subtasks import convert
 from tests import rows
 from tests.factories import START_US, arrival, body

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from developer_telemetry.merging import RAW_TABLE
+from developer_telemetry.names import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.receiver.spool import dead_letters
-from developer_telemetry.storage import TOOL_TABLE
 from tests.receivers import at_once, eventually, query, report
 from tests.servers import MariaDB, PostgreSQL, Server, create_database
 from tests.sites import CONNECTION_TABLE, Site, own_server, read_only, server_of, set_to, site_on

@@ -10,11 +10,11 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.connections import create
 from developer_telemetry.database import now_us
 from developer_telemetry.dialects import dialect_of
-from developer_telemetry.hosts import machine_name, machine_name_sql, machines_of
-from developer_telemetry.merging import OVERWRITE, RAW_TABLE, SUM, timestamp
+from developer_telemetry.hosts import machine_name, machines_of
+from developer_telemetry.merging import timestamp
 from developer_telemetry.migrations import JOIN_MACHINES, SQLITE_STATEMENTS
-from developer_telemetry.receiver.page.queries import DAY_US
-from developer_telemetry.receiver.tallies import MACHINE_TABLE, count_machines
+from developer_telemetry.names import DAY_US, MACHINE_TABLE, OVERWRITE, RAW_TABLE, SUM
+from developer_telemetry.receiver.tallies import count_machines, machine_name_sql
 from developer_telemetry.status import connection_statuses
 from developer_telemetry.storage import store
 from tests.factories import arrival

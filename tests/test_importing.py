@@ -17,10 +17,16 @@ from developer_telemetry.exporting import Wanted
 from developer_telemetry.exporting import tool_rows as exported_days
 from developer_telemetry.imported import BATCH_REPORTS, archive_id
 from developer_telemetry.importing import Counts
-from developer_telemetry.merging import OVERWRITE, RAW_TABLE, SUM
-from developer_telemetry.receiver.tallies import MACHINE_TABLE
-from developer_telemetry.storage import TOOL_TABLE, store
-from developer_telemetry.tombstones import TOMBSTONE_TABLE, Key
+from developer_telemetry.names import (
+    MACHINE_TABLE,
+    OVERWRITE,
+    RAW_TABLE,
+    SUM,
+    TOMBSTONE_TABLE,
+    TOOL_TABLE,
+)
+from developer_telemetry.storage import store
+from developer_telemetry.tombstones import Key
 from tests.factories import START_US, arrival, body
 from tests.imports import file_of, imported
 from tests.layers import BOTH, STRATEGIES, leave_foreign_row, rewritten, traffic

@@ -16,10 +16,10 @@ from developer_telemetry.merging import (
     Arrival,
     newest_by_key,
     raw_params,
-    strategy_of,
     timestamp,
     tool_row,
 )
+from developer_telemetry.names import strategy_of
 from tests.factories import START_US, arrival
 
 GIT_LAPTOP = {

@@ -20,10 +20,10 @@ from typer.testing import Result
 from developer_telemetry import devlake
 from developer_telemetry.accounts import convert
 from developer_telemetry.cli import app
-from developer_telemetry.connections import CONNECTION_TABLE, Connections, create
+from developer_telemetry.connections import Connections, create
 from developer_telemetry.database import open_engine
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.merging import OVERWRITE
+from developer_telemetry.names import CONNECTION_TABLE, OVERWRITE
 from developer_telemetry.onboarding import (
     OPTIONS,
     Onboarding,

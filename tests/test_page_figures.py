@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from developer_telemetry.ahead import Threads
 from developer_telemetry.receiver.page import figures
-from developer_telemetry.receiver.page.figures import Figure, Threads, renewed
+from developer_telemetry.receiver.page.figures import Figure, renewed
 
 
 def test_figures_that_take_their_time_keep_nobody_waiting() -> None:

@@ -13,12 +13,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.accounts import ACCOUNT_TABLE
 from developer_telemetry.database import transact
 from developer_telemetry.exclusion import Busy, alone
-from developer_telemetry.merging import RAW_TABLE, SUM
+from developer_telemetry.names import ACCOUNT_TABLE, RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.receiver.page.queries import STATEMENT_SECONDS, open_reading_engine
-from developer_telemetry.storage import TOOL_TABLE, store
+from developer_telemetry.storage import store
 from developer_telemetry.subtasks import convert, extract
 from tests.factories import arrival
 from tests.receivers import Receiver, add_connection, at_once, eventually, query, report

@@ -15,11 +15,12 @@ from developer_telemetry import commands
 from developer_telemetry.cli import app
 from developer_telemetry.connections import create
 from developer_telemetry.database import now_us, open_engine
+from developer_telemetry.guarded_writer import store_excluding_erased
 from developer_telemetry.names import OVERWRITE
 from developer_telemetry.printable import printable, printable_json
-from developer_telemetry.receiver.ingest import store_unerased
 from developer_telemetry.receiver.logs import JsonLines, TextLines
-from developer_telemetry.receiver.spool import Spool, Spooled
+from developer_telemetry.receiver.spool import Spool
+from developer_telemetry.receiver.spooled import Spooled
 from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.schema import migrate
 from developer_telemetry.tombstones import Erased, Key
@@ -95,7 +96,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fill(engine: Any, connection_id: int, developer: str) -> None:
     sent = body(developer=developer, hostname=f"host{OTHER}", email=EMAIL, name=HOSTILE)
     made = arrival(sent, connection_id=connection_id)._replace(arrived_us=now_us())
-    store_unerased(engine, Erased(engine, Key(SECRET)), [made], {1: OVERWRITE, 2: OVERWRITE})
+    store_excluding_erased(
+        engine, Erased(engine, Key(SECRET)), [made], {1: OVERWRITE, 2: OVERWRITE}
+    )
 
 
 # By the name of the command; in this order, those that change most come last.

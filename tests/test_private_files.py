@@ -16,7 +16,8 @@ from developer_telemetry.database import open_engine
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.exporting import opened
 from developer_telemetry.receiver.settings import load
-from developer_telemetry.receiver.spool import Spool, Spooled
+from developer_telemetry.receiver.spool import Spool
+from developer_telemetry.receiver.spooled import Spooled
 from developer_telemetry.schema import migrate
 from tests.receivers import COMMAND, SECRET, Receiver, report, run_command
 

@@ -15,14 +15,21 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry import prune as pruning
 from developer_telemetry.accounts import account_id
-from developer_telemetry.connections import CONNECTION_TABLE
 from developer_telemetry.database import open_engine, transact
 from developer_telemetry.exclusion import Busy, alone
 from developer_telemetry.horizons import FIRST_DAY, horizon
-from developer_telemetry.merging import OVERWRITE, RAW_TABLE, SUM, Arrival
+from developer_telemetry.merging import Arrival
+from developer_telemetry.names import (
+    CONNECTION_TABLE,
+    MACHINE_TABLE,
+    OVERWRITE,
+    RAW_TABLE,
+    SUM,
+    TOOL_TABLE,
+)
 from developer_telemetry.prune import Limits, Pruned, due, limits_on, preview, prune
-from developer_telemetry.receiver.tallies import MACHINE_TABLE, count_machines
-from developer_telemetry.storage import TOOL_TABLE, store
+from developer_telemetry.receiver.tallies import count_machines
+from developer_telemetry.storage import store
 from developer_telemetry.subtasks import convert, extract
 from tests.factories import DATE, arrival
 from tests.layers import BOTH, STRATEGIES

@@ -12,17 +12,22 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.accounts import ACCOUNT_TABLE
 from developer_telemetry.erasing import erase
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.merging import OVERWRITE, RAW_TABLE
+from developer_telemetry.names import (
+    ACCOUNT_TABLE,
+    OVERWRITE,
+    RAW_TABLE,
+    TOMBSTONE_TABLE,
+    TOOL_TABLE,
+)
 from developer_telemetry.people import Search
 from developer_telemetry.prune import prune
 from developer_telemetry.rights import _covers
 from developer_telemetry.schema import migrate
-from developer_telemetry.storage import TOOL_TABLE, store
+from developer_telemetry.storage import store
 from developer_telemetry.subtasks import convert, extract
-from developer_telemetry.tombstones import TOMBSTONE_TABLE, Key
+from developer_telemetry.tombstones import Key
 from tests.factories import arrival
 from tests.receivers import SECRET, Receiver, add_connection, eventually, query, report
 from tests.receivers import migrate as migrate_by_command

@@ -11,12 +11,19 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry import runs
-from developer_telemetry.accounts import ACCOUNT_TABLE
 from developer_telemetry.dialects import dialect_of
-from developer_telemetry.merging import OVERWRITE, RAW_TABLE, SUM, Arrival, raw_params
+from developer_telemetry.merging import Arrival, raw_params
 from developer_telemetry.models import TelemetryConnection, TelemetryScopeConfig, the_scope
+from developer_telemetry.names import (
+    ACCOUNT_TABLE,
+    OVERWRITE,
+    RAW_TABLE,
+    RUN_TABLE,
+    SUM,
+    TOOL_TABLE,
+)
 from developer_telemetry.runs import EXTRACT, begin, complete
-from developer_telemetry.storage import TOOL_TABLE, _store, store
+from developer_telemetry.storage import _store, store
 from developer_telemetry.streams import Reports
 from pydevlake import Context
 from tests.factories import arrival
@@ -274,7 +281,7 @@ def test_after_a_backup_was_restored_everything_is_looked_at(settled: Engine, lo
 
 
 def test_a_watermark_above_every_row_means_everything(settled: Engine) -> None:
-    change(settled, f"UPDATE {runs.RUN_TABLE} SET raw_id = raw_id + 1000000")
+    change(settled, f"UPDATE {RUN_TABLE} SET raw_id = raw_id + 1000000")
     assert extract(settled) == {"ann", "bob", "cem"}
 
 

@@ -14,13 +14,15 @@ import pytest
 from sqlalchemy.engine import Engine
 from typer.testing import CliRunner
 
-from developer_telemetry.accounts import ACCOUNT_TABLE
 from developer_telemetry.cli import app
-from developer_telemetry.connections import CONNECTION_TABLE
 from developer_telemetry.exclusion import alone
-from developer_telemetry.merging import RAW_TABLE
-from developer_telemetry.receiver.tallies import MACHINE_TABLE
-from developer_telemetry.storage import TOOL_TABLE
+from developer_telemetry.names import (
+    ACCOUNT_TABLE,
+    CONNECTION_TABLE,
+    MACHINE_TABLE,
+    RAW_TABLE,
+    TOOL_TABLE,
+)
 from developer_telemetry.trial import DEVELOPER
 from tests.nginx import Echo
 from tests.receivers import (

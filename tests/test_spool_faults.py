@@ -15,8 +15,9 @@ from typing import Callable
 import httpx
 import pytest
 
-from developer_telemetry.merging import RAW_TABLE
-from developer_telemetry.receiver.spool import FILE_NAME, Spool, Spooled
+from developer_telemetry.names import RAW_TABLE
+from developer_telemetry.receiver.spool import FILE_NAME, Spool
+from developer_telemetry.receiver.spooled import Spooled
 from tests.damages import change_version, empty, flip_bits, truncate
 from tests.receivers import eventually, query, report, run_command
 from tests.servers import free_port

@@ -6,14 +6,13 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from starlette.requests import ClientDisconnect
 
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
+from developer_telemetry.limits import KIBIBYTE, MEBIBYTE, ONE_REPORT, Limit
 
-KIBIBYTE = 1 << 10
-MEBIBYTE = 1 << 20
 # A collector sends 2 kB in one go; whoever needs longer holds a place that others want.
 BODY_SECONDS = 20.0
 # All bodies that are being read at one time.
@@ -38,18 +37,6 @@ class TooLarge(TelemetryError):
 
 class UnknownEncoding(TelemetryError):
     """The body is compressed in a way that we don't read (HTTP 415)."""
-
-
-class Limit(NamedTuple):
-    """How many bytes a body may have as sent, and inflated."""
-
-    sent: int
-    inflated: int
-
-
-# A collector's body is about 2 kB; a long day in a hundred repositories stays below 100.
-ONE_REPORT = Limit(sent=MEBIBYTE, inflated=4 * MEBIBYTE)
-MANY_REPORTS = Limit(sent=5 * MEBIBYTE, inflated=64 * MEBIBYTE)
 
 
 class Bodies:

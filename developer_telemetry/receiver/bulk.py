@@ -2,158 +2,22 @@
 
 from __future__ import annotations
 
-import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate, chain
 from typing import Union
 
 import msgspec
 
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.receiver.bodies import ONE_REPORT, PIECE, TooLarge
+from developer_telemetry.json_splitter import MAX_CHARACTERS, items
+from developer_telemetry.limits import BATCH_CHARACTERS, BATCH_REPORTS
+from developer_telemetry.receiver.bodies import PIECE, TooLarge
 from developer_telemetry.reports import Report
 
 MAX_REPORTS = 10_000
 # Of a fault of one report, since the answer tells of all of them.
 MAX_MESSAGE = 300
-# One transaction: enough reports to share the cost of a commit, few enough to answer soon.
-BATCH_REPORTS = 256
-BATCH_CHARACTERS = 1 << 20
-
-# A longer one is refused for its length, as it is when it is sent alone.
-MAX_CHARACTERS = ONE_REPORT.inflated
-
-# What decides where an element of an array ends: a plain text as a whole, the start of any other
-# text, a bracket, and outside of brackets a comma.
-_INSIDE = re.compile(r'"[^"\\]*"|["\[\]{}]')
-_OUTSIDE = re.compile(r'"[^"\\]*"|["\[\]{},]')
-# As much of a text as one match can take in little memory, which grows with its escapes.
-_OF_TEXT = re.compile(r'[^"\\]*(?:\\.[^"\\]*){0,1000}', re.DOTALL)
 _NOT_UTF_8 = re.compile("[\udc80-\udcff]")
-# An element is looked at bracket by bracket as far as this; and what is skipped at a time of a
-# longer one.
-SHORT = 1024
-LEAST_SKIPPED = 128
-MOST_SKIPPED = 8192
-_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-_NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[{]}")))
-_DEEPER = {"[": 1, "{": 1, "]": -1, "}": -1}
-
-
-def items(pieces: Iterable[bytes]) -> Iterator[str]:
-    """The texts of the reports in a body that comes in pieces, in their order.
-
-    One of more than `MAX_CHARACTERS` is cut, but never to so few. Raises `ReportRefused` where
-    the body as a whole can't be read any further.
-    """
-    texts = _decoded(pieces)
-    for text in texts:
-        start = text.lstrip("\ufeff \t\r\n")
-        if start:
-            split = _elements if start[0] == "[" else _lines
-            yield from split(chain([start[1:] if start[0] == "[" else start], texts))
-            return
-
-
-def _decoded(pieces: Iterable[bytes]) -> Iterator[str]:
-    # What isn't UTF-8 comes as `_NOT_UTF_8`, so that only the report is refused that it is in.
-    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-    for piece in pieces:
-        yield decoder.decode(piece)
-    yield decoder.decode(b"", final=True)
-
-
-def _lines(texts: Iterable[str]) -> Iterator[str]:
-    rest = ""
-    for text in texts:
-        *whole, rest = (rest + text).split("\n")
-        yield from filter(None, map(str.strip, whole))
-        rest = rest.lstrip()[: MAX_CHARACTERS + 1]
-    if rest:
-        yield rest.strip()
-
-
-def _elements(texts: Iterable[str]) -> Iterator[str]:
-    depth = 0
-    in_text = False
-    rest = ""  # from the start of the element at hand
-    seen = 0  # how much of it was scanned
-    for text in texts:
-        rest += text
-        start = 0
-        slow_until = seen + LEAST_SKIPPED
-        while True:
-            if in_text:
-                seen, in_text = _text_end(rest, seen)
-                if in_text:
-                    break
-            if depth and seen >= slow_until:
-                seen, depth = _skipped(rest, seen, depth)
-                slow_until = seen + LEAST_SKIPPED
-            mark = (_INSIDE if depth else _OUTSIDE).search(rest, seen)
-            if mark is None:
-                seen = len(rest)
-                break
-            seen = mark.end()
-            in_text = mark.group() == '"'
-            if depth or mark.group() not in (",", "]"):
-                depth += _DEEPER.get(mark.group(), 0)
-                continue
-            element = rest[start : mark.start()].strip()
-            start = seen
-            slow_until = seen + SHORT
-            if mark.group() == ",":
-                yield element
-                continue
-            if element:
-                yield element
-            if rest[seen:].strip() or any(later.strip() for later in texts):
-                raise ReportRefused("body", "something follows the array; send one array")
-            return
-        unseen = rest[seen:]
-        rest = rest[start:seen].lstrip()[: MAX_CHARACTERS + 1]
-        seen = len(rest)
-        rest += unseen
-    raise ReportRefused("body", "the array has no end; send all of it")
-
-
-def _skipped(rest: str, seen: int, depth: int) -> tuple[int, int]:
-    """Skip from `seen` on what lies within an element for sure; return where, and the depth there.
-
-    It costs a tenth of looking at each bracket and each text by itself.
-    """
-    size = LEAST_SKIPPED
-    while size >= LEAST_SKIPPED:
-        block = rest[seen : seen + size]
-        # Up to the first backslash, and not beyond the start of a text that goes on.
-        parts = block.partition("\\")[0].split('"')
-        outside = "".join(parts[::2] if len(parts) % 2 else parts[:-1:2])
-        length = sum(map(len, parts)) + len(parts) - 1
-        if len(parts) % 2 == 0:
-            length -= len(parts[-1]) + 1
-        if length < LEAST_SKIPPED // 2:
-            break
-        steps = memoryview(outside.encode("ascii", "replace").translate(_STEPS, _NO_BRACKETS))
-        deeper = list(accumulate(steps.cast("b")))
-        if deeper and depth + min(deeper) <= 0:
-            size //= 8  # the element ends in here
-            continue
-        seen += length
-        depth += deeper[-1] if deeper else 0
-        size = min(2 * size, MOST_SKIPPED)  # so that failing costs less than what was skipped
-    return seen, depth
-
-
-def _text_end(rest: str, seen: int) -> tuple[int, bool]:
-    """Where scanning a text from `seen` ends, and whether the text goes on after it."""
-    while True:
-        match = _OF_TEXT.match(rest, seen)
-        seen = match.end() if match else seen
-        if rest[seen : seen + 1] == '"':
-            return seen + 1, False
-        if len(rest) - seen < 2:  # nothing, or a backslash without what it escapes
-            return seen, True
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True):

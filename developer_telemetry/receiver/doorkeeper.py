@@ -73,6 +73,10 @@ class Doorkeeper:
         """
         return await self._surely(partial(self._proved, connection_id, proves))
 
+    def check_own_token(self, connection: Connection) -> None:
+        """Check a connection's own token as a collector sends it; raises as `check` does."""
+        self.check(str(connection.id), b"Bearer " + (connection.token or "").encode(), False)
+
     def check(self, connection_id: str, authorization: bytes, must_have_token: bool) -> Connection:
         """As `admit`, by what is known already."""
         connection = self._known(connection_id)

@@ -9,19 +9,21 @@ from typing import NamedTuple, Optional
 
 from sqlalchemy.engine import Engine
 
+from developer_telemetry.ahead import Rounds
 from developer_telemetry.connections import Connections
 from developer_telemetry.database import reason
 from developer_telemetry.errors import ReportRefused, Unavailable
+from developer_telemetry.guarded_writer import store_excluding_erased
+from developer_telemetry.limits import BATCH_REPORTS
 from developer_telemetry.merging import Arrival
-from developer_telemetry.receiver.bulk import BATCH_REPORTS
 from developer_telemetry.receiver.conflicts import Conflicts, day_group
 from developer_telemetry.receiver.decisions import Decisions
-from developer_telemetry.receiver.ingest import Outage, store_unerased
+from developer_telemetry.receiver.ingest import Outage
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.receiver.rounds import Rounds
-from developer_telemetry.receiver.spool import DAMAGED, START, Place, Spool, Spooled
+from developer_telemetry.receiver.spool import DAMAGED, START, Place, Spool
+from developer_telemetry.receiver.spooled import Spooled, arrival_of, is_erased
 from developer_telemetry.receiver.tallies import Tallies
-from developer_telemetry.receiver.tombstones import Lease, arrival_of, is_erased
+from developer_telemetry.receiver.tombstone_lease import Lease
 from developer_telemetry.schema import is_migrated
 from developer_telemetry.storage import is_stored, probe
 
@@ -212,7 +214,7 @@ class Drain(Rounds):
             return
         strategies = {each.arrival.connection_id: each.strategy for each in parsed}
         try:
-            kept = store_unerased(
+            kept = store_excluding_erased(
                 self._engine, self._erased, [each.arrival for each in parsed], strategies
             )
         except Exception as error:

@@ -12,10 +12,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from developer_telemetry.ahead import Rounds
 from developer_telemetry.connections import Connection, Connections
 from developer_telemetry.database import clock_offset_us, losses, reason
 from developer_telemetry.receiver.ingest import Ingest, Outage
-from developer_telemetry.receiver.rounds import Rounds
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.schema import is_migrated

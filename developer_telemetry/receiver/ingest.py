@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from sqlalchemy.engine import Connection as DatabaseConnection
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.bisecting import Outcome, store_bisecting, store_or_find_lock
+from developer_telemetry.bisecting import store_or_find_lock
 from developer_telemetry.connections import Connection
 from developer_telemetry.database import now_us, reason
-from developer_telemetry.dialects import Database
 from developer_telemetry.errors import Unavailable
+from developer_telemetry.guarded_writer import Kept, store_excluding_erased
 from developer_telemetry.merging import Arrival
 from developer_telemetry.raw import Key
 from developer_telemetry.receiver.conflicts import Conflicts, day_group
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.receiver.spool import Spool, Spooled
+from developer_telemetry.receiver.spool import Spool
+from developer_telemetry.receiver.spooled import spooled
 from developer_telemetry.receiver.tallies import Tallies
-from developer_telemetry.receiver.tombstones import Lease
+from developer_telemetry.receiver.tombstone_lease import Lease
 from developer_telemetry.receiver.waiting import Batches, Deadlines, Done, Waiting
+from developer_telemetry.report_id import report_id
 from developer_telemetry.reports import Report
-from developer_telemetry.storage import Check, probe
-from developer_telemetry.tombstones import Erased, Outdated
+from developer_telemetry.storage import probe
 
 # What may wait in memory; beyond it a sender is told to come back.
 MAX_WAITING = 5_000
@@ -224,7 +224,7 @@ class Ingest:
         """Store a batch as a whole, without the days that another transaction holds."""
         arrivals = [each.arrival for each in batch]
         strategies = {each.arrival.connection_id: each.strategy for each in batch}
-        kept = store_unerased(
+        kept = store_excluding_erased(
             self._session(), self._erased, arrivals, strategies, store_or_find_lock
         )
         groups = {
@@ -316,68 +316,6 @@ class Ingest:
         self._resolve([waiting], Unavailable(error))
 
 
-class Kept(NamedTuple):
-    """What became of arrivals of whom nobody was erased."""
-
-    arrivals: Sequence[Arrival]
-    refused: Mapping[str, str]  # for good, by their content: a report's id and the reason
-    waiting: Mapping[str, str] = {}  # to be tried again
-
-    @property
-    def connection_ids(self) -> list[int]:
-        """Those of the reports that were stored, one each."""
-        left = {*self.refused, *self.waiting}
-        return [each.connection_id for each in self.arrivals if each.report_id not in left]
-
-
-Store = Callable[[Database, Sequence[Arrival], Mapping[int, str], Check], Outcome]
-
-
-def store_unerased(
-    database: Database,
-    erased: Erased,
-    arrivals: Sequence[Arrival],
-    strategies: Mapping[int, str],
-    store_all: Store = store_bisecting,
-) -> Kept:
-    """Store arrivals but those of people who were erased since, or are blocked.
-
-    Raises as `store_all` does.
-    """
-    while True:
-        known = erased.known()
-        kept = known.spare(arrivals)
-        if not kept:
-            return Kept((), {})
-        try:
-            outcome = store_all(database, kept, strategies, partial(erased.check, known))
-        except Outdated:
-            erased.reload()
-        else:
-            return Kept(kept, outcome.refused, outcome.waiting)
-
-
-def spooled(arrival: Arrival) -> Spooled:
-    """What the spool keeps of an arrival."""
-    return Spooled(
-        arrival.report_id,
-        arrival.connection_id,
-        arrival.arrived_us,
-        arrival.report.payload,
-        arrival.epoch,
-    )
-
-
 def _settle(future: asyncio.Future[Optional[Unavailable]], error: Optional[Unavailable]) -> None:
     if not future.done():  # the sender may have gone away
         future.set_result(error)
-
-
-def report_id(arrived_us: int) -> str:
-    """A new UUID of version 7: its first 48 bits are the time in milliseconds."""
-    random_bits = int.from_bytes(os.urandom(10), "big")
-    value = (arrived_us // 1000 & (1 << 48) - 1) << 80 | random_bits
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

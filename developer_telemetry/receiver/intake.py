@@ -16,13 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from developer_telemetry.connections import Connection
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
+from developer_telemetry.limits import MANY_REPORTS, ONE_REPORT
 from developer_telemetry.receiver.answers import Answer, answer, bulk_answer, refusal, status_of
-from developer_telemetry.receiver.bodies import (
-    MANY_REPORTS,
-    ONE_REPORT,
-    Bodies,
-    inflated_within,
-)
+from developer_telemetry.receiver.bodies import Bodies, inflated_within
 from developer_telemetry.receiver.doorkeeper import Doorkeeper, TokenUnreadable, Unauthorized
 from developer_telemetry.receiver.ingest import Ingest
 from developer_telemetry.receiver.metrics import Metrics

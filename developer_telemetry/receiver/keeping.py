@@ -8,11 +8,11 @@ from contextlib import closing
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from developer_telemetry.ahead import Rounds
 from developer_telemetry.database import reason
 from developer_telemetry.exclusion import Busy
 from developer_telemetry.prune import Pruned, due, prune
 from developer_telemetry.receiver.ingest import Outage
-from developer_telemetry.receiver.rounds import Rounds
 
 # How often a receiver looks whether something is due, by the database's clock.
 LOOK_SECONDS = 600.0

@@ -13,12 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Optional, TypeVar
 
+from developer_telemetry.ahead import Threads
 from developer_telemetry.connections import Connection
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.receiver.bodies import ONE_REPORT
+from developer_telemetry.limits import ONE_REPORT
 from developer_telemetry.receiver.bulk import Batch, Result
 from developer_telemetry.receiver.ingest import Ingest
-from developer_telemetry.receiver.page.figures import Threads
 from developer_telemetry.receiver.parsing import (
     Failed,
     Job,

@@ -19,8 +19,9 @@ from typing import IO, Callable, NamedTuple, Optional, Union
 import msgspec
 
 from developer_telemetry.errors import ReportRefused
+from developer_telemetry.limits import MANY_REPORTS, ONE_REPORT
 from developer_telemetry.privacy import Privacy
-from developer_telemetry.receiver.bodies import MANY_REPORTS, ONE_REPORT, TooLarge, inflate
+from developer_telemetry.receiver.bodies import TooLarge, inflate
 from developer_telemetry.receiver.bulk import Batch, batches
 from developer_telemetry.reports import Report, parse
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Optional
 
@@ -11,16 +11,14 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry import __version__
+from developer_telemetry.ahead import Threads
 from developer_telemetry.database import now_us
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.probing import HEADER, Question, State, read_header, was_left
 from developer_telemetry.receiver.answers import Answer, answer, refusal
 from developer_telemetry.receiver.doorkeeper import Doorkeeper
-from developer_telemetry.receiver.health import Health
 from developer_telemetry.receiver.ingest import Ingest, Outage
-from developer_telemetry.receiver.page.figures import Threads
 from developer_telemetry.receiver.spool import Spool
-from developer_telemetry.receiver.tombstones import Identity
 
 NO_REPORT = answer(405, "send a report with POST").with_header("Allow", "POST")
 # Whoever asked waits for an answer longer than this.
@@ -39,16 +37,16 @@ class Probe:
         ingest: Ingest,
         spool: Spool,
         outage: Outage,
-        health: Health,
-        identity: Identity,
+        problem: Callable[[], str],
+        name: str,
     ) -> None:
         self._engine = engine
         self._doorkeeper = doorkeeper
         self._ingest = ingest
         self._spool = spool
         self._outage = outage
-        self._health = health
-        self._name = f"{identity.name} {identity.id[:8]}"
+        self._problem = problem
+        self._name = name
         # A thread of its own: the database may hang, and reports must not wait for that.
         self._threads = Threads(1, "probe")
 
@@ -91,7 +89,7 @@ class Probe:
             clock_us=clock_us,
             database_ahead_us=self._ingest.clock_offset_us,
             same_database=same_database,
-            problem=self._health.problem(),
+            problem=self._problem(),
             outage=str(self._outage),
             waiting=spool.depth,
             oldest_seconds=max(0.0, waited_us / 1_000_000),

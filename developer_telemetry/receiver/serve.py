@@ -38,7 +38,8 @@ from developer_telemetry.receiver.protocol import Protocol
 from developer_telemetry.receiver.settings import Settings
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
-from developer_telemetry.receiver.tombstones import Identity, Lease, Watch
+from developer_telemetry.receiver.tombstone_lease import Lease
+from developer_telemetry.receiver.tombstones import Identity, Watch
 from developer_telemetry.tombstones import Key
 
 # Twice what a front proxy opens to us, and little memory.
@@ -114,9 +115,9 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         "Connections that take no reports, since their token can't be read",
         lambda: len(connections.unreadable()),
     )
-    rehearsal = Rehearsal(engine, doorkeeper, spool)
+    rehearsal = Rehearsal(engine, doorkeeper.check_own_token, spool)
     looking = open_reading_engine(settings.db_url)
-    probe = Probe(looking, doorkeeper, ingest, spool, outage, health, identity)
+    probe = Probe(looking, doorkeeper, ingest, spool, outage, health.problem, identity.label)
     view = View(looking, connections, health, spool, rehearsal)
     open_here = settings.embedded and is_loopback(settings.host)
     page = Page(view, Access(settings.admin_token, open_here))

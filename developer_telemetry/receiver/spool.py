@@ -12,7 +12,6 @@ import os
 import shutil
 import sqlite3
 import threading
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import IO, Any, Callable, NamedTuple, Optional, TypeVar
 from developer_telemetry.errors import ConfigurationError, SpoolInUse, Unavailable
 from developer_telemetry.private_files import make_file, make_folder, replacing
 from developer_telemetry.receiver.salvage import fault, move_aside, moved_aside, salvage
+from developer_telemetry.receiver.spooled import Spooled
 from developer_telemetry.tombstones import Tombstone
 
 FILE_NAME = "spool.db"
@@ -110,22 +110,6 @@ OPENED_ANEW = 3
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-
-class Spooled(NamedTuple):
-    """A report as it lies in the spool: what the raw layer needs, and nothing read from it."""
-
-    report_id: str
-    connection_id: int
-    arrived_us: int
-    payload: str
-    epoch: int = 0  # of the receiver's knowledge of erasures when it arrived
-
-    @property
-    def checksum(self) -> int:
-        """Guards against what the disk did to the row; SQLite doesn't look."""
-        fields = f"{self.report_id}\n{self.connection_id}\n{self.arrived_us}\n{self.payload}"
-        return zlib.crc32(fields.encode())
 
 
 class DeadLetter(NamedTuple):

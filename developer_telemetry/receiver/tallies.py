@@ -11,12 +11,10 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.database import now_us, reading, transact
 from developer_telemetry.dialects import Dialect, dialect_of
-from developer_telemetry.hosts import machine_name_sql
+from developer_telemetry.hosts import LOCAL_ENDS
 from developer_telemetry.inserts import insert
-from developer_telemetry.merging import RAW_TABLE, timestamp
-
-MACHINE_TABLE = "_tool_developer_telemetry_machines"
-REFUSAL_TABLE = "_tool_developer_telemetry_refusals"
+from developer_telemetry.merging import timestamp
+from developer_telemetry.names import MACHINE_TABLE, RAW_TABLE, REFUSAL_TABLE
 
 # Rows counted in one transaction, so that it is short.
 ROWS_AT_ONCE = 1_000
@@ -145,3 +143,14 @@ def reports_of_machines(dialect: Dialect, condition: str) -> str:
         f" AS hostname, {dialect.earliest}(created_at, stored_at) AS seen"
         f" FROM {RAW_TABLE} WHERE {condition})"
     )
+
+
+def machine_name_sql(dialect: Dialect, column: str) -> str:
+    """Return the expression of what `machine_name` of `hosts` makes of a column."""
+    name = dialect.without_end_dots(f"LOWER({column})")
+    cases = " ".join(
+        f"WHEN {dialect.end_of(name, len(end))} = '{end}' AND {name} <> '{end}'"
+        f" THEN {dialect.without_end(name, len(end))}"
+        for end in LOCAL_ENDS
+    )
+    return f"CASE {cases} ELSE {name} END"

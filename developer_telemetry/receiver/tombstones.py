@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import logging
 import socket
-import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Optional
@@ -21,32 +20,22 @@ from typing import Any, Optional
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from developer_telemetry.ahead import Rounds
 from developer_telemetry.database import (
-    database_now_us,
     reading,
-    reading_newest,
     reason,
     transact,
 )
 from developer_telemetry.dialects import dialect_of
-from developer_telemetry.errors import ConfigurationError, ReportRefused, Unavailable
-from developer_telemetry.merging import Arrival
+from developer_telemetry.errors import ConfigurationError, Unavailable
+from developer_telemetry.names import RECEIVER_TABLE
 from developer_telemetry.private_files import replacing
-from developer_telemetry.receiver.rounds import Rounds
-from developer_telemetry.receiver.spool import Spool, Spooled
-from developer_telemetry.reports import Report, parse
+from developer_telemetry.receiver.spool import Spool
+from developer_telemetry.receiver.spooled import Spooled, is_erased, parse_spooled
+from developer_telemetry.receiver.tombstone_lease import Lease
 from developer_telemetry.tombstones import (
-    LEASE_SECONDS,
-    NONE,
-    RECEIVER_TABLE,
-    UNREAD,
-    Erased,
-    Key,
     Tombstone,
     Tombstones,
-    Version,
-    read_rows,
-    version,
     write,
 )
 
@@ -55,84 +44,8 @@ POLL_SECONDS = 1.0
 SEEN_SECONDS = 10.0
 IDENTITY_NAME = "receiver-id"
 
-# A lease must end even while the machine sleeps, which not every clock takes notice of.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 logger = logging.getLogger(__name__)
-
-
-def _now() -> float:
-    return time.clock_gettime(_CLOCK)
-
-
-class Lease(Erased):
-    """What is known under a lease; `held` and `check` may be called from any thread.
-
-    What was learned is kept in the spool. A receiver that starts while the database is away obeys
-    it from its first report on, and a database that was restored to an older state gets it back.
-    """
-
-    def __init__(self, engine: Engine, key: Key, spool: Optional[Spool] = None) -> None:
-        super().__init__(engine, key)
-        self._spool = spool
-        self._until = float("-inf")
-        self._changing = threading.Lock()
-        # An earlier reading must not come in behind a later one, which may be confirmed by then.
-        self._reading = threading.Lock()
-        self._learned = [] if spool is None else spool.erasures(key.fingerprint)
-        self._kept = True  # in the spool
-        epoch = max((stone.epoch for stone in self._learned), default=0)
-        read = UNREAD if self._learned else NONE
-        self._known = Tombstones(key, read, self._learned, epoch)
-
-    def check(self, known: Tombstones, connection: Connection) -> None:
-        # The lease first: one that was renewed in between is for what was read then.
-        if _now() >= self._until or known is not self._known:
-            super().check(known, connection)
-
-    def reload(self) -> Tombstones:
-        """Read them again if there are others by now."""
-        with self._reading:
-            asked_at = _now()
-            with reading_newest(self._engine) as connection:
-                if version(connection) != self._known.version:
-                    known = self._learn(*read_rows(connection), database_now_us(connection))
-                    with self._changing:
-                        self._known = known
-            if not self._kept:
-                self._keep()
-            self._until = asked_at + LEASE_SECONDS
-            return self._known
-
-    def missing(self) -> list[Tombstone]:
-        """Return what was learned and is in the database no more, nor anything in its place."""
-        return self._known.lack(self._learned)
-
-    def _learn(self, rows: Sequence[Tombstone], read: Version, now: int) -> Tombstones:
-        epochs = {stone[:3]: stone.epoch for stone in self._learned}
-        epoch = self._known.epoch
-        if any(row[:3] not in epochs for row in rows):
-            epoch += 1
-        stones = [row._replace(epoch=epochs.get(row[:3], epoch)) for row in rows]
-        known = Tombstones(self.key, read, stones, epoch, now)
-        learned = [*stones, *known.lack(self._learned)]
-        self._kept = self._kept and learned == self._learned
-        self._learned = learned
-        return known
-
-    def _keep(self) -> None:
-        try:
-            if self._spool is not None:
-                self._spool.remember(self.key.fingerprint, self._learned)
-            self._kept = True
-        except Unavailable as error:
-            logger.warning("erasures can't be kept in the spool now: %s", error)
-
-    @contextmanager
-    def held(self) -> Iterator[Tombstones]:
-        """What is known, and stays all that is known until the end of the block."""
-        with self._changing:
-            yield self._known
 
 
 class Identity:
@@ -153,6 +66,11 @@ class Identity:
             ) from None
         # The machine of an embedded database is somebody's own, and its name says whose.
         self.name = f"{'localhost' if embedded else socket.gethostname()}:{port}"[:255]
+
+    @property
+    def label(self) -> str:
+        """Name and the start of the id, which tells apart those behind one name."""
+        return f"{self.name} {self.id[:8]}"
 
 
 class Watch(Rounds):
@@ -256,7 +174,7 @@ class Watch(Rounds):
         named: dict[tuple[int, str], Tombstone] = {}
 
         def is_unwanted(report: Spooled) -> bool:
-            arrival = _parsed(report)
+            arrival = parse_spooled(report)
             if arrival is None:
                 return is_erased(known, report)
             stone = known.by_address(arrival)
@@ -302,29 +220,3 @@ def _say_seen(connection: Connection, values: Mapping[str, Any]) -> None:
         + dialect.on_conflict(("id",), [(each, dialect.new(each)) for each in changing]),
         tuple(values.values()),
     )
-
-
-def arrival_of(spooled: Spooled, report: Report) -> Arrival:
-    """Return what a spooled report was when it arrived."""
-    return Arrival(
-        spooled.report_id,
-        spooled.connection_id,
-        spooled.arrived_us,
-        report,
-        epoch=spooled.epoch,
-    )
-
-
-def is_erased(known: Tombstones, report: Spooled) -> bool:
-    """Whether a report in the spool is, or may be, of somebody who was erased since it arrived."""
-    arrival = _parsed(report)
-    if arrival is None:
-        return known.may_cover(report.connection_id, report.arrived_us, report.epoch)
-    return known.cover(arrival)
-
-
-def _parsed(report: Spooled) -> Optional[Arrival]:
-    try:
-        return arrival_of(report, parse(report.payload))
-    except ReportRefused:  # what the disk damaged says no longer whose it is
-        return None

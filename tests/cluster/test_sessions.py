@@ -18,8 +18,8 @@ from developer_telemetry.database import (
     transact,
 )
 from developer_telemetry.dialects import dialect_of
-from developer_telemetry.merging import OVERWRITE
-from developer_telemetry.receiver.tallies import MACHINE_TABLE, count_machines
+from developer_telemetry.names import MACHINE_TABLE, OVERWRITE
+from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.storage import store
 from tests.factories import arrival
 from tests.rows import raw_rows, rows

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import partial
-from typing import Any, Callable, Generic, Optional, TypeVar
+from typing import Callable, Generic, Optional, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from developer_telemetry.ahead import Threads
 from developer_telemetry.database import reason
 
 T = TypeVar("T")
@@ -23,52 +20,6 @@ T = TypeVar("T")
 PAUSE_FACTOR = 100
 
 logger = logging.getLogger(__name__)
-
-
-class Threads:
-    """A few threads for what waits for the database. Daemons, unlike those of an executor, since
-    a database that hangs must not keep the process from ending."""
-
-    def __init__(self, number: int, name: str) -> None:
-        self._queue: queue.SimpleQueue[Optional[Callable[[], None]]] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._run, name=f"{name} {each}", daemon=True)
-            for each in range(number)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """What `work` gives or raises on one of the threads."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def settle(set_outcome: Callable[[Any], None], outcome: Any) -> None:
-            if not future.done():
-                set_outcome(outcome)
-
-        def run() -> None:
-            try:
-                ended = partial(settle, future.set_result, work())
-            except Exception as error:
-                ended = partial(settle, future.set_exception, error)
-            with suppress(RuntimeError):  # nobody waits once the loop is closed
-                loop.call_soon_threadsafe(ended)
-
-        self._queue.put(run)
-        return await future
-
-    def stop(self) -> None:
-        """Begin nothing more, and wait for nothing."""
-        for _ in self._threads:
-            self._queue.put(None)
-
-    def _run(self) -> None:
-        while True:
-            work = self._queue.get()
-            if work is None:
-                return
-            work()
 
 
 class Figure(Generic[T]):

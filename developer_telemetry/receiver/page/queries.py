@@ -11,16 +11,13 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.database import hurried, limited, now_us, prepare
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.merging import timestamp
-from developer_telemetry.receiver.tallies import MACHINE_TABLE, REFUSAL_TABLE
-from developer_telemetry.storage import TOOL_TABLE
+from developer_telemetry.names import DAY_US, MACHINE_TABLE, QUIET_US, REFUSAL_TABLE, TOOL_TABLE
 
 # Whatever takes longer would cost the reports more than it is worth to who looks.
 STATEMENT_SECONDS = 5
 # One may be busy with a long statement while another answers.
 CONNECTIONS = 2
 
-HOUR_US = 3_600_000_000
-DAY_US = 24 * HOUR_US
 
 MACHINES_A_PAGE = 20
 # Their texts lie in the rows, each of which may be a page to read from disk.
@@ -43,8 +40,6 @@ AGES = (
     Age("month", "1 to 4 weeks ago", 28 * DAY_US),
     Age("gone", "longer ago", None),
 )
-# Nobody is expected to work on a week-end, or on the bank holiday after it.
-QUIET_US = 7 * DAY_US
 
 
 class Fleet(NamedTuple):

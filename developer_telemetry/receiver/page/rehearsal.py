@@ -11,7 +11,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry.connections import Connection
 from developer_telemetry.database import reason
 from developer_telemetry.errors import TelemetryError
-from developer_telemetry.receiver.doorkeeper import Doorkeeper
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.reports import parse
 from developer_telemetry.storage import probe
@@ -30,9 +29,9 @@ class Step(NamedTuple):
 class Rehearsal:
     """Takes test reports; `run` is called from a thread."""
 
-    def __init__(self, engine: Engine, doorkeeper: Doorkeeper, spool: Spool) -> None:
+    def __init__(self, engine: Engine, admit: Callable[[Connection], object], spool: Spool) -> None:
         self._engine = engine
-        self._doorkeeper = doorkeeper
+        self._admit = admit
         self._spool = spool
 
     def run(self, connection: Connection) -> list[Step]:
@@ -43,10 +42,6 @@ class Rehearsal:
             _step("Database", "wrote it to both layers, then took it back", self._probe),
             self._room(),
         ]
-
-    def _admit(self, connection: Connection) -> None:
-        authorization = b"Bearer " + (connection.token or "").encode()
-        self._doorkeeper.check(str(connection.id), authorization, False)
 
     def _probe(self) -> None:
         probe(self._engine)

@@ -14,11 +14,12 @@ from urllib.parse import urlencode
 import msgspec
 from sqlalchemy.engine import Engine
 
+from developer_telemetry.ahead import Threads
 from developer_telemetry.connections import Connections
 from developer_telemetry.database import now_us, reading
 from developer_telemetry.receiver.health import Health
 from developer_telemetry.receiver.page import charts, queries
-from developer_telemetry.receiver.page.figures import Figure, Threads, renewed
+from developer_telemetry.receiver.page.figures import Figure, renewed
 from developer_telemetry.receiver.page.queries import Choice
 from developer_telemetry.receiver.page.rehearsal import Rehearsal
 from developer_telemetry.receiver.page.rendering import render

@@ -1,0 +1,67 @@
+"""A report in the spool, and how it becomes one that is stored."""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple, Optional
+
+from developer_telemetry.errors import ReportRefused
+from developer_telemetry.merging import Arrival
+from developer_telemetry.reports import Report, parse
+from developer_telemetry.tombstones import (
+    Tombstones,
+)
+
+
+class Spooled(NamedTuple):
+    """A report as it lies in the spool: what the raw layer needs, and nothing read from it."""
+
+    report_id: str
+    connection_id: int
+    arrived_us: int
+    payload: str
+    epoch: int = 0  # of the receiver's knowledge of erasures when it arrived
+
+    @property
+    def checksum(self) -> int:
+        """Guards against what the disk did to the row; SQLite doesn't look."""
+        fields = f"{self.report_id}\n{self.connection_id}\n{self.arrived_us}\n{self.payload}"
+        return zlib.crc32(fields.encode())
+
+
+def spooled(arrival: Arrival) -> Spooled:
+    """Return the part of an arrival that the spool keeps."""
+    return Spooled(
+        arrival.report_id,
+        arrival.connection_id,
+        arrival.arrived_us,
+        arrival.report.payload,
+        arrival.epoch,
+    )
+
+
+def arrival_of(spooled: Spooled, report: Report) -> Arrival:
+    """Return what a spooled report was when it arrived."""
+    return Arrival(
+        spooled.report_id,
+        spooled.connection_id,
+        spooled.arrived_us,
+        report,
+        epoch=spooled.epoch,
+    )
+
+
+def is_erased(known: Tombstones, report: Spooled) -> bool:
+    """Whether a report in the spool is, or may be, of somebody who was erased since it arrived."""
+    arrival = parse_spooled(report)
+    if arrival is None:
+        return known.may_cover(report.connection_id, report.arrived_us, report.epoch)
+    return known.cover(arrival)
+
+
+def parse_spooled(report: Spooled) -> Optional[Arrival]:
+    """Return a report of the spool as it arrived; None if the disk damaged it."""
+    try:
+        return arrival_of(report, parse(report.payload))
+    except ReportRefused:  # what the disk damaged says no longer whose it is
+        return None

@@ -1,0 +1,114 @@
+"""The tombstones that a receiver may rely on without asking the database.
+
+They are read every second. As long as the last reading is no older than `LEASE_SECONDS`, no report
+costs a question; a transaction that ends later asks the database itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Optional
+
+from sqlalchemy.engine import Connection, Engine
+
+from developer_telemetry.database import (
+    database_now_us,
+    reading_newest,
+)
+from developer_telemetry.errors import Unavailable
+from developer_telemetry.receiver.spool import Spool
+from developer_telemetry.tombstones import (
+    LEASE_SECONDS,
+    NONE,
+    UNREAD,
+    Erased,
+    Key,
+    Tombstone,
+    Tombstones,
+    Version,
+    read_rows,
+    version,
+)
+
+logger = logging.getLogger(__name__)
+
+# A lease must end even while the machine sleeps, which not every clock takes notice of.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def _now() -> float:
+    return time.clock_gettime(_CLOCK)
+
+
+class Lease(Erased):
+    """What is known under a lease; `held` and `check` may be called from any thread.
+
+    What was learned is kept in the spool. A receiver that starts while the database is away obeys
+    it from its first report on, and a database that was restored to an older state gets it back.
+    """
+
+    def __init__(self, engine: Engine, key: Key, spool: Optional[Spool] = None) -> None:
+        super().__init__(engine, key)
+        self._spool = spool
+        self._until = float("-inf")
+        self._changing = threading.Lock()
+        # An earlier reading must not come in behind a later one, which may be confirmed by then.
+        self._reading = threading.Lock()
+        self._learned = [] if spool is None else spool.erasures(key.fingerprint)
+        self._kept = True  # in the spool
+        epoch = max((stone.epoch for stone in self._learned), default=0)
+        read = UNREAD if self._learned else NONE
+        self._known = Tombstones(key, read, self._learned, epoch)
+
+    def check(self, known: Tombstones, connection: Connection) -> None:
+        # The lease first: one that was renewed in between is for what was read then.
+        if _now() >= self._until or known is not self._known:
+            super().check(known, connection)
+
+    def reload(self) -> Tombstones:
+        """Read them again if there are others by now."""
+        with self._reading:
+            asked_at = _now()
+            with reading_newest(self._engine) as connection:
+                if version(connection) != self._known.version:
+                    known = self._learn(*read_rows(connection), database_now_us(connection))
+                    with self._changing:
+                        self._known = known
+            if not self._kept:
+                self._keep()
+            self._until = asked_at + LEASE_SECONDS
+            return self._known
+
+    def missing(self) -> list[Tombstone]:
+        """Return what was learned and is in the database no more, nor anything in its place."""
+        return self._known.lack(self._learned)
+
+    def _learn(self, rows: Sequence[Tombstone], read: Version, now: int) -> Tombstones:
+        epochs = {stone[:3]: stone.epoch for stone in self._learned}
+        epoch = self._known.epoch
+        if any(row[:3] not in epochs for row in rows):
+            epoch += 1
+        stones = [row._replace(epoch=epochs.get(row[:3], epoch)) for row in rows]
+        known = Tombstones(self.key, read, stones, epoch, now)
+        learned = [*stones, *known.lack(self._learned)]
+        self._kept = self._kept and learned == self._learned
+        self._learned = learned
+        return known
+
+    def _keep(self) -> None:
+        try:
+            if self._spool is not None:
+                self._spool.remember(self.key.fingerprint, self._learned)
+            self._kept = True
+        except Unavailable as error:
+            logger.warning("erasures can't be kept in the spool now: %s", error)
+
+    @contextmanager
+    def held(self) -> Iterator[Tombstones]:
+        """What is known, and stays all that is known until the end of the block."""
+        with self._changing:
+            yield self._known
