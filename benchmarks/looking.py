@@ -24,7 +24,7 @@ from benchmarks.databases import database, describe, opened
 from benchmarks.large import fill
 from benchmarks.load import Outcome, measure
 from benchmarks.page import PAGE, put, table
-from developer_telemetry.names import MACHINE_TABLE, TOOL_TABLE
+from developer_telemetry.constants import MACHINE_TABLE, TOOL_TABLE
 from tests.receivers import TOKEN, Receiver, add_connection, query
 from tests.servers import ServerMissing
 

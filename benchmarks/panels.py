@@ -23,7 +23,7 @@ from benchmarks.page import PAGE, put, table
 from dashboards.__main__ import PAGES
 from dashboards.dialects import DATABASES as DIALECTS
 from dashboards.panels import dashboard
-from developer_telemetry.names import TOOL_TABLE
+from developer_telemetry.constants import TOOL_TABLE
 from tests.dashboard_answers import Chosen, expand
 from tests.servers import ServerMissing
 

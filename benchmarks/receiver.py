@@ -20,7 +20,7 @@ from benchmarks.databases import BATCH, NAMES, Fresh, count, database, describe,
 from benchmarks.load import Outcome, measure
 from benchmarks.page import PAGE, put, table
 from benchmarks.processes import cpu_seconds, peak_memory_mib
-from developer_telemetry.names import RAW_TABLE, TOOL_TABLE
+from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
 from tests.receivers import TOKEN, Receiver, add_connection
 from tests.servers import ServerMissing
 

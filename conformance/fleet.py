@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 
-from developer_telemetry.names import RAW_TABLE
+from developer_telemetry.constants import RAW_TABLE
 from tests.receivers import Receiver, query, report
 
 TOKEN = "token-of-the-fleet"

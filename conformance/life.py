@@ -11,10 +11,10 @@ from typing import Any, Callable, Optional
 from conformance.fleet import PEOPLE, TOKEN, Fleet, count
 from conformance.lake import Lake
 from conformance.outcomes import LeftOut, Outcomes, Unmet
+from developer_telemetry.constants import RAW_TABLE as RAW
+from developer_telemetry.constants import TOOL_TABLE as TOOL
 from developer_telemetry.crypto import decrypt
 from developer_telemetry.migrations import SCRIPTS
-from developer_telemetry.names import RAW_TABLE as RAW
-from developer_telemetry.names import TOOL_TABLE as TOOL
 from tests.nginx import NAME, Names, Nginx, server_conf
 from tests.receivers import SECRET, Receiver, eventually, query, report, run_command
 from tests.servers import HOST, ServerMissing

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.ahead import ahead, asked
+from developer_telemetry.concurrency import ahead, asked
+from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.domain_texts import EXACTLY, TableTexts, hashed, texts_of
 from developer_telemetry.inserts import MAX_KEYS, insert
 from developer_telemetry.merging import KEY_COLUMNS, raw_params
-from developer_telemetry.names import ACCOUNT_TABLE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.raw import first_page, span
 from developer_telemetry.storage import developers as everybody
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from developer_telemetry.constants import QUIET_US
 from developer_telemetry.database import now_us
 from developer_telemetry.merging import timestamp
-from developer_telemetry.names import QUIET_US
 from developer_telemetry.probing import State
 from developer_telemetry.status import ConnectionStatus
 

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Connection, Engine
 
+from developer_telemetry.constants import RAW_TABLE, SCOPE_ID, TASK_TABLE, TOOL_TABLE
 from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.domain_texts import EXACTLY, TableTexts, hashed, texts_of
 from developer_telemetry.inserts import MAX_ROWS, batches, insert
 from developer_telemetry.merging import raw_params
-from developer_telemetry.names import RAW_TABLE, SCOPE_ID, TASK_TABLE, TOOL_TABLE
 from developer_telemetry.raw import START
 
 MAX_ID = 255

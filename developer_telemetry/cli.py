@@ -20,10 +20,10 @@ from developer_telemetry.commands.reports import export, import_reports, reextra
 from developer_telemetry.commands.shared import OutputFailed
 from developer_telemetry.commands.spool import spool
 from developer_telemetry.commands.tokens import token
+from developer_telemetry.config import SETTINGS
 from developer_telemetry.error_texts import own_words
 from developer_telemetry.printable import printable
 from developer_telemetry.receiver.logs import PlainLines
-from developer_telemetry.receiver.settings import SETTINGS
 
 app = typer.Typer(
     add_completion=False,

@@ -19,6 +19,14 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
 from developer_telemetry.api_keys import ApiKey, read_api_key
+from developer_telemetry.constants import (
+    API_KEY_TABLE,
+    CONNECTION_TABLE,
+    OVERWRITE,
+    SCOPE_ID,
+    SCOPE_TABLE,
+    strategy_of,
+)
 from developer_telemetry.crypto import SecretReader, remedy_of
 
 # Also for those who take them from here.
@@ -29,14 +37,6 @@ from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import insert
 from developer_telemetry.merging import raw_params, timestamp
-from developer_telemetry.names import (
-    API_KEY_TABLE,
-    CONNECTION_TABLE,
-    OVERWRITE,
-    SCOPE_ID,
-    SCOPE_TABLE,
-    strategy_of,
-)
 from developer_telemetry.privacy import Privacy
 from developer_telemetry.private_files import replacing
 from developer_telemetry.pseudonyms import Pseudonyms

@@ -25,6 +25,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.accounts import convert
 from developer_telemetry.connections import create, new_token
+from developer_telemetry.constants import CONNECTION_TABLE, RAW_TABLE, REFUSAL_TABLE
 from developer_telemetry.database import reading, transact
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import insert
@@ -38,7 +39,6 @@ from developer_telemetry.made_up import (
     epoch_us,
 )
 from developer_telemetry.merging import Arrival
-from developer_telemetry.names import CONNECTION_TABLE, RAW_TABLE, REFUSAL_TABLE
 from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.reports import parse
 from developer_telemetry.storage import store

@@ -12,6 +12,8 @@ from typing import Any, Optional
 
 import httpx
 
+from developer_telemetry.config import DevLakeAccess
+from developer_telemetry.constants import SCOPE_ID
 from developer_telemetry.devlake_refusals import (
     NOT_LET_IN,
     PLUGIN,
@@ -22,9 +24,7 @@ from developer_telemetry.devlake_refusals import (
 )
 from developer_telemetry.errors import ConfigurationError, TelemetryError, Unavailable
 from developer_telemetry.http_client import make_client, proxy_remark
-from developer_telemetry.names import SCOPE_ID
 from developer_telemetry.onboarding import OPTIONS, Blueprint, Home, Kept
-from developer_telemetry.receiver.settings import DevLakeAccess
 
 CONNECTIONS = f"/plugins/{PLUGIN}/connections"
 

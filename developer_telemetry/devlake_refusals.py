@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
+from developer_telemetry.config import DevLakeAccess
 from developer_telemetry.errors import ConfigurationError, TelemetryError, Unavailable
-from developer_telemetry.receiver.settings import DevLakeAccess
 from developer_telemetry.sign_on import Turned
 
 PLUGIN = "developer_telemetry"

@@ -16,11 +16,7 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.database import clock_offset_us, now_us, reading, transact
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.errors import Unavailable
-from developer_telemetry.exclusion import alone
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     LINK_TABLE,
     MACHINE_TABLE,
@@ -30,6 +26,10 @@ from developer_telemetry.names import (
     TOMBSTONE_TABLE,
     TOOL_TABLE,
 )
+from developer_telemetry.database import clock_offset_us, now_us, reading, transact
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.errors import Unavailable
+from developer_telemetry.exclusion import alone
 from developer_telemetry.people import Person, Search
 from developer_telemetry.rights import require
 from developer_telemetry.storage import developers

@@ -22,13 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.accounts import account_id
 from developer_telemetry.archives import COMPRESSED, TABLE, defuse
 from developer_telemetry.cicd import KINDS, task_id
-from developer_telemetry.database import reading
-from developer_telemetry.dialects import dialect_of, flat
-from developer_telemetry.domain_texts import texts_of
-from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.inserts import batches
-from developer_telemetry.merging import LONG_COLUMNS, TOOL_COLUMNS
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     LINK_TABLE,
     MACHINE_TABLE,
@@ -36,6 +30,12 @@ from developer_telemetry.names import (
     TASK_TABLE,
     TOOL_TABLE,
 )
+from developer_telemetry.database import reading
+from developer_telemetry.dialects import dialect_of, flat
+from developer_telemetry.domain_texts import texts_of
+from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.inserts import batches
+from developer_telemetry.merging import LONG_COLUMNS, TOOL_COLUMNS
 from developer_telemetry.printable import escape_json, printable
 from developer_telemetry.private_files import is_device, open_new, replacing
 from developer_telemetry.raw import FETCHED, SHORT, bodies

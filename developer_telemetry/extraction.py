@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.ahead import ahead, asked
+from developer_telemetry.concurrency import ahead, asked
+from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.horizons import horizon
 from developer_telemetry.inserts import MAX_KEYS, batches, cut
 from developer_telemetry.merging import KEY_COLUMNS, ToolRow
-from developer_telemetry.names import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.raw import (
     START,
     Day,

@@ -16,10 +16,10 @@ import msgspec
 
 from developer_telemetry.archives import Archives, Item
 from developer_telemetry.connections import Connection
+from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.error_texts import own_words
 from developer_telemetry.errors import ConfigurationError, ReportRefused
 from developer_telemetry.merging import TOOL_COLUMNS, Arrival
-from developer_telemetry.names import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.reports import TEXT_LIMIT
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.ahead import ahead
 from developer_telemetry.archives import Item
+from developer_telemetry.concurrency import ahead
 from developer_telemetry.connections import Connection
+from developer_telemetry.constants import RAW_TABLE
 from developer_telemetry.database import reading, reason, transact
 from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.errors import Unavailable
@@ -26,7 +27,6 @@ from developer_telemetry.guarded_writer import Kept, store_excluding_erased
 from developer_telemetry.imported import Batch, copy_id
 from developer_telemetry.inserts import batches
 from developer_telemetry.merging import TOOL_COLUMNS, Arrival, ToolRow, raw_params
-from developer_telemetry.names import RAW_TABLE
 from developer_telemetry.raw import Key
 from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.storage import upsert_tool

@@ -12,7 +12,7 @@ from datetime import date, datetime, time, timedelta, timezone
 from random import Random
 from typing import Any, NamedTuple
 
-from developer_telemetry.names import OVERWRITE, SUM
+from developer_telemetry.constants import OVERWRITE, SUM
 from developer_telemetry.reports import REPOSITORY_COUNTS
 
 CONNECTIONS = {"Product engineering": OVERWRITE, "Contractors' machines": SUM}

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import developer_telemetry.migrations  # noqa: F401  (registers the schema's history)
+from developer_telemetry.constants import SCOPE_ID, SCOPE_NAME, strategy_of
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.models import (
     Machine,
@@ -12,7 +13,6 @@ from developer_telemetry.models import (
     TelemetryScopeConfig,
     the_scope,
 )
-from developer_telemetry.names import SCOPE_ID, SCOPE_NAME, strategy_of
 from developer_telemetry.streams import Reports
 from pydevlake import DomainScope, Plugin, RemoteScopeGroup, TestConnectionResult
 from pydevlake.message import PipelineTask, PluginInfo

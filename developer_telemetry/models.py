@@ -10,7 +10,7 @@ from typing import Optional
 
 from pydantic import SecretStr
 
-from developer_telemetry.names import SCOPE_ID, SCOPE_NAME
+from developer_telemetry.constants import SCOPE_ID, SCOPE_NAME
 from pydevlake import Connection, Field, ScopeConfig, ToolModel, ToolScope
 
 

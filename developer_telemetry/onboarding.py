@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
 from developer_telemetry.connections import name_taken, new_token, valid_name
+from developer_telemetry.constants import strategy_of
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.names import strategy_of
 
 # What may be set beside name and tokens; "", 0 and false mean the default.
 OPTIONS = (

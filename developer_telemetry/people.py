@@ -8,11 +8,7 @@ from typing import NamedTuple, Optional
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.database import reading
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.errors import ConfigurationError, ReportRefused
-from developer_telemetry.merging import raw_params
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
     MACHINE_TABLE,
@@ -21,6 +17,10 @@ from developer_telemetry.names import (
     TOOL_TABLE,
     strategy_of,
 )
+from developer_telemetry.database import reading
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.errors import ConfigurationError, ReportRefused
+from developer_telemetry.merging import raw_params
 from developer_telemetry.pseudonyms import DEVELOPER, EMAIL, Pseudonyms
 from developer_telemetry.raw import bodies
 from developer_telemetry.reports import parse

@@ -27,9 +27,9 @@ from typing import NamedTuple, Optional
 import msgspec
 from sqlalchemy.engine import Engine
 
+from developer_telemetry.constants import PROBE_TABLE
 from developer_telemetry.database import now_us, reading, transact
 from developer_telemetry.dialects import dialect_of
-from developer_telemetry.names import PROBE_TABLE
 
 HEADER = "X-Telemetry-Probe"
 

@@ -19,14 +19,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.accounts import account_id
 from developer_telemetry.cicd import KINDS, task_id
-from developer_telemetry.database import be_thorough, clock_offset_us, now_us, reading, transact
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.domain_texts import texts_of
-from developer_telemetry.exclusion import PATIENCE_SECONDS, alone
-from developer_telemetry.horizons import FIRST_DAY, horizon
-from developer_telemetry.inserts import MAX_KEYS, MAX_ROWS, batches
-from developer_telemetry.merging import KEY_COLUMNS, timestamp
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
     HORIZON_TABLE,
@@ -36,6 +29,13 @@ from developer_telemetry.names import (
     TASK_TABLE,
     TOOL_TABLE,
 )
+from developer_telemetry.database import be_thorough, clock_offset_us, now_us, reading, transact
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.domain_texts import texts_of
+from developer_telemetry.exclusion import PATIENCE_SECONDS, alone
+from developer_telemetry.horizons import FIRST_DAY, horizon
+from developer_telemetry.inserts import MAX_KEYS, MAX_ROWS, batches
+from developer_telemetry.merging import KEY_COLUMNS, timestamp
 from developer_telemetry.rights import require
 from developer_telemetry.storage import developers
 

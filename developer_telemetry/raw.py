@@ -11,6 +11,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from sqlalchemy.engine import Connection
 
+from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.dialects import Dialect, dialect_of
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.hosts import family, newest_of_each
@@ -23,7 +24,6 @@ from developer_telemetry.merging import (
     ToolRow,
     tool_row,
 )
-from developer_telemetry.names import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.reports import parse
 
 # Raw rows in a page: enough to hide the round trips, and over in a fraction of a second.

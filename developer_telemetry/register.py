@@ -12,13 +12,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
 from developer_telemetry.connections import add_scope, create, encrypt, name_taken
-from developer_telemetry.crypto import SecretReader, is_cbc
-from developer_telemetry.database import now_us, reading, transact
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.exclusion import alone
-from developer_telemetry.merging import raw_params, timestamp
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
     MACHINE_TABLE,
@@ -29,6 +23,12 @@ from developer_telemetry.names import (
     TOMBSTONE_TABLE,
     TOOL_TABLE,
 )
+from developer_telemetry.crypto import SecretReader, is_cbc
+from developer_telemetry.database import now_us, reading, transact
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.exclusion import alone
+from developer_telemetry.merging import raw_params, timestamp
 from developer_telemetry.onboarding import OPTIONS, Home, Kept
 from developer_telemetry.schema import DEVLAKE_HISTORY
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from developer_telemetry.constants import RAW_TABLE, RUN_TABLE
 from developer_telemetry.database import reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.inserts import insert
-from developer_telemetry.names import RAW_TABLE, RUN_TABLE
 
 # Of how the same reports give rows and accounts: raise it whenever they would give others.
 MAPPING = 3

@@ -9,10 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.connections import Connections
-from developer_telemetry.database import now_us, reading
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.merging import timestamp
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     CONNECTION_TABLE,
     DAY_US,
     MACHINE_TABLE,
@@ -21,6 +18,9 @@ from developer_telemetry.names import (
     REFUSAL_TABLE,
     TOOL_TABLE,
 )
+from developer_telemetry.database import now_us, reading
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.merging import timestamp
 from developer_telemetry.receiver.tallies import reports_of_machines
 
 REFUSAL_DAYS = 7

@@ -14,6 +14,8 @@ from typing import Any, Callable, Optional
 
 from sqlalchemy.engine import Connection, Engine
 
+from developer_telemetry.constants import OVERWRITE, RAW_TABLE, SUM
+from developer_telemetry.constants import TOOL_TABLE as TOOL_TABLE
 from developer_telemetry.database import reading, transact
 from developer_telemetry.dialects import Database, Dialect, dialect_of
 from developer_telemetry.horizons import FIRST_DAY, horizon
@@ -29,8 +31,6 @@ from developer_telemetry.merging import (
     raw_params,
     tool_row,
 )
-from developer_telemetry.names import OVERWRITE, RAW_TABLE, SUM
-from developer_telemetry.names import TOOL_TABLE as TOOL_TABLE
 from developer_telemetry.raw import Key, days, within
 from developer_telemetry.reports import parse
 

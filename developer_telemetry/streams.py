@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from developer_telemetry.constants import RAW_TABLE, strategy_of
 from developer_telemetry.models import DeveloperMetrics
-from developer_telemetry.names import RAW_TABLE, strategy_of
 from pydevlake import Context, DomainType, Stream
 from pydevlake.message import RemoteProgress
 from pydevlake.model import DomainModel

@@ -21,10 +21,10 @@ from typing import NamedTuple, Optional
 
 from sqlalchemy.engine import Connection, Engine
 
+from developer_telemetry.constants import TOMBSTONE_TABLE
 from developer_telemetry.database import reading
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.merging import NO_EPOCH, Arrival
-from developer_telemetry.names import TOMBSTONE_TABLE
 from developer_telemetry.reports import Report
 
 # What a tombstone has for its connection when it counts for all of them.

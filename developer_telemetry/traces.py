@@ -12,12 +12,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.accounts import account_id
 from developer_telemetry.cicd import KINDS, task_id
-from developer_telemetry.database import be_thorough, reading, transact
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.domain_texts import texts_of
-from developer_telemetry.inserts import MAX_ROWS, batches
-from developer_telemetry.merging import raw_params
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     LINK_TABLE,
     MACHINE_TABLE,
@@ -25,6 +20,11 @@ from developer_telemetry.names import (
     TASK_TABLE,
     TOOL_TABLE,
 )
+from developer_telemetry.database import be_thorough, reading, transact
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.domain_texts import texts_of
+from developer_telemetry.inserts import MAX_ROWS, batches
+from developer_telemetry.merging import raw_params
 from developer_telemetry.people import Person
 from developer_telemetry.raw import days as days_of
 from developer_telemetry.raw import within

@@ -15,18 +15,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry.accounts import account_id
 from developer_telemetry.asking import NoAnswer, Reply, ask
 from developer_telemetry.connections import Connection
-from developer_telemetry.database import now_us, reading, reason, transact
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.domain_texts import texts_of
-from developer_telemetry.exclusion import Busy, alone
-from developer_telemetry.merging import timestamp
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     LINK_TABLE,
     MACHINE_TABLE,
     RAW_TABLE,
     TOOL_TABLE,
 )
+from developer_telemetry.database import now_us, reading, reason, transact
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.domain_texts import texts_of
+from developer_telemetry.exclusion import Busy, alone
+from developer_telemetry.merging import timestamp
 from developer_telemetry.probing import Question, State, new_nonce
 
 # No login has a space, so this is nobody's.

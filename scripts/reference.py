@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from developer_telemetry.receiver.settings import SETTINGS
+from developer_telemetry.config import SETTINGS
 
 DOCS = Path(__file__).parent.parent / "docs"
 

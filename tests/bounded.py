@@ -19,10 +19,10 @@ from typing import Callable
 import msgspec
 from sqlalchemy.engine import Engine
 
+from developer_telemetry.constants import OVERWRITE, SUM
 from developer_telemetry.database import open_engine
 from developer_telemetry.exporting import Wanted, raw_rows, tool_rows
 from developer_telemetry.extraction import reextract
-from developer_telemetry.names import OVERWRITE, SUM
 from developer_telemetry.people import Person, Search
 from developer_telemetry.storage import store
 from developer_telemetry.traces import Traces, Until

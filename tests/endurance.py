@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from developer_telemetry.names import RAW_TABLE, TOOL_TABLE
+from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.receiver.spool import dead_letters
 from tests.cluster.forwarder import Forwarder
 from tests.cluster.pairs import MariaDBPair, Pair, PostgreSQLPair

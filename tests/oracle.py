@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from developer_telemetry.names import RAW_TABLE, TOOL_TABLE
+from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
 from tests.receivers import TOKEN, Receiver, eventually, query, report
 from tests.servers import HOST
 

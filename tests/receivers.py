@@ -31,7 +31,7 @@ from typer.testing import CliRunner
 
 from developer_telemetry.cli import app
 from developer_telemetry.connections import encrypt
-from developer_telemetry.names import CONNECTION_TABLE
+from developer_telemetry.constants import CONNECTION_TABLE
 from tests.servers import HOST, execute, free_port
 
 T = TypeVar("T")
@@ -197,8 +197,10 @@ class Altered(Receiver):
     def command(self) -> list[str]:
         names = [f"developer_telemetry.{name}" for name in self.constants]
         imports = [f"import {name.rpartition('.')[0]}" for name in names]
-        # Reading it first makes a name that is gone an error, and not a constant that nobody reads.
-        values = [f"{name}; {name} = {value}" for name, value in zip(names, self.constants.values())]
+        # Reading it first makes a name that is gone an error.
+        values = [
+            f"{name}; {name} = {value}" for name, value in zip(names, self.constants.values())
+        ]
         run = ["from developer_telemetry.cli import app", "app(['serve'])"]
         return [sys.executable, "-c", "\n".join([*imports, *values, *run])]
 

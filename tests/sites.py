@@ -13,8 +13,8 @@ from typing import Callable, NoReturn, Optional
 import pytest
 from sqlalchemy.engine import Engine
 
+from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.database import open_engine
-from developer_telemetry.names import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.schema import migrate
 from tests.oracle import Oracle
 from tests.receivers import Receiver, add_connection, eventually, query, report

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.load import Outcome, measure
-from developer_telemetry.names import RAW_TABLE
+from developer_telemetry.constants import RAW_TABLE
 from tests.hostile import attack_all
 from tests.oracle import Oracle
 from tests.receivers import TOKEN, eventually, query

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from developer_telemetry.config import load
 from developer_telemetry.receiver.addresses import answering_host
-from developer_telemetry.receiver.settings import load
 from tests.receivers import TOKEN, Receiver, add_connection, environment, report, run_command
 from tests.servers import free_port
 from tests.test_deploy import instructions

@@ -6,7 +6,7 @@ import sys
 from contextlib import closing, suppress
 from pathlib import Path
 
-from developer_telemetry.names import RAW_TABLE
+from developer_telemetry.constants import RAW_TABLE
 from developer_telemetry.receiver.spool import MAX_CRASHES, Spool, dead_letters
 from developer_telemetry.receiver.spooled import Spooled
 from tests.receivers import (

@@ -19,6 +19,7 @@ from dashboards.dialects import DATABASES
 from dashboards.panels import dashboard
 from dashboards.sql import METRICS
 from developer_telemetry.accounts import account_id, convert
+from developer_telemetry.constants import SUM
 from developer_telemetry.database import open_engine
 from developer_telemetry.demo import Fleet, arrivals, fill, fleet
 from developer_telemetry.dialects import dialect_of
@@ -26,7 +27,6 @@ from developer_telemetry.hosts import machine_name
 from developer_telemetry.inserts import insert
 from developer_telemetry.made_up import CONNECTIONS, TEAMS
 from developer_telemetry.merging import Arrival, ToolRow, tool_row
-from developer_telemetry.names import SUM
 from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.schema import migrate
 from developer_telemetry.storage import store

@@ -126,8 +126,12 @@ def test_the_makefile_has_each_target_that_is_documented() -> None:
 
 def test_the_architecture_names_each_module() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`([a-z_]+)/?`", text.partition("## Where to look")[2]))
+    named = set(re.findall(r"`([a-z0-9_/]+)`", text.partition("## Where to look")[2]))
     package = ROOT / "developer_telemetry"
-    modules = {each.stem for each in [*package.glob("*.py"), *package.glob("*/__init__.py")]}
-    packages = {each.parent.name for each in package.glob("*/__init__.py")}
-    assert (modules | packages) - {"__init__"} - named == set()
+    modules = {
+        str(each.relative_to(package).with_suffix(""))
+        for each in package.rglob("*.py")
+        if each.name != "__init__.py"
+    }
+    folders = tuple(each for each in named if each.endswith("/"))
+    assert {each for each in modules - named if not each.startswith(folders)} == set()

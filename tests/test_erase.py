@@ -20,11 +20,7 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.accounts import convert
 from developer_telemetry.cicd import convert_tasks
 from developer_telemetry.connections import Connections, create
-from developer_telemetry.database import now_us
-from developer_telemetry.erasing import erase
-from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.guarded_writer import Kept, store_excluding_erased
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     CONNECTION_TABLE,
     OVERWRITE,
     RAW_TABLE,
@@ -32,6 +28,10 @@ from developer_telemetry.names import (
     TASK_TABLE,
     TOOL_TABLE,
 )
+from developer_telemetry.database import now_us
+from developer_telemetry.erasing import erase
+from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.guarded_writer import Kept, store_excluding_erased
 from developer_telemetry.people import Person, Search
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.spooled import Spooled, is_erased

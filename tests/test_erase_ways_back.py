@@ -13,17 +13,17 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry import erasing
 from developer_telemetry.connections import Connections, create
-from developer_telemetry.database import now_us
-from developer_telemetry.erasing import Outcome, erase, erase_again, forget_receiver, returned
-from developer_telemetry.exporting import Output, Wanted
-from developer_telemetry.exporting import raw_rows as exported_rows
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     CONNECTION_TABLE,
     OVERWRITE,
     RAW_TABLE,
     RECEIVER_TABLE,
     TOMBSTONE_TABLE,
 )
+from developer_telemetry.database import now_us
+from developer_telemetry.erasing import Outcome, erase, erase_again, forget_receiver, returned
+from developer_telemetry.exporting import Output, Wanted
+from developer_telemetry.exporting import raw_rows as exported_rows
 from developer_telemetry.people import Search, strategies
 from developer_telemetry.receiver.conflicts import Conflicts
 from developer_telemetry.receiver.decisions import Decisions

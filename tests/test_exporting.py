@@ -21,6 +21,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry import archives, exporting
 from developer_telemetry.archives import defuse
 from developer_telemetry.connections import Connection
+from developer_telemetry.constants import OVERWRITE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.exporting import (
     Output,
     Wanted,
@@ -30,7 +31,6 @@ from developer_telemetry.exporting import (
     tool_rows,
 )
 from developer_telemetry.merging import Arrival
-from developer_telemetry.names import OVERWRITE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.privacy import Privacy
 from developer_telemetry.pseudonyms import Pseudonyms
 from developer_telemetry.receiver.tallies import count_machines

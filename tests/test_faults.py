@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from developer_telemetry.names import RAW_TABLE, TOOL_TABLE
+from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.receiver.spool import dead_letters
 from tests.receivers import at_once, eventually, query, report
 from tests.servers import MariaDB, PostgreSQL, Server, create_database

@@ -12,12 +12,7 @@ from typing import Any, Callable
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.exporting import Wanted
-from developer_telemetry.exporting import tool_rows as exported_days
-from developer_telemetry.imported import BATCH_REPORTS, archive_id
-from developer_telemetry.importing import Counts
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     MACHINE_TABLE,
     OVERWRITE,
     RAW_TABLE,
@@ -25,6 +20,11 @@ from developer_telemetry.names import (
     TOMBSTONE_TABLE,
     TOOL_TABLE,
 )
+from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.exporting import Wanted
+from developer_telemetry.exporting import tool_rows as exported_days
+from developer_telemetry.imported import BATCH_REPORTS, archive_id
+from developer_telemetry.importing import Counts
 from developer_telemetry.storage import store
 from developer_telemetry.tombstones import Key
 from tests.factories import START_US, arrival, body

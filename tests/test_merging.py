@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from developer_telemetry.constants import strategy_of
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.merging import (
     TOOL_COLUMNS,
@@ -19,7 +20,6 @@ from developer_telemetry.merging import (
     timestamp,
     tool_row,
 )
-from developer_telemetry.names import strategy_of
 from tests.factories import START_US, arrival
 
 GIT_LAPTOP = {

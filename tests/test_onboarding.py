@@ -20,10 +20,11 @@ from typer.testing import Result
 from developer_telemetry import devlake
 from developer_telemetry.accounts import convert
 from developer_telemetry.cli import app
+from developer_telemetry.config import SETTINGS
 from developer_telemetry.connections import Connections, create
+from developer_telemetry.constants import CONNECTION_TABLE, OVERWRITE
 from developer_telemetry.database import open_engine
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.names import CONNECTION_TABLE, OVERWRITE
 from developer_telemetry.onboarding import (
     OPTIONS,
     Onboarding,
@@ -34,7 +35,6 @@ from developer_telemetry.onboarding import (
     revoke_previous,
     rotate,
 )
-from developer_telemetry.receiver.settings import SETTINGS
 from developer_telemetry.register import Register, counts
 from developer_telemetry.schema import DEVLAKE_HISTORY, HISTORY, migrate
 from developer_telemetry.storage import store

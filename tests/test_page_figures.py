@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from developer_telemetry.ahead import Threads
+from developer_telemetry.concurrency import Threads
 from developer_telemetry.receiver.page import figures
 from developer_telemetry.receiver.page.figures import Figure, renewed
 

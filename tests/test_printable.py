@@ -14,9 +14,9 @@ import pytest
 from developer_telemetry import commands
 from developer_telemetry.cli import app
 from developer_telemetry.connections import create
+from developer_telemetry.constants import OVERWRITE
 from developer_telemetry.database import now_us, open_engine
 from developer_telemetry.guarded_writer import store_excluding_erased
-from developer_telemetry.names import OVERWRITE
 from developer_telemetry.printable import printable, printable_json
 from developer_telemetry.receiver.logs import JsonLines, TextLines
 from developer_telemetry.receiver.spool import Spool

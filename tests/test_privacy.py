@@ -13,10 +13,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from developer_telemetry.constants import CONNECTION_TABLE, RAW_TABLE
 from developer_telemetry.covering import covered
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.merging import ToolRow, tool_row
-from developer_telemetry.names import CONNECTION_TABLE, RAW_TABLE
 from developer_telemetry.privacy import Privacy, without_paths
 from developer_telemetry.pseudonyms import DEVELOPER, EMAIL, HOST, NAME, Pseudonyms
 from developer_telemetry.reports import Report, parse

@@ -15,11 +15,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry import prune as pruning
 from developer_telemetry.accounts import account_id
-from developer_telemetry.database import open_engine, transact
-from developer_telemetry.exclusion import Busy, alone
-from developer_telemetry.horizons import FIRST_DAY, horizon
-from developer_telemetry.merging import Arrival
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     CONNECTION_TABLE,
     MACHINE_TABLE,
     OVERWRITE,
@@ -27,6 +23,10 @@ from developer_telemetry.names import (
     SUM,
     TOOL_TABLE,
 )
+from developer_telemetry.database import open_engine, transact
+from developer_telemetry.exclusion import Busy, alone
+from developer_telemetry.horizons import FIRST_DAY, horizon
+from developer_telemetry.merging import Arrival
 from developer_telemetry.prune import Limits, Pruned, due, limits_on, preview, prune
 from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.storage import store

@@ -15,7 +15,7 @@ from typing import Any, Callable, NamedTuple
 import httpx
 import pytest
 
-from developer_telemetry.names import CONNECTION_TABLE
+from developer_telemetry.constants import CONNECTION_TABLE
 from tests.receivers import (
     SECRET,
     TOKEN,

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from developer_telemetry.names import RAW_TABLE
+from developer_telemetry.constants import RAW_TABLE
 from tests.receivers import Receiver, add_connection, eventually, migrate, query, report
 from tests.servers import execute
 

@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.erasing import erase
-from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     OVERWRITE,
     RAW_TABLE,
     TOMBSTONE_TABLE,
     TOOL_TABLE,
 )
+from developer_telemetry.erasing import erase
+from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.people import Search
 from developer_telemetry.prune import prune
 from developer_telemetry.rights import _covers

@@ -11,10 +11,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry import runs
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.merging import Arrival, raw_params
-from developer_telemetry.models import TelemetryConnection, TelemetryScopeConfig, the_scope
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     OVERWRITE,
     RAW_TABLE,
@@ -22,6 +19,9 @@ from developer_telemetry.names import (
     SUM,
     TOOL_TABLE,
 )
+from developer_telemetry.dialects import dialect_of
+from developer_telemetry.merging import Arrival, raw_params
+from developer_telemetry.models import TelemetryConnection, TelemetryScopeConfig, the_scope
 from developer_telemetry.runs import EXTRACT, begin, complete
 from developer_telemetry.storage import _store, store
 from developer_telemetry.streams import Reports

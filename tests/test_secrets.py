@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections import Connections, create
+from developer_telemetry.constants import CONNECTION_TABLE
 from developer_telemetry.crypto import (
     EARLIER_SECRET,
     OTHER_SECRET,
@@ -29,7 +30,6 @@ from developer_telemetry.crypto import (
     remedy_of,
 )
 from developer_telemetry.database import open_engine
-from developer_telemetry.names import CONNECTION_TABLE
 from developer_telemetry.onboarding import find, rename, rotate
 from developer_telemetry.receiver.intake import UNREADABLE
 from developer_telemetry.register import Register, newer_secrets

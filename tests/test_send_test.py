@@ -15,14 +15,14 @@ from sqlalchemy.engine import Engine
 from typer.testing import CliRunner
 
 from developer_telemetry.cli import app
-from developer_telemetry.exclusion import alone
-from developer_telemetry.names import (
+from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
     MACHINE_TABLE,
     RAW_TABLE,
     TOOL_TABLE,
 )
+from developer_telemetry.exclusion import alone
 from developer_telemetry.trial import DEVELOPER
 from tests.nginx import Echo
 from tests.receivers import (

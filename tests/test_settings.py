@@ -7,14 +7,14 @@ from typing import Optional
 
 import pytest
 
-from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.receiver.settings import (
+from developer_telemetry.config import (
     SETTINGS,
     DevLakeAccess,
     Setting,
     Settings,
     load,
 )
+from developer_telemetry.errors import ConfigurationError
 from tests.receivers import run_command
 
 LAKE = "mysql://merico:merico@mysql:3306/lake?charset=utf8mb4&parseTime=True"

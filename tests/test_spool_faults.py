@@ -15,7 +15,7 @@ from typing import Callable
 import httpx
 import pytest
 
-from developer_telemetry.names import RAW_TABLE
+from developer_telemetry.constants import RAW_TABLE
 from developer_telemetry.receiver.spool import FILE_NAME, Spool
 from developer_telemetry.receiver.spooled import Spooled
 from tests.damages import change_version, empty, flip_bits, truncate

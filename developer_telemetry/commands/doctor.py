@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from developer_telemetry.commands.shared import clear_errors, report_url, say
+from developer_telemetry.config import Settings, load
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.printable import printable_json
-from developer_telemetry.receiver.settings import Settings, load
 
 if TYPE_CHECKING:
     from developer_telemetry.devlake import DevLake

@@ -17,9 +17,9 @@ from developer_telemetry.commands.shared import (
     say,
     table,
 )
+from developer_telemetry.config import Settings, load
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import printable_json
-from developer_telemetry.receiver.settings import Settings, load
 
 if TYPE_CHECKING:
     from developer_telemetry.connections import Connection

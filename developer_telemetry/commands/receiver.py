@@ -14,8 +14,8 @@ from developer_telemetry.commands.shared import (
     say,
     table,
 )
+from developer_telemetry.config import Settings, load
 from developer_telemetry.printable import printable_json
-from developer_telemetry.receiver.settings import Settings, load
 
 
 def serve() -> None:

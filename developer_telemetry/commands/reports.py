@@ -12,8 +12,8 @@ import typer
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.commands.shared import chosen, clear_errors, open_database, say
+from developer_telemetry.config import load
 from developer_telemetry.errors import TelemetryError
-from developer_telemetry.receiver.settings import load
 
 SOME_REFUSED = 1
 # Files that are named on the screen; the file for errors has all that can't be imported.

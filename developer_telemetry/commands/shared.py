@@ -10,10 +10,10 @@ import typer
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from developer_telemetry.config import Settings
 from developer_telemetry.errors import ConfigurationError, TelemetryError
 from developer_telemetry.printable import printable
 from developer_telemetry.receiver.addresses import answering_host
-from developer_telemetry.receiver.settings import Settings
 
 if TYPE_CHECKING:
     from developer_telemetry.connections import Connection

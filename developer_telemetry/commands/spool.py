@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import typer
 
 from developer_telemetry.commands.shared import clear_errors, engine_of, say, table
+from developer_telemetry.config import Settings, load
 from developer_telemetry.printable import printable_json
-from developer_telemetry.receiver.settings import Settings, load
 
 # How long a running receiver is waited for.
 DROP_SECONDS = 15.0

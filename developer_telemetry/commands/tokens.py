@@ -20,9 +20,9 @@ from developer_telemetry.commands.shared import (
     report_url,
     say,
 )
+from developer_telemetry.config import load
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import printable_json
-from developer_telemetry.receiver.settings import load
 
 token = typer.Typer(no_args_is_help=True, help="Change the secret token of a connection.")
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.ahead import Rounds
+from developer_telemetry.concurrency import Rounds
 from developer_telemetry.connections import Connections
 from developer_telemetry.database import reason
 from developer_telemetry.errors import ReportRefused, Unavailable

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.ahead import Rounds
+from developer_telemetry.concurrency import Rounds
 from developer_telemetry.connections import Connection, Connections
 from developer_telemetry.database import clock_offset_us, losses, reason
 from developer_telemetry.receiver.ingest import Ingest, Outage

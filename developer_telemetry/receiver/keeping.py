@@ -8,7 +8,7 @@ from contextlib import closing
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.ahead import Rounds
+from developer_telemetry.concurrency import Rounds
 from developer_telemetry.database import reason
 from developer_telemetry.exclusion import Busy
 from developer_telemetry.prune import Pruned, due, prune

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Optional, TypeVar
 
-from developer_telemetry.ahead import Threads
+from developer_telemetry.concurrency import Threads
 from developer_telemetry.connections import Connection
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.limits import ONE_REPORT

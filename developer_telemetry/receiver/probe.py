@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry import __version__
-from developer_telemetry.ahead import Threads
+from developer_telemetry.concurrency import Threads
 from developer_telemetry.database import now_us
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.probing import HEADER, Question, State, read_header, was_left

@@ -14,6 +14,7 @@ from typing import Optional
 import uvicorn
 from sqlalchemy.engine import Engine
 
+from developer_telemetry.config import Settings
 from developer_telemetry.connections import Connections
 from developer_telemetry.database import hurried, now_us, open_writing_engine
 from developer_telemetry.receiver.addresses import listen
@@ -35,7 +36,6 @@ from developer_telemetry.receiver.page.routes import Page
 from developer_telemetry.receiver.page.view import View
 from developer_telemetry.receiver.probe import Probe
 from developer_telemetry.receiver.protocol import Protocol
-from developer_telemetry.receiver.settings import Settings
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.receiver.tombstone_lease import Lease

@@ -20,7 +20,8 @@ from typing import Any, Optional
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.ahead import Rounds
+from developer_telemetry.concurrency import Rounds
+from developer_telemetry.constants import RECEIVER_TABLE
 from developer_telemetry.database import (
     reading,
     reason,
@@ -28,7 +29,6 @@ from developer_telemetry.database import (
 )
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError, Unavailable
-from developer_telemetry.names import RECEIVER_TABLE
 from developer_telemetry.private_files import replacing
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.spooled import Spooled, is_erased, parse_spooled

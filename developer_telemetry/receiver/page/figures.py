@@ -10,7 +10,7 @@ from typing import Callable, Generic, Optional, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.ahead import Threads
+from developer_telemetry.concurrency import Threads
 from developer_telemetry.database import reason
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import msgspec
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.ahead import Threads
+from developer_telemetry.concurrency import Threads
 from developer_telemetry.connections import Connections
 from developer_telemetry.database import now_us, reading
 from developer_telemetry.receiver.health import Health
