@@ -7,8 +7,14 @@ import uuid
 from datetime import date, timedelta
 from typing import Any
 
-from developer_telemetry.merging import Arrival, ToolRow, raw_params, timestamp, tool_row
-from developer_telemetry.reports import parse
+from developer_telemetry.reports.daily_metrics import (
+    Arrival,
+    ToolRow,
+    raw_params,
+    timestamp,
+    tool_row,
+)
+from developer_telemetry.reports.parser import parse
 
 # 2026-11-23 20:26:40 UTC, and a report a millisecond from then on.
 START_US = 1_795_465_600_000_000

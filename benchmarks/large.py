@@ -15,7 +15,7 @@ from developer_telemetry.demo import arrivals, fleet
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.inserts import insert
 from developer_telemetry.made_up import CONNECTIONS
-from developer_telemetry.merging import TOOL_COLUMNS, Arrival, ToolRow, tool_row
+from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival, ToolRow, tool_row
 from developer_telemetry.storage import RAW_COLUMNS
 from tests.receivers import SECRET
 

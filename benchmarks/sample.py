@@ -13,8 +13,8 @@ from sqlalchemy.engine import Engine
 from sqlmodel import Session
 
 from developer_telemetry.main import DeveloperTelemetryPlugin
-from developer_telemetry.merging import raw_params
 from developer_telemetry.models import DeveloperMetrics
+from developer_telemetry.reports.daily_metrics import raw_params
 from pydevlake import Context, DomainType, Stream
 from pydevlake.domain_layer.crossdomain import Account
 

@@ -15,8 +15,8 @@ from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.domain_texts import EXACTLY, TableTexts, hashed, texts_of
 from developer_telemetry.inserts import MAX_KEYS, insert
-from developer_telemetry.merging import KEY_COLUMNS, raw_params
 from developer_telemetry.raw import first_page, span
+from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, raw_params
 from developer_telemetry.storage import developers as everybody
 
 # Developer, e-mail, name, when updated, raw row: of a tool row what an account is made of.

@@ -21,9 +21,9 @@ import msgspec
 
 from developer_telemetry.error_texts import own_words
 from developer_telemetry.errors import ConfigurationError, ReportRefused
-from developer_telemetry.json_splitter import MAX_CHARACTERS, items
 from developer_telemetry.printable import escape_json, printable
 from developer_telemetry.private_files import open_new
+from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, items
 
 STANDARD_INPUT = "-"
 # What is taken from a folder; a file that is named is read whatever its name.

@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database import reason
 from developer_telemetry.dialects import Database, dialect_of
-from developer_telemetry.merging import Arrival
 from developer_telemetry.raw import Key
+from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage import Check, locked_days, probe, store
 from developer_telemetry.tombstones import Outdated
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from developer_telemetry.constants import QUIET_US
 from developer_telemetry.database import now_us
-from developer_telemetry.merging import timestamp
 from developer_telemetry.probing import State
+from developer_telemetry.reports.daily_metrics import timestamp
 from developer_telemetry.status import ConnectionStatus
 
 OK = "ok"

@@ -18,8 +18,8 @@ from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.domain_texts import EXACTLY, TableTexts, hashed, texts_of
 from developer_telemetry.inserts import MAX_ROWS, batches, insert
-from developer_telemetry.merging import raw_params
 from developer_telemetry.raw import START
+from developer_telemetry.reports.daily_metrics import raw_params
 
 MAX_ID = 255
 

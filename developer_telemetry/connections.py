@@ -36,11 +36,11 @@ from developer_telemetry.database import now_us, reading_newest, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import insert
-from developer_telemetry.merging import raw_params, timestamp
-from developer_telemetry.privacy import Privacy
 from developer_telemetry.private_files import replacing
-from developer_telemetry.pseudonyms import Pseudonyms
-from developer_telemetry.reports import Report, parse
+from developer_telemetry.reports.daily_metrics import raw_params, timestamp
+from developer_telemetry.reports.parser import Report, parse
+from developer_telemetry.reports.privacy_filter import Privacy
+from developer_telemetry.reports.pseudonyms import Pseudonyms
 
 MAX_NAME = 100
 

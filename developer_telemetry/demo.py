@@ -38,9 +38,9 @@ from developer_telemetry.made_up import (
     developer,
     epoch_us,
 )
-from developer_telemetry.merging import Arrival
 from developer_telemetry.receiver.tallies import count_machines
-from developer_telemetry.reports import parse
+from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.parser import parse
 from developer_telemetry.storage import store
 
 # Reports stored in one transaction.

@@ -35,10 +35,10 @@ from developer_telemetry.dialects import dialect_of, flat
 from developer_telemetry.domain_texts import texts_of
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.inserts import batches
-from developer_telemetry.merging import LONG_COLUMNS, TOOL_COLUMNS
 from developer_telemetry.printable import escape_json, printable
 from developer_telemetry.private_files import is_device, open_new, replacing
 from developer_telemetry.raw import FETCHED, SHORT, bodies
+from developer_telemetry.reports.daily_metrics import LONG_COLUMNS, TOOL_COLUMNS
 from developer_telemetry.storage import developers
 
 # Rows read at once.

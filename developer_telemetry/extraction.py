@@ -17,7 +17,6 @@ from developer_telemetry.database import Progress, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.horizons import horizon
 from developer_telemetry.inserts import MAX_KEYS, batches, cut
-from developer_telemetry.merging import KEY_COLUMNS, ToolRow
 from developer_telemetry.raw import (
     START,
     Day,
@@ -35,6 +34,7 @@ from developer_telemetry.raw import (
     tool_rows,
     within,
 )
+from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, ToolRow
 from developer_telemetry.storage import UNWRITTEN, claim, upsert_tool
 
 # Rows that are written in one transaction; a page has no more days, unless reports arrive for more.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from developer_telemetry.bisecting import Outcome, store_bisecting
 from developer_telemetry.dialects import Database
-from developer_telemetry.merging import Arrival
+from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage import Check
 from developer_telemetry.tombstones import Erased, Outdated
 

@@ -26,9 +26,9 @@ from developer_telemetry.exclusion import alone
 from developer_telemetry.guarded_writer import Kept, store_excluding_erased
 from developer_telemetry.imported import Batch, copy_id
 from developer_telemetry.inserts import batches
-from developer_telemetry.merging import TOOL_COLUMNS, Arrival, ToolRow, raw_params
 from developer_telemetry.raw import Key
 from developer_telemetry.receiver.tallies import count_machines
+from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival, ToolRow, raw_params
 from developer_telemetry.storage import upsert_tool
 from developer_telemetry.tombstones import Erased
 

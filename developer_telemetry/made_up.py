@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from developer_telemetry.constants import OVERWRITE, SUM
-from developer_telemetry.reports import REPOSITORY_COUNTS
+from developer_telemetry.reports.parser import REPOSITORY_COUNTS
 
 CONNECTIONS = {"Product engineering": OVERWRITE, "Contractors' machines": SUM}
 STAFF, CONTRACTORS = CONNECTIONS

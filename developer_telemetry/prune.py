@@ -35,7 +35,7 @@ from developer_telemetry.domain_texts import texts_of
 from developer_telemetry.exclusion import PATIENCE_SECONDS, alone
 from developer_telemetry.horizons import FIRST_DAY, horizon
 from developer_telemetry.inserts import MAX_KEYS, MAX_ROWS, batches
-from developer_telemetry.merging import KEY_COLUMNS, timestamp
+from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, timestamp
 from developer_telemetry.rights import require
 from developer_telemetry.storage import developers
 

@@ -14,9 +14,8 @@ from sqlalchemy.engine import Connection
 from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.dialects import Dialect, dialect_of
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.hosts import family, newest_of_each
 from developer_telemetry.inserts import MAX_KEYS
-from developer_telemetry.merging import (
+from developer_telemetry.reports.daily_metrics import (
     LONG_COLUMNS,
     TOOL_COLUMNS,
     Arrival,
@@ -24,7 +23,8 @@ from developer_telemetry.merging import (
     ToolRow,
     tool_row,
 )
-from developer_telemetry.reports import parse
+from developer_telemetry.reports.hosts import family, newest_of_each
+from developer_telemetry.reports.parser import parse
 
 # Raw rows in a page: enough to hide the round trips, and over in a fraction of a second.
 PAGE = 500

@@ -20,7 +20,8 @@ from developer_telemetry.database import reading, transact
 from developer_telemetry.dialects import Database, Dialect, dialect_of
 from developer_telemetry.horizons import FIRST_DAY, horizon
 from developer_telemetry.inserts import MAX_KEYS, batches, insert, insert_one, insert_with_ids
-from developer_telemetry.merging import (
+from developer_telemetry.raw import Key, days, within
+from developer_telemetry.reports.daily_metrics import (
     KEY_COLUMNS,
     TOOL_COLUMNS,
     Arrival,
@@ -31,8 +32,7 @@ from developer_telemetry.merging import (
     raw_params,
     tool_row,
 )
-from developer_telemetry.raw import Key, days, within
-from developer_telemetry.reports import parse
+from developer_telemetry.reports.parser import parse
 
 RAW_COLUMNS = (
     "params",

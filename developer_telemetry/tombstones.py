@@ -24,8 +24,8 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.constants import TOMBSTONE_TABLE
 from developer_telemetry.database import reading
 from developer_telemetry.dialects import dialect_of
-from developer_telemetry.merging import NO_EPOCH, Arrival
-from developer_telemetry.reports import Report
+from developer_telemetry.reports.daily_metrics import NO_EPOCH, Arrival
+from developer_telemetry.reports.parser import Report
 
 # What a tombstone has for its connection when it counts for all of them.
 ALL_CONNECTIONS = 0

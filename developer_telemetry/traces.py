@@ -24,10 +24,10 @@ from developer_telemetry.database import be_thorough, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.domain_texts import texts_of
 from developer_telemetry.inserts import MAX_ROWS, batches
-from developer_telemetry.merging import raw_params
 from developer_telemetry.people import Person
 from developer_telemetry.raw import days as days_of
 from developer_telemetry.raw import within
+from developer_telemetry.reports.daily_metrics import raw_params
 from developer_telemetry.storage import upsert_tool
 
 _DATE = "YYYY-MM-DD"

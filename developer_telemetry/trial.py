@@ -26,8 +26,8 @@ from developer_telemetry.database import now_us, reading, reason, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.domain_texts import texts_of
 from developer_telemetry.exclusion import Busy, alone
-from developer_telemetry.merging import timestamp
 from developer_telemetry.probing import Question, State, new_nonce
+from developer_telemetry.reports.daily_metrics import timestamp
 
 # No login has a space, so this is nobody's.
 DEVELOPER = "developer-telemetry send-test"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, Callable, NamedTuple
 
-from developer_telemetry.merging import ToolRow
+from developer_telemetry.reports.daily_metrics import ToolRow
 
 Value = Any
 Rows = list[tuple[Value, ...]]

@@ -7,8 +7,8 @@ import json
 import uuid
 from typing import Any
 
-from developer_telemetry.merging import Arrival, ToolRow, tool_row
-from developer_telemetry.reports import parse
+from developer_telemetry.reports.daily_metrics import Arrival, ToolRow, tool_row
+from developer_telemetry.reports.parser import parse
 
 DEVELOPER = "ann.lee"
 DATE = "2026-11-23"

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.constants import OVERWRITE, SUM, TOOL_TABLE
 from developer_telemetry.extraction import reextract
 from developer_telemetry.inserts import insert
-from developer_telemetry.merging import TOOL_COLUMNS, Arrival, tool_row
+from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival, tool_row
 from developer_telemetry.storage import store
 from tests.factories import arrival
 from tests.rows import Row, raw_rows, tool_rows

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
-from developer_telemetry.merging import TOOL_COLUMNS
+from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS
 from developer_telemetry.storage import RAW_COLUMNS
 
 Row = dict[str, Any]

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.accounts import ACCOUNT_COLUMNS, account_id, convert, newest_above
 from developer_telemetry.constants import ACCOUNT_TABLE, TOOL_TABLE
 from developer_telemetry.inserts import insert
-from developer_telemetry.merging import Arrival
+from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage import store
 from tests.factories import arrival
 from tests.layers import BOTH, STRATEGIES, leave_foreign_row, traffic

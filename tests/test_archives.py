@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from developer_telemetry import archives
 from developer_telemetry.archives import PIECE, Archives, Item, Rejects
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.json_splitter import MAX_CHARACTERS
+from developer_telemetry.reports.json_splitter import MAX_CHARACTERS
 
 ONE = {"developer": "ann.lee", "tools": ["git", {"a": "}\n{"}], "date": "2026-11-23"}
 TWO = {"developer": "zoë", "nested": [{"x": {}}]}

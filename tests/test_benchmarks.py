@@ -10,8 +10,8 @@ from benchmarks import looking, page, panels, receiver, runs
 from benchmarks.beside import beside
 from benchmarks.databases import database
 from benchmarks.fleet import body, date_of, developer_of, raw_row, tool_row_of
-from developer_telemetry.merging import Arrival, tool_row
-from developer_telemetry.reports import parse
+from developer_telemetry.reports.daily_metrics import Arrival, tool_row
+from developer_telemetry.reports.parser import parse
 from developer_telemetry.storage import RAW_COLUMNS
 
 

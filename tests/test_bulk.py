@@ -21,9 +21,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.json_splitter import MAX_CHARACTERS, items
 from developer_telemetry.receiver.answers import bulk_answer
 from developer_telemetry.receiver.bulk import Result
+from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, items
 from tests.receivers import TOKEN, Impatient, Receiver, add_connection, eventually, query, report
 
 MEBIBYTE = 1 << 20
@@ -70,7 +70,7 @@ def test_an_array_is_taken_apart_alike_where_long_elements_are_skipped(
     elements = (json.dumps(each, ensure_ascii=escaped) for each in sent)
     body = f"{before}[{between}{f'{between},{before}'.join(elements)}{before}]{between}".encode()
 
-    module = "developer_telemetry.json_splitter"
+    module = "developer_telemetry.reports.json_splitter"
     with patch.multiple(module, SHORT=0, LEAST_SKIPPED=2, MOST_SKIPPED=16):
         found = list(items(split(body, at)))
 

@@ -23,12 +23,12 @@ import pytest
 
 import developer_telemetry
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.limits import ONE_REPORT
-from developer_telemetry.merging import tool_row
-from developer_telemetry.privacy import Privacy
-from developer_telemetry.pseudonyms import Pseudonyms
 from developer_telemetry.receiver.intake import AT_ONCE_BYTES
-from developer_telemetry.reports import Report, parse
+from developer_telemetry.reports.daily_metrics import tool_row
+from developer_telemetry.reports.limits import ONE_REPORT
+from developer_telemetry.reports.parser import Report, parse
+from developer_telemetry.reports.privacy_filter import Privacy
+from developer_telemetry.reports.pseudonyms import Pseudonyms
 from tests.factories import arrival
 
 SHORT = 4 << 10

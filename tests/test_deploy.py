@@ -22,12 +22,12 @@ import yaml
 from developer_telemetry.cli import app
 from developer_telemetry.config import SETTINGS
 from developer_telemetry.database import open_engine
-from developer_telemetry.limits import MANY_REPORTS
 from developer_telemetry.receiver.app import THREAD_SECONDS
 from developer_telemetry.receiver.intake import BULK_PATH, REASONS, REPORT_PATHS
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.serve import MAX_OPEN_FILES, STOP_SECONDS
 from developer_telemetry.receiver.waiting import ANSWER_SECONDS
+from developer_telemetry.reports.limits import MANY_REPORTS
 from tests.receivers import Receiver
 from tests.sites import missing
 

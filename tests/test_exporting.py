@@ -30,10 +30,10 @@ from developer_telemetry.exporting import (
     raw_rows,
     tool_rows,
 )
-from developer_telemetry.merging import Arrival
-from developer_telemetry.privacy import Privacy
-from developer_telemetry.pseudonyms import Pseudonyms
 from developer_telemetry.receiver.tallies import count_machines
+from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.privacy_filter import Privacy
+from developer_telemetry.reports.pseudonyms import Pseudonyms
 from developer_telemetry.storage import store
 from developer_telemetry.subtasks import convert
 from tests import rows

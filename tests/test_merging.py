@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from developer_telemetry.constants import strategy_of
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.merging import (
+from developer_telemetry.reports.daily_metrics import (
     TOOL_COLUMNS,
     Arrival,
     newest_by_key,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from developer_telemetry.numerals import read_number
+from developer_telemetry.reports.numerals import read_number
 from tests.factories import body, row_of
 
 WHOLE = {

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Optional
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.merging import KEY_COLUMNS, TOOL_COLUMNS
+from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, TOOL_COLUMNS
 from developer_telemetry.storage import store
 from pydevlake.testing import assert_valid_plugin_info
 from tests.factories import arrival

@@ -14,12 +14,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from developer_telemetry.constants import CONNECTION_TABLE, RAW_TABLE
-from developer_telemetry.covering import covered
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.merging import ToolRow, tool_row
-from developer_telemetry.privacy import Privacy, without_paths
-from developer_telemetry.pseudonyms import DEVELOPER, EMAIL, HOST, NAME, Pseudonyms
-from developer_telemetry.reports import Report, parse
+from developer_telemetry.reports.anonymizer import covered
+from developer_telemetry.reports.daily_metrics import ToolRow, tool_row
+from developer_telemetry.reports.parser import Report, parse
+from developer_telemetry.reports.privacy_filter import Privacy, without_paths
+from developer_telemetry.reports.pseudonyms import DEVELOPER, EMAIL, HOST, NAME, Pseudonyms
 from tests.factories import DATE, arrival, body
 from tests.receivers import SECRET as RECEIVERS_SECRET
 from tests.receivers import Receiver, add_connection, eventually, migrate, query

@@ -26,9 +26,9 @@ from developer_telemetry.constants import (
 from developer_telemetry.database import open_engine, transact
 from developer_telemetry.exclusion import Busy, alone
 from developer_telemetry.horizons import FIRST_DAY, horizon
-from developer_telemetry.merging import Arrival
 from developer_telemetry.prune import Limits, Pruned, due, limits_on, preview, prune
 from developer_telemetry.receiver.tallies import count_machines
+from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage import store
 from developer_telemetry.subtasks import convert, extract
 from tests.factories import DATE, arrival

@@ -17,8 +17,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.merging import ToolRow
-from developer_telemetry.reports import parse
+from developer_telemetry.reports.daily_metrics import ToolRow
+from developer_telemetry.reports.parser import parse
 from tests.factories import body, row_of
 
 PAYLOADS = Path(__file__).parent / "payloads"

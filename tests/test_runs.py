@@ -20,8 +20,8 @@ from developer_telemetry.constants import (
     TOOL_TABLE,
 )
 from developer_telemetry.dialects import dialect_of
-from developer_telemetry.merging import Arrival, raw_params
 from developer_telemetry.models import TelemetryConnection, TelemetryScopeConfig, the_scope
+from developer_telemetry.reports.daily_metrics import Arrival, raw_params
 from developer_telemetry.runs import EXTRACT, begin, complete
 from developer_telemetry.storage import _store, store
 from developer_telemetry.streams import Reports

@@ -18,7 +18,7 @@ from developer_telemetry.constants import OVERWRITE, RAW_TABLE, SUM
 from developer_telemetry.database import prepare, reading, transact
 from developer_telemetry.dialects import dialect_of
 from developer_telemetry.inserts import execute
-from developer_telemetry.merging import Arrival
+from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage import _store, store
 from tests.factories import START_US, arrival
 from tests.layers import (

@@ -86,8 +86,8 @@ def dead_letters(
 ) -> None:
     """Show the reports in the spool that the database refused for good, and why."""
     with clear_errors():
-        from developer_telemetry.merging import timestamp
         from developer_telemetry.receiver.spool import dead_letters as read
+        from developer_telemetry.reports.daily_metrics import timestamp
 
         rows = [
             {

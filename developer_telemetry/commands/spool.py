@@ -23,8 +23,8 @@ def show(
 ) -> None:
     """List the reports that wait in the spool, by connection."""
     with clear_errors():
-        from developer_telemetry.merging import timestamp
         from developer_telemetry.receiver.spool import waiting_by_connection
+        from developer_telemetry.reports.daily_metrics import timestamp
 
         settings = load()
         names = _connection_names(settings)

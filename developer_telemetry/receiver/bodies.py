@@ -11,7 +11,7 @@ from typing import Optional
 from starlette.requests import ClientDisconnect
 
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
-from developer_telemetry.limits import KIBIBYTE, MEBIBYTE, ONE_REPORT, Limit
+from developer_telemetry.reports.limits import KIBIBYTE, MEBIBYTE, ONE_REPORT, Limit
 
 # A collector sends 2 kB in one go; whoever needs longer holds a place that others want.
 BODY_SECONDS = 20.0

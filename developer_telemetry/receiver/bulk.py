@@ -9,10 +9,10 @@ from typing import Union
 import msgspec
 
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.json_splitter import MAX_CHARACTERS, items
-from developer_telemetry.limits import BATCH_CHARACTERS, BATCH_REPORTS
 from developer_telemetry.receiver.bodies import PIECE, TooLarge
-from developer_telemetry.reports import Report
+from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, items
+from developer_telemetry.reports.limits import BATCH_CHARACTERS, BATCH_REPORTS
+from developer_telemetry.reports.parser import Report
 
 MAX_REPORTS = 10_000
 # Of a fault of one report, since the answer tells of all of them.

@@ -14,8 +14,6 @@ from developer_telemetry.connections import Connections
 from developer_telemetry.database import reason
 from developer_telemetry.errors import ReportRefused, Unavailable
 from developer_telemetry.guarded_writer import store_excluding_erased
-from developer_telemetry.limits import BATCH_REPORTS
-from developer_telemetry.merging import Arrival
 from developer_telemetry.receiver.conflicts import Conflicts, day_group
 from developer_telemetry.receiver.decisions import Decisions
 from developer_telemetry.receiver.ingest import Outage
@@ -24,6 +22,8 @@ from developer_telemetry.receiver.spool import DAMAGED, START, Place, Spool
 from developer_telemetry.receiver.spooled import Spooled, arrival_of, is_erased
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.receiver.tombstone_lease import Lease
+from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.limits import BATCH_REPORTS
 from developer_telemetry.schema import is_migrated
 from developer_telemetry.storage import is_stored, probe
 

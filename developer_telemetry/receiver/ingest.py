@@ -18,7 +18,6 @@ from developer_telemetry.connections import Connection
 from developer_telemetry.database import now_us, reason
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.guarded_writer import Kept, store_excluding_erased
-from developer_telemetry.merging import Arrival
 from developer_telemetry.raw import Key
 from developer_telemetry.receiver.conflicts import Conflicts, day_group
 from developer_telemetry.receiver.metrics import Metrics
@@ -27,8 +26,9 @@ from developer_telemetry.receiver.spooled import spooled
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.receiver.tombstone_lease import Lease
 from developer_telemetry.receiver.waiting import Batches, Deadlines, Done, Waiting
-from developer_telemetry.report_id import report_id
-from developer_telemetry.reports import Report
+from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.parser import Report
+from developer_telemetry.reports.report_id import report_id
 from developer_telemetry.storage import probe
 
 # What may wait in memory; beyond it a sender is told to come back.

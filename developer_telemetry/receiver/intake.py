@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from developer_telemetry.connections import Connection
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
-from developer_telemetry.limits import MANY_REPORTS, ONE_REPORT
 from developer_telemetry.receiver.answers import Answer, answer, bulk_answer, refusal, status_of
 from developer_telemetry.receiver.bodies import Bodies, inflated_within
 from developer_telemetry.receiver.doorkeeper import Doorkeeper, TokenUnreadable, Unauthorized
@@ -25,6 +24,7 @@ from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.parsers import SMALL_BYTES, Parsers
 from developer_telemetry.receiver.probe import Probe
 from developer_telemetry.receiver.tallies import Tallies
+from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT
 
 REPORT_PATHS = (
     "/plugins/developer-telemetry/{connection_id}/report",

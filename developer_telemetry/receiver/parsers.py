@@ -16,7 +16,6 @@ from typing import Optional, TypeVar
 from developer_telemetry.concurrency import Threads
 from developer_telemetry.connections import Connection
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.limits import ONE_REPORT
 from developer_telemetry.receiver.bulk import Batch, Result
 from developer_telemetry.receiver.ingest import Ingest
 from developer_telemetry.receiver.parsing import (
@@ -29,7 +28,8 @@ from developer_telemetry.receiver.parsing import (
     read_reply,
     send_job,
 )
-from developer_telemetry.reports import Report
+from developer_telemetry.reports.limits import ONE_REPORT
+from developer_telemetry.reports.parser import Report
 
 # What takes no longer to parse in this process than others can wait, inflated.
 SMALL_BYTES = 64 << 10

@@ -19,11 +19,11 @@ from typing import IO, Callable, NamedTuple, Optional, Union
 import msgspec
 
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.limits import MANY_REPORTS, ONE_REPORT
-from developer_telemetry.privacy import Privacy
 from developer_telemetry.receiver.bodies import TooLarge, inflate
 from developer_telemetry.receiver.bulk import Batch, batches
-from developer_telemetry.reports import Report, parse
+from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT
+from developer_telemetry.reports.parser import Report, parse
+from developer_telemetry.reports.privacy_filter import Privacy
 
 # A body of 4 MiB of nothing but brackets becomes 100 MiB of lists.
 MEMORY_BYTES = 512 << 20

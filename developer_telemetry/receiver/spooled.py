@@ -6,8 +6,8 @@ import zlib
 from typing import NamedTuple, Optional
 
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.merging import Arrival
-from developer_telemetry.reports import Report, parse
+from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.parser import Report, parse
 from developer_telemetry.tombstones import (
     Tombstones,
 )

@@ -12,9 +12,9 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.constants import MACHINE_TABLE, RAW_TABLE, REFUSAL_TABLE
 from developer_telemetry.database import now_us, reading, transact
 from developer_telemetry.dialects import Dialect, dialect_of
-from developer_telemetry.hosts import LOCAL_ENDS
 from developer_telemetry.inserts import insert
-from developer_telemetry.merging import timestamp
+from developer_telemetry.reports.daily_metrics import timestamp
+from developer_telemetry.reports.hosts import LOCAL_ENDS
 
 # Rows counted in one transaction, so that it is short.
 ROWS_AT_ONCE = 1_000

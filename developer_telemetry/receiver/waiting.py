@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Optional
 
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.limits import BATCH_CHARACTERS, BATCH_REPORTS
-from developer_telemetry.merging import Arrival
+from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.limits import BATCH_CHARACTERS, BATCH_REPORTS
 
 # A report that waited so long goes to the spool, while there is time to answer: also when the
 # receiver was just told to stop, which it does not put off for much longer.

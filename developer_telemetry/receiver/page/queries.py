@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.constants import DAY_US, MACHINE_TABLE, QUIET_US, REFUSAL_TABLE, TOOL_TABLE
 from developer_telemetry.database import hurried, limited, now_us, prepare
 from developer_telemetry.dialects import dialect_of
-from developer_telemetry.merging import timestamp
+from developer_telemetry.reports.daily_metrics import timestamp
 
 # Whatever takes longer would cost the reports more than it is worth to who looks.
 STATEMENT_SECONDS = 5

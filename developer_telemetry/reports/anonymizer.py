@@ -12,14 +12,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Callable, NamedTuple, Optional
 
-from developer_telemetry.pseudonyms import ACCOUNT, DEVELOPER, EMAIL, HOST, NAME, SHAPE, Pseudonyms
-from developer_telemetry.reports import (
+from developer_telemetry.reports.parser import (
     DEVELOPMENT_COUNTS,
     GIT_TOTALS,
     HOME,
     REPOSITORY_COUNTS,
     TEXT_LIMIT,
     trimmed,
+)
+from developer_telemetry.reports.pseudonyms import (
+    ACCOUNT,
+    DEVELOPER,
+    EMAIL,
+    HOST,
+    NAME,
+    SHAPE,
+    Pseudonyms,
 )
 
 # The fields that say who a report is about, the surest first.

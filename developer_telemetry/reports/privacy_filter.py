@@ -11,9 +11,8 @@ from typing import Any, NamedTuple, Optional, Union
 
 import msgspec
 
-from developer_telemetry.covering import IDENTITY, covered, renamed
-from developer_telemetry.pseudonyms import Pseudonyms
-from developer_telemetry.reports import (
+from developer_telemetry.reports.anonymizer import IDENTITY, covered, renamed
+from developer_telemetry.reports.parser import (
     HOME,
     Report,
     day_of,
@@ -23,6 +22,7 @@ from developer_telemetry.reports import (
     read,
     without_path,
 )
+from developer_telemetry.reports.pseudonyms import Pseudonyms
 
 _HOME = re.compile(HOME)
 

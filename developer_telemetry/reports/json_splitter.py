@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate, chain
 
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.limits import ONE_REPORT
+from developer_telemetry.reports.limits import ONE_REPORT
 
 # A longer one is refused for its length, as it is when it is sent alone.
 MAX_CHARACTERS = ONE_REPORT.inflated

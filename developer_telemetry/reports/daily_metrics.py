@@ -22,9 +22,9 @@ from developer_telemetry.constants import RAW_TABLE as RAW_TABLE
 from developer_telemetry.constants import SCOPE_ID as SCOPE_ID
 from developer_telemetry.constants import SUM as SUM
 from developer_telemetry.constants import strategy_of as strategy_of
-from developer_telemetry.hosts import family, may_be_renamed, newest_of_each
-from developer_telemetry.limits import Room
-from developer_telemetry.reports import (
+from developer_telemetry.reports.hosts import family, may_be_renamed, newest_of_each
+from developer_telemetry.reports.limits import Room
+from developer_telemetry.reports.parser import (
     DEVELOPMENT_COUNTS,
     GIT_TOTALS,
     MAX_COUNT,

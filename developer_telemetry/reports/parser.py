@@ -18,8 +18,8 @@ from typing import Any, Optional, Union
 import msgspec
 
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.limits import SURE_NAMES, Room
-from developer_telemetry.numerals import read_number
+from developer_telemetry.reports.limits import SURE_NAMES, Room
+from developer_telemetry.reports.numerals import read_number
 
 Number = Union[int, float]
 
