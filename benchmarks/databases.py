@@ -15,10 +15,10 @@ from sqlalchemy.engine import Engine
 
 from benchmarks.fleet import raw_row, tool_row_of
 from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
-from developer_telemetry.database import open_engine
-from developer_telemetry.dialects import dialect_of
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.engine import open_engine
+from developer_telemetry.database.migrate import migrate
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS
-from developer_telemetry.schema import migrate
 from developer_telemetry.storage import RAW_COLUMNS
 from tests.servers import MariaDB, PostgreSQL, Server, create_database
 

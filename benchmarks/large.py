@@ -10,10 +10,10 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections import create, new_token
 from developer_telemetry.constants import MACHINE_TABLE, RAW_TABLE, REFUSAL_TABLE, TOOL_TABLE
-from developer_telemetry.database import transact
+from developer_telemetry.database.bulk_insert import insert
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.engine import transact
 from developer_telemetry.demo import arrivals, fleet
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.inserts import insert
 from developer_telemetry.made_up import CONNECTIONS
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival, ToolRow, tool_row
 from developer_telemetry.storage import RAW_COLUMNS

@@ -18,7 +18,7 @@ from benchmarks.fleet import CONNECTION, DEVELOPERS, body, raw_row
 from benchmarks.load import ROOT
 from benchmarks.processes import peak_memory_mib
 from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, SCOPE_ID, TOOL_TABLE
-from developer_telemetry.inserts import MAX_ROWS, insert
+from developer_telemetry.database.bulk_insert import MAX_ROWS, insert
 from developer_telemetry.storage import RAW_COLUMNS
 from tests.plugin_folder import plugin_folder
 

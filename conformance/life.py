@@ -14,7 +14,7 @@ from conformance.outcomes import LeftOut, Outcomes, Unmet
 from developer_telemetry.constants import RAW_TABLE as RAW
 from developer_telemetry.constants import TOOL_TABLE as TOOL
 from developer_telemetry.crypto import decrypt
-from developer_telemetry.migrations import SCRIPTS
+from developer_telemetry.database.migrations import SCRIPTS
 from tests.nginx import NAME, Names, Nginx, server_conf
 from tests.receivers import SECRET, Receiver, eventually, query, report, run_command
 from tests.servers import HOST, ServerMissing

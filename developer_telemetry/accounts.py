@@ -11,10 +11,10 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.concurrency import ahead, asked
 from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, TOOL_TABLE
-from developer_telemetry.database import Progress, reading, transact
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.domain_texts import EXACTLY, TableTexts, hashed, texts_of
-from developer_telemetry.inserts import MAX_KEYS, insert
+from developer_telemetry.database.bulk_insert import MAX_KEYS, insert
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.domain_texts import EXACTLY, TableTexts, hashed, texts_of
+from developer_telemetry.database.engine import Progress, reading, transact
 from developer_telemetry.raw import first_page, span
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, raw_params
 from developer_telemetry.storage import developers as everybody

@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple, Optional
 
 import msgspec
 
-from developer_telemetry.error_texts import own_words
+from developer_telemetry.database.error_texts import own_words
 from developer_telemetry.errors import ConfigurationError, ReportRefused
 from developer_telemetry.printable import escape_json, printable
 from developer_telemetry.private_files import open_new

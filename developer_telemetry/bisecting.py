@@ -13,8 +13,8 @@ from contextlib import suppress
 
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.database import reason
-from developer_telemetry.dialects import Database, dialect_of
+from developer_telemetry.database.dialects import Database, dialect_of
+from developer_telemetry.database.engine import reason
 from developer_telemetry.raw import Key
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage import Check, locked_days, probe, store

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from developer_telemetry.constants import QUIET_US
-from developer_telemetry.database import now_us
+from developer_telemetry.database.engine import now_us
 from developer_telemetry.probing import State
 from developer_telemetry.reports.daily_metrics import timestamp
 from developer_telemetry.status import ConnectionStatus

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.constants import RAW_TABLE, SCOPE_ID, TASK_TABLE, TOOL_TABLE
-from developer_telemetry.database import Progress, reading, transact
-from developer_telemetry.dialects import dialect_of, flat
-from developer_telemetry.domain_texts import EXACTLY, TableTexts, hashed, texts_of
-from developer_telemetry.inserts import MAX_ROWS, batches, insert
+from developer_telemetry.database.bulk_insert import MAX_ROWS, batches, insert
+from developer_telemetry.database.dialects import dialect_of, flat
+from developer_telemetry.database.domain_texts import EXACTLY, TableTexts, hashed, texts_of
+from developer_telemetry.database.engine import Progress, reading, transact
 from developer_telemetry.raw import START
 from developer_telemetry.reports.daily_metrics import raw_params
 

@@ -21,7 +21,7 @@ from developer_telemetry.commands.shared import OutputFailed
 from developer_telemetry.commands.spool import spool
 from developer_telemetry.commands.tokens import token
 from developer_telemetry.config import SETTINGS
-from developer_telemetry.error_texts import own_words
+from developer_telemetry.database.error_texts import own_words
 from developer_telemetry.printable import printable
 from developer_telemetry.receiver.logs import PlainLines
 

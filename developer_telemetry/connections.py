@@ -32,10 +32,10 @@ from developer_telemetry.crypto import SecretReader, remedy_of
 # Also for those who take them from here.
 from developer_telemetry.crypto import decrypt as decrypt
 from developer_telemetry.crypto import encrypt as encrypt
-from developer_telemetry.database import now_us, reading_newest, transact
-from developer_telemetry.dialects import dialect_of
+from developer_telemetry.database.bulk_insert import insert
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.engine import now_us, reading_newest, transact
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.inserts import insert
 from developer_telemetry.private_files import replacing
 from developer_telemetry.reports.daily_metrics import raw_params, timestamp
 from developer_telemetry.reports.parser import Report, parse

@@ -26,9 +26,9 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.accounts import convert
 from developer_telemetry.connections import create, new_token
 from developer_telemetry.constants import CONNECTION_TABLE, RAW_TABLE, REFUSAL_TABLE
-from developer_telemetry.database import reading, transact
+from developer_telemetry.database.bulk_insert import insert
+from developer_telemetry.database.engine import reading, transact
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.inserts import insert
 from developer_telemetry.made_up import (
     CONNECTIONS,
     CONTRACTORS,

@@ -33,17 +33,23 @@ from developer_telemetry.config import Settings
 from developer_telemetry.connections import Connection, Connections
 from developer_telemetry.constants import SCOPE_ID
 from developer_telemetry.crypto import UNKNOWN_FORMAT, remedy_of
-from developer_telemetry.database import clock_offset_us, losses, open_engine, reading, reason
+from developer_telemetry.database.domain_texts import inexact_tables
+from developer_telemetry.database.engine import (
+    clock_offset_us,
+    losses,
+    open_engine,
+    reading,
+    reason,
+)
+from developer_telemetry.database.migrate import migrate, pending
 from developer_telemetry.devlake import DevLake
 from developer_telemetry.devlake_refusals import PLUGIN, NotLetIn, ServerFailed
-from developer_telemetry.domain_texts import inexact_tables
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.looking import SECRET
 from developer_telemetry.onboarding import Kept
 from developer_telemetry.probing import left_behind, new_nonce
 from developer_telemetry.reach import Reach, reach
 from developer_telemetry.register import newer_secrets
-from developer_telemetry.schema import migrate, pending
 from developer_telemetry.status import connection_statuses
 
 # DevLake's, where people are.

@@ -26,12 +26,12 @@ from developer_telemetry.constants import (
     TOMBSTONE_TABLE,
     TOOL_TABLE,
 )
-from developer_telemetry.database import clock_offset_us, now_us, reading, transact
-from developer_telemetry.dialects import dialect_of
+from developer_telemetry.database.advisory_lock import alone
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.engine import clock_offset_us, now_us, reading, transact
+from developer_telemetry.database.rights import require
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.exclusion import alone
 from developer_telemetry.people import Person, Search
-from developer_telemetry.rights import require
 from developer_telemetry.storage import developers
 from developer_telemetry.tombstones import (
     ALL_CONNECTIONS,

@@ -30,11 +30,11 @@ from developer_telemetry.constants import (
     TASK_TABLE,
     TOOL_TABLE,
 )
-from developer_telemetry.database import reading
-from developer_telemetry.dialects import dialect_of, flat
-from developer_telemetry.domain_texts import texts_of
+from developer_telemetry.database.bulk_insert import batches
+from developer_telemetry.database.dialects import dialect_of, flat
+from developer_telemetry.database.domain_texts import texts_of
+from developer_telemetry.database.engine import reading
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.inserts import batches
 from developer_telemetry.printable import escape_json, printable
 from developer_telemetry.private_files import is_device, open_new, replacing
 from developer_telemetry.raw import FETCHED, SHORT, bodies

@@ -13,10 +13,10 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.concurrency import ahead, asked
 from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
-from developer_telemetry.database import Progress, reading, transact
-from developer_telemetry.dialects import dialect_of
+from developer_telemetry.database.bulk_insert import MAX_KEYS, batches, cut
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.engine import Progress, reading, transact
 from developer_telemetry.horizons import horizon
-from developer_telemetry.inserts import MAX_KEYS, batches, cut
 from developer_telemetry.raw import (
     START,
     Day,

@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from developer_telemetry.bisecting import Outcome, store_bisecting
-from developer_telemetry.dialects import Database
+from developer_telemetry.database.dialects import Database
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage import Check
 from developer_telemetry.tombstones import Erased, Outdated

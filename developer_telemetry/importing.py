@@ -19,13 +19,13 @@ from developer_telemetry.archives import Item
 from developer_telemetry.concurrency import ahead
 from developer_telemetry.connections import Connection
 from developer_telemetry.constants import RAW_TABLE
-from developer_telemetry.database import reading, reason, transact
-from developer_telemetry.dialects import dialect_of, flat
+from developer_telemetry.database.advisory_lock import alone
+from developer_telemetry.database.bulk_insert import batches
+from developer_telemetry.database.dialects import dialect_of, flat
+from developer_telemetry.database.engine import reading, reason, transact
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.exclusion import alone
 from developer_telemetry.guarded_writer import Kept, store_excluding_erased
 from developer_telemetry.imported import Batch, copy_id
-from developer_telemetry.inserts import batches
 from developer_telemetry.raw import Key
 from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival, ToolRow, raw_params

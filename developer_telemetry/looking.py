@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 
 from developer_telemetry.asking import NoAnswer, Reply, ask
 from developer_telemetry.crypto import remedy_of
-from developer_telemetry.database import now_us
+from developer_telemetry.database.engine import now_us
 from developer_telemetry.probing import HEADER, Question, State, new_nonce
 from developer_telemetry.sign_on import Turned
 

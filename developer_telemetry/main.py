@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-import developer_telemetry.migrations  # noqa: F401  (registers the schema's history)
+import developer_telemetry.database.migrations  # noqa: F401  (registers the schema's history)
 from developer_telemetry.constants import SCOPE_ID, SCOPE_NAME, strategy_of
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.models import (

@@ -29,14 +29,20 @@ from developer_telemetry.constants import (
     TASK_TABLE,
     TOOL_TABLE,
 )
-from developer_telemetry.database import be_thorough, clock_offset_us, now_us, reading, transact
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.domain_texts import texts_of
-from developer_telemetry.exclusion import PATIENCE_SECONDS, alone
+from developer_telemetry.database.advisory_lock import PATIENCE_SECONDS, alone
+from developer_telemetry.database.bulk_insert import MAX_KEYS, MAX_ROWS, batches
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.domain_texts import texts_of
+from developer_telemetry.database.engine import (
+    be_thorough,
+    clock_offset_us,
+    now_us,
+    reading,
+    transact,
+)
+from developer_telemetry.database.rights import require
 from developer_telemetry.horizons import FIRST_DAY, horizon
-from developer_telemetry.inserts import MAX_KEYS, MAX_ROWS, batches
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, timestamp
-from developer_telemetry.rights import require
 from developer_telemetry.storage import developers
 
 _NEEDS = {

@@ -24,13 +24,13 @@ from developer_telemetry.constants import (
     TOOL_TABLE,
 )
 from developer_telemetry.crypto import SecretReader, is_cbc
-from developer_telemetry.database import now_us, reading, transact
-from developer_telemetry.dialects import dialect_of
+from developer_telemetry.database.advisory_lock import alone
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.engine import now_us, reading, transact
+from developer_telemetry.database.migrate import DEVLAKE_HISTORY
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.exclusion import alone
 from developer_telemetry.onboarding import OPTIONS, Home, Kept
 from developer_telemetry.reports.daily_metrics import raw_params, timestamp
-from developer_telemetry.schema import DEVLAKE_HISTORY
 
 # Whose developers are deleted some at a time, so that no transaction takes long.
 REPORT_TABLES = (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE)

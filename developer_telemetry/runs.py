@@ -14,9 +14,9 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.constants import RAW_TABLE, RUN_TABLE
-from developer_telemetry.database import reading, transact
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.inserts import insert
+from developer_telemetry.database.bulk_insert import insert
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.engine import reading, transact
 
 # Of how the same reports give rows and accounts: raise it whenever they would give others.
 MAPPING = 3

@@ -18,8 +18,8 @@ from developer_telemetry.constants import (
     REFUSAL_TABLE,
     TOOL_TABLE,
 )
-from developer_telemetry.database import now_us, reading
-from developer_telemetry.dialects import dialect_of
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.engine import now_us, reading
 from developer_telemetry.receiver.tallies import reports_of_machines
 from developer_telemetry.reports.daily_metrics import timestamp
 

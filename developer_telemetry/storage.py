@@ -16,10 +16,16 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE, SUM
 from developer_telemetry.constants import TOOL_TABLE as TOOL_TABLE
-from developer_telemetry.database import reading, transact
-from developer_telemetry.dialects import Database, Dialect, dialect_of
+from developer_telemetry.database.bulk_insert import (
+    MAX_KEYS,
+    batches,
+    insert,
+    insert_one,
+    insert_with_ids,
+)
+from developer_telemetry.database.dialects import Database, Dialect, dialect_of
+from developer_telemetry.database.engine import reading, transact
 from developer_telemetry.horizons import FIRST_DAY, horizon
-from developer_telemetry.inserts import MAX_KEYS, batches, insert, insert_one, insert_with_ids
 from developer_telemetry.raw import Key, days, within
 from developer_telemetry.reports.daily_metrics import (
     KEY_COLUMNS,

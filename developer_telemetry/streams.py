@@ -18,7 +18,7 @@ from pydevlake.model import DomainModel
 from pydevlake.subtasks import Collector, Convertor, Extractor
 
 if TYPE_CHECKING:
-    from developer_telemetry.database import Progress
+    from developer_telemetry.database.engine import Progress
 
 
 class ReportCollector(Collector):

@@ -10,8 +10,8 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.accounts import Newest, newest_above
 from developer_telemetry.accounts import convert as convert_accounts
 from developer_telemetry.cicd import convert_tasks, remove_tasks
-from developer_telemetry.database import Progress, prepare
-from developer_telemetry.exclusion import alone
+from developer_telemetry.database.advisory_lock import alone
+from developer_telemetry.database.engine import Progress, prepare
 from developer_telemetry.extraction import reextract
 from developer_telemetry.runs import CONVERT, EXTRACT, begin, complete
 

@@ -20,10 +20,10 @@ from developer_telemetry.constants import (
     TASK_TABLE,
     TOOL_TABLE,
 )
-from developer_telemetry.database import be_thorough, reading, transact
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.domain_texts import texts_of
-from developer_telemetry.inserts import MAX_ROWS, batches
+from developer_telemetry.database.bulk_insert import MAX_ROWS, batches
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.domain_texts import texts_of
+from developer_telemetry.database.engine import be_thorough, reading, transact
 from developer_telemetry.people import Person
 from developer_telemetry.raw import days as days_of
 from developer_telemetry.raw import within

@@ -22,10 +22,10 @@ from developer_telemetry.constants import (
     RAW_TABLE,
     TOOL_TABLE,
 )
-from developer_telemetry.database import now_us, reading, reason, transact
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.domain_texts import texts_of
-from developer_telemetry.exclusion import Busy, alone
+from developer_telemetry.database.advisory_lock import Busy, alone
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.domain_texts import texts_of
+from developer_telemetry.database.engine import now_us, reading, reason, transact
 from developer_telemetry.probing import Question, State, new_nonce
 from developer_telemetry.reports.daily_metrics import timestamp
 

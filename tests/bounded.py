@@ -20,7 +20,7 @@ import msgspec
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import OVERWRITE, SUM
-from developer_telemetry.database import open_engine
+from developer_telemetry.database.engine import open_engine
 from developer_telemetry.exporting import Wanted, raw_rows, tool_rows
 from developer_telemetry.extraction import reextract
 from developer_telemetry.people import Person, Search

@@ -12,8 +12,8 @@ from hypothesis import settings
 from sqlalchemy import inspect
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.database import open_engine
-from developer_telemetry.schema import HISTORY, migrate
+from developer_telemetry.database.engine import open_engine
+from developer_telemetry.database.migrate import HISTORY, migrate
 from tests.mysql_words import search_statements
 from tests.servers import create_database, drop_database, in_database, make_hostile
 

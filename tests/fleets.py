@@ -9,8 +9,8 @@ from datetime import date, timedelta
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.constants import MACHINE_TABLE, REFUSAL_TABLE, TOOL_TABLE
-from developer_telemetry.database import now_us, transact
-from developer_telemetry.inserts import insert
+from developer_telemetry.database.bulk_insert import insert
+from developer_telemetry.database.engine import now_us, transact
 from developer_telemetry.reports.daily_metrics import raw_params, timestamp
 
 HOUR_US = 3_600_000_000

@@ -10,7 +10,7 @@ from sqlalchemy import event, inspect
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.migrations import SCRIPTS
+from developer_telemetry.database.migrations import SCRIPTS
 from pydevlake.database import create_db_engine
 from tests.servers import create_database, drop_database
 

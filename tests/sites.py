@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
-from developer_telemetry.database import open_engine
-from developer_telemetry.schema import migrate
+from developer_telemetry.database.engine import open_engine
+from developer_telemetry.database.migrate import migrate
 from tests.oracle import Oracle
 from tests.receivers import Receiver, add_connection, eventually, query, report
 from tests.servers import HOST, Server, ServerMissing, create_database, drop_database

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from developer_telemetry.database import losses, open_engine
+from developer_telemetry.database.engine import losses, open_engine
 from tests.servers import MariaDB, Server, create_database, execute
 from tests.sites import own_server
 

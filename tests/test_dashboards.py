@@ -20,15 +20,15 @@ from dashboards.panels import dashboard
 from dashboards.sql import METRICS
 from developer_telemetry.accounts import account_id, convert
 from developer_telemetry.constants import SUM
-from developer_telemetry.database import open_engine
+from developer_telemetry.database.bulk_insert import insert
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.engine import open_engine
+from developer_telemetry.database.migrate import migrate
 from developer_telemetry.demo import Fleet, arrivals, fill, fleet
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.inserts import insert
 from developer_telemetry.made_up import CONNECTIONS, TEAMS
 from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.reports.daily_metrics import Arrival, ToolRow, tool_row
 from developer_telemetry.reports.hosts import machine_name
-from developer_telemetry.schema import migrate
 from developer_telemetry.storage import store
 from tests.dashboard_answers import ANSWERS, Chosen, Data, Machine, as_value, expand
 from tests.factories import arrival

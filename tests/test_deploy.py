@@ -21,7 +21,7 @@ import yaml
 
 from developer_telemetry.cli import app
 from developer_telemetry.config import SETTINGS
-from developer_telemetry.database import open_engine
+from developer_telemetry.database.engine import open_engine
 from developer_telemetry.receiver.app import THREAD_SECONDS
 from developer_telemetry.receiver.intake import BULK_PATH, REASONS, REPORT_PATHS
 from developer_telemetry.receiver.metrics import Metrics

@@ -10,12 +10,12 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.accounts import account_id, convert
 from developer_telemetry.cicd import convert_tasks
 from developer_telemetry.constants import ACCOUNT_TABLE, OVERWRITE, TASK_TABLE
-from developer_telemetry.database import open_engine
+from developer_telemetry.database.domain_texts import TableTexts
+from developer_telemetry.database.engine import open_engine
+from developer_telemetry.database.migrate import migrate
 from developer_telemetry.doctor import DOMAIN_TABLES, _character_sets
-from developer_telemetry.domain_texts import TableTexts
 from developer_telemetry.people import Person
 from developer_telemetry.prune import prune
-from developer_telemetry.schema import migrate
 from developer_telemetry.storage import store
 from developer_telemetry.traces import Traces, tables_of
 from tests.factories import arrival

@@ -12,8 +12,8 @@ import pytest
 
 from developer_telemetry.connections import create
 from developer_telemetry.constants import OVERWRITE
-from developer_telemetry.database import now_us, open_engine
-from developer_telemetry.schema import migrate
+from developer_telemetry.database.engine import now_us, open_engine
+from developer_telemetry.database.migrate import migrate
 from developer_telemetry.storage import store
 from tests.environments import Outcome, forking
 from tests.factories import arrival

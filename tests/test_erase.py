@@ -28,7 +28,8 @@ from developer_telemetry.constants import (
     TASK_TABLE,
     TOOL_TABLE,
 )
-from developer_telemetry.database import now_us
+from developer_telemetry.database.engine import now_us
+from developer_telemetry.database.migrate import migrate
 from developer_telemetry.erasing import erase
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.guarded_writer import Kept, store_excluding_erased
@@ -36,7 +37,6 @@ from developer_telemetry.people import Person, Search
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.spooled import Spooled, is_erased
 from developer_telemetry.receiver.tombstone_lease import Lease
-from developer_telemetry.schema import migrate
 from developer_telemetry.storage import store
 from developer_telemetry.tombstones import (
     LEASE_SECONDS,

@@ -20,7 +20,7 @@ from developer_telemetry.constants import (
     RECEIVER_TABLE,
     TOMBSTONE_TABLE,
 )
-from developer_telemetry.database import now_us
+from developer_telemetry.database.engine import now_us
 from developer_telemetry.erasing import Outcome, erase, erase_again, forget_receiver, returned
 from developer_telemetry.exporting import Output, Wanted
 from developer_telemetry.exporting import raw_rows as exported_rows

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.database import reason
+from developer_telemetry.database.engine import reason
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.receiver.logs import TextLines
 

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.exclusion import Busy, alone
+from developer_telemetry.database.advisory_lock import Busy, alone
+from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.storage import store
 from tests.factories import arrival
 from tests.layers import STRATEGIES

@@ -9,7 +9,7 @@ from typing import Callable
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry import schema
+from developer_telemetry.database import migrate as schema
 from tests.go_plugin import DEVELOPMENT, GIT, ODD_JSON, SECRET, STATEMENTS, insert, row
 from tests.schemas import Database, fetch, operations_for
 

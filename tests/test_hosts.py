@@ -9,9 +9,9 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections import create
 from developer_telemetry.constants import DAY_US, MACHINE_TABLE, OVERWRITE, RAW_TABLE, SUM
-from developer_telemetry.database import now_us
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.migrations import JOIN_MACHINES, SQLITE_STATEMENTS
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.engine import now_us
+from developer_telemetry.database.migrations import JOIN_MACHINES, SQLITE_STATEMENTS
 from developer_telemetry.receiver.tallies import count_machines, machine_name_sql
 from developer_telemetry.reports.daily_metrics import timestamp
 from developer_telemetry.reports.hosts import machine_name, machines_of

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from developer_telemetry.database.migrate import migrate
 from developer_telemetry.receiver.intake import BULK_PATH, REPORT_PATHS
-from developer_telemetry.schema import migrate
 from tests.nginx import INDEX, NAME, Echo, Names, Nginx, server_conf
 from tests.receivers import TOKEN, Receiver, add_connection, eventually, query, report
 from tests.servers import HOST, ServerMissing, free_port

@@ -23,7 +23,8 @@ from developer_telemetry.cli import app
 from developer_telemetry.config import SETTINGS
 from developer_telemetry.connections import Connections, create
 from developer_telemetry.constants import CONNECTION_TABLE, OVERWRITE
-from developer_telemetry.database import open_engine
+from developer_telemetry.database.engine import open_engine
+from developer_telemetry.database.migrate import DEVLAKE_HISTORY, HISTORY, migrate
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.onboarding import (
     OPTIONS,
@@ -36,7 +37,6 @@ from developer_telemetry.onboarding import (
     rotate,
 )
 from developer_telemetry.register import Register, counts
-from developer_telemetry.schema import DEVLAKE_HISTORY, HISTORY, migrate
 from developer_telemetry.storage import store
 from tests import small_lake
 from tests.factories import arrival

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.accounts import convert
 from developer_telemetry.constants import OVERWRITE
-from developer_telemetry.inserts import insert
+from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage import store
 from tests.factories import arrival

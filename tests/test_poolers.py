@@ -14,8 +14,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, SUM, TOOL_TABLE
-from developer_telemetry.database import transact
-from developer_telemetry.exclusion import Busy, alone
+from developer_telemetry.database.advisory_lock import Busy, alone
+from developer_telemetry.database.engine import transact
 from developer_telemetry.receiver.page.queries import STATEMENT_SECONDS, open_reading_engine
 from developer_telemetry.storage import store
 from developer_telemetry.subtasks import convert, extract

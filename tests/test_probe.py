@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections import encrypt
 from developer_telemetry.constants import PROBE_TABLE
-from developer_telemetry.database import open_engine
+from developer_telemetry.database.engine import open_engine
 from developer_telemetry.probing import (
     HEADER,
     Question,

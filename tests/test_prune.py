@@ -23,8 +23,8 @@ from developer_telemetry.constants import (
     SUM,
     TOOL_TABLE,
 )
-from developer_telemetry.database import open_engine, transact
-from developer_telemetry.exclusion import Busy, alone
+from developer_telemetry.database.advisory_lock import Busy, alone
+from developer_telemetry.database.engine import open_engine, transact
 from developer_telemetry.horizons import FIRST_DAY, horizon
 from developer_telemetry.prune import Limits, Pruned, due, limits_on, preview, prune
 from developer_telemetry.receiver.tallies import count_machines

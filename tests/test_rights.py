@@ -19,12 +19,12 @@ from developer_telemetry.constants import (
     TOMBSTONE_TABLE,
     TOOL_TABLE,
 )
+from developer_telemetry.database.migrate import migrate
+from developer_telemetry.database.rights import _covers
 from developer_telemetry.erasing import erase
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.people import Search
 from developer_telemetry.prune import prune
-from developer_telemetry.rights import _covers
-from developer_telemetry.schema import migrate
 from developer_telemetry.storage import store
 from developer_telemetry.subtasks import convert, extract
 from developer_telemetry.tombstones import Key

@@ -19,7 +19,7 @@ from developer_telemetry.constants import (
     SUM,
     TOOL_TABLE,
 )
-from developer_telemetry.dialects import dialect_of
+from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.models import TelemetryConnection, TelemetryScopeConfig, the_scope
 from developer_telemetry.reports.daily_metrics import Arrival, raw_params
 from developer_telemetry.runs import EXTRACT, begin, complete

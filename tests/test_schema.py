@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import inspect
 from sqlalchemy.engine import Engine
 
-from developer_telemetry import schema
+from developer_telemetry.database import migrate as schema
+from developer_telemetry.database.migrations import SCRIPTS
 from developer_telemetry.errors import ConfigurationError, Unavailable
-from developer_telemetry.migrations import SCRIPTS
 from tests.schemas import Database, columns_of, fetch, operations_for
 
 TITLES = [f"{script.version} {script.name}" for script in SCRIPTS]

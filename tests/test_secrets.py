@@ -29,7 +29,7 @@ from developer_telemetry.crypto import (
     encrypt,
     remedy_of,
 )
-from developer_telemetry.database import open_engine
+from developer_telemetry.database.engine import open_engine
 from developer_telemetry.onboarding import find, rename, rotate
 from developer_telemetry.receiver.intake import UNREADABLE
 from developer_telemetry.register import Register, newer_secrets

@@ -22,7 +22,7 @@ from developer_telemetry.constants import (
     RAW_TABLE,
     TOOL_TABLE,
 )
-from developer_telemetry.exclusion import alone
+from developer_telemetry.database.advisory_lock import alone
 from developer_telemetry.trial import DEVELOPER
 from tests.nginx import Echo
 from tests.receivers import (

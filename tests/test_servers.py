@@ -15,8 +15,8 @@ from typing import Callable
 import pymysql
 import pytest
 
-from developer_telemetry.database import open_engine
-from developer_telemetry.schema import migrate
+from developer_telemetry.database.engine import open_engine
+from developer_telemetry.database.migrate import migrate
 from tests.mysql_words import reserved_names
 from tests.servers import MariaDB, PostgreSQL, Server, ServerFailed, create_database, execute
 

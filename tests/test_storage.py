@@ -13,11 +13,11 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry import inserts
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE, SUM
-from developer_telemetry.database import prepare, reading, transact
-from developer_telemetry.dialects import dialect_of
-from developer_telemetry.inserts import execute
+from developer_telemetry.database import bulk_insert as inserts
+from developer_telemetry.database.bulk_insert import execute
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.engine import prepare, reading, transact
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage import _store, store
 from tests.factories import START_US, arrival

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.database import open_engine, reason
+from developer_telemetry.database.engine import open_engine, reason
 from tests.certificates import Authority
 from tests.servers import HOST, MariaDB, PostgreSQL, Server, unprivileged
 from tests.sites import own_server

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE
-from developer_telemetry.database import now_us
+from developer_telemetry.database.engine import now_us
 from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.storage import store
 from developer_telemetry.watching import ROWS_ANEW, ROWS_AT_ONCE, Arrived, Refused, Watch

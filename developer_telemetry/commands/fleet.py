@@ -157,7 +157,7 @@ def watch(
 
 
 def _watch(engine: Engine, as_json: bool) -> None:
-    from developer_telemetry.database import reason
+    from developer_telemetry.database.engine import reason
     from developer_telemetry.watching import Watch
 
     watch = Watch(engine)

@@ -56,7 +56,7 @@ def _introduce(engine: Engine, settings: Settings) -> None:
 def migrate() -> None:
     """Make or update the tables of a database that DevLake does not own."""
     with clear_errors():
-        from developer_telemetry.schema import migrate as apply
+        from developer_telemetry.database.migrate import migrate as apply
 
         applied = apply(engine_of(load()))
         say(*([f"applied {name}" for name in applied] or ["nothing to do"]))

@@ -206,7 +206,7 @@ def reextract(
     """Rewrite tool rows and accounts from the raw reports, as a blueprint's run does."""
     with clear_errors():
         from developer_telemetry.accounts import convert
-        from developer_telemetry.exclusion import alone
+        from developer_telemetry.database.advisory_lock import alone
         from developer_telemetry.subtasks import extract
 
         settings = load()

@@ -34,7 +34,7 @@ def clear_errors() -> Iterator[None]:
         say(f"error: {error}", err=True)
         raise typer.Exit(USAGE_ERROR) from None
     except SQLAlchemyError as error:
-        from developer_telemetry.database import reason
+        from developer_telemetry.database.engine import reason
 
         said = reason(error)
         say(f"error: the database says: {said}; check DB_URL and the server", err=True)
@@ -43,7 +43,7 @@ def clear_errors() -> Iterator[None]:
 
 def engine_of(settings: Settings) -> Engine:
     """The settings' database, as it is."""
-    from developer_telemetry.database import open_engine
+    from developer_telemetry.database.engine import open_engine
 
     try:
         return open_engine(settings.db_url)
@@ -53,7 +53,7 @@ def engine_of(settings: Settings) -> Engine:
 
 def open_database(settings: Settings) -> Engine:
     """The settings' database; the embedded one is made and migrated as needed."""
-    from developer_telemetry.schema import migrate
+    from developer_telemetry.database.migrate import migrate
 
     engine = engine_of(settings)
     if settings.embedded:

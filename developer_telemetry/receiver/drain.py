@@ -11,7 +11,8 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.concurrency import Rounds
 from developer_telemetry.connections import Connections
-from developer_telemetry.database import reason
+from developer_telemetry.database.engine import reason
+from developer_telemetry.database.migrate import is_migrated
 from developer_telemetry.errors import ReportRefused, Unavailable
 from developer_telemetry.guarded_writer import store_excluding_erased
 from developer_telemetry.receiver.conflicts import Conflicts, day_group
@@ -24,7 +25,6 @@ from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.receiver.tombstone_lease import Lease
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.reports.limits import BATCH_REPORTS
-from developer_telemetry.schema import is_migrated
 from developer_telemetry.storage import is_stored, probe
 
 PAUSE_SECONDS = 0.5

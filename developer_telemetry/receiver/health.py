@@ -14,11 +14,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.concurrency import Rounds
 from developer_telemetry.connections import Connection, Connections
-from developer_telemetry.database import clock_offset_us, losses, reason
+from developer_telemetry.database.engine import clock_offset_us, losses, reason
+from developer_telemetry.database.migrate import is_migrated
 from developer_telemetry.receiver.ingest import Ingest, Outage
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.tallies import Tallies
-from developer_telemetry.schema import is_migrated
 from developer_telemetry.storage import probe
 
 # A changed token is in force within 5 s.

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.bisecting import store_or_find_lock
 from developer_telemetry.connections import Connection
-from developer_telemetry.database import now_us, reason
+from developer_telemetry.database.engine import now_us, reason
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.guarded_writer import Kept, store_excluding_erased
 from developer_telemetry.raw import Key

@@ -9,8 +9,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.concurrency import Rounds
-from developer_telemetry.database import reason
-from developer_telemetry.exclusion import Busy
+from developer_telemetry.database.advisory_lock import Busy
+from developer_telemetry.database.engine import reason
 from developer_telemetry.prune import Pruned, due, prune
 from developer_telemetry.receiver.ingest import Outage
 

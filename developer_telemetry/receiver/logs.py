@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator
 from datetime import datetime, timezone
 
-from developer_telemetry.database import reason
+from developer_telemetry.database.engine import reason
 from developer_telemetry.printable import printable, printable_json, printable_lines
 
 # What strangers can have written: so many lines of one kind a minute, and then how many more.

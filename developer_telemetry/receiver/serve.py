@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.config import Settings
 from developer_telemetry.connections import Connections
-from developer_telemetry.database import hurried, now_us, open_writing_engine
+from developer_telemetry.database.engine import hurried, now_us, open_writing_engine
 from developer_telemetry.receiver.addresses import listen
 from developer_telemetry.receiver.admission import Admission
 from developer_telemetry.receiver.app import Receiver

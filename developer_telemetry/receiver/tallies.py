@@ -10,9 +10,9 @@ from typing import Optional
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.constants import MACHINE_TABLE, RAW_TABLE, REFUSAL_TABLE
-from developer_telemetry.database import now_us, reading, transact
-from developer_telemetry.dialects import Dialect, dialect_of
-from developer_telemetry.inserts import insert
+from developer_telemetry.database.bulk_insert import insert
+from developer_telemetry.database.dialects import Dialect, dialect_of
+from developer_telemetry.database.engine import now_us, reading, transact
 from developer_telemetry.reports.daily_metrics import timestamp
 from developer_telemetry.reports.hosts import LOCAL_ENDS
 

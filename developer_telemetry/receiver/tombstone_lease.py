@@ -15,7 +15,7 @@ from typing import Optional
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.database import (
+from developer_telemetry.database.engine import (
     database_now_us,
     reading_newest,
 )

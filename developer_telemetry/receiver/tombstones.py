@@ -22,12 +22,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.concurrency import Rounds
 from developer_telemetry.constants import RECEIVER_TABLE
-from developer_telemetry.database import (
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.engine import (
     reading,
     reason,
     transact,
 )
-from developer_telemetry.dialects import dialect_of
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from developer_telemetry.private_files import replacing
 from developer_telemetry.receiver.spool import Spool

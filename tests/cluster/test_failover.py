@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from developer_telemetry.constants import RAW_TABLE
-from developer_telemetry.database import losses, now_us
+from developer_telemetry.database.engine import losses, now_us
 from tests.cluster.pairs import MariaDBPair, Pair, PostgreSQLPair
 from tests.cluster.sites import DATABASE, ClusterSite, cluster_site
 from tests.receivers import add_connection, eventually, query

@@ -10,7 +10,8 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.constants import MACHINE_TABLE, OVERWRITE
-from developer_telemetry.database import (
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.engine import (
     hurried,
     open_engine,
     open_writing_engine,
@@ -18,7 +19,6 @@ from developer_telemetry.database import (
     reason,
     transact,
 )
-from developer_telemetry.dialects import dialect_of
 from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.storage import store
 from tests.factories import arrival

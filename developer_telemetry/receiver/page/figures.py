@@ -11,7 +11,7 @@ from typing import Callable, Generic, Optional, TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.concurrency import Threads
-from developer_telemetry.database import reason
+from developer_telemetry.database.engine import reason
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Optional, Union
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.constants import DAY_US, MACHINE_TABLE, QUIET_US, REFUSAL_TABLE, TOOL_TABLE
-from developer_telemetry.database import hurried, limited, now_us, prepare
-from developer_telemetry.dialects import dialect_of
+from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.engine import hurried, limited, now_us, prepare
 from developer_telemetry.reports.daily_metrics import timestamp
 
 # Whatever takes longer would cost the reports more than it is worth to who looks.

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.connections import Connection
-from developer_telemetry.database import reason
+from developer_telemetry.database.engine import reason
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.reports.parser import parse

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.concurrency import Threads
 from developer_telemetry.connections import Connections
-from developer_telemetry.database import now_us, reading
+from developer_telemetry.database.engine import now_us, reading
 from developer_telemetry.receiver.health import Health
 from developer_telemetry.receiver.page import charts, queries
 from developer_telemetry.receiver.page.figures import Figure, renewed

@@ -14,11 +14,11 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.database import reading
-from developer_telemetry.dialects import MySQL, dialect_of
+from developer_telemetry.database.dialects import MySQL, dialect_of
+from developer_telemetry.database.engine import reading
+from developer_telemetry.database.migrations import MYSQL_TABLE_OPTIONS, SCRIPTS, SQLITE_STATEMENTS
+from developer_telemetry.database.rights import require_schema
 from developer_telemetry.errors import ConfigurationError, Unavailable
-from developer_telemetry.migrations import MYSQL_TABLE_OPTIONS, SCRIPTS, SQLITE_STATEMENTS
-from developer_telemetry.rights import require_schema
 from pydevlake.migration import MigrationScript
 
 HISTORY = "_tool_developer_telemetry_migrations"

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.dialects import dialect_of, flat
+from developer_telemetry.database.dialects import dialect_of, flat
 from developer_telemetry.errors import StatementTooLarge
 
 Row = TypeVar("Row", bound=Sequence[Any])

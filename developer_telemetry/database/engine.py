@@ -12,8 +12,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.dialects import Database, MySQL, dialect_of
-from developer_telemetry.error_texts import own_words
+from developer_telemetry.database.dialects import Database, MySQL, dialect_of
+from developer_telemetry.database.error_texts import own_words
 
 T = TypeVar("T")
 
