@@ -19,7 +19,7 @@ from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS
-from developer_telemetry.storage import RAW_COLUMNS
+from developer_telemetry.storage.writer import RAW_COLUMNS
 from tests.servers import MariaDB, PostgreSQL, Server, create_database
 
 NAMES = ("mariadb", "postgresql", "sqlite")

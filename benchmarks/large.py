@@ -16,7 +16,7 @@ from developer_telemetry.database.engine import transact
 from developer_telemetry.demo import arrivals, fleet
 from developer_telemetry.made_up import CONNECTIONS
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival, ToolRow, tool_row
-from developer_telemetry.storage import RAW_COLUMNS
+from developer_telemetry.storage.writer import RAW_COLUMNS
 from tests.receivers import SECRET
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)

@@ -15,9 +15,9 @@ from developer_telemetry.database.bulk_insert import MAX_KEYS, insert
 from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.domain_texts import EXACTLY, TableTexts, hashed, texts_of
 from developer_telemetry.database.engine import Progress, reading, transact
-from developer_telemetry.raw import first_page, span
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, raw_params
-from developer_telemetry.storage import developers as everybody
+from developer_telemetry.storage.raw_reports import first_page, span
+from developer_telemetry.storage.writer import developers as everybody
 
 # Developer, e-mail, name, when updated, raw row: of a tool row what an account is made of.
 Day = Sequence[Any]

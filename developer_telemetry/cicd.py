@@ -18,8 +18,8 @@ from developer_telemetry.database.bulk_insert import MAX_ROWS, batches, insert
 from developer_telemetry.database.dialects import dialect_of, flat
 from developer_telemetry.database.domain_texts import EXACTLY, TableTexts, hashed, texts_of
 from developer_telemetry.database.engine import Progress, reading, transact
-from developer_telemetry.raw import START
 from developer_telemetry.reports.daily_metrics import raw_params
+from developer_telemetry.storage.raw_reports import START
 
 MAX_ID = 255
 

@@ -38,10 +38,10 @@ from developer_telemetry.made_up import (
     developer,
     epoch_us,
 )
-from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.reports.parser import parse
-from developer_telemetry.storage import store
+from developer_telemetry.storage.statistics import count_machines
+from developer_telemetry.storage.writer import store
 
 # Reports stored in one transaction.
 BATCH = 500

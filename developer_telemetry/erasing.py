@@ -32,8 +32,7 @@ from developer_telemetry.database.engine import clock_offset_us, now_us, reading
 from developer_telemetry.database.rights import require
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.people import Person, Search
-from developer_telemetry.storage import developers
-from developer_telemetry.tombstones import (
+from developer_telemetry.storage.tombstones import (
     ALL_CONNECTIONS,
     LEASE_SECONDS,
     Erased,
@@ -41,6 +40,7 @@ from developer_telemetry.tombstones import (
     Tombstone,
     write,
 )
+from developer_telemetry.storage.writer import developers
 from developer_telemetry.traces import Traces, Until, tables_of
 
 _NEEDS = {

@@ -37,9 +37,9 @@ from developer_telemetry.database.engine import reading
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import escape_json, printable
 from developer_telemetry.private_files import is_device, open_new, replacing
-from developer_telemetry.raw import FETCHED, SHORT, bodies
 from developer_telemetry.reports.daily_metrics import LONG_COLUMNS, TOOL_COLUMNS
-from developer_telemetry.storage import developers
+from developer_telemetry.storage.raw_reports import FETCHED, SHORT, bodies
+from developer_telemetry.storage.writer import developers
 
 # Rows read at once.
 PAGE = 1000

@@ -16,8 +16,8 @@ from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_KEYS, batches, cut
 from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.engine import Progress, reading, transact
-from developer_telemetry.horizons import horizon
-from developer_telemetry.raw import (
+from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, ToolRow
+from developer_telemetry.storage.raw_reports import (
     START,
     Day,
     DaysPage,
@@ -34,8 +34,8 @@ from developer_telemetry.raw import (
     tool_rows,
     within,
 )
-from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, ToolRow
-from developer_telemetry.storage import UNWRITTEN, claim, upsert_tool
+from developer_telemetry.storage.retention_marks import horizon
+from developer_telemetry.storage.writer import UNWRITTEN, claim, upsert_tool
 
 # Rows that are written in one transaction; a page has no more days, unless reports arrive for more.
 MAX_PART = 500

@@ -20,11 +20,11 @@ from developer_telemetry.constants import (
 from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.engine import reading
 from developer_telemetry.errors import ConfigurationError, ReportRefused
-from developer_telemetry.raw import bodies
 from developer_telemetry.reports.daily_metrics import raw_params
 from developer_telemetry.reports.parser import parse
 from developer_telemetry.reports.pseudonyms import DEVELOPER, EMAIL, Pseudonyms
-from developer_telemetry.tombstones import ALL_CONNECTIONS, Key
+from developer_telemetry.storage.raw_reports import bodies
+from developer_telemetry.storage.tombstones import ALL_CONNECTIONS, Key
 
 # Raw rows to look for at a time.
 PAGE = 500

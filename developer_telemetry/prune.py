@@ -41,9 +41,9 @@ from developer_telemetry.database.engine import (
     transact,
 )
 from developer_telemetry.database.rights import require
-from developer_telemetry.horizons import FIRST_DAY, horizon
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, timestamp
-from developer_telemetry.storage import developers
+from developer_telemetry.storage.retention_marks import FIRST_DAY, horizon
+from developer_telemetry.storage.writer import developers
 
 _NEEDS = {
     CONNECTION_TABLE: ("SELECT",),

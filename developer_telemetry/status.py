@@ -20,8 +20,8 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.engine import now_us, reading
-from developer_telemetry.receiver.tallies import reports_of_machines
 from developer_telemetry.reports.daily_metrics import timestamp
+from developer_telemetry.storage.statistics import reports_of_machines
 
 REFUSAL_DAYS = 7
 

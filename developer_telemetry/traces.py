@@ -25,10 +25,10 @@ from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import be_thorough, reading, transact
 from developer_telemetry.people import Person
-from developer_telemetry.raw import days as days_of
-from developer_telemetry.raw import within
 from developer_telemetry.reports.daily_metrics import raw_params
-from developer_telemetry.storage import upsert_tool
+from developer_telemetry.storage.raw_reports import days as days_of
+from developer_telemetry.storage.raw_reports import within
+from developer_telemetry.storage.writer import upsert_tool
 
 _DATE = "YYYY-MM-DD"
 

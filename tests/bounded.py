@@ -24,7 +24,7 @@ from developer_telemetry.database.engine import open_engine
 from developer_telemetry.exporting import Wanted, raw_rows, tool_rows
 from developer_telemetry.extraction import reextract
 from developer_telemetry.people import Person, Search
-from developer_telemetry.storage import store
+from developer_telemetry.storage.writer import store
 from developer_telemetry.traces import Traces, Until
 from tests.factories import arrival, body
 

@@ -12,7 +12,7 @@ from developer_telemetry.archives import Archives, Item
 from developer_telemetry.connections import Connection
 from developer_telemetry.imported import Given, Reader
 from developer_telemetry.importing import Counts, Importer
-from developer_telemetry.tombstones import Erased, Key
+from developer_telemetry.storage.tombstones import Erased, Key
 from tests.layers import STRATEGIES
 from tests.receivers import SECRET
 

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS
-from developer_telemetry.storage import RAW_COLUMNS
+from developer_telemetry.storage.writer import RAW_COLUMNS
 
 Row = dict[str, Any]
 

@@ -13,7 +13,7 @@ from developer_telemetry.accounts import ACCOUNT_COLUMNS, account_id, convert, n
 from developer_telemetry.constants import ACCOUNT_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.reports.daily_metrics import Arrival
-from developer_telemetry.storage import store
+from developer_telemetry.storage.writer import store
 from tests.factories import arrival
 from tests.layers import BOTH, STRATEGIES, leave_foreign_row, traffic
 from tests.rows import Row, raw_rows, rows

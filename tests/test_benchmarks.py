@@ -12,7 +12,7 @@ from benchmarks.databases import database
 from benchmarks.fleet import body, date_of, developer_of, raw_row, tool_row_of
 from developer_telemetry.reports.daily_metrics import Arrival, tool_row
 from developer_telemetry.reports.parser import parse
-from developer_telemetry.storage import RAW_COLUMNS
+from developer_telemetry.storage.writer import RAW_COLUMNS
 
 
 def test_the_receiver_is_measured(tmp_path: Path) -> None:

@@ -26,10 +26,10 @@ from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.demo import Fleet, arrivals, fill, fleet
 from developer_telemetry.made_up import CONNECTIONS, TEAMS
-from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.reports.daily_metrics import Arrival, ToolRow, tool_row
 from developer_telemetry.reports.hosts import machine_name
-from developer_telemetry.storage import store
+from developer_telemetry.storage.statistics import count_machines
+from developer_telemetry.storage.writer import store
 from tests.dashboard_answers import ANSWERS, Chosen, Data, Machine, as_value, expand
 from tests.factories import arrival
 from tests.layers import leave_foreign_row

@@ -16,7 +16,7 @@ from developer_telemetry.database.migrate import migrate
 from developer_telemetry.doctor import DOMAIN_TABLES, _character_sets
 from developer_telemetry.people import Person
 from developer_telemetry.prune import prune
-from developer_telemetry.storage import store
+from developer_telemetry.storage.writer import store
 from developer_telemetry.traces import Traces, tables_of
 from tests.factories import arrival
 from tests.rows import rows

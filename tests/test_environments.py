@@ -14,7 +14,7 @@ from developer_telemetry.connections import create
 from developer_telemetry.constants import OVERWRITE
 from developer_telemetry.database.engine import now_us, open_engine
 from developer_telemetry.database.migrate import migrate
-from developer_telemetry.storage import store
+from developer_telemetry.storage.writer import store
 from tests.environments import Outcome, forking
 from tests.factories import arrival
 from tests.receivers import SECRET, command_names

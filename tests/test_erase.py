@@ -32,13 +32,12 @@ from developer_telemetry.database.engine import now_us
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.erasing import erase
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.guarded_writer import Kept, store_excluding_erased
 from developer_telemetry.people import Person, Search
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.spooled import Spooled, is_erased
 from developer_telemetry.receiver.tombstone_lease import Lease
-from developer_telemetry.storage import store
-from developer_telemetry.tombstones import (
+from developer_telemetry.storage.guarded_writer import Kept, store_excluding_erased
+from developer_telemetry.storage.tombstones import (
     LEASE_SECONDS,
     NONE,
     Erased,
@@ -47,6 +46,7 @@ from developer_telemetry.tombstones import (
     Tombstone,
     Tombstones,
 )
+from developer_telemetry.storage.writer import store
 from developer_telemetry.traces import Traces, Until
 from tests.factories import arrival, body
 from tests.layers import STRATEGIES, rewritten

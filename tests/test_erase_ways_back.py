@@ -32,11 +32,11 @@ from developer_telemetry.receiver.ingest import Outage
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.spooled import Spooled
-from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.receiver.tombstone_lease import Lease
 from developer_telemetry.receiver.tombstones import Identity, Watch
-from developer_telemetry.storage import store
-from developer_telemetry.tombstones import DOUBT_US, Erased, Key
+from developer_telemetry.storage.statistics import Tallies
+from developer_telemetry.storage.tombstones import DOUBT_US, Erased, Key
+from developer_telemetry.storage.writer import store
 from tests.factories import SECOND_US, arrival, body
 from tests.imports import imported
 from tests.receivers import SECRET, Altered, add_connection, eventually, query, report, run_command

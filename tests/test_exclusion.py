@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.database.advisory_lock import Busy, alone
 from developer_telemetry.database.dialects import dialect_of
-from developer_telemetry.storage import store
+from developer_telemetry.storage.writer import store
 from tests.factories import arrival
 from tests.layers import STRATEGIES
 from tests.rows import tool_rows

@@ -30,11 +30,11 @@ from developer_telemetry.exporting import (
     raw_rows,
     tool_rows,
 )
-from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.reports.privacy_filter import Privacy
 from developer_telemetry.reports.pseudonyms import Pseudonyms
-from developer_telemetry.storage import store
+from developer_telemetry.storage.statistics import count_machines
+from developer_telemetry.storage.writer import store
 from developer_telemetry.subtasks import convert
 from tests import rows
 from tests.factories import START_US, arrival, body

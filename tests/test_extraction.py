@@ -16,7 +16,7 @@ from developer_telemetry.constants import OVERWRITE, RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.extraction import reextract
 from developer_telemetry.reports.daily_metrics import Arrival, ToolRow
-from developer_telemetry.storage import store, upsert_tool
+from developer_telemetry.storage.writer import store, upsert_tool
 from tests.factories import arrival
 from tests.layers import (
     BOTH,

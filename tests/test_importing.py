@@ -25,8 +25,8 @@ from developer_telemetry.exporting import Wanted
 from developer_telemetry.exporting import tool_rows as exported_days
 from developer_telemetry.imported import BATCH_REPORTS, archive_id
 from developer_telemetry.importing import Counts
-from developer_telemetry.storage import store
-from developer_telemetry.tombstones import Key
+from developer_telemetry.storage.tombstones import Key
+from developer_telemetry.storage.writer import store
 from tests.factories import START_US, arrival, body
 from tests.imports import file_of, imported
 from tests.layers import BOTH, STRATEGIES, leave_foreign_row, rewritten, traffic
@@ -302,7 +302,7 @@ def test_a_bad_report_is_named_and_the_others_are_stored(engine: Engine, tmp_pat
 def test_a_report_that_the_database_refuses_is_named(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from developer_telemetry import storage
+    from developer_telemetry.storage import writer as storage
 
     real = storage._raw_row
 

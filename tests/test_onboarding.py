@@ -37,7 +37,7 @@ from developer_telemetry.onboarding import (
     rotate,
 )
 from developer_telemetry.register import Register, counts
-from developer_telemetry.storage import store
+from developer_telemetry.storage.writer import store
 from tests import small_lake
 from tests.factories import arrival
 from tests.receivers import SECRET, command_runner

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, TOOL_COLUMNS
-from developer_telemetry.storage import store
+from developer_telemetry.storage.writer import store
 from pydevlake.testing import assert_valid_plugin_info
 from tests.factories import arrival
 from tests.plugin_folder import plugin_folder

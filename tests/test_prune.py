@@ -25,11 +25,11 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.advisory_lock import Busy, alone
 from developer_telemetry.database.engine import open_engine, transact
-from developer_telemetry.horizons import FIRST_DAY, horizon
 from developer_telemetry.prune import Limits, Pruned, due, limits_on, preview, prune
-from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.reports.daily_metrics import Arrival
-from developer_telemetry.storage import store
+from developer_telemetry.storage.retention_marks import FIRST_DAY, horizon
+from developer_telemetry.storage.statistics import count_machines
+from developer_telemetry.storage.writer import store
 from developer_telemetry.subtasks import convert, extract
 from tests.factories import DATE, arrival
 from tests.layers import BOTH, STRATEGIES

@@ -23,7 +23,7 @@ from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.models import TelemetryConnection, TelemetryScopeConfig, the_scope
 from developer_telemetry.reports.daily_metrics import Arrival, raw_params
 from developer_telemetry.runs import EXTRACT, begin, complete
-from developer_telemetry.storage import _store, store
+from developer_telemetry.storage.writer import _store, store
 from developer_telemetry.streams import Reports
 from pydevlake import Context
 from tests.factories import arrival

@@ -16,10 +16,10 @@ from developer_telemetry.connections import create
 from developer_telemetry.constants import DAY_US, OVERWRITE
 from developer_telemetry.database.engine import now_us, open_engine
 from developer_telemetry.database.migrate import migrate
-from developer_telemetry.receiver.tallies import count_machines
 from developer_telemetry.reports.daily_metrics import timestamp
 from developer_telemetry.status import QuietMachine, connection_statuses
-from developer_telemetry.storage import store
+from developer_telemetry.storage.statistics import count_machines
+from developer_telemetry.storage.writer import store
 from tests.factories import arrival
 from tests.fleets import HOUR_US, add_machines, add_refusals
 from tests.receivers import SECRET

@@ -19,7 +19,7 @@ from developer_telemetry.database.bulk_insert import execute
 from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.engine import prepare, reading, transact
 from developer_telemetry.reports.daily_metrics import Arrival
-from developer_telemetry.storage import _store, store
+from developer_telemetry.storage.writer import _store, store
 from tests.factories import START_US, arrival
 from tests.layers import (
     BOTH,

@@ -16,8 +16,8 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE
 from developer_telemetry.database.engine import now_us
-from developer_telemetry.receiver.tallies import Tallies
-from developer_telemetry.storage import store
+from developer_telemetry.storage.statistics import Tallies
+from developer_telemetry.storage.writer import store
 from developer_telemetry.watching import ROWS_ANEW, ROWS_AT_ONCE, Arrived, Refused, Watch
 from tests.factories import arrival
 from tests.receivers import COMMAND, SECRET, Altered, add_connection, environment, query, report

@@ -42,9 +42,9 @@ def prune(
     A receiver does so by itself once a day.
     """
     with clear_errors():
-        from developer_telemetry.horizons import FIRST_DAY
         from developer_telemetry.prune import Pruned, preview
         from developer_telemetry.prune import prune as run
+        from developer_telemetry.storage.retention_marks import FIRST_DAY
 
         settings = load()
         engine = open_database(settings)
@@ -103,7 +103,7 @@ def _erase(
     from developer_telemetry.erasing import forget_receiver, is_blocked
     from developer_telemetry.errors import ConfigurationError
     from developer_telemetry.people import Search, is_own
-    from developer_telemetry.tombstones import Key
+    from developer_telemetry.storage.tombstones import Key
 
     settings = load()
     engine = open_database(settings)
@@ -149,7 +149,7 @@ def _erase(
 def _erase_again(connection: Optional[int], yes: bool) -> None:
     from developer_telemetry.erasing import erase_again, returned
     from developer_telemetry.people import strategies
-    from developer_telemetry.tombstones import Key
+    from developer_telemetry.storage.tombstones import Key
 
     settings = load()
     engine = open_database(settings)

@@ -70,7 +70,7 @@ def import_reports(
         from developer_telemetry.archives import Archives, Rejects
         from developer_telemetry.imported import Given, Reader
         from developer_telemetry.importing import Counts, Importer
-        from developer_telemetry.tombstones import Erased, Key
+        from developer_telemetry.storage.tombstones import Erased, Key
 
         settings = load()
         archives = Archives(files)

@@ -27,8 +27,8 @@ from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.page.routes import Page
 from developer_telemetry.receiver.probe import Probe
 from developer_telemetry.receiver.spool import Spool
-from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.receiver.tombstones import Watch
+from developer_telemetry.storage.statistics import Tallies
 
 # What is left of the time to stop is shared by the threads that end one after another.
 THREAD_SECONDS = 2.0

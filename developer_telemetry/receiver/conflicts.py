@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from developer_telemetry.database.dialects import SEPARATOR
-from developer_telemetry.raw import Key
+from developer_telemetry.storage.raw_reports import Key
 
 # Between one try and the next; each pause is twice as long as the one before.
 FIRST_PAUSE_SECONDS = 1.0

@@ -18,8 +18,8 @@ from developer_telemetry.database.engine import clock_offset_us, losses, reason
 from developer_telemetry.database.migrate import is_migrated
 from developer_telemetry.receiver.ingest import Ingest, Outage
 from developer_telemetry.receiver.spool import Spool
-from developer_telemetry.receiver.tallies import Tallies
-from developer_telemetry.storage import probe
+from developer_telemetry.storage.statistics import Tallies
+from developer_telemetry.storage.writer import probe
 
 # A changed token is in force within 5 s.
 ROUND_SECONDS = 3.0

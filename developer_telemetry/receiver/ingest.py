@@ -13,23 +13,23 @@ from typing import Optional
 from sqlalchemy.engine import Connection as DatabaseConnection
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.bisecting import store_or_find_lock
 from developer_telemetry.connections import Connection
 from developer_telemetry.database.engine import now_us, reason
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.guarded_writer import Kept, store_excluding_erased
-from developer_telemetry.raw import Key
 from developer_telemetry.receiver.conflicts import Conflicts, day_group
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.spooled import spooled
-from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.receiver.tombstone_lease import Lease
 from developer_telemetry.receiver.waiting import Batches, Deadlines, Done, Waiting
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.reports.parser import Report
 from developer_telemetry.reports.report_id import report_id
-from developer_telemetry.storage import probe
+from developer_telemetry.storage.bisecting import store_or_find_lock
+from developer_telemetry.storage.guarded_writer import Kept, store_excluding_erased
+from developer_telemetry.storage.raw_reports import Key
+from developer_telemetry.storage.statistics import Tallies
+from developer_telemetry.storage.writer import probe
 
 # What may wait in memory; beyond it a sender is told to come back.
 MAX_WAITING = 5_000

@@ -23,8 +23,8 @@ from developer_telemetry.receiver.ingest import Ingest
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.parsers import SMALL_BYTES, Parsers
 from developer_telemetry.receiver.probe import Probe
-from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT
+from developer_telemetry.storage.statistics import Tallies
 
 REPORT_PATHS = (
     "/plugins/developer-telemetry/{connection_id}/report",

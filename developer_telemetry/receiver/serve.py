@@ -37,10 +37,10 @@ from developer_telemetry.receiver.page.view import View
 from developer_telemetry.receiver.probe import Probe
 from developer_telemetry.receiver.protocol import Protocol
 from developer_telemetry.receiver.spool import Spool
-from developer_telemetry.receiver.tallies import Tallies
 from developer_telemetry.receiver.tombstone_lease import Lease
 from developer_telemetry.receiver.tombstones import Identity, Watch
-from developer_telemetry.tombstones import Key
+from developer_telemetry.storage.statistics import Tallies
+from developer_telemetry.storage.tombstones import Key
 
 # Twice what a front proxy opens to us, and little memory.
 MAX_OPEN_FILES = 65_536

@@ -21,7 +21,7 @@ from developer_telemetry.errors import ConfigurationError, SpoolInUse, Unavailab
 from developer_telemetry.private_files import make_file, make_folder, replacing
 from developer_telemetry.receiver.salvage import fault, move_aside, moved_aside, salvage
 from developer_telemetry.receiver.spooled import Spooled
-from developer_telemetry.tombstones import Tombstone
+from developer_telemetry.storage.tombstones import Tombstone
 
 FILE_NAME = "spool.db"
 SCHEMA_VERSION = 1

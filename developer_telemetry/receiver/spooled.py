@@ -8,7 +8,7 @@ from typing import NamedTuple, Optional
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.reports.parser import Report, parse
-from developer_telemetry.tombstones import (
+from developer_telemetry.storage.tombstones import (
     Tombstones,
 )
 

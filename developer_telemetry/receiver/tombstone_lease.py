@@ -21,7 +21,7 @@ from developer_telemetry.database.engine import (
 )
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.receiver.spool import Spool
-from developer_telemetry.tombstones import (
+from developer_telemetry.storage.tombstones import (
     LEASE_SECONDS,
     NONE,
     UNREAD,

@@ -33,7 +33,7 @@ from developer_telemetry.private_files import replacing
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.spooled import Spooled, is_erased, parse_spooled
 from developer_telemetry.receiver.tombstone_lease import Lease
-from developer_telemetry.tombstones import (
+from developer_telemetry.storage.tombstones import (
     Tombstone,
     Tombstones,
     write,

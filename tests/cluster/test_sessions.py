@@ -19,8 +19,8 @@ from developer_telemetry.database.engine import (
     reason,
     transact,
 )
-from developer_telemetry.receiver.tallies import count_machines
-from developer_telemetry.storage import store
+from developer_telemetry.storage.statistics import count_machines
+from developer_telemetry.storage.writer import store
 from tests.factories import arrival
 from tests.rows import raw_rows, rows
 

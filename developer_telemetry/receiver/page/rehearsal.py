@@ -13,7 +13,7 @@ from developer_telemetry.database.engine import reason
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.reports.parser import parse
-from developer_telemetry.storage import probe
+from developer_telemetry.storage.writer import probe
 
 BODY = b'{"developer": "test report", "date": "2000-01-01", "metrics": {"active_hours": 1}}'
 

@@ -25,8 +25,6 @@ from developer_telemetry.database.bulk_insert import (
 )
 from developer_telemetry.database.dialects import Database, Dialect, dialect_of
 from developer_telemetry.database.engine import reading, transact
-from developer_telemetry.horizons import FIRST_DAY, horizon
-from developer_telemetry.raw import Key, days, within
 from developer_telemetry.reports.daily_metrics import (
     KEY_COLUMNS,
     TOOL_COLUMNS,
@@ -39,6 +37,8 @@ from developer_telemetry.reports.daily_metrics import (
     tool_row,
 )
 from developer_telemetry.reports.parser import parse
+from developer_telemetry.storage.raw_reports import Key, days, within
+from developer_telemetry.storage.retention_marks import FIRST_DAY, horizon
 
 RAW_COLUMNS = (
     "params",

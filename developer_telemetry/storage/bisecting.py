@@ -15,10 +15,10 @@ from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database.dialects import Database, dialect_of
 from developer_telemetry.database.engine import reason
-from developer_telemetry.raw import Key
 from developer_telemetry.reports.daily_metrics import Arrival
-from developer_telemetry.storage import Check, locked_days, probe, store
-from developer_telemetry.tombstones import Outdated
+from developer_telemetry.storage.raw_reports import Key
+from developer_telemetry.storage.tombstones import Outdated
+from developer_telemetry.storage.writer import Check, locked_days, probe, store
 
 # A batch in which more fails is not taken apart any further now: others wait behind it.
 MAX_FAILURES = 40
