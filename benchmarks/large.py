@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.connections import create, new_token
+from developer_telemetry.connections.registry import create, new_token
 from developer_telemetry.constants import MACHINE_TABLE, RAW_TABLE, REFUSAL_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects import dialect_of

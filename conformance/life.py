@@ -11,9 +11,9 @@ from typing import Any, Callable, Optional
 from conformance.fleet import PEOPLE, TOKEN, Fleet, count
 from conformance.lake import Lake
 from conformance.outcomes import LeftOut, Outcomes, Unmet
+from developer_telemetry.connections.crypto import decrypt
 from developer_telemetry.constants import RAW_TABLE as RAW
 from developer_telemetry.constants import TOOL_TABLE as TOOL
-from developer_telemetry.crypto import decrypt
 from developer_telemetry.database.migrations import SCRIPTS
 from tests.nginx import NAME, Names, Nginx, server_conf
 from tests.receivers import SECRET, Receiver, eventually, query, report, run_command

@@ -12,8 +12,8 @@ from conformance.devlakes import DevLake
 from conformance.fleet import TOKEN, Fleet, count
 from conformance.life import PLUGIN, PLUGIN_NAME, expect
 from conformance.outcomes import Outcomes, Unmet
+from developer_telemetry.connections.crypto import decrypt, is_cbc
 from developer_telemetry.constants import RAW_TABLE as RAW
-from developer_telemetry.crypto import decrypt, is_cbc
 from tests.receivers import SECRET, Receiver, eventually, query, report, run_command
 
 REPORT = PLUGIN + "/connections/{}/report"

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Optional
 
 import httpx
 
+from developer_telemetry.connections.http_client import make_client, proxy_remark
 from developer_telemetry.errors import TelemetryError
-from developer_telemetry.http_client import make_client, proxy_remark
 
 CONNECT_SECONDS = 5.0
 # Somewhat longer than a receiver takes with a report while its database hangs.

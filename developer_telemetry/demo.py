@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.accounts import convert
-from developer_telemetry.connections import create, new_token
+from developer_telemetry.connections.registry import create, new_token
 from developer_telemetry.constants import CONNECTION_TABLE, RAW_TABLE, REFUSAL_TABLE
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.engine import reading, transact

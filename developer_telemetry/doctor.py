@@ -30,9 +30,13 @@ from developer_telemetry.checks import (
     Check,
 )
 from developer_telemetry.config import Settings
-from developer_telemetry.connections import Connection, Connections
+from developer_telemetry.connections.crypto import UNKNOWN_FORMAT, remedy_of
+from developer_telemetry.connections.database_backend import newer_secrets
+from developer_telemetry.connections.devlake_backend import DevLake
+from developer_telemetry.connections.devlake_refusals import PLUGIN, NotLetIn, ServerFailed
+from developer_telemetry.connections.onboarding import Kept
+from developer_telemetry.connections.registry import Connection, Connections
 from developer_telemetry.constants import SCOPE_ID
-from developer_telemetry.crypto import UNKNOWN_FORMAT, remedy_of
 from developer_telemetry.database.domain_texts import inexact_tables
 from developer_telemetry.database.engine import (
     clock_offset_us,
@@ -42,14 +46,10 @@ from developer_telemetry.database.engine import (
     reason,
 )
 from developer_telemetry.database.migrate import migrate, pending
-from developer_telemetry.devlake import DevLake
-from developer_telemetry.devlake_refusals import PLUGIN, NotLetIn, ServerFailed
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.looking import SECRET
-from developer_telemetry.onboarding import Kept
 from developer_telemetry.probing import left_behind, new_nonce
 from developer_telemetry.reach import Reach, reach
-from developer_telemetry.register import newer_secrets
 from developer_telemetry.status import connection_statuses
 
 # DevLake's, where people are.

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple, Optional, TypedDict
 import msgspec
 
 from developer_telemetry.archives import Archives, Item
-from developer_telemetry.connections import Connection
+from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.error_texts import own_words
 from developer_telemetry.errors import ConfigurationError, ReportRefused

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.archives import Item
 from developer_telemetry.concurrency import ahead
-from developer_telemetry.connections import Connection
+from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import RAW_TABLE
 from developer_telemetry.database.advisory_lock import alone
 from developer_telemetry.database.bulk_insert import batches

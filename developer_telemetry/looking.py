@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple, Optional
 
 from developer_telemetry.asking import NoAnswer, Reply, ask
-from developer_telemetry.crypto import remedy_of
+from developer_telemetry.connections.crypto import remedy_of
+from developer_telemetry.connections.sign_on import Turned
 from developer_telemetry.database.engine import now_us
 from developer_telemetry.probing import HEADER, Question, State, new_nonce
-from developer_telemetry.sign_on import Turned
 
 # What a look failed of.
 ROUTE = "route"

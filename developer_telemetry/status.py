@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.connections import Connections
+from developer_telemetry.connections.registry import Connections
 from developer_telemetry.constants import (
     CONNECTION_TABLE,
     DAY_US,

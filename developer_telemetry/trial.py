@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.accounts import account_id
 from developer_telemetry.asking import NoAnswer, Reply, ask
-from developer_telemetry.connections import Connection
+from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     LINK_TABLE,

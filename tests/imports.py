@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.archives import Archives, Item
-from developer_telemetry.connections import Connection
+from developer_telemetry.connections.registry import Connection
 from developer_telemetry.imported import Given, Reader
 from developer_telemetry.importing import Counts, Importer
 from developer_telemetry.storage.tombstones import Erased, Key

@@ -30,7 +30,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from developer_telemetry.cli import app
-from developer_telemetry.connections import encrypt
+from developer_telemetry.connections.registry import encrypt
 from developer_telemetry.constants import CONNECTION_TABLE
 from tests.servers import HOST, execute, free_port
 
@@ -208,7 +208,7 @@ class Altered(Receiver):
 class Impatient(Altered):
     """Looks at the database again as soon as a stranger comes."""
 
-    constants = {"connections.RELOAD_SECONDS": 0.05}
+    constants = {"connections.registry.RELOAD_SECONDS": 0.05}
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -15,8 +15,8 @@ from typing import NamedTuple, Optional
 import httpx
 import pytest
 
-from developer_telemetry.api_keys import read_api_key
-from developer_telemetry.connections import encrypt
+from developer_telemetry.connections.api_keys import read_api_key
+from developer_telemetry.connections.registry import encrypt
 from tests.receivers import (
     SECRET,
     TOKEN,

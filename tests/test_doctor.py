@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from developer_telemetry import checks
 from developer_telemetry.checks import FAILED, OK, SKIPPED, Check
 from developer_telemetry.cli import app
-from developer_telemetry.connections import encrypt
+from developer_telemetry.connections.registry import encrypt
 from developer_telemetry.constants import CONNECTION_TABLE
 from developer_telemetry.probing import State
 from developer_telemetry.receiver.spool import Spool

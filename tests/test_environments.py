@@ -10,7 +10,7 @@ from typing import Any, Callable, NamedTuple
 
 import pytest
 
-from developer_telemetry.connections import create
+from developer_telemetry.connections.registry import create
 from developer_telemetry.constants import OVERWRITE
 from developer_telemetry.database.engine import now_us, open_engine
 from developer_telemetry.database.migrate import migrate

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.accounts import convert
 from developer_telemetry.cicd import convert_tasks
-from developer_telemetry.connections import Connections, create
+from developer_telemetry.connections.registry import Connections, create
 from developer_telemetry.constants import (
     CONNECTION_TABLE,
     OVERWRITE,

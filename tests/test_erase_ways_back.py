@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry import erasing
-from developer_telemetry.connections import Connections, create
+from developer_telemetry.connections.registry import Connections, create
 from developer_telemetry.constants import (
     CONNECTION_TABLE,
     OVERWRITE,

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry import archives, exporting
 from developer_telemetry.archives import defuse
-from developer_telemetry.connections import Connection
+from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.exporting import (
     Output,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.connections import create
+from developer_telemetry.connections.registry import create
 from developer_telemetry.constants import DAY_US, MACHINE_TABLE, OVERWRITE, RAW_TABLE, SUM
 from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.engine import now_us

@@ -35,7 +35,7 @@ class Brisk(Altered):
     """Nobody waits half a minute in a test; what is tested is that there is an end."""
 
     constants = {
-        "connections.RELOAD_SECONDS": 0.05,
+        "connections.registry.RELOAD_SECONDS": 0.05,
         "receiver.bodies.BODY_SECONDS": 0.7,
         "receiver.protocol.HEADER_SECONDS": 1.0,
         "receiver.protocol.REQUEST_SECONDS": 1.5,

@@ -13,7 +13,7 @@ import pytest
 
 from developer_telemetry import commands
 from developer_telemetry.cli import app
-from developer_telemetry.connections import create
+from developer_telemetry.connections.registry import create
 from developer_telemetry.constants import OVERWRITE
 from developer_telemetry.database.engine import now_us, open_engine
 from developer_telemetry.database.migrate import migrate

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry import private_files
 from developer_telemetry.archives import Item, Rejects
 from developer_telemetry.config import load
-from developer_telemetry.connections import Connections, create
+from developer_telemetry.connections.registry import Connections, create
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.errors import ConfigurationError

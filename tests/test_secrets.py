@@ -15,9 +15,7 @@ from typing import NamedTuple
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.connections import Connections, create
-from developer_telemetry.constants import CONNECTION_TABLE
-from developer_telemetry.crypto import (
+from developer_telemetry.connections.crypto import (
     EARLIER_SECRET,
     OTHER_SECRET,
     PERHAPS_FORMAT,
@@ -29,10 +27,12 @@ from developer_telemetry.crypto import (
     encrypt,
     remedy_of,
 )
+from developer_telemetry.connections.database_backend import Register, newer_secrets
+from developer_telemetry.connections.onboarding import find, rename, rotate
+from developer_telemetry.connections.registry import Connections, create
+from developer_telemetry.constants import CONNECTION_TABLE
 from developer_telemetry.database.engine import open_engine
-from developer_telemetry.onboarding import find, rename, rotate
 from developer_telemetry.receiver.intake import UNREADABLE
-from developer_telemetry.register import Register, newer_secrets
 from tests.lake_secrets import encrypt_as_june, read_as_may
 from tests.receivers import (
     SECRET,

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from developer_telemetry import status as status_module
 from developer_telemetry.cli import app
-from developer_telemetry.connections import create
+from developer_telemetry.connections.registry import create
 from developer_telemetry.constants import DAY_US, OVERWRITE
 from developer_telemetry.database.engine import now_us, open_engine
 from developer_telemetry.database.migrate import migrate

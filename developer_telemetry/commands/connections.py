@@ -23,7 +23,7 @@ from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import printable_json
 
 if TYPE_CHECKING:
-    from developer_telemetry.onboarding import Home, Kept, Onboarding
+    from developer_telemetry.connections.onboarding import Home, Kept, Onboarding
 
 connections = typer.Typer(no_args_is_help=True, help="Look at connections, and change them.")
 
@@ -45,7 +45,7 @@ def home_of(devlake_url: Optional[str]) -> "Iterator[tuple[Home, Settings]]":
     with clear_errors():
         settings = load(environment, with_database=False)
         if settings.devlake is None:
-            from developer_telemetry.register import Register
+            from developer_telemetry.connections.database_backend import Register
 
             settings = load(environment)
             engine = open_database(settings)
@@ -54,7 +54,7 @@ def home_of(devlake_url: Optional[str]) -> "Iterator[tuple[Home, Settings]]":
             finally:
                 engine.dispose()
             return
-        from developer_telemetry.devlake import DevLake
+        from developer_telemetry.connections.devlake_backend import DevLake
 
         with DevLake(settings.devlake) as devlake:
             front = settings.public_url or devlake.front
@@ -109,7 +109,7 @@ def connect(
         "keep_accounts_unlinked": keep_accounts_unlinked,
     }
     with home_of(devlake_url) as (home, settings):
-        from developer_telemetry.onboarding import Onboarding, Wanted
+        from developer_telemetry.connections.onboarding import Onboarding, Wanted
 
         wanted = Wanted(name, secret_token, _set(given), _set(switches), project.strip())
         onboarding = Onboarding(home, wanted)
@@ -179,7 +179,7 @@ def show(
 ) -> None:
     """Show what is set for a connection, what it holds, and how machines send to it."""
     with home_of(devlake_url) as (home, settings):
-        from developer_telemetry.onboarding import find
+        from developer_telemetry.connections.onboarding import find
 
         kept = find(home, name)
         url = report_url(settings, kept.id)
@@ -209,7 +209,7 @@ def rename(
 ) -> None:
     """Give a connection another name. Its address stays, and so machines notice nothing."""
     with home_of(devlake_url) as (home, _):
-        from developer_telemetry import onboarding
+        from developer_telemetry.connections import onboarding
 
         kept = onboarding.find(home, name)
         onboarding.rename(home, kept, new_name)
@@ -224,7 +224,7 @@ def delete(
 ) -> None:
     """Delete a connection and all that its machines have sent, for good."""
     with home_of(devlake_url) as (home, settings):
-        from developer_telemetry.onboarding import find
+        from developer_telemetry.connections.onboarding import find
 
         kept = find(home, name)
         held = _counts(settings, kept)
@@ -253,7 +253,7 @@ def _counts(settings: Settings, kept: "Kept") -> dict[str, int]:
     """What a connection holds, if a database is set; DevLake's API doesn't tell."""
     if not settings.db_url:
         return {}
-    from developer_telemetry.register import counts
+    from developer_telemetry.connections.database_backend import counts
 
     engine = engine_of(settings)
     held = counts(engine, kept.id)._asdict()

@@ -15,7 +15,7 @@ from developer_telemetry.errors import TelemetryError
 from developer_telemetry.printable import printable_json
 
 if TYPE_CHECKING:
-    from developer_telemetry.devlake import DevLake
+    from developer_telemetry.connections.devlake_backend import DevLake
 
 URL = typer.Option(
     None,
@@ -75,7 +75,7 @@ def site(
         if settings.devlake is None:
             yield settings, None
             return
-        from developer_telemetry.devlake import DevLake
+        from developer_telemetry.connections.devlake_backend import DevLake
 
         devlake = stack.enter_context(DevLake(settings.devlake))
         yield settings._replace(public_url=settings.public_url or _front(devlake)), devlake

@@ -22,7 +22,7 @@ from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import printable_json
 
 if TYPE_CHECKING:
-    from developer_telemetry.connections import Connection
+    from developer_telemetry.connections.registry import Connection
     from developer_telemetry.watching import Event
 
 # More of them are no help on a screen; --json has all.
@@ -36,7 +36,7 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
     Quiet is a machine that was not heard of for 7 days.
     """
     with clear_errors():
-        from developer_telemetry.crypto import remedy_of
+        from developer_telemetry.connections.crypto import remedy_of
         from developer_telemetry.status import connection_statuses, token_faults
 
         settings = load()
@@ -120,7 +120,7 @@ def _database(settings: Settings) -> Iterator[Engine]:
 
 
 def _chosen(settings: Settings, engine: Engine, connection_id: Optional[int]) -> "Connection":
-    from developer_telemetry.connections import Connections
+    from developer_telemetry.connections.registry import Connections
 
     secret = settings.encryption_secret
     connections = Connections(engine, secret)
@@ -135,7 +135,7 @@ def _chosen(settings: Settings, engine: Engine, connection_id: Optional[int]) ->
     if len(found) == 1 and not found[0].fault:
         return found[0]
     if len(found) == 1:
-        from developer_telemetry.crypto import remedy_of
+        from developer_telemetry.connections.crypto import remedy_of
 
         fault = found[0].fault
         raise ConfigurationError(

@@ -32,7 +32,7 @@ def serve() -> None:
 
 def _introduce(engine: Engine, settings: Settings) -> None:
     """Make the embedded database's first connection, and say how to send to it."""
-    from developer_telemetry.connections import Connections, create, new_token
+    from developer_telemetry.connections.registry import Connections, create, new_token
 
     connections = Connections(engine, settings.encryption_secret)
     connections.reload()

@@ -16,7 +16,7 @@ from developer_telemetry.printable import printable
 from developer_telemetry.receiver.addresses import answering_host
 
 if TYPE_CHECKING:
-    from developer_telemetry.connections import Connection
+    from developer_telemetry.connections.registry import Connection
 
 USAGE_ERROR = 2
 
@@ -63,7 +63,7 @@ def open_database(settings: Settings) -> Engine:
 
 def chosen(engine: Engine, settings: Settings, connection_id: Optional[int]) -> "list[Connection]":
     """The connection of that id, or without one all of them."""
-    from developer_telemetry.connections import Connections
+    from developer_telemetry.connections.registry import Connections
 
     connections = Connections(engine, settings.encryption_secret)
     connections.reload()

@@ -100,7 +100,7 @@ def _drop(settings: Settings, connection_id: int) -> None:
 
 
 def _connection_names(settings: Settings) -> dict[int, str]:
-    from developer_telemetry.connections import Connections
+    from developer_telemetry.connections.registry import Connections
 
     connections = Connections(engine_of(settings), settings.encryption_secret)
     connections.reload()

@@ -41,7 +41,7 @@ def rotate(
 ) -> None:
     """Give a connection a new token. Receivers take it within seconds."""
     with home_of(devlake_url) as (home, settings):
-        from developer_telemetry import onboarding
+        from developer_telemetry.connections import onboarding
 
         seconds = _seconds(keep_old)
         kept = onboarding.find(home, name)
@@ -73,7 +73,7 @@ def revoke(
     Receivers notice within seconds. DevLake's API keys stay; they end on its own page.
     """
     with home_of(devlake_url) as (home, _):
-        from developer_telemetry import onboarding
+        from developer_telemetry.connections import onboarding
 
         kept = onboarding.find(home, name)
         if previous and not kept.overlaps:
@@ -96,7 +96,7 @@ def rewrite() -> None:
     For a DevLake that was put back to a release from before June 2026. The tokens stay the same.
     """
     with clear_errors():
-        from developer_telemetry.register import Register
+        from developer_telemetry.connections.database_backend import Register
 
         settings = load()
         engine = open_database(settings)

@@ -9,7 +9,7 @@ from typing import Optional, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.connections import Connection, Connections
+from developer_telemetry.connections.registry import Connection, Connections
 from developer_telemetry.errors import TelemetryError, Unavailable
 
 # How long a sender waits for the database to say who it is.

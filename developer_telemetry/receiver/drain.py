@@ -10,7 +10,7 @@ from typing import NamedTuple, Optional
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.concurrency import Rounds
-from developer_telemetry.connections import Connections
+from developer_telemetry.connections.registry import Connections
 from developer_telemetry.database.engine import reason
 from developer_telemetry.database.migrate import is_migrated
 from developer_telemetry.errors import ReportRefused, Unavailable

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.concurrency import Rounds
-from developer_telemetry.connections import Connection, Connections
+from developer_telemetry.connections.registry import Connection, Connections
 from developer_telemetry.database.engine import clock_offset_us, losses, reason
 from developer_telemetry.database.migrate import is_migrated
 from developer_telemetry.receiver.ingest import Ingest, Outage

@@ -13,7 +13,7 @@ from typing import Optional
 from sqlalchemy.engine import Connection as DatabaseConnection
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.connections import Connection
+from developer_telemetry.connections.registry import Connection
 from developer_telemetry.database.engine import now_us, reason
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.receiver.conflicts import Conflicts, day_group

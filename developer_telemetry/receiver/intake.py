@@ -14,7 +14,7 @@ from typing import Optional
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from developer_telemetry.connections import Connection
+from developer_telemetry.connections.registry import Connection
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
 from developer_telemetry.receiver.answers import Answer, answer, bulk_answer, refusal, status_of
 from developer_telemetry.receiver.bodies import Bodies, inflated_within

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Optional, TypeVar
 
 from developer_telemetry.concurrency import Threads
-from developer_telemetry.connections import Connection
+from developer_telemetry.connections.registry import Connection
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.receiver.bulk import Batch, Result
 from developer_telemetry.receiver.ingest import Ingest

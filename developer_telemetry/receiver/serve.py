@@ -15,7 +15,7 @@ import uvicorn
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.config import Settings
-from developer_telemetry.connections import Connections
+from developer_telemetry.connections.registry import Connections
 from developer_telemetry.database.engine import hurried, now_us, open_writing_engine
 from developer_telemetry.receiver.addresses import listen
 from developer_telemetry.receiver.admission import Admission

@@ -8,7 +8,7 @@ from typing import Callable, NamedTuple
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.connections import Connection
+from developer_telemetry.connections.registry import Connection
 from developer_telemetry.database.engine import reason
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.receiver.spool import Spool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from developer_telemetry.connections import Connection
+from developer_telemetry.connections.registry import Connection
 
 # Of a shorter token four characters would be too much of it.
 HINTED_LENGTH = 20

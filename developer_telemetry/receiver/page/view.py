@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.concurrency import Threads
-from developer_telemetry.connections import Connections
+from developer_telemetry.connections.registry import Connections
 from developer_telemetry.database.engine import now_us, reading
 from developer_telemetry.receiver.health import Health
 from developer_telemetry.receiver.page import charts, queries

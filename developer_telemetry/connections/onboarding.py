@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
-from developer_telemetry.connections import name_taken, new_token, valid_name
+from developer_telemetry.connections.registry import name_taken, new_token, valid_name
 from developer_telemetry.constants import strategy_of
 from developer_telemetry.errors import ConfigurationError
 

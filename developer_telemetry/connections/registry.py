@@ -18,7 +18,12 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from developer_telemetry.api_keys import ApiKey, read_api_key
+from developer_telemetry.connections.api_keys import ApiKey, read_api_key
+from developer_telemetry.connections.crypto import SecretReader, remedy_of
+
+# Also for those who take them from here.
+from developer_telemetry.connections.crypto import decrypt as decrypt
+from developer_telemetry.connections.crypto import encrypt as encrypt
 from developer_telemetry.constants import (
     API_KEY_TABLE,
     CONNECTION_TABLE,
@@ -27,11 +32,6 @@ from developer_telemetry.constants import (
     SCOPE_TABLE,
     strategy_of,
 )
-from developer_telemetry.crypto import SecretReader, remedy_of
-
-# Also for those who take them from here.
-from developer_telemetry.crypto import decrypt as decrypt
-from developer_telemetry.crypto import encrypt as encrypt
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.engine import now_us, reading_newest, transact

@@ -13,8 +13,7 @@ from typing import Any, Optional
 import httpx
 
 from developer_telemetry.config import DevLakeAccess
-from developer_telemetry.constants import SCOPE_ID
-from developer_telemetry.devlake_refusals import (
+from developer_telemetry.connections.devlake_refusals import (
     NOT_LET_IN,
     PLUGIN,
     Refusal,
@@ -22,9 +21,10 @@ from developer_telemetry.devlake_refusals import (
     page_title,
     weight,
 )
+from developer_telemetry.connections.http_client import make_client, proxy_remark
+from developer_telemetry.connections.onboarding import OPTIONS, Blueprint, Home, Kept
+from developer_telemetry.constants import SCOPE_ID
 from developer_telemetry.errors import ConfigurationError, TelemetryError, Unavailable
-from developer_telemetry.http_client import make_client, proxy_remark
-from developer_telemetry.onboarding import OPTIONS, Blueprint, Home, Kept
 
 CONNECTIONS = f"/plugins/{PLUGIN}/connections"
 

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 
 from developer_telemetry.config import DevLakeAccess
+from developer_telemetry.connections.sign_on import Turned
 from developer_telemetry.errors import ConfigurationError, TelemetryError, Unavailable
-from developer_telemetry.sign_on import Turned
 
 PLUGIN = "developer_telemetry"
 

@@ -11,7 +11,9 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from developer_telemetry.connections import add_scope, create, encrypt, name_taken
+from developer_telemetry.connections.crypto import SecretReader, is_cbc
+from developer_telemetry.connections.onboarding import OPTIONS, Home, Kept
+from developer_telemetry.connections.registry import add_scope, create, encrypt, name_taken
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
@@ -23,13 +25,11 @@ from developer_telemetry.constants import (
     TOMBSTONE_TABLE,
     TOOL_TABLE,
 )
-from developer_telemetry.crypto import SecretReader, is_cbc
 from developer_telemetry.database.advisory_lock import alone
 from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.engine import now_us, reading, transact
 from developer_telemetry.database.migrate import DEVLAKE_HISTORY
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.onboarding import OPTIONS, Home, Kept
 from developer_telemetry.reports.daily_metrics import raw_params, timestamp
 
 # Whose developers are deleted some at a time, so that no transaction takes long.
