@@ -15,7 +15,7 @@ from benchmarks.fleet import CONNECTION
 from benchmarks.load import Outcome, measure
 from benchmarks.subtasks import load, run
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE, TOOL_TABLE
-from developer_telemetry.extraction import reextract
+from developer_telemetry.pipeline.extract import reextract
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, TOOL_COLUMNS
 from tests.receivers import TOKEN, Receiver, add_connection
 

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.accounts import convert
 from developer_telemetry.connections.registry import create, new_token
 from developer_telemetry.constants import CONNECTION_TABLE, RAW_TABLE, REFUSAL_TABLE
 from developer_telemetry.database.bulk_insert import insert
@@ -38,6 +37,7 @@ from developer_telemetry.made_up import (
     developer,
     epoch_us,
 )
+from developer_telemetry.pipeline.accounts import convert
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.reports.parser import parse
 from developer_telemetry.storage.statistics import count_machines

@@ -19,9 +19,7 @@ import msgspec
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.accounts import account_id
 from developer_telemetry.archives import COMPRESSED, TABLE, defuse
-from developer_telemetry.cicd import KINDS, task_id
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     LINK_TABLE,
@@ -35,6 +33,8 @@ from developer_telemetry.database.dialects import dialect_of, flat
 from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import reading
 from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.pipeline.accounts import account_id
+from developer_telemetry.pipeline.cicd_tasks import KINDS, task_id
 from developer_telemetry.printable import escape_json, printable
 from developer_telemetry.private_files import is_device, open_new, replacing
 from developer_telemetry.reports.daily_metrics import LONG_COLUMNS, TOOL_COLUMNS

@@ -13,7 +13,7 @@ from developer_telemetry.models import (
     TelemetryScopeConfig,
     the_scope,
 )
-from developer_telemetry.streams import Reports
+from developer_telemetry.pipeline.streams import Reports
 from pydevlake import DomainScope, Plugin, RemoteScopeGroup, TestConnectionResult
 from pydevlake.message import PipelineTask, PluginInfo
 from pydevlake.model_info import DynamicModelInfo

@@ -17,8 +17,6 @@ from typing import Callable, NamedTuple, Optional
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.accounts import account_id
-from developer_telemetry.cicd import KINDS, task_id
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
@@ -41,6 +39,8 @@ from developer_telemetry.database.engine import (
     transact,
 )
 from developer_telemetry.database.rights import require
+from developer_telemetry.pipeline.accounts import account_id
+from developer_telemetry.pipeline.cicd_tasks import KINDS, task_id
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, timestamp
 from developer_telemetry.storage.retention_marks import FIRST_DAY, horizon
 from developer_telemetry.storage.writer import developers

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import OVERWRITE, SUM, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import insert
-from developer_telemetry.extraction import reextract
+from developer_telemetry.pipeline.extract import reextract
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival, tool_row
 from developer_telemetry.storage.writer import store
 from tests.factories import arrival

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.accounts import ACCOUNT_COLUMNS, account_id, convert, newest_above
 from developer_telemetry.constants import ACCOUNT_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import insert
+from developer_telemetry.pipeline.accounts import ACCOUNT_COLUMNS, account_id, convert, newest_above
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage.writer import store
 from tests.factories import arrival

@@ -8,8 +8,14 @@ from typing import Any, Optional
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.cicd import KINDS, TASK_COLUMNS, convert_tasks, remove_tasks, task_id
 from developer_telemetry.constants import OVERWRITE, TASK_TABLE
+from developer_telemetry.pipeline.cicd_tasks import (
+    KINDS,
+    TASK_COLUMNS,
+    convert_tasks,
+    remove_tasks,
+    task_id,
+)
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage.writer import store
 from tests.factories import arrival

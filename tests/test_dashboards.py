@@ -18,7 +18,6 @@ from dashboards.__main__ import PAGES
 from dashboards.dialects import DATABASES
 from dashboards.panels import dashboard
 from dashboards.sql import METRICS
-from developer_telemetry.accounts import account_id, convert
 from developer_telemetry.constants import SUM
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects import dialect_of
@@ -26,6 +25,7 @@ from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.demo import Fleet, arrivals, fill, fleet
 from developer_telemetry.made_up import CONNECTIONS, TEAMS
+from developer_telemetry.pipeline.accounts import account_id, convert
 from developer_telemetry.reports.daily_metrics import Arrival, ToolRow, tool_row
 from developer_telemetry.reports.hosts import machine_name
 from developer_telemetry.storage.statistics import count_machines

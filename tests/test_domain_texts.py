@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.accounts import account_id, convert
-from developer_telemetry.cicd import convert_tasks
 from developer_telemetry.constants import ACCOUNT_TABLE, OVERWRITE, TASK_TABLE
 from developer_telemetry.database.domain_texts import TableTexts
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.doctor import DOMAIN_TABLES, _character_sets
 from developer_telemetry.people import Person
+from developer_telemetry.pipeline.accounts import account_id, convert
+from developer_telemetry.pipeline.cicd_tasks import convert_tasks
 from developer_telemetry.prune import prune
 from developer_telemetry.storage.writer import store
 from developer_telemetry.traces import Traces, tables_of

@@ -17,8 +17,6 @@ import pytest
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.accounts import convert
-from developer_telemetry.cicd import convert_tasks
 from developer_telemetry.connections.registry import Connections, create
 from developer_telemetry.constants import (
     CONNECTION_TABLE,
@@ -33,6 +31,8 @@ from developer_telemetry.database.migrate import migrate
 from developer_telemetry.erasing import erase
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.people import Person, Search
+from developer_telemetry.pipeline.accounts import convert
+from developer_telemetry.pipeline.cicd_tasks import convert_tasks
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.spooled import Spooled, is_erased
 from developer_telemetry.receiver.tombstone_lease import Lease

@@ -30,12 +30,12 @@ from developer_telemetry.exporting import (
     raw_rows,
     tool_rows,
 )
+from developer_telemetry.pipeline.runner import convert
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.reports.privacy_filter import Privacy
 from developer_telemetry.reports.pseudonyms import Pseudonyms
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
-from developer_telemetry.subtasks import convert
 from tests import rows
 from tests.factories import START_US, arrival, body
 from tests.imports import imported

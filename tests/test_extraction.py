@@ -11,10 +11,10 @@ from typing import Callable
 import pytest
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry import extraction
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.migrate import migrate
-from developer_telemetry.extraction import reextract
+from developer_telemetry.pipeline import extract as extraction
+from developer_telemetry.pipeline.extract import reextract
 from developer_telemetry.reports.daily_metrics import Arrival, ToolRow
 from developer_telemetry.storage.writer import store, upsert_tool
 from tests.factories import arrival

@@ -17,7 +17,6 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import Engine
 from typer.testing import Result
 
-from developer_telemetry.accounts import convert
 from developer_telemetry.cli import app
 from developer_telemetry.config import SETTINGS
 from developer_telemetry.connections import devlake_backend as devlake
@@ -37,6 +36,7 @@ from developer_telemetry.constants import CONNECTION_TABLE, OVERWRITE
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import DEVLAKE_HISTORY, HISTORY, migrate
 from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.pipeline.accounts import convert
 from developer_telemetry.storage.writer import store
 from tests import small_lake
 from tests.factories import arrival

@@ -16,9 +16,9 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.advisory_lock import Busy, alone
 from developer_telemetry.database.engine import transact
+from developer_telemetry.pipeline.runner import convert, extract
 from developer_telemetry.receiver.page.queries import STATEMENT_SECONDS, open_reading_engine
 from developer_telemetry.storage.writer import store
-from developer_telemetry.subtasks import convert, extract
 from tests.factories import arrival
 from tests.receivers import Receiver, add_connection, at_once, eventually, query, report
 from tests.rows import tool_rows

@@ -14,7 +14,6 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry import prune as pruning
-from developer_telemetry.accounts import account_id
 from developer_telemetry.constants import (
     CONNECTION_TABLE,
     MACHINE_TABLE,
@@ -25,12 +24,13 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.advisory_lock import Busy, alone
 from developer_telemetry.database.engine import open_engine, transact
+from developer_telemetry.pipeline.accounts import account_id
+from developer_telemetry.pipeline.runner import convert, extract
 from developer_telemetry.prune import Limits, Pruned, due, limits_on, preview, prune
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage.retention_marks import FIRST_DAY, horizon
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
-from developer_telemetry.subtasks import convert, extract
 from tests.factories import DATE, arrival
 from tests.layers import BOTH, STRATEGIES
 from tests.receivers import Altered, add_connection, eventually, query, report, run_command

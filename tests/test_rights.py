@@ -24,10 +24,10 @@ from developer_telemetry.database.rights import _covers
 from developer_telemetry.erasing import erase
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.people import Search
+from developer_telemetry.pipeline.runner import convert, extract
 from developer_telemetry.prune import prune
 from developer_telemetry.storage.tombstones import Key
 from developer_telemetry.storage.writer import store
-from developer_telemetry.subtasks import convert, extract
 from tests.factories import arrival
 from tests.receivers import SECRET, Receiver, add_connection, eventually, query, report
 from tests.receivers import migrate as migrate_by_command

@@ -10,7 +10,6 @@ from typing import Any, Callable
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry import runs
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     OVERWRITE,
@@ -21,10 +20,11 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.models import TelemetryConnection, TelemetryScopeConfig, the_scope
+from developer_telemetry.pipeline import watermarks as runs
+from developer_telemetry.pipeline.streams import Reports
+from developer_telemetry.pipeline.watermarks import EXTRACT, begin, complete
 from developer_telemetry.reports.daily_metrics import Arrival, raw_params
-from developer_telemetry.runs import EXTRACT, begin, complete
 from developer_telemetry.storage.writer import _store, store
-from developer_telemetry.streams import Reports
 from pydevlake import Context
 from tests.factories import arrival
 from tests.layers import BOTH, STRATEGIES, at_once, expected, leave_foreign_row, traffic

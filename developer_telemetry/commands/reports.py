@@ -205,9 +205,9 @@ def reextract(
 ) -> None:
     """Rewrite tool rows and accounts from the raw reports, as a blueprint's run does."""
     with clear_errors():
-        from developer_telemetry.accounts import convert
         from developer_telemetry.database.advisory_lock import alone
-        from developer_telemetry.subtasks import extract
+        from developer_telemetry.pipeline.accounts import convert
+        from developer_telemetry.pipeline.runner import extract
 
         settings = load()
         engine = open_database(settings)

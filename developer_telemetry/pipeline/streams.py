@@ -32,7 +32,7 @@ class ReportExtractor(Extractor):
     """Rewrite tool rows from raw rows."""
 
     def run(self, ctx: Context, sync_point_interval: int = 0) -> Iterator[RemoteProgress]:
-        from developer_telemetry.subtasks import extract
+        from developer_telemetry.pipeline.runner import extract
 
         strategy = strategy_of(ctx.connection.duplicate_strategy)
         yield from _messages(extract(ctx.engine, ctx.connection.id, strategy))
@@ -42,7 +42,7 @@ class ReportConvertor(Convertor):
     """Make one account a developer and, where that is wanted, tasks of test runs and builds."""
 
     def run(self, ctx: Context, sync_point_interval: int = 0) -> Iterator[RemoteProgress]:
-        from developer_telemetry.subtasks import convert
+        from developer_telemetry.pipeline.runner import convert
 
         strategy = strategy_of(ctx.connection.duplicate_strategy)
         tasks = bool(ctx.scope_config.test_and_build_tasks)

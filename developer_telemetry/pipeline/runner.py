@@ -7,13 +7,13 @@ from typing import Optional
 
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.accounts import Newest, newest_above
-from developer_telemetry.accounts import convert as convert_accounts
-from developer_telemetry.cicd import convert_tasks, remove_tasks
 from developer_telemetry.database.advisory_lock import alone
 from developer_telemetry.database.engine import Progress, prepare
-from developer_telemetry.extraction import reextract
-from developer_telemetry.runs import CONVERT, EXTRACT, begin, complete
+from developer_telemetry.pipeline.accounts import Newest, newest_above
+from developer_telemetry.pipeline.accounts import convert as convert_accounts
+from developer_telemetry.pipeline.cicd_tasks import convert_tasks, remove_tasks
+from developer_telemetry.pipeline.extract import reextract
+from developer_telemetry.pipeline.watermarks import CONVERT, EXTRACT, begin, complete
 
 
 def extract(
