@@ -28,11 +28,12 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.engine import now_us
 from developer_telemetry.database.migrate import migrate
-from developer_telemetry.erasing import erase
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.people import Person, Search
 from developer_telemetry.pipeline.accounts import convert
 from developer_telemetry.pipeline.cicd_tasks import convert_tasks
+from developer_telemetry.privacy.erasure import erase
+from developer_telemetry.privacy.person_data import Traces, Until
+from developer_telemetry.privacy.person_search import Person, Search
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.spooled import Spooled, is_erased
 from developer_telemetry.receiver.tombstone_lease import Lease
@@ -47,7 +48,6 @@ from developer_telemetry.storage.tombstones import (
     Tombstones,
 )
 from developer_telemetry.storage.writer import store
-from developer_telemetry.traces import Traces, Until
 from tests.factories import arrival, body
 from tests.layers import STRATEGIES, rewritten
 from tests.receivers import (

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry import erasing
 from developer_telemetry.connections.registry import Connections, create
 from developer_telemetry.constants import (
     CONNECTION_TABLE,
@@ -21,10 +20,17 @@ from developer_telemetry.constants import (
     TOMBSTONE_TABLE,
 )
 from developer_telemetry.database.engine import now_us
-from developer_telemetry.erasing import Outcome, erase, erase_again, forget_receiver, returned
 from developer_telemetry.exporting import Output, Wanted
 from developer_telemetry.exporting import raw_rows as exported_rows
-from developer_telemetry.people import Search, strategies
+from developer_telemetry.privacy import erasure as erasing
+from developer_telemetry.privacy.erasure import (
+    Outcome,
+    erase,
+    erase_again,
+    forget_receiver,
+    returned,
+)
+from developer_telemetry.privacy.person_search import Search, strategies
 from developer_telemetry.receiver.conflicts import Conflicts
 from developer_telemetry.receiver.decisions import Decisions
 from developer_telemetry.receiver.drain import Drain

@@ -21,11 +21,11 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.database.rights import _covers
-from developer_telemetry.erasing import erase
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.people import Search
 from developer_telemetry.pipeline.runner import convert, extract
-from developer_telemetry.prune import prune
+from developer_telemetry.privacy.erasure import erase
+from developer_telemetry.privacy.person_search import Search
+from developer_telemetry.privacy.retention import prune
 from developer_telemetry.storage.tombstones import Key
 from developer_telemetry.storage.writer import store
 from tests.factories import arrival

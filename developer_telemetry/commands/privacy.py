@@ -12,7 +12,7 @@ from developer_telemetry.config import load
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-    from developer_telemetry.people import Person
+    from developer_telemetry.privacy.person_search import Person
 
 GONE = typer.Option(
     [],
@@ -42,8 +42,8 @@ def prune(
     A receiver does so by itself once a day.
     """
     with clear_errors():
-        from developer_telemetry.prune import Pruned, preview
-        from developer_telemetry.prune import prune as run
+        from developer_telemetry.privacy.retention import Pruned, preview
+        from developer_telemetry.privacy.retention import prune as run
         from developer_telemetry.storage.retention_marks import FIRST_DAY
 
         settings = load()
@@ -99,10 +99,10 @@ def erase(
 def _erase(
     person: str, connection: Optional[int], block: bool, gone: "list[str]", yes: bool
 ) -> None:
-    from developer_telemetry.erasing import erase as run
-    from developer_telemetry.erasing import forget_receiver, is_blocked
     from developer_telemetry.errors import ConfigurationError
-    from developer_telemetry.people import Search, is_own
+    from developer_telemetry.privacy.erasure import erase as run
+    from developer_telemetry.privacy.erasure import forget_receiver, is_blocked
+    from developer_telemetry.privacy.person_search import Search, is_own
     from developer_telemetry.storage.tombstones import Key
 
     settings = load()
@@ -147,8 +147,8 @@ def _erase(
 
 
 def _erase_again(connection: Optional[int], yes: bool) -> None:
-    from developer_telemetry.erasing import erase_again, returned
-    from developer_telemetry.people import strategies
+    from developer_telemetry.privacy.erasure import erase_again, returned
+    from developer_telemetry.privacy.person_search import strategies
     from developer_telemetry.storage.tombstones import Key
 
     settings = load()
@@ -163,7 +163,7 @@ def _erase_again(connection: Optional[int], yes: bool) -> None:
 
 
 def _show(engine: "Engine", people: "Iterable[Person]", nobody: str) -> None:
-    from developer_telemetry.traces import Traces, tables_of
+    from developer_telemetry.privacy.person_data import Traces, tables_of
 
     tables = tables_of(engine)
     rows = [["connection", "developer", *_COLUMNS.values()]]

@@ -155,7 +155,7 @@ def export(
     """Write what is stored, for `import`, for other tools, or for a person who asks for it."""
     with clear_errors():
         from developer_telemetry.exporting import Output, Wanted, opened
-        from developer_telemetry.people import Search
+        from developer_telemetry.privacy.person_search import Search
 
         if format is Format.CSV and layer is None:
             raise TelemetryError("a CSV file holds one table: say which with --layer raw or tool")

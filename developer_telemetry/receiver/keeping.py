@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry.concurrency import Rounds
 from developer_telemetry.database.advisory_lock import Busy
 from developer_telemetry.database.engine import reason
-from developer_telemetry.prune import Pruned, due, prune
+from developer_telemetry.privacy.retention import Pruned, due, prune
 from developer_telemetry.receiver.ingest import Outage
 
 # How often a receiver looks whether something is due, by the database's clock.

@@ -31,7 +31,8 @@ from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.engine import clock_offset_us, now_us, reading, transact
 from developer_telemetry.database.rights import require
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.people import Person, Search
+from developer_telemetry.privacy.person_data import Traces, Until, tables_of
+from developer_telemetry.privacy.person_search import Person, Search
 from developer_telemetry.storage.tombstones import (
     ALL_CONNECTIONS,
     LEASE_SECONDS,
@@ -41,7 +42,6 @@ from developer_telemetry.storage.tombstones import (
     write,
 )
 from developer_telemetry.storage.writer import developers
-from developer_telemetry.traces import Traces, Until, tables_of
 
 _NEEDS = {
     RAW_TABLE: ("SELECT", "DELETE"),
