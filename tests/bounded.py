@@ -21,11 +21,11 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import OVERWRITE, SUM
 from developer_telemetry.database.engine import open_engine
-from developer_telemetry.exporting import Wanted, raw_rows, tool_rows
 from developer_telemetry.pipeline.extract import reextract
 from developer_telemetry.privacy.person_data import Traces, Until
 from developer_telemetry.privacy.person_search import Person, Search
 from developer_telemetry.storage.writer import store
+from developer_telemetry.transfer.exporter import Wanted, raw_rows, tool_rows
 from tests.factories import arrival, body
 
 HEAVY = "ann.lee"

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.archives import Archives, Item
 from developer_telemetry.connections.registry import Connection
-from developer_telemetry.imported import Given, Reader
-from developer_telemetry.importing import Counts, Importer
 from developer_telemetry.storage.tombstones import Erased, Key
+from developer_telemetry.transfer.import_reader import Given, Reader
+from developer_telemetry.transfer.importer import Counts, Importer
+from developer_telemetry.transfer.input_files import Archives, Item
 from tests.layers import STRATEGIES
 from tests.receivers import SECRET
 

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from developer_telemetry import archives
-from developer_telemetry.archives import PIECE, Archives, Item, Rejects
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.reports.json_splitter import MAX_CHARACTERS
+from developer_telemetry.transfer import input_files as archives
+from developer_telemetry.transfer.input_files import PIECE, Archives, Item, Rejects
 
 ONE = {"developer": "ann.lee", "tools": ["git", {"a": "}\n{"}], "date": "2026-11-23"}
 TWO = {"developer": "zoë", "nested": [{"x": {}}]}

@@ -20,8 +20,6 @@ from developer_telemetry.constants import (
     TOMBSTONE_TABLE,
 )
 from developer_telemetry.database.engine import now_us
-from developer_telemetry.exporting import Output, Wanted
-from developer_telemetry.exporting import raw_rows as exported_rows
 from developer_telemetry.privacy import erasure as erasing
 from developer_telemetry.privacy.erasure import (
     Outcome,
@@ -43,6 +41,8 @@ from developer_telemetry.receiver.tombstones import Identity, Watch
 from developer_telemetry.storage.statistics import Tallies
 from developer_telemetry.storage.tombstones import DOUBT_US, Erased, Key
 from developer_telemetry.storage.writer import store
+from developer_telemetry.transfer.exporter import Output, Wanted
+from developer_telemetry.transfer.exporter import raw_rows as exported_rows
 from tests.factories import SECOND_US, arrival, body
 from tests.imports import imported
 from tests.receivers import SECRET, Altered, add_connection, eventually, query, report, run_command

@@ -18,11 +18,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import Engine
 
-from developer_telemetry import archives, exporting
-from developer_telemetry.archives import defuse
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE, TOOL_TABLE
-from developer_telemetry.exporting import (
+from developer_telemetry.pipeline.runner import convert
+from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.privacy_filter import Privacy
+from developer_telemetry.reports.pseudonyms import Pseudonyms
+from developer_telemetry.storage.statistics import count_machines
+from developer_telemetry.storage.writer import store
+from developer_telemetry.transfer import exporter as exporting
+from developer_telemetry.transfer import input_files as archives
+from developer_telemetry.transfer.exporter import (
     Output,
     Wanted,
     derived_rows,
@@ -30,12 +36,7 @@ from developer_telemetry.exporting import (
     raw_rows,
     tool_rows,
 )
-from developer_telemetry.pipeline.runner import convert
-from developer_telemetry.reports.daily_metrics import Arrival
-from developer_telemetry.reports.privacy_filter import Privacy
-from developer_telemetry.reports.pseudonyms import Pseudonyms
-from developer_telemetry.storage.statistics import count_machines
-from developer_telemetry.storage.writer import store
+from developer_telemetry.transfer.input_files import defuse
 from tests import rows
 from tests.factories import START_US, arrival, body
 from tests.imports import imported

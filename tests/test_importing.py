@@ -21,12 +21,12 @@ from developer_telemetry.constants import (
     TOOL_TABLE,
 )
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.exporting import Wanted
-from developer_telemetry.exporting import tool_rows as exported_days
-from developer_telemetry.imported import BATCH_REPORTS, archive_id
-from developer_telemetry.importing import Counts
 from developer_telemetry.storage.tombstones import Key
 from developer_telemetry.storage.writer import store
+from developer_telemetry.transfer.exporter import Wanted
+from developer_telemetry.transfer.exporter import tool_rows as exported_days
+from developer_telemetry.transfer.import_reader import BATCH_REPORTS, archive_id
+from developer_telemetry.transfer.importer import Counts
 from tests.factories import START_US, arrival, body
 from tests.imports import file_of, imported
 from tests.layers import BOTH, STRATEGIES, leave_foreign_row, rewritten, traffic

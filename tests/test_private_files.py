@@ -10,15 +10,15 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry import private_files
-from developer_telemetry.archives import Item, Rejects
 from developer_telemetry.config import load
 from developer_telemetry.connections.registry import Connections, create
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.exporting import opened
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.spooled import Spooled
+from developer_telemetry.transfer.exporter import opened
+from developer_telemetry.transfer.input_files import Item, Rejects
 from tests.receivers import COMMAND, SECRET, Receiver, report, run_command
 
 SETTINGS = {"ENCRYPTION_SECRET": "", "TELEMETRY_SPOOL_DIR": ""}

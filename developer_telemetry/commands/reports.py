@@ -67,10 +67,10 @@ def import_reports(
 ) -> None:
     """Store reports from files. What is stored already is passed over, so it may be repeated."""
     with clear_errors():
-        from developer_telemetry.archives import Archives, Rejects
-        from developer_telemetry.imported import Given, Reader
-        from developer_telemetry.importing import Counts, Importer
         from developer_telemetry.storage.tombstones import Erased, Key
+        from developer_telemetry.transfer.import_reader import Given, Reader
+        from developer_telemetry.transfer.importer import Counts, Importer
+        from developer_telemetry.transfer.input_files import Archives, Rejects
 
         settings = load()
         archives = Archives(files)
@@ -154,8 +154,8 @@ def export(
 ) -> None:
     """Write what is stored, for `import`, for other tools, or for a person who asks for it."""
     with clear_errors():
-        from developer_telemetry.exporting import Output, Wanted, opened
         from developer_telemetry.privacy.person_search import Search
+        from developer_telemetry.transfer.exporter import Output, Wanted, opened
 
         if format is Format.CSV and layer is None:
             raise TelemetryError("a CSV file holds one table: say which with --layer raw or tool")
@@ -184,7 +184,7 @@ def export(
 
 
 def _exported(engine: Engine, wanted: Any, layer: Optional[Layer]) -> Iterator[dict[str, Any]]:
-    from developer_telemetry.exporting import derived_rows, raw_rows, tool_rows
+    from developer_telemetry.transfer.exporter import derived_rows, raw_rows, tool_rows
 
     if layer is not Layer.TOOL:
         yield from raw_rows(engine, wanted)

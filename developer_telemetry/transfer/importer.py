@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.archives import Item
 from developer_telemetry.concurrency import ahead
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import RAW_TABLE
@@ -24,13 +23,14 @@ from developer_telemetry.database.bulk_insert import batches
 from developer_telemetry.database.dialects import dialect_of, flat
 from developer_telemetry.database.engine import reading, reason, transact
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.imported import Batch, copy_id
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival, ToolRow, raw_params
 from developer_telemetry.storage.guarded_writer import Kept, store_excluding_erased
 from developer_telemetry.storage.raw_reports import Key
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.tombstones import Erased
 from developer_telemetry.storage.writer import upsert_tool
+from developer_telemetry.transfer.import_reader import Batch, copy_id
+from developer_telemetry.transfer.input_files import Item
 
 # Machines are counted so often, since after a crash rows much older than others are not.
 COUNT_EVERY = 10_000

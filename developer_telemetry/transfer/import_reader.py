@@ -14,13 +14,13 @@ from typing import Annotated, Any, NamedTuple, Optional, TypedDict
 
 import msgspec
 
-from developer_telemetry.archives import Archives, Item
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.error_texts import own_words
 from developer_telemetry.errors import ConfigurationError, ReportRefused
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival
 from developer_telemetry.reports.parser import TEXT_LIMIT
+from developer_telemetry.transfer.input_files import Archives, Item
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,6 @@ import msgspec
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.archives import COMPRESSED, TABLE, defuse
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     LINK_TABLE,
@@ -40,6 +39,7 @@ from developer_telemetry.private_files import is_device, open_new, replacing
 from developer_telemetry.reports.daily_metrics import LONG_COLUMNS, TOOL_COLUMNS
 from developer_telemetry.storage.raw_reports import FETCHED, SHORT, bodies
 from developer_telemetry.storage.writer import developers
+from developer_telemetry.transfer.input_files import COMPRESSED, TABLE, defuse
 
 # Rows read at once.
 PAGE = 1000
