@@ -13,12 +13,12 @@ from typing import Any, Callable, Optional
 import pytest
 from typer.testing import CliRunner
 
-from developer_telemetry import checks
-from developer_telemetry.checks import FAILED, OK, SKIPPED, Check
 from developer_telemetry.cli import app
 from developer_telemetry.connections.registry import encrypt
 from developer_telemetry.constants import CONNECTION_TABLE
-from developer_telemetry.probing import State
+from developer_telemetry.diagnostics import checks
+from developer_telemetry.diagnostics.checks import FAILED, OK, SKIPPED, Check
+from developer_telemetry.diagnostics.probe import State
 from developer_telemetry.receiver.spool import Spool
 from developer_telemetry.receiver.spooled import Spooled
 from tests.lake_secrets import encrypt_as_june

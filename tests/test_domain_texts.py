@@ -11,7 +11,7 @@ from developer_telemetry.constants import ACCOUNT_TABLE, OVERWRITE, TASK_TABLE
 from developer_telemetry.database.domain_texts import TableTexts
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
-from developer_telemetry.doctor import DOMAIN_TABLES, _character_sets
+from developer_telemetry.diagnostics.doctor import DOMAIN_TABLES, _character_sets
 from developer_telemetry.pipeline.accounts import account_id, convert
 from developer_telemetry.pipeline.cicd_tasks import convert_tasks
 from developer_telemetry.privacy.person_data import Traces, tables_of

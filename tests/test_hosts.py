@@ -12,9 +12,9 @@ from developer_telemetry.constants import DAY_US, MACHINE_TABLE, OVERWRITE, RAW_
 from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.engine import now_us
 from developer_telemetry.database.migrations import JOIN_MACHINES, SQLITE_STATEMENTS
+from developer_telemetry.diagnostics.connection_status import connection_statuses
 from developer_telemetry.reports.daily_metrics import timestamp
 from developer_telemetry.reports.hosts import machine_name, machines_of
-from developer_telemetry.status import connection_statuses
 from developer_telemetry.storage.statistics import count_machines, machine_name_sql
 from developer_telemetry.storage.writer import store
 from tests.factories import arrival

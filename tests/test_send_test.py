@@ -23,7 +23,7 @@ from developer_telemetry.constants import (
     TOOL_TABLE,
 )
 from developer_telemetry.database.advisory_lock import alone
-from developer_telemetry.trial import DEVELOPER
+from developer_telemetry.diagnostics.end_to_end_test import DEVELOPER
 from tests.nginx import Echo
 from tests.receivers import (
     SECRET,
@@ -153,7 +153,7 @@ def test_with_no_database_at_all_it_is_sent_by_what_the_receiver_remembers(place
 def test_a_run_that_goes_on_keeps_it_from_being_removed(
     place: Place, opened: Callable[[str], Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("developer_telemetry.trial.REMOVAL_SECONDS", 0.1)
+    monkeypatch.setattr("developer_telemetry.diagnostics.end_to_end_test.REMOVAL_SECONDS", 0.1)
     with alone(opened(place.url), 1):
         steps = place.steps(leaves=1)
     assert names(steps)[-1] == "removed"
@@ -185,7 +185,7 @@ def test_behind_a_pseudonym_it_is_found_and_removed_all_the_same(
 
 def _goes_by_a_pseudonym(place: Place, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> bool:
     with monkeypatch.context() as patched, alone(engine, 1):
-        patched.setattr("developer_telemetry.trial.REMOVAL_SECONDS", 0)
+        patched.setattr("developer_telemetry.diagnostics.end_to_end_test.REMOVAL_SECONDS", 0)
         steps = place.steps(leaves=1)
     assert names(steps)[-1] == "removed"
     developers = {row[0] for row in query(place.url, f"SELECT developer_id FROM {RAW_TABLE}")}
@@ -210,7 +210,7 @@ def test_what_answers_instead_is_said(place: Place) -> None:
 def test_another_database_is_said(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("developer_telemetry.trial.STORED_SECONDS", 0.5)
+    monkeypatch.setattr("developer_telemetry.diagnostics.end_to_end_test.STORED_SECONDS", 0.5)
     shutil.copy(place.folder / "telemetry.db", tmp_path)
 
     steps = place.steps(leaves=1, DB_URL=f"sqlite:///{tmp_path}/telemetry.db")

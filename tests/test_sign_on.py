@@ -20,8 +20,8 @@ from typer.testing import Result
 
 from developer_telemetry.cli import app
 from developer_telemetry.config import SETTINGS, load
+from developer_telemetry.diagnostics.looking import look
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.looking import look
 from tests.nginx import LOCATION, ROOT, Nginx
 from tests.receivers import TOKEN, Receiver, add_connection, command_runner, report
 from tests.servers import HOST, ServerMissing, free_port

@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy.engine import Engine
 from typer.testing import CliRunner
 
-from developer_telemetry import status as status_module
 from developer_telemetry.cli import app
 from developer_telemetry.connections.registry import create
 from developer_telemetry.constants import DAY_US, OVERWRITE
 from developer_telemetry.database.engine import now_us, open_engine
 from developer_telemetry.database.migrate import migrate
+from developer_telemetry.diagnostics import connection_status as status_module
+from developer_telemetry.diagnostics.connection_status import QuietMachine, connection_statuses
 from developer_telemetry.reports.daily_metrics import timestamp
-from developer_telemetry.status import QuietMachine, connection_statuses
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
 from tests.factories import arrival

@@ -16,9 +16,15 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE
 from developer_telemetry.database.engine import now_us
+from developer_telemetry.diagnostics.live_events import (
+    ROWS_ANEW,
+    ROWS_AT_ONCE,
+    Arrived,
+    Refused,
+    Watch,
+)
 from developer_telemetry.storage.statistics import Tallies
 from developer_telemetry.storage.writer import store
-from developer_telemetry.watching import ROWS_ANEW, ROWS_AT_ONCE, Arrived, Refused, Watch
 from tests.factories import arrival
 from tests.receivers import COMMAND, SECRET, Altered, add_connection, environment, query, report
 
@@ -66,8 +72,8 @@ def test_what_is_committed_behind_later_ids_is_seen(engine: Engine) -> None:
 def test_a_burst_is_seen_in_parts_and_whole(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("developer_telemetry.watching.ROWS_ANEW", 3)
-    monkeypatch.setattr("developer_telemetry.watching.ROWS_AT_ONCE", 5)
+    monkeypatch.setattr("developer_telemetry.diagnostics.live_events.ROWS_ANEW", 3)
+    monkeypatch.setattr("developer_telemetry.diagnostics.live_events.ROWS_AT_ONCE", 5)
     names = [f"dev {number:02}" for number in range(20)]
     watch = Watch(engine)
     put(engine, *names)

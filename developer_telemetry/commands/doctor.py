@@ -37,8 +37,8 @@ def doctor(
     Leaves with 1 if something failed, and says what mends it.
     """
     with site(url, devlake_url) as (settings, devlake):
-        from developer_telemetry.checks import FAILED, Check
-        from developer_telemetry.doctor import Doctor
+        from developer_telemetry.diagnostics.checks import FAILED, Check
+        from developer_telemetry.diagnostics.doctor import Doctor
 
         found: list[Check] = []
         for check in Doctor(settings, partial(report_url, settings), devlake).checks():

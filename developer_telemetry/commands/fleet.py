@@ -23,7 +23,7 @@ from developer_telemetry.printable import printable_json
 
 if TYPE_CHECKING:
     from developer_telemetry.connections.registry import Connection
-    from developer_telemetry.watching import Event
+    from developer_telemetry.diagnostics.live_events import Event
 
 # More of them are no help on a screen; --json has all.
 MOST_QUIET = 10
@@ -37,7 +37,10 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
     """
     with clear_errors():
         from developer_telemetry.connections.crypto import remedy_of
-        from developer_telemetry.status import connection_statuses, token_faults
+        from developer_telemetry.diagnostics.connection_status import (
+            connection_statuses,
+            token_faults,
+        )
 
         settings = load()
         with _database(settings) as engine:
@@ -91,7 +94,7 @@ def send_test(
     Leaves with 1 if one of the steps failed.
     """
     with site(url) as (settings, _):
-        from developer_telemetry.trial import Step, send_test
+        from developer_telemetry.diagnostics.end_to_end_test import Step, send_test
 
         if not settings.db_url:
             raise ConfigurationError(
@@ -158,7 +161,7 @@ def watch(
 
 def _watch(engine: Engine, as_json: bool) -> None:
     from developer_telemetry.database.engine import reason
-    from developer_telemetry.watching import Watch
+    from developer_telemetry.diagnostics.live_events import Watch
 
     watch = Watch(engine)
     say("waiting for reports; Ctrl+C ends this", err=True)
@@ -182,7 +185,7 @@ def _tagged(event: "Event") -> "dict[str, object]":
 
 
 def _line(event: "Event") -> str:
-    from developer_telemetry.watching import Arrived
+    from developer_telemetry.diagnostics.live_events import Arrived
 
     if isinstance(event, Arrived):
         who = _machine(event.developer, event.host)

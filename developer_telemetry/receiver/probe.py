@@ -13,8 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry import __version__
 from developer_telemetry.concurrency import Threads
 from developer_telemetry.database.engine import now_us
+from developer_telemetry.diagnostics.probe import HEADER, Question, State, read_header, was_left
 from developer_telemetry.errors import TelemetryError
-from developer_telemetry.probing import HEADER, Question, State, read_header, was_left
 from developer_telemetry.receiver.answers import Answer, answer, refusal
 from developer_telemetry.receiver.doorkeeper import Doorkeeper
 from developer_telemetry.receiver.ingest import Ingest, Outage

@@ -15,20 +15,6 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry import checks
-from developer_telemetry.checks import (
-    FAILED,
-    MAKE_CONNECTION,
-    OK,
-    SEE_DATABASE,
-    SEE_DEVLAKE,
-    SEE_RECEIVER,
-    SEE_SECRET,
-    SET_DATABASE,
-    SET_DEVLAKE,
-    SKIPPED,
-    Check,
-)
 from developer_telemetry.config import Settings
 from developer_telemetry.connections.crypto import UNKNOWN_FORMAT, remedy_of
 from developer_telemetry.connections.database_backend import newer_secrets
@@ -46,11 +32,25 @@ from developer_telemetry.database.engine import (
     reason,
 )
 from developer_telemetry.database.migrate import migrate, pending
+from developer_telemetry.diagnostics import checks
+from developer_telemetry.diagnostics.checks import (
+    FAILED,
+    MAKE_CONNECTION,
+    OK,
+    SEE_DATABASE,
+    SEE_DEVLAKE,
+    SEE_RECEIVER,
+    SEE_SECRET,
+    SET_DATABASE,
+    SET_DEVLAKE,
+    SKIPPED,
+    Check,
+)
+from developer_telemetry.diagnostics.connection_status import connection_statuses
+from developer_telemetry.diagnostics.looking import SECRET
+from developer_telemetry.diagnostics.probe import left_behind, new_nonce
+from developer_telemetry.diagnostics.receiver_survey import Reach, reach
 from developer_telemetry.errors import TelemetryError
-from developer_telemetry.looking import SECRET
-from developer_telemetry.probing import left_behind, new_nonce
-from developer_telemetry.reach import Reach, reach
-from developer_telemetry.status import connection_statuses
 
 # DevLake's, where people are.
 DOMAIN_TABLES = ("accounts", "users", "user_accounts", "teams", "team_users", "cicd_tasks")

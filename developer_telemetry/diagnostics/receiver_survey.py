@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Callable, NamedTuple
 
-from developer_telemetry.checks import FAILED, OK, SEE_RECEIVER, SKIPPED, Check, spool
-from developer_telemetry.looking import CONNECTION, ROUTE, TOKEN, UNREADY, Look, look
-from developer_telemetry.probing import State
+from developer_telemetry.diagnostics.checks import FAILED, OK, SEE_RECEIVER, SKIPPED, Check, spool
+from developer_telemetry.diagnostics.looking import CONNECTION, ROUTE, TOKEN, UNREADY, Look, look
+from developer_telemetry.diagnostics.probe import State
 
 # So often the first connection's URL is asked, to meet the receivers behind a balancer.
 LOOKS = 6

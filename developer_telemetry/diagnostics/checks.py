@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from developer_telemetry.constants import QUIET_US
 from developer_telemetry.database.engine import now_us
-from developer_telemetry.probing import State
+from developer_telemetry.diagnostics.connection_status import ConnectionStatus
+from developer_telemetry.diagnostics.probe import State
 from developer_telemetry.reports.daily_metrics import timestamp
-from developer_telemetry.status import ConnectionStatus
 
 OK = "ok"
 FAILED = "failed"

@@ -12,7 +12,6 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.asking import NoAnswer, Reply, ask
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
@@ -25,8 +24,9 @@ from developer_telemetry.database.advisory_lock import Busy, alone
 from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import now_us, reading, reason, transact
+from developer_telemetry.diagnostics.asking import NoAnswer, Reply, ask
+from developer_telemetry.diagnostics.probe import Question, State, new_nonce
 from developer_telemetry.pipeline.accounts import account_id
-from developer_telemetry.probing import Question, State, new_nonce
 from developer_telemetry.reports.daily_metrics import timestamp
 
 # No login has a space, so this is nobody's.

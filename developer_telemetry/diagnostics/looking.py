@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import NamedTuple, Optional
 
-from developer_telemetry.asking import NoAnswer, Reply, ask
 from developer_telemetry.connections.crypto import remedy_of
 from developer_telemetry.connections.sign_on import Turned
 from developer_telemetry.database.engine import now_us
-from developer_telemetry.probing import HEADER, Question, State, new_nonce
+from developer_telemetry.diagnostics.asking import NoAnswer, Reply, ask
+from developer_telemetry.diagnostics.probe import HEADER, Question, State, new_nonce
 
 # What a look failed of.
 ROUTE = "route"
