@@ -13,8 +13,8 @@ from developer_telemetry.constants import MACHINE_TABLE, RAW_TABLE, REFUSAL_TABL
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.engine import transact
-from developer_telemetry.demo import arrivals, fleet
-from developer_telemetry.made_up import CONNECTIONS
+from developer_telemetry.demo.seed import arrivals, fleet
+from developer_telemetry.demo.synthetic_fleet import CONNECTIONS
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival, ToolRow, tool_row
 from developer_telemetry.storage.writer import RAW_COLUMNS
 from tests.receivers import SECRET

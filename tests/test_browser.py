@@ -16,9 +16,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from developer_telemetry import demo
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
+from developer_telemetry.demo import seed as demo
 from developer_telemetry.receiver.page.queries import today
 from tests.fleets import add_days, add_machines, add_refusals, fill
 from tests.pages import lake_in

@@ -23,8 +23,8 @@ from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
-from developer_telemetry.demo import Fleet, arrivals, fill, fleet
-from developer_telemetry.made_up import CONNECTIONS, TEAMS
+from developer_telemetry.demo.seed import Fleet, arrivals, fill, fleet
+from developer_telemetry.demo.synthetic_fleet import CONNECTIONS, TEAMS
 from developer_telemetry.pipeline.accounts import account_id, convert
 from developer_telemetry.reports.daily_metrics import Arrival, ToolRow, tool_row
 from developer_telemetry.reports.hosts import machine_name

@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import SUM
-from developer_telemetry.demo import Fleet, fill, fleet
+from developer_telemetry.demo.seed import Fleet, fill, fleet
+from developer_telemetry.demo.synthetic_fleet import CONNECTIONS, CONTRACTORS
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.made_up import CONNECTIONS, CONTRACTORS
 from tests.layers import rewritten
 from tests.receivers import query, run_command
 from tests.rows import raw_rows, tool_rows

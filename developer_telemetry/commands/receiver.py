@@ -71,7 +71,7 @@ def demo(
     with clear_errors():
         from datetime import datetime, timezone
 
-        from developer_telemetry.demo import fill, fleet
+        from developer_telemetry.demo.seed import fill, fleet
 
         settings = load()
         engine = open_database(settings)

@@ -27,8 +27,7 @@ from developer_telemetry.connections.registry import create, new_token
 from developer_telemetry.constants import CONNECTION_TABLE, RAW_TABLE, REFUSAL_TABLE
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.engine import reading, transact
-from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.made_up import (
+from developer_telemetry.demo.synthetic_fleet import (
     CONNECTIONS,
     CONTRACTORS,
     HOUR_US,
@@ -37,6 +36,7 @@ from developer_telemetry.made_up import (
     developer,
     epoch_us,
 )
+from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.pipeline.accounts import convert
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.reports.parser import parse
