@@ -29,6 +29,6 @@ VOLUME /var/lib/developer-telemetry
 EXPOSE 8090
 # Alive, not ready: who restarts what is unhealthy gains nothing while a database is away.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-c", "\
-from developer_telemetry.receiver.addresses import main; main()"]
+from developer_telemetry.receiver.listen_addresses import main; main()"]
 ENTRYPOINT ["developer-telemetry"]
 CMD ["serve"]

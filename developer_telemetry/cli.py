@@ -23,7 +23,7 @@ from developer_telemetry.commands.tokens import token
 from developer_telemetry.config import SETTINGS
 from developer_telemetry.database.error_texts import own_words
 from developer_telemetry.printable import printable
-from developer_telemetry.receiver.logs import PlainLines
+from developer_telemetry.receiver.logging import PlainLines
 
 app = typer.Typer(
     add_completion=False,

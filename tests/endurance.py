@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
-from developer_telemetry.receiver.spool import dead_letters
+from developer_telemetry.receiver.ingest.spool import dead_letters
 from tests.cluster.forwarder import Forwarder
 from tests.cluster.pairs import MariaDBPair, Pair, PostgreSQLPair
 from tests.oracle import DAYS, Oracle

@@ -17,11 +17,11 @@ class Hasty(Altered):
     """Counts machines and reads figures again at once."""
 
     constants = {
-        "receiver.page.view.KEPT_SECONDS": 0.05,
-        "receiver.page.view.ANSWER_SECONDS": 0,
-        "receiver.page.figures.PAUSE_FACTOR": 0,
-        "receiver.page.view.PATIENCE_SECONDS": 10,
-        "receiver.health.ROUND_SECONDS": 0.1,
+        "receiver.web.presenter.KEPT_SECONDS": 0.05,
+        "receiver.web.presenter.ANSWER_SECONDS": 0,
+        "receiver.web.cached_query.PAUSE_FACTOR": 0,
+        "receiver.web.presenter.PATIENCE_SECONDS": 10,
+        "receiver.jobs.monitor.ROUND_SECONDS": 0.1,
     }
 
 

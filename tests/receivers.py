@@ -189,7 +189,7 @@ class Receiver:
 class Altered(Receiver):
     """A receiver with other constants, for what would take a test too long.
 
-    `constants` are named by their module, as in `{"receiver.bodies.BODY_SECONDS": 1}`.
+    `constants` are named by their module, as in `{"receiver.http.body_reader.BODY_SECONDS": 1}`.
     """
 
     constants: Mapping[str, float] = {}

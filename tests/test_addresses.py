@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from developer_telemetry.config import load
-from developer_telemetry.receiver.addresses import answering_host
+from developer_telemetry.receiver.listen_addresses import answering_host
 from tests.receivers import TOKEN, Receiver, add_connection, environment, report, run_command
 from tests.servers import free_port
 from tests.test_deploy import instructions

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.demo import seed as demo
-from developer_telemetry.receiver.page.queries import today
+from developer_telemetry.receiver.web.queries import today
 from tests.fleets import add_days, add_machines, add_refusals, fill
 from tests.pages import lake_in
 from tests.receivers import (
@@ -49,7 +49,7 @@ LOOK_MS = 8_000
 class Patient(Altered):
     """Shows no page before it has all its figures."""
 
-    constants = {"receiver.page.view.PATIENCE_SECONDS": 20}
+    constants = {"receiver.web.presenter.PATIENCE_SECONDS": 20}
 
 
 class Look(NamedTuple):

@@ -21,8 +21,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.receiver.answers import bulk_answer
-from developer_telemetry.receiver.bulk import Result
+from developer_telemetry.receiver.http.bulk_upload import Result
+from developer_telemetry.receiver.http.responses import bulk_answer
 from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, items
 from tests.receivers import TOKEN, Impatient, Receiver, add_connection, eventually, query, report
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from developer_telemetry.constants import MACHINE_TABLE, RAW_TABLE, TOOL_TABLE
-from developer_telemetry.receiver.spool import dead_letters
+from developer_telemetry.receiver.ingest.spool import dead_letters
 from tests.receivers import DAY, at_once, eventually, query, report
 from tests.servers import (
     MariaDB,

@@ -23,7 +23,7 @@ import pytest
 
 import developer_telemetry
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.receiver.intake import AT_ONCE_BYTES
+from developer_telemetry.receiver.http.report_endpoint import AT_ONCE_BYTES
 from developer_telemetry.reports.daily_metrics import tool_row
 from developer_telemetry.reports.limits import ONE_REPORT
 from developer_telemetry.reports.parser import Report, parse
@@ -304,7 +304,7 @@ SOURCE = "\n".join(
 )
 # Made of what the database's server grants, for the name of the database; no sender's text is near.
 OF_THE_DATABASE = {"''.join(parts)"}
-HTTP1 = "developer_telemetry.receiver.http1"
+HTTP1 = "developer_telemetry.receiver.http.message_parser"
 USES = {"search", "match", "fullmatch", "sub", "split", "findall", "finditer"}
 
 

@@ -7,8 +7,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from developer_telemetry.constants import RAW_TABLE
-from developer_telemetry.receiver.spool import MAX_CRASHES, Spool, dead_letters
-from developer_telemetry.receiver.spooled import Spooled
+from developer_telemetry.receiver.ingest.spool import MAX_CRASHES, Spool, dead_letters
+from developer_telemetry.receiver.ingest.spooled_report import Spooled
 from tests.receivers import (
     Receiver,
     ReceiverFailed,
@@ -21,7 +21,7 @@ from tests.receivers import (
 
 KILLING = """
 import os
-from developer_telemetry.receiver import drain
+from developer_telemetry.receiver.jobs import spool_drainer as drain
 
 bring_in = drain.store_excluding_erased
 

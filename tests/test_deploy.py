@@ -23,10 +23,10 @@ from developer_telemetry.cli import app
 from developer_telemetry.config import SETTINGS
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.receiver.app import THREAD_SECONDS
-from developer_telemetry.receiver.intake import BULK_PATH, REASONS, REPORT_PATHS
+from developer_telemetry.receiver.http.report_endpoint import BULK_PATH, REASONS, REPORT_PATHS
+from developer_telemetry.receiver.ingest.batching import ANSWER_SECONDS
+from developer_telemetry.receiver.main import MAX_OPEN_FILES, STOP_SECONDS
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.receiver.serve import MAX_OPEN_FILES, STOP_SECONDS
-from developer_telemetry.receiver.waiting import ANSWER_SECONDS
 from developer_telemetry.reports.limits import MANY_REPORTS
 from tests.receivers import Receiver
 from tests.sites import missing

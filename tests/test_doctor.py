@@ -19,8 +19,8 @@ from developer_telemetry.constants import CONNECTION_TABLE
 from developer_telemetry.diagnostics import checks
 from developer_telemetry.diagnostics.checks import FAILED, OK, SKIPPED, Check
 from developer_telemetry.diagnostics.probe import State
-from developer_telemetry.receiver.spool import Spool
-from developer_telemetry.receiver.spooled import Spooled
+from developer_telemetry.receiver.ingest.spool import Spool
+from developer_telemetry.receiver.ingest.spooled_report import Spooled
 from tests.lake_secrets import encrypt_as_june
 from tests.nginx import Nginx
 from tests.receivers import (
@@ -599,7 +599,7 @@ class Late(Altered):
 
     def command(self) -> list[str]:
         behind = (
-            "import developer_telemetry.receiver.probe as probe\n"
+            "import developer_telemetry.receiver.http.status_endpoint as probe\n"
             "true = probe.now_us\n"
             "probe.now_us = lambda: true() - 600_000_000\n"
         )

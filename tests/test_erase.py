@@ -34,9 +34,9 @@ from developer_telemetry.pipeline.cicd_tasks import convert_tasks
 from developer_telemetry.privacy.erasure import erase
 from developer_telemetry.privacy.person_data import Traces, Until
 from developer_telemetry.privacy.person_search import Person, Search
-from developer_telemetry.receiver.spool import Spool
-from developer_telemetry.receiver.spooled import Spooled, is_erased
-from developer_telemetry.receiver.tombstone_lease import Lease
+from developer_telemetry.receiver.ingest.spool import Spool
+from developer_telemetry.receiver.ingest.spooled_report import Spooled, is_erased
+from developer_telemetry.receiver.ingest.tombstone_lease import Lease
 from developer_telemetry.storage.guarded_writer import Kept, store_excluding_erased
 from developer_telemetry.storage.tombstones import (
     LEASE_SECONDS,
@@ -460,7 +460,7 @@ def test_a_receiver_stores_without_a_question_until_its_lease_ends(
 ) -> None:
     lease = Lease(engines[0], KEY)
     now = 1000.0
-    monkeypatch.setattr("developer_telemetry.receiver.tombstone_lease._now", lambda: now)
+    monkeypatch.setattr("developer_telemetry.receiver.ingest.tombstone_lease._now", lambda: now)
     lease.reload()
     block(engines[1])
 

@@ -29,15 +29,15 @@ from developer_telemetry.privacy.erasure import (
     returned,
 )
 from developer_telemetry.privacy.person_search import Search, strategies
-from developer_telemetry.receiver.conflicts import Conflicts
-from developer_telemetry.receiver.decisions import Decisions
-from developer_telemetry.receiver.drain import Drain
-from developer_telemetry.receiver.ingest import Outage
+from developer_telemetry.receiver.ingest.conflicts import Conflicts
+from developer_telemetry.receiver.ingest.decisions import Decisions
+from developer_telemetry.receiver.ingest.ingestor import Outage
+from developer_telemetry.receiver.ingest.spool import Spool
+from developer_telemetry.receiver.ingest.spooled_report import Spooled
+from developer_telemetry.receiver.ingest.tombstone_lease import Lease
+from developer_telemetry.receiver.jobs.erasure_watcher import Identity, Watch
+from developer_telemetry.receiver.jobs.spool_drainer import Drain
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.receiver.spool import Spool
-from developer_telemetry.receiver.spooled import Spooled
-from developer_telemetry.receiver.tombstone_lease import Lease
-from developer_telemetry.receiver.tombstones import Identity, Watch
 from developer_telemetry.storage.statistics import Tallies
 from developer_telemetry.storage.tombstones import DOUBT_US, Erased, Key
 from developer_telemetry.storage.writer import store
@@ -207,7 +207,7 @@ class ClockAhead(Altered):
         command = super().command()
         ahead = "\n".join(
             [
-                "import developer_telemetry.receiver.ingest as ingest",
+                "import developer_telemetry.receiver.ingest.ingestor as ingest",
                 "right = ingest.now_us",
                 f"ingest.now_us = lambda: right() + {5 * HOUR_US}",
             ]

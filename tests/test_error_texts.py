@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database.engine import reason
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.receiver.logs import TextLines
+from developer_telemetry.receiver.logging import TextLines
 
 SECRET = "Zoe Lee's \"zoe.lee@example.com"
 TABLE = "CREATE TABLE picky (name VARCHAR(60), email VARCHAR(90) NOT NULL, number INTEGER, day DATE"

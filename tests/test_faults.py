@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
-from developer_telemetry.receiver.spool import dead_letters
+from developer_telemetry.receiver.ingest.spool import dead_letters
 from tests.receivers import at_once, eventually, query, report
 from tests.servers import MariaDB, PostgreSQL, Server, create_database
 from tests.sites import CONNECTION_TABLE, Site, own_server, read_only, server_of, set_to, site_on

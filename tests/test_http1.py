@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from developer_telemetry.receiver.http1 import (
+from developer_telemetry.receiver.http.message_parser import (
     HEAD_END,
     Chunked,
     Malformed,

@@ -36,9 +36,9 @@ class Brisk(Altered):
 
     constants = {
         "connections.registry.RELOAD_SECONDS": 0.05,
-        "receiver.bodies.BODY_SECONDS": 0.7,
-        "receiver.protocol.HEADER_SECONDS": 1.0,
-        "receiver.protocol.REQUEST_SECONDS": 1.5,
+        "receiver.http.body_reader.BODY_SECONDS": 0.7,
+        "receiver.http.protocol.HEADER_SECONDS": 1.0,
+        "receiver.http.protocol.REQUEST_SECONDS": 1.5,
     }
 
 

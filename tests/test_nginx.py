@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from developer_telemetry.database.migrate import migrate
-from developer_telemetry.receiver.intake import BULK_PATH, REPORT_PATHS
+from developer_telemetry.receiver.http.report_endpoint import BULK_PATH, REPORT_PATHS
 from tests.nginx import INDEX, NAME, Echo, Names, Nginx, server_conf
 from tests.receivers import TOKEN, Receiver, add_connection, eventually, query, report
 from tests.servers import HOST, ServerMissing, free_port

@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from developer_telemetry.receiver.openapi import document
+from developer_telemetry.receiver.http.openapi import document
 from tests.receivers import TOKEN, Impatient, Receiver, add_connection
 
 ROUTES = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from developer_telemetry.constants import TOOL_TABLE
-from developer_telemetry.receiver.page import queries
+from developer_telemetry.receiver.web import queries
 from tests.pages import Lake, lake_in
 from tests.receivers import SECRET, TOKEN, add_connection, eventually, query, report
 

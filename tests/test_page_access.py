@@ -11,7 +11,7 @@ import pytest
 
 from developer_telemetry.config import load
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.receiver.page.access import COOKIE, Access, is_loopback
+from developer_telemetry.receiver.web.sessions import COOKIE, Access, is_loopback
 from tests.pages import Lake, lake_in
 from tests.receivers import Receiver
 

@@ -7,7 +7,7 @@ from datetime import date
 
 import pytest
 
-from developer_telemetry.receiver.page import charts, queries
+from developer_telemetry.receiver.web import charts, queries
 
 TODAY = queries.today()
 

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from developer_telemetry.concurrency import Threads
-from developer_telemetry.receiver.page import figures
-from developer_telemetry.receiver.page.figures import Figure, renewed
+from developer_telemetry.receiver.web import cached_query as figures
+from developer_telemetry.receiver.web.cached_query import Figure, renewed
 
 
 def test_figures_that_take_their_time_keep_nobody_waiting() -> None:

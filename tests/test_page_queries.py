@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.receiver.page import queries
-from developer_telemetry.receiver.page.queries import Choice
+from developer_telemetry.receiver.web import queries
+from developer_telemetry.receiver.web.queries import Choice
 from tests.fleets import add_days, add_machines, add_refusals
 
 

@@ -10,7 +10,7 @@ from typing import Optional
 import pytest
 
 from developer_telemetry.connections.registry import Connection
-from developer_telemetry.receiver.page.setup import PLACEHOLDER, instructions, token_hint
+from developer_telemetry.receiver.web.client_setup import PLACEHOLDER, instructions, token_hint
 from tests.receivers import TOKEN
 
 

@@ -17,7 +17,7 @@ from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, SUM, TOOL_TA
 from developer_telemetry.database.advisory_lock import Busy, alone
 from developer_telemetry.database.engine import transact
 from developer_telemetry.pipeline.runner import convert, extract
-from developer_telemetry.receiver.page.queries import STATEMENT_SECONDS, open_reading_engine
+from developer_telemetry.receiver.web.queries import STATEMENT_SECONDS, open_reading_engine
 from developer_telemetry.storage.writer import store
 from tests.factories import arrival
 from tests.receivers import Receiver, add_connection, at_once, eventually, query, report

@@ -18,9 +18,9 @@ from developer_telemetry.constants import OVERWRITE
 from developer_telemetry.database.engine import now_us, open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.printable import printable, printable_json
-from developer_telemetry.receiver.logs import JsonLines, TextLines
-from developer_telemetry.receiver.spool import Spool
-from developer_telemetry.receiver.spooled import Spooled
+from developer_telemetry.receiver.ingest.spool import Spool
+from developer_telemetry.receiver.ingest.spooled_report import Spooled
+from developer_telemetry.receiver.logging import JsonLines, TextLines
 from developer_telemetry.storage.guarded_writer import store_excluding_erased
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.tombstones import Erased, Key

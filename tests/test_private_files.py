@@ -15,8 +15,8 @@ from developer_telemetry.connections.registry import Connections, create
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.receiver.spool import Spool
-from developer_telemetry.receiver.spooled import Spooled
+from developer_telemetry.receiver.ingest.spool import Spool
+from developer_telemetry.receiver.ingest.spooled_report import Spooled
 from developer_telemetry.transfer.exporter import opened
 from developer_telemetry.transfer.input_files import Item, Rejects
 from tests.receivers import COMMAND, SECRET, Receiver, report, run_command

@@ -384,7 +384,7 @@ def test_reports_are_stored_while_it_prunes(
 class Eager(Altered):
     """A receiver that looks often whether something is due."""
 
-    constants = {"receiver.keeping.LOOK_SECONDS": 0.2}
+    constants = {"receiver.jobs.retention_job.LOOK_SECONDS": 0.2}
 
 
 def long_ago(days: int) -> str:

@@ -41,7 +41,10 @@ TABLES = (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE, ACCOUNT_TABLE)
 class Prompt(Altered):
     """Counts machines at once, and looks for its database twenty times a second."""
 
-    constants = {"receiver.health.ROUND_SECONDS": 0.1, "receiver.drain.PAUSE_SECONDS": 0.05}
+    constants = {
+        "receiver.jobs.monitor.ROUND_SECONDS": 0.1,
+        "receiver.jobs.spool_drainer.PAUSE_SECONDS": 0.05,
+    }
 
 
 class Place:

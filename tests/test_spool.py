@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.receiver.spool import FILE_NAME, Spool, SpoolFull, dead_letters
-from developer_telemetry.receiver.spooled import Spooled
+from developer_telemetry.receiver.ingest.spool import FILE_NAME, Spool, SpoolFull, dead_letters
+from developer_telemetry.receiver.ingest.spooled_report import Spooled
 from tests.damages import change_version, empty, flip_bits, replace, truncate, zero_the_header
 
 MEBIBYTE = 1 << 20

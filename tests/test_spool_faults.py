@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from developer_telemetry.constants import RAW_TABLE
-from developer_telemetry.receiver.spool import FILE_NAME, Spool
-from developer_telemetry.receiver.spooled import Spooled
+from developer_telemetry.receiver.ingest.spool import FILE_NAME, Spool
+from developer_telemetry.receiver.ingest.spooled_report import Spooled
 from tests.damages import change_version, empty, flip_bits, truncate
 from tests.receivers import eventually, query, report, run_command
 from tests.servers import free_port

@@ -25,8 +25,8 @@ class Brisk(Altered):
     """Nobody waits half a minute in a test; what is tested is that there is an end."""
 
     constants = {
-        "receiver.protocol.WRITE_SECONDS": 1.0,
-        "receiver.protocol.WRITE_BYTES_A_SECOND": 1 << 20,
+        "receiver.http.protocol.WRITE_SECONDS": 1.0,
+        "receiver.http.protocol.WRITE_BYTES_A_SECOND": 1 << 20,
     }
 
 

@@ -105,7 +105,7 @@ def test_refusals_are_seen_as_they_are_counted(engine: Engine) -> None:
 class Prompt(Altered):
     """Writes tallies at once."""
 
-    constants = {"receiver.health.ROUND_SECONDS": 0.1}
+    constants = {"receiver.jobs.monitor.ROUND_SECONDS": 0.1}
 
 
 def started(url: str, *options: str) -> subprocess.Popen[str]:

@@ -21,7 +21,7 @@ from developer_telemetry.printable import printable_json
 def serve() -> None:
     """Take reports until stopped. Without DB_URL an SQLite database is made beside it."""
     with clear_errors():
-        from developer_telemetry.receiver.serve import serve as run
+        from developer_telemetry.receiver.main import serve as run
 
         settings = load()
         engine = open_database(settings)
@@ -86,7 +86,7 @@ def dead_letters(
 ) -> None:
     """Show the reports in the spool that the database refused for good, and why."""
     with clear_errors():
-        from developer_telemetry.receiver.spool import dead_letters as read
+        from developer_telemetry.receiver.ingest.spool import dead_letters as read
         from developer_telemetry.reports.daily_metrics import timestamp
 
         rows = [

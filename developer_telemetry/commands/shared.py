@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry.config import Settings
 from developer_telemetry.errors import ConfigurationError, TelemetryError
 from developer_telemetry.printable import printable
-from developer_telemetry.receiver.addresses import answering_host
+from developer_telemetry.receiver.listen_addresses import answering_host
 
 if TYPE_CHECKING:
     from developer_telemetry.connections.registry import Connection

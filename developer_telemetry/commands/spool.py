@@ -23,7 +23,7 @@ def show(
 ) -> None:
     """List the reports that wait in the spool, by connection."""
     with clear_errors():
-        from developer_telemetry.receiver.spool import waiting_by_connection
+        from developer_telemetry.receiver.ingest.spool import waiting_by_connection
         from developer_telemetry.reports.daily_metrics import timestamp
 
         settings = load()
@@ -61,7 +61,7 @@ def drop(
     """Delete the reports that wait for a connection which is not in the database any more."""
     with clear_errors():
         from developer_telemetry.errors import TelemetryError
-        from developer_telemetry.receiver.spool import waiting_by_connection
+        from developer_telemetry.receiver.ingest.spool import waiting_by_connection
 
         settings = load()
         if connection in _connection_names(settings):
@@ -82,8 +82,8 @@ def drop(
 
 def _drop(settings: Settings, connection_id: int) -> None:
     from developer_telemetry.errors import SpoolInUse, TelemetryError
-    from developer_telemetry.receiver.decisions import ask_to_drop
-    from developer_telemetry.receiver.spool import Spool
+    from developer_telemetry.receiver.ingest.decisions import ask_to_drop
+    from developer_telemetry.receiver.ingest.spool import Spool
 
     try:
         spool = Spool(settings.spool_dir, settings.spool_max_bytes)

@@ -15,19 +15,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.receiver import metrics, openapi
-from developer_telemetry.receiver.answers import Answer, answer, refusal
-from developer_telemetry.receiver.doorkeeper import Doorkeeper
-from developer_telemetry.receiver.drain import Drain
-from developer_telemetry.receiver.health import Health
-from developer_telemetry.receiver.ingest import Ingest
-from developer_telemetry.receiver.intake import REPORT_PATHS, Intake
-from developer_telemetry.receiver.keeping import Keeping
+from developer_telemetry.receiver import metrics
+from developer_telemetry.receiver.http import openapi
+from developer_telemetry.receiver.http.authenticator import Doorkeeper
+from developer_telemetry.receiver.http.report_endpoint import REPORT_PATHS, Intake
+from developer_telemetry.receiver.http.responses import Answer, answer, refusal
+from developer_telemetry.receiver.http.status_endpoint import Probe
+from developer_telemetry.receiver.ingest.ingestor import Ingest
+from developer_telemetry.receiver.ingest.spool import Spool
+from developer_telemetry.receiver.jobs.erasure_watcher import Watch
+from developer_telemetry.receiver.jobs.monitor import Health
+from developer_telemetry.receiver.jobs.retention_job import Keeping
+from developer_telemetry.receiver.jobs.spool_drainer import Drain
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.receiver.page.routes import Page
-from developer_telemetry.receiver.probe import Probe
-from developer_telemetry.receiver.spool import Spool
-from developer_telemetry.receiver.tombstones import Watch
+from developer_telemetry.receiver.web.routes import Page
 from developer_telemetry.storage.statistics import Tallies
 
 # What is left of the time to stop is shared by the threads that end one after another.

@@ -10,7 +10,7 @@ from typing import Any, Optional
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from developer_telemetry import __version__
-from developer_telemetry.receiver.page.charts import short
+from developer_telemetry.receiver.web.charts import short
 
 # From how many seconds on a unit is used, and what it is called.
 _UNITS = (

@@ -17,14 +17,14 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.concurrency import Threads
 from developer_telemetry.connections.registry import Connections
 from developer_telemetry.database.engine import now_us, reading
-from developer_telemetry.receiver.health import Health
-from developer_telemetry.receiver.page import charts, queries
-from developer_telemetry.receiver.page.figures import Figure, renewed
-from developer_telemetry.receiver.page.queries import Choice
-from developer_telemetry.receiver.page.rehearsal import Rehearsal
-from developer_telemetry.receiver.page.rendering import render
-from developer_telemetry.receiver.page.setup import instructions, token_hint
-from developer_telemetry.receiver.spool import Spool
+from developer_telemetry.receiver.ingest.spool import Spool
+from developer_telemetry.receiver.jobs.monitor import Health
+from developer_telemetry.receiver.web import charts, queries
+from developer_telemetry.receiver.web.cached_query import Figure, renewed
+from developer_telemetry.receiver.web.client_setup import instructions, token_hint
+from developer_telemetry.receiver.web.queries import Choice
+from developer_telemetry.receiver.web.self_test import Rehearsal
+from developer_telemetry.receiver.web.templating import render
 
 # How long a request waits for figures before it shows what is there, older or none.
 PATIENCE_SECONDS = 0.12

@@ -9,7 +9,7 @@ from typing import Union
 import msgspec
 
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.receiver.bodies import PIECE, TooLarge
+from developer_telemetry.receiver.http.body_reader import PIECE, TooLarge
 from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, items
 from developer_telemetry.reports.limits import BATCH_CHARACTERS, BATCH_REPORTS
 from developer_telemetry.reports.parser import Report

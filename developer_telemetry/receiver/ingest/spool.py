@@ -19,8 +19,13 @@ from typing import IO, Any, Callable, NamedTuple, Optional, TypeVar
 
 from developer_telemetry.errors import ConfigurationError, SpoolInUse, Unavailable
 from developer_telemetry.private_files import make_file, make_folder, replacing
-from developer_telemetry.receiver.salvage import fault, move_aside, moved_aside, salvage
-from developer_telemetry.receiver.spooled import Spooled
+from developer_telemetry.receiver.ingest.spool_recovery import (
+    fault,
+    move_aside,
+    moved_aside,
+    salvage,
+)
+from developer_telemetry.receiver.ingest.spooled_report import Spooled
 from developer_telemetry.storage.tombstones import Tombstone
 
 FILE_NAME = "spool.db"

@@ -9,10 +9,9 @@ from typing import Any, Optional, Union
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from developer_telemetry.receiver.admission import Admission
-from developer_telemetry.receiver.answers import CLOSE, answer
-from developer_telemetry.receiver.exchange import Exchange
-from developer_telemetry.receiver.http1 import (
+from developer_telemetry.receiver.http.admission import Admission
+from developer_telemetry.receiver.http.exchange import Exchange
+from developer_telemetry.receiver.http.message_parser import (
     HEAD_END,
     MAX_HEAD_BYTES,
     Chunked,
@@ -22,7 +21,8 @@ from developer_telemetry.receiver.http1 import (
     check_start,
     parse_head,
 )
-from developer_telemetry.receiver.intake import Intake
+from developer_telemetry.receiver.http.report_endpoint import Intake
+from developer_telemetry.receiver.http.responses import CLOSE, answer
 
 # From the start of a connection or a request to the end of its head.
 HEADER_SECONDS = 10.0

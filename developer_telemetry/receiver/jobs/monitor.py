@@ -16,8 +16,8 @@ from developer_telemetry.concurrency import Rounds
 from developer_telemetry.connections.registry import Connection, Connections
 from developer_telemetry.database.engine import clock_offset_us, losses, reason
 from developer_telemetry.database.migrate import is_migrated
-from developer_telemetry.receiver.ingest import Ingest, Outage
-from developer_telemetry.receiver.spool import Spool
+from developer_telemetry.receiver.ingest.ingestor import Ingest, Outage
+from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.storage.statistics import Tallies
 from developer_telemetry.storage.writer import probe
 

@@ -30,9 +30,9 @@ from developer_telemetry.database.engine import (
 )
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from developer_telemetry.private_files import replacing
-from developer_telemetry.receiver.spool import Spool
-from developer_telemetry.receiver.spooled import Spooled, is_erased, parse_spooled
-from developer_telemetry.receiver.tombstone_lease import Lease
+from developer_telemetry.receiver.ingest.spool import Spool
+from developer_telemetry.receiver.ingest.spooled_report import Spooled, is_erased, parse_spooled
+from developer_telemetry.receiver.ingest.tombstone_lease import Lease
 from developer_telemetry.storage.tombstones import (
     Tombstone,
     Tombstones,

@@ -16,9 +16,8 @@ from typing import Optional, TypeVar
 from developer_telemetry.concurrency import Threads
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.receiver.bulk import Batch, Result
-from developer_telemetry.receiver.ingest import Ingest
-from developer_telemetry.receiver.parsing import (
+from developer_telemetry.receiver.http.bulk_upload import Batch, Result
+from developer_telemetry.receiver.http.parser_process import (
     Failed,
     Job,
     One,
@@ -28,6 +27,7 @@ from developer_telemetry.receiver.parsing import (
     read_reply,
     send_job,
 )
+from developer_telemetry.receiver.ingest.ingestor import Ingest
 from developer_telemetry.reports.limits import ONE_REPORT
 from developer_telemetry.reports.parser import Report
 
@@ -224,7 +224,7 @@ class Process:
             self._end()
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "developer_telemetry.receiver.parsing"],
+                [sys.executable, "-m", "developer_telemetry.receiver.http.parser_process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # a traceback may hold a body

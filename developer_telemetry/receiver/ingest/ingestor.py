@@ -16,12 +16,12 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.database.engine import now_us, reason
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.receiver.conflicts import Conflicts, day_group
+from developer_telemetry.receiver.ingest.batching import Batches, Deadlines, Done, Waiting
+from developer_telemetry.receiver.ingest.conflicts import Conflicts, day_group
+from developer_telemetry.receiver.ingest.spool import Spool
+from developer_telemetry.receiver.ingest.spooled_report import spooled
+from developer_telemetry.receiver.ingest.tombstone_lease import Lease
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.receiver.spool import Spool
-from developer_telemetry.receiver.spooled import spooled
-from developer_telemetry.receiver.tombstone_lease import Lease
-from developer_telemetry.receiver.waiting import Batches, Deadlines, Done, Waiting
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.reports.parser import Report
 from developer_telemetry.reports.report_id import report_id

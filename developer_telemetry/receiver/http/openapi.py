@@ -8,10 +8,10 @@ import msgspec
 
 from developer_telemetry import __version__
 from developer_telemetry.receiver import metrics
-from developer_telemetry.receiver.answers import STATUS
-from developer_telemetry.receiver.bodies import ENCODINGS
-from developer_telemetry.receiver.bulk import MAX_REPORTS, Result
-from developer_telemetry.receiver.intake import BULK_PATH, PREFIXES, REPORT_PATHS
+from developer_telemetry.receiver.http.body_reader import ENCODINGS
+from developer_telemetry.receiver.http.bulk_upload import MAX_REPORTS, Result
+from developer_telemetry.receiver.http.report_endpoint import BULK_PATH, PREFIXES, REPORT_PATHS
+from developer_telemetry.receiver.http.responses import STATUS
 from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT, Limit
 from developer_telemetry.reports.parser import (
     DEVELOPMENT_COUNTS,

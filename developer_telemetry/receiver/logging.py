@@ -21,9 +21,9 @@ PROVOKED = (
     "asyncio",
     "uvicorn",
     "developer_telemetry.receiver.app",
-    "developer_telemetry.receiver.exchange",
-    "developer_telemetry.receiver.intake",
-    "developer_telemetry.receiver.parsers",
+    "developer_telemetry.receiver.http.exchange",
+    "developer_telemetry.receiver.http.report_endpoint",
+    "developer_telemetry.receiver.http.parser_pool",
 )
 
 # Before each line of a traceback, so that no text in it passes for a line of the log.

@@ -11,9 +11,9 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
-from developer_telemetry.receiver.bodies import TooLarge, UnknownEncoding
-from developer_telemetry.receiver.bulk import Result
-from developer_telemetry.receiver.doorkeeper import NoSuchConnection, Unauthorized
+from developer_telemetry.receiver.http.authenticator import NoSuchConnection, Unauthorized
+from developer_telemetry.receiver.http.body_reader import TooLarge, UnknownEncoding
+from developer_telemetry.receiver.http.bulk_upload import Result
 
 # Never 429, 410 or a redirect: collectors take them as final, as they do any 4xx.
 STATUS: dict[type[TelemetryError], int] = {

@@ -14,13 +14,13 @@ from developer_telemetry.connections.registry import Connections
 from developer_telemetry.database.engine import reason
 from developer_telemetry.database.migrate import is_migrated
 from developer_telemetry.errors import ReportRefused, Unavailable
-from developer_telemetry.receiver.conflicts import Conflicts, day_group
-from developer_telemetry.receiver.decisions import Decisions
-from developer_telemetry.receiver.ingest import Outage
+from developer_telemetry.receiver.ingest.conflicts import Conflicts, day_group
+from developer_telemetry.receiver.ingest.decisions import Decisions
+from developer_telemetry.receiver.ingest.ingestor import Outage
+from developer_telemetry.receiver.ingest.spool import DAMAGED, START, Place, Spool
+from developer_telemetry.receiver.ingest.spooled_report import Spooled, arrival_of, is_erased
+from developer_telemetry.receiver.ingest.tombstone_lease import Lease
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.receiver.spool import DAMAGED, START, Place, Spool
-from developer_telemetry.receiver.spooled import Spooled, arrival_of, is_erased
-from developer_telemetry.receiver.tombstone_lease import Lease
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.reports.limits import BATCH_REPORTS
 from developer_telemetry.storage.guarded_writer import store_excluding_erased

@@ -20,7 +20,7 @@ from developer_telemetry.database.engine import (
     reading_newest,
 )
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.receiver.spool import Spool
+from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.storage.tombstones import (
     LEASE_SECONDS,
     NONE,

@@ -16,13 +16,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
-from developer_telemetry.receiver.answers import Answer, answer, bulk_answer, refusal, status_of
-from developer_telemetry.receiver.bodies import Bodies, inflated_within
-from developer_telemetry.receiver.doorkeeper import Doorkeeper, TokenUnreadable, Unauthorized
-from developer_telemetry.receiver.ingest import Ingest
+from developer_telemetry.receiver.http.authenticator import (
+    Doorkeeper,
+    TokenUnreadable,
+    Unauthorized,
+)
+from developer_telemetry.receiver.http.body_reader import Bodies, inflated_within
+from developer_telemetry.receiver.http.parser_pool import SMALL_BYTES, Parsers
+from developer_telemetry.receiver.http.responses import (
+    Answer,
+    answer,
+    bulk_answer,
+    refusal,
+    status_of,
+)
+from developer_telemetry.receiver.http.status_endpoint import Probe
+from developer_telemetry.receiver.ingest.ingestor import Ingest
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.receiver.parsers import SMALL_BYTES, Parsers
-from developer_telemetry.receiver.probe import Probe
 from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT
 from developer_telemetry.storage.statistics import Tallies
 

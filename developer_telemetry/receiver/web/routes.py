@@ -13,7 +13,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from developer_telemetry.receiver.page.access import (
+from developer_telemetry.receiver.web.presenter import View
+from developer_telemetry.receiver.web.queries import MAX_PAGES, Choice
+from developer_telemetry.receiver.web.sessions import (
     COOKIE,
     SESSION_SECONDS,
     Access,
@@ -21,9 +23,7 @@ from developer_telemetry.receiver.page.access import (
     is_same_origin,
     scheme_of,
 )
-from developer_telemetry.receiver.page.queries import MAX_PAGES, Choice
-from developer_telemetry.receiver.page.rendering import render
-from developer_telemetry.receiver.page.view import View
+from developer_telemetry.receiver.web.templating import render
 
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}

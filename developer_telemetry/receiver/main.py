@@ -17,28 +17,28 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.config import Settings
 from developer_telemetry.connections.registry import Connections
 from developer_telemetry.database.engine import hurried, now_us, open_writing_engine
-from developer_telemetry.receiver.addresses import listen
-from developer_telemetry.receiver.admission import Admission
 from developer_telemetry.receiver.app import Receiver
-from developer_telemetry.receiver.conflicts import Conflicts
-from developer_telemetry.receiver.decisions import Decisions
-from developer_telemetry.receiver.doorkeeper import Doorkeeper
-from developer_telemetry.receiver.drain import Drain
-from developer_telemetry.receiver.health import Health
-from developer_telemetry.receiver.ingest import Ingest, Outage
-from developer_telemetry.receiver.keeping import Keeping
-from developer_telemetry.receiver.logs import set_up_logs
+from developer_telemetry.receiver.http.admission import Admission
+from developer_telemetry.receiver.http.authenticator import Doorkeeper
+from developer_telemetry.receiver.http.protocol import Protocol
+from developer_telemetry.receiver.http.status_endpoint import Probe
+from developer_telemetry.receiver.ingest.conflicts import Conflicts
+from developer_telemetry.receiver.ingest.decisions import Decisions
+from developer_telemetry.receiver.ingest.ingestor import Ingest, Outage
+from developer_telemetry.receiver.ingest.spool import Spool
+from developer_telemetry.receiver.ingest.tombstone_lease import Lease
+from developer_telemetry.receiver.jobs.erasure_watcher import Identity, Watch
+from developer_telemetry.receiver.jobs.monitor import Health
+from developer_telemetry.receiver.jobs.retention_job import Keeping
+from developer_telemetry.receiver.jobs.spool_drainer import Drain
+from developer_telemetry.receiver.listen_addresses import listen
+from developer_telemetry.receiver.logging import set_up_logs
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.receiver.page.access import Access, is_loopback
-from developer_telemetry.receiver.page.queries import open_reading_engine
-from developer_telemetry.receiver.page.rehearsal import Rehearsal
-from developer_telemetry.receiver.page.routes import Page
-from developer_telemetry.receiver.page.view import View
-from developer_telemetry.receiver.probe import Probe
-from developer_telemetry.receiver.protocol import Protocol
-from developer_telemetry.receiver.spool import Spool
-from developer_telemetry.receiver.tombstone_lease import Lease
-from developer_telemetry.receiver.tombstones import Identity, Watch
+from developer_telemetry.receiver.web.presenter import View
+from developer_telemetry.receiver.web.queries import open_reading_engine
+from developer_telemetry.receiver.web.routes import Page
+from developer_telemetry.receiver.web.self_test import Rehearsal
+from developer_telemetry.receiver.web.sessions import Access, is_loopback
 from developer_telemetry.storage.statistics import Tallies
 from developer_telemetry.storage.tombstones import Key
 

@@ -19,8 +19,8 @@ from typing import IO, Callable, NamedTuple, Optional, Union
 import msgspec
 
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.receiver.bodies import TooLarge, inflate
-from developer_telemetry.receiver.bulk import Batch, batches
+from developer_telemetry.receiver.http.body_reader import TooLarge, inflate
+from developer_telemetry.receiver.http.bulk_upload import Batch, batches
 from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT
 from developer_telemetry.reports.parser import Report, parse
 from developer_telemetry.reports.privacy_filter import Privacy

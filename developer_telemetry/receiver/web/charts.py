@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Optional
 
-from developer_telemetry.receiver.page.queries import Hours
+from developer_telemetry.receiver.web.queries import Hours
 
 # Room above the highest value for its label, and below the plot for the days.
 TOP, PLOT, BOTTOM = 16.0, 140.0, 24.0

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.database.engine import reason
 from developer_telemetry.errors import TelemetryError
-from developer_telemetry.receiver.spool import Spool
+from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.reports.parser import parse
 from developer_telemetry.storage.writer import probe
 

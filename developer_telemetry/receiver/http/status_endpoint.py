@@ -15,10 +15,10 @@ from developer_telemetry.concurrency import Threads
 from developer_telemetry.database.engine import now_us
 from developer_telemetry.diagnostics.probe import HEADER, Question, State, read_header, was_left
 from developer_telemetry.errors import TelemetryError
-from developer_telemetry.receiver.answers import Answer, answer, refusal
-from developer_telemetry.receiver.doorkeeper import Doorkeeper
-from developer_telemetry.receiver.ingest import Ingest, Outage
-from developer_telemetry.receiver.spool import Spool
+from developer_telemetry.receiver.http.authenticator import Doorkeeper
+from developer_telemetry.receiver.http.responses import Answer, answer, refusal
+from developer_telemetry.receiver.ingest.ingestor import Ingest, Outage
+from developer_telemetry.receiver.ingest.spool import Spool
 
 NO_REPORT = answer(405, "send a report with POST").with_header("Allow", "POST")
 # Whoever asked waits for an answer longer than this.

@@ -12,7 +12,7 @@ from developer_telemetry.concurrency import Rounds
 from developer_telemetry.database.advisory_lock import Busy
 from developer_telemetry.database.engine import reason
 from developer_telemetry.privacy.retention import Pruned, due, prune
-from developer_telemetry.receiver.ingest import Outage
+from developer_telemetry.receiver.ingest.ingestor import Outage
 
 # How often a receiver looks whether something is due, by the database's clock.
 LOOK_SECONDS = 600.0

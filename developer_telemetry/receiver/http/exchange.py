@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Scope
 
-from developer_telemetry.receiver.answers import CLOSE, Answer, answer, head_lines
-from developer_telemetry.receiver.http1 import Head
+from developer_telemetry.receiver.http.message_parser import Head
+from developer_telemetry.receiver.http.responses import CLOSE, Answer, answer, head_lines
 
 logger = logging.getLogger(__name__)
 
