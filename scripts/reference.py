@@ -35,7 +35,7 @@ def settings() -> str:
 
 def commands() -> str:
     """The page of all commands, as `--help` explains them."""
-    tool = [sys.executable, "-m", "typer", "developer_telemetry.cli", "utils", "docs"]
+    tool = [sys.executable, "-m", "typer", "developer_telemetry.cli.main", "utils", "docs"]
     name = ["--name", "developer-telemetry", "--title", "Commands"]
     result = subprocess.run([*tool, *name], check=True, capture_output=True, text=True)
     return result.stdout.rstrip() + "\n"

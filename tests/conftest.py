@@ -57,7 +57,7 @@ def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., s
     def run(*arguments: str, place: str = "data") -> str:
         from typer.testing import CliRunner
 
-        from developer_telemetry.cli import app
+        from developer_telemetry.cli.main import app
 
         monkeypatch.setenv("TELEMETRY_DATA_DIR", place)
         done = CliRunner().invoke(app, arguments)

@@ -107,7 +107,7 @@ def _become(job: dict[str, Any], paths: list[Path]) -> None:
             _redirect(number, job.get(name, "file"), path)
             setattr(sys, name, _stream(number, job))
         sys.argv = ["developer-telemetry", *job["arguments"]]
-        from developer_telemetry.cli import main
+        from developer_telemetry.cli.main import main
 
         main()
     except SystemExit as ending:

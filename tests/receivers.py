@@ -29,7 +29,7 @@ import httpx
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from developer_telemetry.cli import app
+from developer_telemetry.cli.main import app
 from developer_telemetry.connections.registry import encrypt
 from developer_telemetry.constants import CONNECTION_TABLE
 from tests.servers import HOST, execute, free_port
@@ -201,7 +201,7 @@ class Altered(Receiver):
         values = [
             f"{name}; {name} = {value}" for name, value in zip(names, self.constants.values())
         ]
-        run = ["from developer_telemetry.cli import app", "app(['serve'])"]
+        run = ["from developer_telemetry.cli.main import app", "app(['serve'])"]
         return [sys.executable, "-c", "\n".join([*imports, *values, *run])]
 
 

@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 import pytest
 
-from developer_telemetry.cli import app
+from developer_telemetry.cli.main import app
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import Spooled
 from tests.receivers import (

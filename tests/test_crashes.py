@@ -31,7 +31,7 @@ def killed(engine, erased, arrivals, strategies):
     return bring_in(engine, erased, arrivals, strategies)
 
 drain.store_excluding_erased = killed
-from developer_telemetry.cli import app
+from developer_telemetry.cli.main import app
 
 app(["serve"])
 """

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from developer_telemetry.cli import app
+from developer_telemetry.cli.main import app
 from developer_telemetry.config import SETTINGS
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.receiver.app import THREAD_SECONDS

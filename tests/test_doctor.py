@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 import pytest
 from typer.testing import CliRunner
 
-from developer_telemetry.cli import app
+from developer_telemetry.cli.main import app
 from developer_telemetry.connections.registry import encrypt
 from developer_telemetry.constants import CONNECTION_TABLE
 from developer_telemetry.diagnostics import checks

@@ -17,7 +17,7 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import Engine
 from typer.testing import Result
 
-from developer_telemetry.cli import app
+from developer_telemetry.cli.main import app
 from developer_telemetry.config import SETTINGS
 from developer_telemetry.connections import devlake_backend as devlake
 from developer_telemetry.connections.database_backend import Register, counts

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from developer_telemetry import commands
-from developer_telemetry.cli import app
+from developer_telemetry.cli.main import app
 from developer_telemetry.connections.registry import create
 from developer_telemetry.constants import OVERWRITE
 from developer_telemetry.database.engine import now_us, open_engine
@@ -156,7 +156,7 @@ def test_no_command_sends_a_stranger_s_text_to_a_terminal(
         fill(engine, 1, f"{len(sleeps)}{HOSTILE}")
         engine.dispose()
 
-    monkeypatch.setattr("developer_telemetry.commands.fleet.time.sleep", sleep)
+    monkeypatch.setattr("developer_telemetry.cli.machines.time.sleep", sleep)
     shown: dict[str, str] = {}
     for command, arguments in all_calls():
         done = command_runner().invoke(app, [*command.split(), *arguments])

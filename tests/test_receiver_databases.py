@@ -325,7 +325,7 @@ class Unlucky(Altered):
             "from developer_telemetry.receiver import health\n"
             "def failing(engine): raise TypeError('no such option')\n"
             "health.is_migrated = failing\n"
-            "from developer_telemetry.cli import app\n"
+            "from developer_telemetry.cli.main import app\n"
             "app(['serve'])"
         )
         return [sys.executable, "-c", run]

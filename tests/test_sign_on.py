@@ -18,7 +18,7 @@ from typing import Any, Optional
 import pytest
 from typer.testing import Result
 
-from developer_telemetry.cli import app
+from developer_telemetry.cli.main import app
 from developer_telemetry.config import SETTINGS, load
 from developer_telemetry.diagnostics.looking import look
 from developer_telemetry.errors import ConfigurationError

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.engine import Engine
 from typer.testing import CliRunner
 
-from developer_telemetry.cli import app
+from developer_telemetry.cli.main import app
 from developer_telemetry.connections.registry import create
 from developer_telemetry.constants import DAY_US, OVERWRITE
 from developer_telemetry.database.engine import now_us, open_engine

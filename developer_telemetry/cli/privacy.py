@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from developer_telemetry.commands.shared import chosen, clear_errors, open_database, say, table
+from developer_telemetry.cli.common import chosen, clear_errors, open_database, say, table
 from developer_telemetry.config import load
 
 if TYPE_CHECKING:

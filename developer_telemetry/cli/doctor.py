@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from developer_telemetry.commands.shared import clear_errors, report_url, say
+from developer_telemetry.cli.common import clear_errors, report_url, say
 from developer_telemetry.config import Settings, load
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.printable import printable_json

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Callable, Optional
 import typer
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.commands.shared import chosen, clear_errors, open_database, say
+from developer_telemetry.cli.common import chosen, clear_errors, open_database, say
 from developer_telemetry.config import load
 from developer_telemetry.errors import TelemetryError
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import typer
 
-from developer_telemetry.commands.connections import connect, connections
-from developer_telemetry.commands.doctor import doctor
-from developer_telemetry.commands.fleet import send_test, status, watch
-from developer_telemetry.commands.privacy import erase, prune
-from developer_telemetry.commands.receiver import dead_letters, demo, migrate, serve
-from developer_telemetry.commands.reports import export, import_reports, reextract
-from developer_telemetry.commands.shared import OutputFailed
-from developer_telemetry.commands.spool import spool
-from developer_telemetry.commands.tokens import token
+from developer_telemetry.cli.common import OutputFailed
+from developer_telemetry.cli.connections import connect, connections
+from developer_telemetry.cli.doctor import doctor
+from developer_telemetry.cli.machines import send_test, status, watch
+from developer_telemetry.cli.privacy import erase, prune
+from developer_telemetry.cli.reports import export, import_reports, reextract
+from developer_telemetry.cli.server import dead_letters, demo, migrate, serve
+from developer_telemetry.cli.spool import spool
+from developer_telemetry.cli.tokens import token
 from developer_telemetry.config import SETTINGS
 from developer_telemetry.database.error_texts import own_words
 from developer_telemetry.printable import printable

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import typer
 
-from developer_telemetry.commands.shared import clear_errors, engine_of, say, table
+from developer_telemetry.cli.common import clear_errors, engine_of, say, table
 from developer_telemetry.config import Settings, load
 from developer_telemetry.printable import printable_json
 

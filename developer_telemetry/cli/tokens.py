@@ -6,19 +6,19 @@ from typing import Optional
 
 import typer
 
-from developer_telemetry.commands.connections import (
-    AS_JSON,
-    DEVLAKE_URL,
-    NAME,
-    home_of,
-    moment,
-)
-from developer_telemetry.commands.shared import (
+from developer_telemetry.cli.common import (
     clear_errors,
     curl_line,
     open_database,
     report_url,
     say,
+)
+from developer_telemetry.cli.connections import (
+    AS_JSON,
+    DEVLAKE_URL,
+    NAME,
+    home_of,
+    moment,
 )
 from developer_telemetry.config import load
 from developer_telemetry.errors import ConfigurationError

@@ -5,7 +5,7 @@ import sys
 import typer
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.commands.shared import (
+from developer_telemetry.cli.common import (
     clear_errors,
     curl_line,
     engine_of,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
-from developer_telemetry.commands.shared import (
+from developer_telemetry.cli.common import (
     clear_errors,
     collector_config,
     curl_line,

@@ -9,14 +9,14 @@ import typer
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.commands.doctor import URL, site
-from developer_telemetry.commands.shared import (
+from developer_telemetry.cli.common import (
     clear_errors,
     open_database,
     report_url,
     say,
     table,
 )
+from developer_telemetry.cli.doctor import URL, site
 from developer_telemetry.config import Settings, load
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import printable_json
