@@ -6,7 +6,7 @@ from conformance.fleet import TOKEN, count
 from conformance.lake import Lake
 from conformance.life import PLUGIN, expect, migrations_are_done
 from conformance.outcomes import Outcomes
-from developer_telemetry.connections.registry import encrypt
+from developer_telemetry.connections.crypto import encrypt
 from developer_telemetry.constants import TOOL_TABLE as TOOL
 from tests import go_plugin
 from tests.receivers import SECRET, Receiver, query, report

@@ -30,7 +30,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from developer_telemetry.cli.main import app
-from developer_telemetry.connections.registry import encrypt
+from developer_telemetry.connections.crypto import encrypt
 from developer_telemetry.constants import CONNECTION_TABLE
 from tests.servers import HOST, execute, free_port
 

@@ -11,8 +11,9 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import ACCOUNT_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import insert
-from developer_telemetry.pipeline.accounts import ACCOUNT_COLUMNS, account_id, convert, newest_above
+from developer_telemetry.pipeline.accounts import ACCOUNT_COLUMNS, convert, newest_above
 from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.storage.devlake_schema import account_id
 from developer_telemetry.storage.writer import store
 from tests.factories import arrival
 from tests.layers import BOTH, STRATEGIES, leave_foreign_row, traffic

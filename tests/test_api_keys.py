@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from developer_telemetry.connections.api_keys import read_api_key
-from developer_telemetry.connections.registry import encrypt
+from developer_telemetry.connections.crypto import encrypt
 from tests.receivers import (
     SECRET,
     TOKEN,

@@ -9,14 +9,9 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import OVERWRITE, TASK_TABLE
-from developer_telemetry.pipeline.cicd_tasks import (
-    KINDS,
-    TASK_COLUMNS,
-    convert_tasks,
-    remove_tasks,
-    task_id,
-)
+from developer_telemetry.pipeline.cicd_tasks import TASK_COLUMNS, convert_tasks, remove_tasks
 from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.storage.devlake_schema import KINDS, task_id
 from developer_telemetry.storage.writer import store
 from tests.factories import arrival
 from tests.rows import Row, raw_rows, rows

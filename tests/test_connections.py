@@ -13,7 +13,7 @@ from typing import NamedTuple, Optional
 import httpx
 import pytest
 
-from developer_telemetry.connections.registry import decrypt, encrypt
+from developer_telemetry.connections.crypto import decrypt, encrypt
 from tests.receivers import (
     SECRET,
     TOKEN,

@@ -25,9 +25,10 @@ from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.demo.seed import Fleet, arrivals, fill, fleet
 from developer_telemetry.demo.synthetic_fleet import CONNECTIONS, TEAMS
-from developer_telemetry.pipeline.accounts import account_id, convert
+from developer_telemetry.pipeline.accounts import convert
 from developer_telemetry.reports.daily_metrics import Arrival, ToolRow, tool_row
 from developer_telemetry.reports.hosts import machine_name
+from developer_telemetry.storage.devlake_schema import account_id
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
 from tests.dashboard_answers import ANSWERS, Chosen, Data, Machine, as_value, expand

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from developer_telemetry.cli.main import app
-from developer_telemetry.connections.registry import encrypt
+from developer_telemetry.connections.crypto import encrypt
 from developer_telemetry.constants import CONNECTION_TABLE
 from developer_telemetry.diagnostics import checks
 from developer_telemetry.diagnostics.checks import FAILED, OK, SKIPPED, Check

@@ -12,11 +12,12 @@ from developer_telemetry.database.domain_texts import TableTexts
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.diagnostics.doctor import DOMAIN_TABLES, _character_sets
-from developer_telemetry.pipeline.accounts import account_id, convert
+from developer_telemetry.pipeline.accounts import convert
 from developer_telemetry.pipeline.cicd_tasks import convert_tasks
 from developer_telemetry.privacy.person_data import Traces, tables_of
 from developer_telemetry.privacy.person_search import Person
 from developer_telemetry.privacy.retention import prune
+from developer_telemetry.storage.devlake_schema import account_id
 from developer_telemetry.storage.writer import store
 from tests.factories import arrival
 from tests.rows import rows

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from developer_telemetry import commands
+from developer_telemetry import cli
 from developer_telemetry.cli.main import app
 from developer_telemetry.connections.registry import create
 from developer_telemetry.constants import OVERWRITE
@@ -226,11 +226,11 @@ def test_a_receiver_s_log_shows_hostile_names_harmless(tmp_path: Path, log_forma
 
 
 def test_commands_print_through_one_function() -> None:
-    [folder] = commands.__path__
+    [folder] = cli.__path__
     for path in Path(folder).glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 assert called not in ("print", "click.echo", "typer.secho"), (path, node.lineno)
                 if called == "typer.echo":
-                    assert path.name == "shared.py", (path, node.lineno)
+                    assert path.name == "common.py", (path, node.lineno)

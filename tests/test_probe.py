@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.connections.registry import encrypt
+from developer_telemetry.connections.crypto import encrypt
 from developer_telemetry.constants import PROBE_TABLE
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.diagnostics.probe import (

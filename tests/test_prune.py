@@ -23,11 +23,11 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.advisory_lock import Busy, alone
 from developer_telemetry.database.engine import open_engine, transact
-from developer_telemetry.pipeline.accounts import account_id
 from developer_telemetry.pipeline.runner import convert, extract
 from developer_telemetry.privacy import retention as pruning
 from developer_telemetry.privacy.retention import Limits, Pruned, due, limits_on, preview, prune
 from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.storage.devlake_schema import account_id
 from developer_telemetry.storage.retention_marks import FIRST_DAY, horizon
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store

@@ -11,9 +11,9 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from developer_telemetry.connections.crypto import SecretReader, is_cbc
+from developer_telemetry.connections.crypto import SecretReader, encrypt, is_cbc
 from developer_telemetry.connections.onboarding import OPTIONS, Home, Kept
-from developer_telemetry.connections.registry import add_scope, create, encrypt, name_taken
+from developer_telemetry.connections.registry import add_scope, create, name_taken
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     CONNECTION_TABLE,

@@ -19,11 +19,9 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
 from developer_telemetry.connections.api_keys import ApiKey, read_api_key
-from developer_telemetry.connections.crypto import SecretReader, remedy_of
 
 # Also for those who take them from here.
-from developer_telemetry.connections.crypto import decrypt as decrypt
-from developer_telemetry.connections.crypto import encrypt as encrypt
+from developer_telemetry.connections.crypto import SecretReader, encrypt, remedy_of
 from developer_telemetry.constants import (
     API_KEY_TABLE,
     CONNECTION_TABLE,

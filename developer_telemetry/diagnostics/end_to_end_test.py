@@ -26,8 +26,8 @@ from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import now_us, reading, reason, transact
 from developer_telemetry.diagnostics.asking import NoAnswer, Reply, ask
 from developer_telemetry.diagnostics.probe import Question, State, new_nonce
-from developer_telemetry.pipeline.accounts import account_id
 from developer_telemetry.reports.daily_metrics import timestamp
+from developer_telemetry.storage.devlake_schema import account_id
 
 # No login has a space, so this is nobody's.
 DEVELOPER = "developer-telemetry send-test"

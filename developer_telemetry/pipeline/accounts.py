@@ -13,16 +13,15 @@ from developer_telemetry.concurrency import ahead, asked
 from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_KEYS, insert
 from developer_telemetry.database.dialects import dialect_of
-from developer_telemetry.database.domain_texts import EXACTLY, TableTexts, hashed, texts_of
+from developer_telemetry.database.domain_texts import TableTexts, texts_of
 from developer_telemetry.database.engine import Progress, reading, transact
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, raw_params
+from developer_telemetry.storage.devlake_schema import account_id
 from developer_telemetry.storage.raw_reports import first_page, span
 from developer_telemetry.storage.writer import developers as everybody
 
 # Developer, e-mail, name, when updated, raw row: of a tool row what an account is made of.
 Day = Sequence[Any]
-
-MAX_ID = 255
 
 
 class Newest(NamedTuple):
@@ -51,13 +50,6 @@ class Account(NamedTuple):
 ACCOUNT_COLUMNS = tuple(
     f"_{name}" if name.startswith("raw_data") else name for name in Account._fields
 )
-
-
-def account_id(connection_id: int, developer_id: str, texts: TableTexts = EXACTLY) -> str:
-    """The account's id in the domain layer; a developer that it can't hold exactly is hashed."""
-    prefix = f"developer_telemetry:Account:{connection_id}:"
-    key = texts.key(developer_id)
-    return prefix + (key if len(prefix) + len(key) <= MAX_ID else hashed(developer_id))
 
 
 def convert(

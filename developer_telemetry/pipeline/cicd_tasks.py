@@ -16,27 +16,11 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.constants import RAW_TABLE, SCOPE_ID, TASK_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_ROWS, batches, insert
 from developer_telemetry.database.dialects import dialect_of, flat
-from developer_telemetry.database.domain_texts import EXACTLY, TableTexts, hashed, texts_of
+from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import Progress, reading, transact
 from developer_telemetry.reports.daily_metrics import raw_params
+from developer_telemetry.storage.devlake_schema import KINDS, Kind, task_id
 from developer_telemetry.storage.raw_reports import START
-
-MAX_ID = 255
-
-
-class Kind(NamedTuple):
-    """A kind of task: its number's column, DevLake's type of it, its id's and its name's word."""
-
-    column: str
-    type: str
-    identity: str
-    noun: str
-
-
-KINDS = (
-    Kind("test_runs", "TEST", "TestRuns", "test run"),
-    Kind("builds", "BUILD", "Builds", "build"),
-)
 
 
 class Task(NamedTuple):
@@ -95,21 +79,6 @@ def remove_tasks(engine: Engine, connection_id: int) -> None:
     )
     origin = (raw_params(connection_id), RAW_TABLE)
     transact(engine, lambda connection: connection.exec_driver_sql(statement, origin))
-
-
-def task_id(
-    kind: Kind,
-    connection_id: int,
-    developer_id: str,
-    date: str,
-    texts: TableTexts = EXACTLY,
-) -> str:
-    """The task's id in the domain layer; a developer that it can't hold exactly is hashed."""
-    prefix = f"developer_telemetry:{kind.identity}:{connection_id}"
-    key = texts.key(developer_id)
-    if len(prefix) + len(key) + len(date) + 2 > MAX_ID:
-        key = hashed(developer_id)
-    return f"{prefix}:{key}:{date}"
 
 
 def _chunks(developers: Optional[Sequence[str]]) -> Iterator[Optional[Sequence[str]]]:

@@ -22,10 +22,9 @@ from developer_telemetry.database.bulk_insert import MAX_ROWS, batches
 from developer_telemetry.database.dialects import dialect_of
 from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import be_thorough, reading, transact
-from developer_telemetry.pipeline.accounts import account_id
-from developer_telemetry.pipeline.cicd_tasks import KINDS, task_id
 from developer_telemetry.privacy.person_search import Person
 from developer_telemetry.reports.daily_metrics import raw_params
+from developer_telemetry.storage.devlake_schema import KINDS, account_id, task_id
 from developer_telemetry.storage.raw_reports import days as days_of
 from developer_telemetry.storage.raw_reports import within
 from developer_telemetry.storage.writer import upsert_tool

@@ -39,9 +39,8 @@ from developer_telemetry.database.engine import (
     transact,
 )
 from developer_telemetry.database.rights import require
-from developer_telemetry.pipeline.accounts import account_id
-from developer_telemetry.pipeline.cicd_tasks import KINDS, task_id
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, timestamp
+from developer_telemetry.storage.devlake_schema import KINDS, account_id, task_id
 from developer_telemetry.storage.retention_marks import FIRST_DAY, horizon
 from developer_telemetry.storage.writer import developers
 

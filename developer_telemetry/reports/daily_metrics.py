@@ -17,11 +17,7 @@ from typing import NamedTuple, Optional
 
 import msgspec
 
-from developer_telemetry.constants import OVERWRITE as OVERWRITE
-from developer_telemetry.constants import RAW_TABLE as RAW_TABLE
-from developer_telemetry.constants import SCOPE_ID as SCOPE_ID
-from developer_telemetry.constants import SUM as SUM
-from developer_telemetry.constants import strategy_of as strategy_of
+from developer_telemetry.constants import RAW_TABLE, SCOPE_ID
 from developer_telemetry.reports.hosts import family, may_be_renamed, newest_of_each
 from developer_telemetry.reports.limits import Room
 from developer_telemetry.reports.parser import (

@@ -14,8 +14,7 @@ from typing import Any, Callable, Optional
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.constants import OVERWRITE, RAW_TABLE, SUM
-from developer_telemetry.constants import TOOL_TABLE as TOOL_TABLE
+from developer_telemetry.constants import OVERWRITE, RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import (
     MAX_KEYS,
     batches,

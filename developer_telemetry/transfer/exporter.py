@@ -32,11 +32,10 @@ from developer_telemetry.database.dialects import dialect_of, flat
 from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import reading
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.pipeline.accounts import account_id
-from developer_telemetry.pipeline.cicd_tasks import KINDS, task_id
 from developer_telemetry.printable import escape_json, printable
 from developer_telemetry.private_files import is_device, open_new, replacing
 from developer_telemetry.reports.daily_metrics import LONG_COLUMNS, TOOL_COLUMNS
+from developer_telemetry.storage.devlake_schema import KINDS, account_id, task_id
 from developer_telemetry.storage.raw_reports import FETCHED, SHORT, bodies
 from developer_telemetry.storage.writer import developers
 from developer_telemetry.transfer.input_files import COMPRESSED, TABLE, defuse
