@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 
 from benchmarks.fleet import raw_row, tool_row_of
 from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.connections.registry import create, new_token
 from developer_telemetry.constants import MACHINE_TABLE, RAW_TABLE, REFUSAL_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import insert
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import transact
 from developer_telemetry.demo.seed import arrivals, fleet
 from developer_telemetry.demo.synthetic_fleet import CONNECTIONS

@@ -20,7 +20,7 @@ from dashboards.panels import dashboard
 from dashboards.sql import METRICS
 from developer_telemetry.constants import SUM
 from developer_telemetry.database.bulk_insert import insert
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.demo.seed import Fleet, arrivals, fill, fleet

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections.registry import create
 from developer_telemetry.constants import DAY_US, MACHINE_TABLE, OVERWRITE, RAW_TABLE, SUM
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us
 from developer_telemetry.database.migrations import JOIN_MACHINES, SQLITE_STATEMENTS
 from developer_telemetry.diagnostics.connection_status import connection_statuses

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlglot import expressions
 
 from developer_telemetry import models
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.migrations import SCRIPTS, SQLITE_STATEMENTS
 from pydevlake.migration import MIGRATION_SCRIPTS
 from pydevlake.model_info import DynamicModelInfo

@@ -18,7 +18,7 @@ from developer_telemetry.constants import (
     SUM,
     TOOL_TABLE,
 )
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.models import TelemetryConnection, TelemetryScopeConfig, the_scope
 from developer_telemetry.pipeline import watermarks as runs
 from developer_telemetry.pipeline.streams import Reports

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE, SUM
 from developer_telemetry.database import bulk_insert as inserts
 from developer_telemetry.database.bulk_insert import execute
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import prepare, reading, transact
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage.writer import _store, store

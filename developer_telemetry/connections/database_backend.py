@@ -26,7 +26,7 @@ from developer_telemetry.constants import (
     TOOL_TABLE,
 )
 from developer_telemetry.database.advisory_lock import alone
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading, transact
 from developer_telemetry.database.migrate import DEVLAKE_HISTORY
 from developer_telemetry.errors import ConfigurationError

@@ -31,7 +31,7 @@ from developer_telemetry.constants import (
     strategy_of,
 )
 from developer_telemetry.database.bulk_insert import insert
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading_newest, transact
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.private_files import replacing

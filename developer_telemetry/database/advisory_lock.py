@@ -16,7 +16,7 @@ from typing import Callable
 
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.private_files import make_file
 

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.database.dialects import dialect_of, flat
+from developer_telemetry.database.dialects.base import flat
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.errors import StatementTooLarge
 
 Row = TypeVar("Row", bound=Sequence[Any])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 
 EXACT = ("utf8mb4_bin", "utf8mb4_0900_bin", "utf8mb4_nopad_bin")
 # MySQL's name of a character set and Python's.

@@ -12,7 +12,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.database.dialects import Database, MySQL, dialect_of
+from developer_telemetry.database.dialects.lookup import Database, dialect_of
+from developer_telemetry.database.dialects.mysql import MySQL
 from developer_telemetry.database.error_texts import own_words
 
 T = TypeVar("T")

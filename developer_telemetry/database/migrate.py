@@ -14,7 +14,8 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.database.dialects import MySQL, dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
+from developer_telemetry.database.dialects.mysql import MySQL
 from developer_telemetry.database.engine import reading
 from developer_telemetry.database.migrations import MYSQL_TABLE_OPTIONS, SCRIPTS, SQLITE_STATEMENTS
 from developer_telemetry.database.rights import require_schema

@@ -18,7 +18,7 @@ from developer_telemetry.constants import (
     REFUSAL_TABLE,
     TOOL_TABLE,
 )
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading
 from developer_telemetry.reports.daily_metrics import timestamp
 from developer_telemetry.storage.statistics import reports_of_machines

@@ -21,7 +21,7 @@ from developer_telemetry.constants import (
     TOOL_TABLE,
 )
 from developer_telemetry.database.advisory_lock import Busy, alone
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import now_us, reading, reason, transact
 from developer_telemetry.diagnostics.asking import NoAnswer, Reply, ask

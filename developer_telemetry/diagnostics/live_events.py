@@ -7,7 +7,7 @@ from typing import NamedTuple, Union
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.constants import DAY_US, RAW_TABLE, REFUSAL_TABLE
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading
 from developer_telemetry.diagnostics.connection_status import text_of_moment
 from developer_telemetry.reports.daily_metrics import timestamp

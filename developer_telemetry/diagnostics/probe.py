@@ -28,7 +28,7 @@ import msgspec
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import PROBE_TABLE
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading, transact
 
 HEADER = "X-Telemetry-Probe"

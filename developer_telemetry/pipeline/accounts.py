@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.concurrency import ahead, asked
 from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_KEYS, insert
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.domain_texts import TableTexts, texts_of
 from developer_telemetry.database.engine import Progress, reading, transact
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, raw_params

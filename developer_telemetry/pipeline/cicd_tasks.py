@@ -15,7 +15,8 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.constants import RAW_TABLE, SCOPE_ID, TASK_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_ROWS, batches, insert
-from developer_telemetry.database.dialects import dialect_of, flat
+from developer_telemetry.database.dialects.base import flat
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import Progress, reading, transact
 from developer_telemetry.reports.daily_metrics import raw_params

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.concurrency import ahead, asked
 from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_KEYS, batches, cut
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import Progress, reading, transact
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, ToolRow
 from developer_telemetry.storage.raw_reports import (

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.constants import RAW_TABLE, RUN_TABLE
 from developer_telemetry.database.bulk_insert import insert
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import reading, transact
 
 # Of how the same reports give rows and accounts: raise it whenever they would give others.

@@ -19,7 +19,7 @@ from developer_telemetry.constants import (
     TOOL_TABLE,
 )
 from developer_telemetry.database.bulk_insert import MAX_ROWS, batches
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import be_thorough, reading, transact
 from developer_telemetry.privacy.person_search import Person

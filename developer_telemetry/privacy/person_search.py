@@ -17,7 +17,7 @@ from developer_telemetry.constants import (
     TOOL_TABLE,
     strategy_of,
 )
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import reading
 from developer_telemetry.errors import ConfigurationError, ReportRefused
 from developer_telemetry.reports.daily_metrics import raw_params

@@ -29,7 +29,7 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.advisory_lock import PATIENCE_SECONDS, alone
 from developer_telemetry.database.bulk_insert import MAX_KEYS, MAX_ROWS, batches
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import (
     be_thorough,

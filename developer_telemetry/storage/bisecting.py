@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.database.dialects import Database, dialect_of
+from developer_telemetry.database.dialects.lookup import Database, dialect_of
 from developer_telemetry.database.engine import reason
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage.raw_reports import Key

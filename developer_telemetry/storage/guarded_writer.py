@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from developer_telemetry.database.dialects import Database
+from developer_telemetry.database.dialects.lookup import Database
 from developer_telemetry.reports.daily_metrics import Arrival
 from developer_telemetry.storage.bisecting import Outcome, store_bisecting
 from developer_telemetry.storage.tombstones import Erased, Outdated

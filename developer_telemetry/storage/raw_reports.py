@@ -13,7 +13,8 @@ from sqlalchemy.engine import Connection
 
 from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_KEYS
-from developer_telemetry.database.dialects import Dialect, dialect_of
+from developer_telemetry.database.dialects.base import Dialect
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.reports.daily_metrics import (
     LONG_COLUMNS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy.engine import Connection
 
 from developer_telemetry.constants import HORIZON_TABLE
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 
 # The earliest that a report may have and a database can hold.
 FIRST_DAY = "1000-01-01"

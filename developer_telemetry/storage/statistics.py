@@ -11,7 +11,8 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.constants import MACHINE_TABLE, RAW_TABLE, REFUSAL_TABLE
 from developer_telemetry.database.bulk_insert import insert
-from developer_telemetry.database.dialects import Dialect, dialect_of
+from developer_telemetry.database.dialects.base import Dialect
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading, transact
 from developer_telemetry.reports.daily_metrics import timestamp
 from developer_telemetry.reports.hosts import LOCAL_ENDS

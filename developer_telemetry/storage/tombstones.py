@@ -22,7 +22,7 @@ from typing import NamedTuple, Optional
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.constants import TOMBSTONE_TABLE
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import reading
 from developer_telemetry.reports.daily_metrics import NO_EPOCH, Arrival
 from developer_telemetry.reports.parser import Report

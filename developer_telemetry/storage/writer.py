@@ -22,7 +22,8 @@ from developer_telemetry.database.bulk_insert import (
     insert_one,
     insert_with_ids,
 )
-from developer_telemetry.database.dialects import Database, Dialect, dialect_of
+from developer_telemetry.database.dialects.base import Dialect
+from developer_telemetry.database.dialects.lookup import Database, dialect_of
 from developer_telemetry.database.engine import reading, transact
 from developer_telemetry.reports.daily_metrics import (
     KEY_COLUMNS,

@@ -28,7 +28,8 @@ from developer_telemetry.constants import (
     TOOL_TABLE,
 )
 from developer_telemetry.database.bulk_insert import batches
-from developer_telemetry.database.dialects import dialect_of, flat
+from developer_telemetry.database.dialects.base import flat
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import reading
 from developer_telemetry.errors import ConfigurationError

@@ -20,7 +20,8 @@ from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import RAW_TABLE
 from developer_telemetry.database.advisory_lock import alone
 from developer_telemetry.database.bulk_insert import batches
-from developer_telemetry.database.dialects import dialect_of, flat
+from developer_telemetry.database.dialects.base import flat
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import reading, reason, transact
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival, ToolRow, raw_params

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from developer_telemetry.database.dialects import SEPARATOR
+from developer_telemetry.database.dialects.base import SEPARATOR
 from developer_telemetry.storage.raw_reports import Key
 
 # Between one try and the next; each pause is twice as long as the one before.

@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.concurrency import Rounds
 from developer_telemetry.constants import RECEIVER_TABLE
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import (
     reading,
     reason,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Optional, Union
 from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.constants import DAY_US, MACHINE_TABLE, QUIET_US, REFUSAL_TABLE, TOOL_TABLE
-from developer_telemetry.database.dialects import dialect_of
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import hurried, limited, now_us, prepare
 from developer_telemetry.reports.daily_metrics import timestamp
 

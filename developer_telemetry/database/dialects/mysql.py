@@ -1,0 +1,201 @@
+"""The SQL and the sessions of MySQL and MariaDB."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from developer_telemetry.database.dialects.base import (
+    SEPARATOR,
+    Dialect,
+    set_clause,
+)
+
+
+class MySQL(Dialect):
+    """MySQL and MariaDB."""
+
+    name = "mysql"
+    session = (
+        # The mode first, since by it the rest is read. The comments are for one of the two alone.
+        "SET SESSION sql_mode = 'ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,"
+        "NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION',"
+        " SESSION time_zone = '+00:00', SESSION autocommit = 0, SESSION completion_type = 0,"
+        " SESSION sql_safe_updates = 0, SESSION sql_select_limit = 18446744073709551615,"
+        " SESSION sql_big_selects = 1, SESSION sql_auto_is_null = 0, SESSION unique_checks = 1,"
+        " SESSION sql_quote_show_create = 1, SESSION group_concat_max_len = 1048576,"
+        " SESSION max_sort_length = 1024, SESSION default_storage_engine = InnoDB,"
+        " SESSION lock_wait_timeout = 60, SESSION innodb_lock_wait_timeout = 10,"
+        " SESSION wait_timeout = 28800"
+        " /*!80000 , SESSION max_execution_time = 0 */"
+        " /*M! , SESSION max_statement_time = 0, SESSION idle_transaction_timeout = 0,"
+        " SESSION idle_write_transaction_timeout = 0,"
+        " SESSION idle_readonly_transaction_timeout = 0 */",
+        # Two literals are compared by the session's collation: MariaDB reads BETWEEN 'a' AND 'A'
+        # as = 'a' where that one ignores case.
+        "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",
+    )
+    brief_waits = (
+        "SET SESSION innodb_lock_wait_timeout = 1",
+        "SET SESSION lock_wait_timeout = 2",
+    )
+    # By itself MariaDB reads the whole of a table that has grown since it was last measured.
+    join_in_order = "STRAIGHT_JOIN"
+    clock = "UNIX_TIMESTAMP(NOW(6))"
+    reads_only = "SELECT CAST(@@read_only AS CHAR) NOT IN ('0', 'OFF') OR @@innodb_read_only"
+    risks = (
+        (
+            "innodb_flush_log_at_trx_commit",
+            "SELECT @@innodb_flush_log_at_trx_commit",
+            ("0", "2"),
+            "set it to 1",
+        ),
+        # With AFTER_COMMIT others see what the replica may not have yet: a report that is brought
+        # in again changes nothing then, so its commit waits for nobody. MySQL reads a comment
+        # here; there AFTER_SYNC is the default, and MariaDB's is the other one.
+        (
+            "rpl_semi_sync_master_wait_point",
+            "SELECT /*M! IF(@@rpl_semi_sync_master_enabled, @@rpl_semi_sync_master_wait_point, */"
+            " '' /*M! ) */",
+            ("AFTER_COMMIT",),
+            "set it to AFTER_SYNC",
+        ),
+    )
+    refusal = (
+        # Not by @@binlog_format, which a version to come may no longer have.
+        "SHOW SESSION VARIABLES WHERE Variable_name = 'binlog_format' AND Value = 'STATEMENT'"
+        " AND @@log_bin",
+        "the database refuses all reports: with binlog_format STATEMENT it logs no transaction of"
+        " READ COMMITTED; set binlog_format to ROW or MIXED",
+    )
+    patience = {"connect_timeout": 5, "read_timeout": 300, "write_timeout": 300}
+    short_patience = {"read_timeout": 30, "write_timeout": 30}
+    # Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
+    conflicts = frozenset((1205, 1213, 1020))
+    lock_timeout = 1205
+    # Of a value: NULL, out of range, truncated, not of this type or character set, too long, not
+    # JSON, against a CHECK; of a row: larger than a packet, a page, the undo log takes.
+    value_errors = frozenset(
+        (
+            *(1048, 1118, 1153, 1264, 1265, 1292, 1300, 1366, 1367, 1406, 1411, 1441, 1690, 1713),
+            *(1977, 3140, 3819, 3854, 3988, 4025),
+        )
+    )
+    # Read-only by an option, by its mode, and as a replica that is being made the primary.
+    read_only = frozenset((1290, 1836, 1792))
+    # Access denied: to a database, a table, a column, an operation, a routine.
+    denied = frozenset((1044, 1142, 1143, 1227, 1370))
+    # The same, and no database.
+    stale = denied | {1046, 1049}
+    # The client's flag for counting rows found in place of rows changed.
+    found_rows = 2
+
+    def connecting(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
+        super().connecting(dialect, record, args, options)
+        # Rows that an upsert leaves as they are count as changed for whoever asked for "found".
+        record.info["counts_inserted"] = not options.get("client_flag", 0) & self.found_rows
+
+    def is_conflict(self, error: DBAPIError) -> bool:
+        return _code(error.orig) in self.conflicts
+
+    def is_lock_timeout(self, error: DBAPIError) -> bool:
+        return bool(_code(error.orig) == self.lock_timeout)
+
+    def blames_values(self, error: Any) -> bool:
+        return _code(error) in self.value_errors
+
+    def statement_bytes(self, statement: str, parameters: Sequence[Any]) -> int:
+        texts = [_escaped(each) if isinstance(each, str) else str(each) for each in parameters]
+        return len(statement) + sum(len(each.encode()) for each in texts)
+
+    def is_stale(self, error: Any) -> bool:
+        # The first of them also stands for other options that forbid something.
+        read_only = _code(error) in self.read_only and "read" in str(error).lower()
+        return read_only or _code(error) in self.stale
+
+    def is_denied(self, error: Any) -> bool:
+        return _code(error) in self.denied
+
+    def new(self, column: str) -> str:
+        # The alias that MySQL 8 prefers is unknown to MariaDB.
+        return f"VALUES({column})"
+
+    def await_writers(self, table: str) -> Sequence[str]:
+        # Readers go on. Who wants to write meanwhile waits, so it must not take long.
+        return (
+            "SET SESSION lock_wait_timeout = 3",
+            "SET SESSION innodb_lock_wait_timeout = 3",
+            f"LOCK TABLES {table} READ",
+            "UNLOCK TABLES",
+        )
+
+    def ago(self, seconds: int) -> str:
+        return f"NOW(3) - INTERVAL {seconds} SECOND"
+
+    def try_lock(self, name: str) -> str:
+        return f"SELECT GET_LOCK({self.lock_name(name)}, 0)"
+
+    @staticmethod
+    def lock_name(name: str) -> str:
+        """What a lock of this database's is called in the whole server."""
+        # In 64 characters at most. MySQL 9.6 and later have no MD5.
+        return f"CONCAT('{name} ', LEFT(SHA2(DATABASE(), 256), 16))"
+
+    def without_end_dots(self, text: str) -> str:
+        return f"TRIM(TRAILING '.' FROM {text})"
+
+    def items(self, column: str) -> str:
+        # Rows that others left here may hold anything.
+        valid = f"CASE WHEN JSON_VALID({column}) THEN {column} ELSE '[]' END"
+        return f"JSON_TABLE({valid}, '$[*]' COLUMNS (value VARCHAR(255) PATH '$'))"
+
+    def text_of(self, columns: Sequence[str], prefix: str = "") -> str:
+        values = f", '{SEPARATOR}', ".join(prefix + column for column in columns)
+        return f"CONCAT({values})"
+
+    def on_conflict(self, keys: Sequence[str], assignments: Sequence[tuple[str, str]]) -> str:
+        # INSERT IGNORE would turn errors into warnings; setting a key to itself changes nothing.
+        unchanged = [(keys[0], keys[0])]
+        return "ON DUPLICATE KEY UPDATE " + set_clause(assignments or unchanged)
+
+    def connected(self, connection: Any, record: Any) -> None:
+        if type(connection).__module__.startswith("pymysql") and "utf8" in connection.charset:
+            # Its own takes thirty times as long, for marks that mean nothing between apostrophes.
+            connection.escape_string = connection._escape_string = _escaped
+        super().connected(connection, record)
+
+    def written(
+        self, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> tuple[str, tuple[Any, ...]]:
+        # Its drivers write parameters into the statement, for numbers at many times their cost.
+        values = [[str(each) if type(each) is int else "%s" for each in row] for row in rows]
+        written = ", ".join([f"({', '.join(row)})" for row in values])
+        parameters = [each for row in rows for each in row if type(each) is not int]
+        return f"VALUES {written}", tuple(parameters)
+
+    def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
+        super().start_session(cursor, info)
+        cursor.execute("SELECT @@max_allowed_packet, @@version")
+        packet, version = cursor.fetchone()
+        info["packet_bytes"] = int(packet)
+        # A quarter of it in characters of four bytes, less what stands between the values.
+        info["statement_characters"] = int(packet) // 20
+        info["returning"] = "MariaDB" in version
+
+    def limit(self, cursor: Any, info: dict[str, Any], seconds: int) -> None:
+        is_mariadb = info["returning"]
+        name = "max_statement_time" if is_mariadb else "max_execution_time"
+        cursor.execute(f"SET SESSION {name} = {seconds if is_mariadb else seconds * 1000}")
+
+
+def _code(error: Any) -> Any:
+    arguments: Sequence[Any] = getattr(error, "args", ())
+    return arguments[0] if arguments else None
+
+
+def _escaped(text: str) -> str:
+    """A text as it stands between apostrophes, in the SQL mode that our sessions set."""
+    return text.replace("\\", "\\\\").replace("'", "\\'")

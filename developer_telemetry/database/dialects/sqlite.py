@@ -1,0 +1,71 @@
+"""The SQL and the sessions of SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from developer_telemetry.database.dialects.base import (
+    Dialect,
+)
+from developer_telemetry.private_files import make_file, make_private
+
+
+class SQLite(Dialect):
+    """SQLite, one file, one writer at a time."""
+
+    name = "sqlite"
+    placeholder = "?"
+    earliest = "MIN"
+    latest = "MAX"
+    octets = "LENGTH"  # the other one came with 3.43
+    session = (
+        # Write-ahead logging can corrupt a database used by two connections before 3.51.3.
+        "PRAGMA journal_mode = DELETE",
+        "PRAGMA synchronous = FULL",
+        "PRAGMA busy_timeout = 10000",
+    )
+    skipping_locked = ""
+    thorough = ("PRAGMA secure_delete = ON",)
+    compacting = "VACUUM"
+
+    def connecting(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
+        super().connecting(dialect, record, args, options)
+        path = str(args[0]) if args else ""
+        if path and not path.startswith(("file:", ":")):
+            # What SQLite keeps beside it is made with the same mode.
+            make_file(Path(path))
+            for suffix in ("-journal", "-wal", "-shm"):
+                make_private(Path(path + suffix))
+
+    def connected(self, connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # we begin transactions ourselves, in `_begin`
+        super().connected(connection, record)
+
+    def is_conflict(self, error: DBAPIError) -> bool:
+        return "locked" in str(error.orig)
+
+    def is_lock_timeout(self, error: DBAPIError) -> bool:
+        return self.is_conflict(error)
+
+    def blames_values(self, error: Any) -> bool:
+        said = str(error)
+        return type(error).__name__ == "DataError" or said.startswith(
+            ("CHECK constraint", "NOT NULL constraint")
+        )
+
+    def ago(self, seconds: int) -> str:
+        # The form that the column's default has.
+        return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{-seconds:+d} seconds')"
+
+    def end_of(self, text: str, count: int) -> str:
+        return f"SUBSTR({text}, -{count})"
+
+    def without_end(self, text: str, count: int) -> str:
+        return f"SUBSTR({text}, 1, LENGTH({text}) - {count})"
+
+    def in_rows(self, columns: Sequence[str], count: int) -> str:
+        return f"({', '.join(columns)}) IN (VALUES {self.rows(len(columns), count)})"
