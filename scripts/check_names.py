@@ -1,0 +1,99 @@
+"""Check names and docstrings against the rules of CONTRIBUTING.md.
+
+    python scripts/check_names.py [PATH ...]
+
+Prints each place and exits with 1 if there is one. Without paths, everything in git is checked.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+# Words that say nothing about the value they name.
+BANNED = frozenset(
+    "each said kept given found known whole some rest well mark place hurried looks".split()
+)
+# A docstring that begins like this has no verb and no subject.
+HEADLESS = re.compile(r"(What|Whether|Whom?|Whoever|Whose|How|Of|Those)\b")
+# In what users read, in any of their documents and in messages.
+RIDDLES = re.compile(
+    r"\b(mend(s|ed|ing)?|heard of|leaves with|left with status|week-end|bank holidays?)\b", re.I
+)
+CODE = ("developer_telemetry", "sdk", "benchmarks", "conformance", "dashboards", "scripts", "tests")
+# Tests name what they need in few lines; the rule for names is for code that others call.
+WITHOUT_BANNED_NAMES = ("tests", "sdk/tests")
+
+
+def names_bound(node: ast.AST) -> Iterator[tuple[str, int]]:
+    """Yield the names that a node binds, each with its line."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield node.name, node.lineno
+    elif isinstance(node, ast.arg):
+        yield node.arg, node.lineno
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id, node.lineno
+    elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        yield node.attr, node.lineno
+
+
+def faults_of_code(text: str, checks_names: bool) -> Iterator[tuple[int, str]]:
+    """Yield the line and the fault of each place in a Python source that breaks a rule."""
+    for node in ast.walk(ast.parse(text)):
+        if checks_names:
+            for name, line in names_bound(node):
+                if name.strip("_").lower() in BANNED:
+                    yield line, f"the name `{name}` says nothing about its value"
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            docstring = ast.get_docstring(node)
+            if docstring and HEADLESS.match(docstring):
+                first = docstring.partition("\n")[0]
+                line = 1 if isinstance(node, ast.Module) else node.lineno
+                yield line, f"a docstring without verb or subject: {first}"
+
+
+def faults_of_text(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the fault of each place in a text that holds one of our old riddles."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if riddle := RIDDLES.search(line):
+            yield number, f"say it in plain words: {riddle[0]}"
+
+
+def faults(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line and the fault of each place in a file that breaks a rule."""
+    text = path.read_text(encoding="utf-8")
+    name = path.relative_to(ROOT).as_posix()
+    if path.suffix == ".py" and name.startswith(CODE):
+        yield from faults_of_code(text, not name.startswith(WITHOUT_BANNED_NAMES))
+    if path != Path(__file__).resolve() and path.name != "CONTRIBUTING.md":
+        yield from faults_of_text(text)
+
+
+def main() -> None:
+    """Print all faults below the paths of the command line."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--", *(sys.argv[1:] or [".", ":!tests/payloads"])],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    suffixes = (".py", ".md", ".html", ".sh", ".js", ".yaml", ".yml", ".conf")
+    count = 0
+    for name in listed:
+        path = Path(name).resolve()
+        if path.suffix in suffixes and path.exists():
+            for line, fault in sorted(faults(path)):
+                print(f"{name}:{line}: {fault}")
+                count += 1
+    if count:
+        sys.exit(f"{count} places; CONTRIBUTING.md says how names and texts should be")
+
+
+if __name__ == "__main__":
+    main()
