@@ -10,7 +10,7 @@ from contextlib import closing
 from inspect import Parameter, signature
 from logging import CRITICAL, DEBUG, NOTSET, disable
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Callable, Optional, get_origin
+from typing import Any, Callable, Optional, get_origin
 
 from pydevlake.channel import Channel
 from pydevlake.context import Context
@@ -19,9 +19,8 @@ from pydevlake.failure import Failure, describe
 from pydevlake.logger import configure, logger
 from pydevlake.message import Message
 
-if TYPE_CHECKING:
-    from pydevlake.plugin import Plugin
-
+# A `Plugin`, whose `start` imports this module.
+Plugin = Any
 Messages = Generator[Message, None, None]
 
 _CANCELLED_STATUS = 128 + signal.SIGTERM
@@ -31,7 +30,7 @@ class _Cancelled(SystemExit):
     """SIGTERM came. Not an Exception, so that no plugin's `except` holds it up."""
 
 
-def main(plugin_type: "type[Plugin]", arguments: list[str]) -> int:
+def main(plugin_type: type[Plugin], arguments: list[str]) -> int:
     """Carries out one call, `VERB CONFIG ARG...`, and returns the process's exit status.
 
     CONFIG and each ARG are JSON documents. Answers go to file descriptor 3. A failure is one
@@ -165,7 +164,7 @@ def _check_type(parameter: Parameter, value: Any) -> None:
 class Commands:
     """What DevLake's server asks of a plugin. Arguments are JSON documents, the config first."""
 
-    def __init__(self, plugin_type: "type[Plugin]") -> None:
+    def __init__(self, plugin_type: type[Plugin]) -> None:
         self._plugin_type = plugin_type
         self._channel: Channel
         # What a failure is said to be of.
@@ -216,7 +215,7 @@ class Commands:
         """Runs a stream's third step for a scope."""
         yield from self._run("convert", context, stream)
 
-    def _plugin(self) -> "Plugin":
+    def _plugin(self) -> Plugin:
         return self._plugin_type()
 
     def _run(self, step: str, data: dict[str, Any], stream: str) -> Messages:
@@ -231,7 +230,7 @@ class Commands:
             context.engine.dispose()
 
 
-def _context(plugin: "Plugin", data: dict[str, Any]) -> Context:
+def _context(plugin: Plugin, data: dict[str, Any]) -> Context:
     missing = [key for key in ("db_url", "connection", "scope") if not data.get(key)]
     if missing:
         raise Failure(

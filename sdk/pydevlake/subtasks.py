@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 from sqlalchemy import delete, tuple_
 from sqlmodel import Session, SQLModel, select
@@ -19,9 +19,6 @@ from pydevlake.model import (
     raw_data_params,
 )
 
-if TYPE_CHECKING:
-    from pydevlake.stream import Stream
-
 State = dict[str, Any]
 
 # Rows held in memory at a time.
@@ -34,9 +31,9 @@ class Subtask:
 
     verb = ""
 
-    def __init__(self, stream: "Stream") -> None:
-        # Any: a plugin's subtasks read what its own stream class has.
-        self.stream: Any = stream
+    def __init__(self, stream: Any) -> None:
+        # A `Stream`, which makes these. Any, since a plugin's subtasks read what its own class has.
+        self.stream = stream
 
     @property
     def name(self) -> str:
