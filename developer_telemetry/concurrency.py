@@ -19,7 +19,7 @@ T = TypeVar("T")
 QUESTIONS = 3
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def prefetch(items: Iterator[T]) -> Iterator[T]:
     """The same items (none of them None), each made in another thread while the last is used."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
@@ -28,7 +28,7 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def asked(ask: Callable[[S], T], questions: Iterator[S]) -> Iterator[T]:
+def map_concurrently(ask: Callable[[S], T], questions: Iterator[S]) -> Iterator[T]:
     """What `ask` gives for each of `questions`, in their order; a few are asked at once."""
     with ThreadPoolExecutor(QUESTIONS) as threads:
         coming: deque[Future[T]] = deque()
@@ -40,7 +40,7 @@ def asked(ask: Callable[[S], T], questions: Iterator[S]) -> Iterator[T]:
             yield coming.popleft().result()
 
 
-class Threads:
+class DaemonThreads:
     """A few threads for what waits for the database. Daemons, unlike those of an executor, since
     a database that hangs must not keep the process from ending."""
 
@@ -86,7 +86,7 @@ class Threads:
             work()
 
 
-class Rounds:
+class PeriodicThread:
     """A thread that goes its rounds, as `_run` says, until it is told to end."""
 
     def __init__(self, name: str) -> None:

@@ -35,8 +35,8 @@ from developer_telemetry.receiver.ingest.ingestor import Outage
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import Spooled
 from developer_telemetry.receiver.ingest.tombstone_lease import Lease
-from developer_telemetry.receiver.jobs.erasure_watcher import Identity, Watch
-from developer_telemetry.receiver.jobs.spool_drainer import Drain
+from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher, ReceiverIdentity
+from developer_telemetry.receiver.jobs.spool_drainer import SpoolDrainer
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.storage.statistics import Tallies
 from developer_telemetry.storage.tombstones import DOUBT_US, Erased, Key
@@ -61,7 +61,7 @@ class Site:
         self._folder = folder
         self.spool = Spool(folder, 1 << 22)
         self.lease = Lease(engine, KEY, self.spool)
-        self.identity = Identity(folder, 8090, False)
+        self.identity = ReceiverIdentity(folder, 8090, False)
         self._connections = Connections(engine, SECRET)
 
     def close(self) -> None:
@@ -78,8 +78,8 @@ class Site:
 
     def return_to_database(self) -> None:
         """Run until nothing waits any more and all erasures are confirmed."""
-        watch = Watch(self._engine, self.lease, self.spool, self.identity, KEY.fingerprint)
-        drain = Drain(
+        watch = ErasureWatcher(self._engine, self.lease, self.spool, self.identity, KEY.fingerprint)
+        drain = SpoolDrainer(
             self._engine,
             self.spool,
             Outage(),

@@ -11,7 +11,7 @@ import pytest
 
 from developer_telemetry.config import load
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.receiver.web.sessions import COOKIE, Access, is_loopback
+from developer_telemetry.receiver.web.sessions import COOKIE, Sessions, is_loopback
 from tests.pages import Lake, lake_in
 from tests.receivers import Receiver
 
@@ -127,10 +127,10 @@ def test_behind_https_the_cookie_stays_there(guarded: Lake) -> None:
 
 
 def test_sessions_can_not_be_made_up_nor_outlive_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    access, other = Access(ADMIN, open_here=True), Access(ADMIN + "!", open_here=True)
+    access, other = Sessions(ADMIN, open_here=True), Sessions(ADMIN + "!", open_here=True)
     session = access.new_session()
 
-    def allows(by: Access, cookie: str) -> bool:
+    def allows(by: Sessions, cookie: str) -> bool:
         from starlette.requests import Request
 
         headers = [(b"cookie", f"{COOKIE}={cookie}".encode()), (b"host", b"localhost")]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from developer_telemetry.concurrency import Threads
+from developer_telemetry.concurrency import DaemonThreads
 from developer_telemetry.receiver.web import cached_query as figures
-from developer_telemetry.receiver.web.cached_query import Figure, renewed
+from developer_telemetry.receiver.web.cached_query import CachedQuery, refresh
 
 
 def test_figures_that_take_their_time_keep_nobody_waiting() -> None:
@@ -25,13 +25,13 @@ def test_figures_that_take_their_time_keep_nobody_waiting() -> None:
         return len(reads)
 
     async def look() -> None:
-        threads = Threads(1, "test")
-        figure = Figure(read, 3600, threads)
-        await renewed([figure], 0.01)
-        await renewed([figure], 0.01)
+        threads = DaemonThreads(1, "test")
+        figure = CachedQuery(read, 3600, threads)
+        await refresh([figure], 0.01)
+        await refresh([figure], 0.01)
         assert (figure.value, len(reads)) == (None, 1)
         go_on.set()
-        await renewed([figure], 30)
+        await refresh([figure], 30)
         assert figure.value == 1
         assert figure.renew() is None
         threads.stop()
@@ -50,13 +50,13 @@ def test_figures_that_took_long_are_not_asked_for_again_soon(
         return now[0]
 
     async def look() -> None:
-        threads = Threads(1, "test")
-        figure = Figure(read, 4, threads)
-        await renewed([figure], 30)
+        threads = DaemonThreads(1, "test")
+        figure = CachedQuery(read, 4, threads)
+        await refresh([figure], 30)
         seen = {}
         for later in (4.6, 49, 51):
             now[0] = later
-            await renewed([figure], 30)
+            await refresh([figure], 30)
             seen[later] = figure.value
         threads.stop()
         assert seen == {4.6: 0.5, 49: 0.5, 51: 51.5}
@@ -80,11 +80,11 @@ def test_figures_stay_when_they_can_not_be_read_again(monkeypatch: pytest.Monkey
         return str(outcome)
 
     async def look() -> None:
-        threads = Threads(1, "test")
-        figure = Figure(read, 0, threads)
+        threads = DaemonThreads(1, "test")
+        figure = CachedQuery(read, 0, threads)
         seen = []
         for _ in range(4):
-            await renewed([figure], 30)
+            await refresh([figure], 30)
             seen.append((figure.value, figure.fault))
         threads.stop()
         assert seen == [

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.concurrency import ahead, asked
+from developer_telemetry.concurrency import map_concurrently, prefetch
 from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_KEYS, insert
 from developer_telemetry.database.dialects.lookup import dialect_of
@@ -67,8 +67,8 @@ def convert(
         total = len(new)
         some = _batches(sorted(new))
     done = 0
-    found = asked(partial(_accounts, engine, connection_id, new or {}), some)
-    for number, accounts in ahead(found):
+    found = map_concurrently(partial(_accounts, engine, connection_id, new or {}), some)
+    for number, accounts in prefetch(found):
         transact(engine, partial(_upsert, accounts=accounts))
         done += number
         yield Progress(done, max(done, total))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.concurrency import ahead, asked
+from developer_telemetry.concurrency import map_concurrently, prefetch
 from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_KEYS, batches, cut
 from developer_telemetry.database.dialects.lookup import dialect_of
@@ -79,11 +79,11 @@ def reextract(
     # The database looks for the next page and writes the last one while this one is decoded.
     pages = (
         page
-        for each in ahead(found)
+        for each in prefetch(found)
         for page in _decoded(engine, connection_id, strategy, each, first_day)
     )
     done = 0
-    for page in ahead(pages):
+    for page in prefetch(pages):
         _write(engine, page, strategy)
         done += page.raw_rows
         yield Progress(done, max(done, total))
@@ -102,7 +102,7 @@ def _all(engine: Engine, connection_id: int, strategy: str) -> Iterator[Found]:
         with reading(engine).connect() as connection:
             return _found(connection, connection_id, source, page.parameters, strategy)
 
-    found = asked(find, _days_pages(engine, connection_id))
+    found = map_concurrently(find, _days_pages(engine, connection_id))
     return (page for page in found if page.raw_rows)
 
 
@@ -123,7 +123,7 @@ def _new(engine: Engine, whole: Span, strategy: str) -> Iterator[Found]:
             found = _ending_in(connection, page[0], whole.last, strategy)
         return found._replace(raw_rows=page[1])
 
-    return asked(find, _span_pages(engine, whole))
+    return map_concurrently(find, _span_pages(engine, whole))
 
 
 def _span_pages(engine: Engine, rest: Span) -> Iterator[tuple[Span, int]]:

@@ -23,10 +23,10 @@ from developer_telemetry.receiver.http.responses import Answer, answer, refusal
 from developer_telemetry.receiver.http.status_endpoint import Probe
 from developer_telemetry.receiver.ingest.ingestor import Ingest
 from developer_telemetry.receiver.ingest.spool import Spool
-from developer_telemetry.receiver.jobs.erasure_watcher import Watch
-from developer_telemetry.receiver.jobs.monitor import Health
-from developer_telemetry.receiver.jobs.retention_job import Keeping
-from developer_telemetry.receiver.jobs.spool_drainer import Drain
+from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher
+from developer_telemetry.receiver.jobs.monitor import Monitor
+from developer_telemetry.receiver.jobs.retention_job import RetentionJob
+from developer_telemetry.receiver.jobs.spool_drainer import SpoolDrainer
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.web.routes import Page
 from developer_telemetry.storage.statistics import Tallies
@@ -43,12 +43,12 @@ class Receiver:
     def __init__(
         self,
         ingest: Ingest,
-        drain: Drain,
-        watch: Watch,
-        keeping: Keeping,
+        drainer: SpoolDrainer,
+        erasure_watcher: ErasureWatcher,
+        retention_job: RetentionJob,
         spool: Spool,
         doorkeeper: Doorkeeper,
-        health: Health,
+        monitor: Monitor,
         tallies: Tallies,
         figures: Metrics,
         probe: Probe,
@@ -57,17 +57,17 @@ class Receiver:
         self._probe = probe
         self._page = page
         self._ingest = ingest
-        self._drain = drain
-        self._watch = watch
-        self._keeping = keeping
+        self._drainer = drainer
+        self._erasure_watcher = erasure_watcher
+        self._retention_job = retention_job
         self._spool = spool
-        self._health = health
+        self._monitor = monitor
         self._metrics = figures
         self.app = Intake(ingest, doorkeeper, tallies, figures, probe, self._looks())
 
     def stop(self) -> None:
         """Take nothing more; what was accepted is still written and answered."""
-        self._health.stopping = True
+        self._monitor.stopping = True
         self.app.stop()
 
     def _looks(self) -> Starlette:
@@ -90,18 +90,18 @@ class Receiver:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self._ingest.start()
-        await asyncio.to_thread(self._health.start)
-        self._watch.start()
-        self._drain.start()
-        self._keeping.start()
+        await asyncio.to_thread(self._monitor.start)
+        self._erasure_watcher.start()
+        self._drainer.start()
+        self._retention_job.start()
         yield
         self._page.close()
         self._probe.close()
-        await asyncio.to_thread(self._keeping.stop, THREAD_SECONDS)
-        await asyncio.to_thread(self._drain.stop, THREAD_SECONDS)
+        await asyncio.to_thread(self._retention_job.stop, THREAD_SECONDS)
+        await asyncio.to_thread(self._drainer.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._ingest.stop, THREAD_SECONDS)
-        await asyncio.to_thread(self._health.stop, THREAD_SECONDS)
-        await asyncio.to_thread(self._watch.stop, THREAD_SECONDS)
+        await asyncio.to_thread(self._monitor.stop, THREAD_SECONDS)
+        await asyncio.to_thread(self._erasure_watcher.stop, THREAD_SECONDS)
         self._spool.close()
 
     async def live(self, request: Request) -> Answer:
@@ -110,7 +110,7 @@ class Receiver:
 
     async def ready(self, request: Request) -> Answer:
         """Whether a report sent now could be kept, and what anybody may know of why not."""
-        return answer(503 if self._health.problem() else 200, self._health.told())
+        return answer(503 if self._monitor.problem() else 200, self._monitor.told())
 
     async def metrics(self, request: Request) -> Response:
         """Figures for Prometheus."""

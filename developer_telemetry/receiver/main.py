@@ -27,18 +27,18 @@ from developer_telemetry.receiver.ingest.decisions import Decisions
 from developer_telemetry.receiver.ingest.ingestor import Ingest, Outage
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.tombstone_lease import Lease
-from developer_telemetry.receiver.jobs.erasure_watcher import Identity, Watch
-from developer_telemetry.receiver.jobs.monitor import Health
-from developer_telemetry.receiver.jobs.retention_job import Keeping
-from developer_telemetry.receiver.jobs.spool_drainer import Drain
+from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher, ReceiverIdentity
+from developer_telemetry.receiver.jobs.monitor import Monitor
+from developer_telemetry.receiver.jobs.retention_job import RetentionJob
+from developer_telemetry.receiver.jobs.spool_drainer import SpoolDrainer
 from developer_telemetry.receiver.listen_addresses import listen
 from developer_telemetry.receiver.logging import set_up_logs
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.receiver.web.presenter import View
+from developer_telemetry.receiver.web.presenter import Presenter
 from developer_telemetry.receiver.web.queries import open_reading_engine
 from developer_telemetry.receiver.web.routes import Page
-from developer_telemetry.receiver.web.self_test import Rehearsal
-from developer_telemetry.receiver.web.sessions import Access, is_loopback
+from developer_telemetry.receiver.web.self_test import SelfTest
+from developer_telemetry.receiver.web.sessions import Sessions, is_loopback
 from developer_telemetry.storage.statistics import Tallies
 from developer_telemetry.storage.tombstones import Key
 
@@ -76,15 +76,15 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     writing = open_writing_engine(settings.db_url)
     key = Key(settings.encryption_secret)
     erased = Lease(engine, key, spool)
-    identity = Identity(settings.spool_dir, settings.port, settings.embedded)
-    watch = Watch(engine, erased, spool, identity, key.fingerprint)
+    identity = ReceiverIdentity(settings.spool_dir, settings.port, settings.embedded)
+    erasure_watcher = ErasureWatcher(engine, erased, spool, identity, key.fingerprint)
     ingest = Ingest(writing, spool, outage, conflicts, tallies, metrics, erased)
     decisions = Decisions(settings.spool_dir)
-    drain = Drain(
+    drainer = SpoolDrainer(
         writing, spool, outage, conflicts, connections, tallies, metrics, erased, decisions
     )
-    keeping = Keeping(engine, outage)
-    health = Health(engine, writing, connections, ingest, spool, outage, tallies)
+    retention_job = RetentionJob(engine, outage)
+    monitor = Monitor(engine, writing, connections, ingest, spool, outage, tallies)
     doorkeeper = Doorkeeper(connections, settings.require_token)
     metrics.gauge("telemetry_queue", "Reports that wait for an answer", lambda: ingest.waiting)
     metrics.gauge("telemetry_database_up", "1 if it takes reports", lambda: not outage)
@@ -115,14 +115,24 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         "Connections that take no reports, since their token can't be read",
         lambda: len(connections.unreadable()),
     )
-    rehearsal = Rehearsal(engine, doorkeeper.check_own_token, spool)
+    self_test = SelfTest(engine, doorkeeper.check_own_token, spool)
     looking = open_reading_engine(settings.db_url)
-    probe = Probe(looking, doorkeeper, ingest, spool, outage, health.problem, identity.label)
-    view = View(looking, connections, health, spool, rehearsal)
+    probe = Probe(looking, doorkeeper, ingest, spool, outage, monitor.problem, identity.label)
+    presenter = Presenter(looking, connections, monitor, spool, self_test)
     open_here = settings.embedded and is_loopback(settings.host)
-    page = Page(view, Access(settings.admin_token, open_here))
+    page = Page(presenter, Sessions(settings.admin_token, open_here))
     return Receiver(
-        ingest, drain, watch, keeping, spool, doorkeeper, health, tallies, metrics, probe, page
+        ingest,
+        drainer,
+        erasure_watcher,
+        retention_job,
+        spool,
+        doorkeeper,
+        monitor,
+        tallies,
+        metrics,
+        probe,
+        page,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.concurrency import ahead
+from developer_telemetry.concurrency import prefetch
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import RAW_TABLE
 from developer_telemetry.database.advisory_lock import alone
@@ -75,7 +75,7 @@ class Importer:
         counted_id = count_machines(self._engine, None)
         counted = 0
         # The database stores a batch while the next one is read.
-        for batch in ahead(waiting):
+        for batch in prefetch(waiting):
             step = self._store(batch)
             counts = Counts(batch.read, *map(add, counts[1:], step.counts[1:]))
             if counts.stored - counted >= COUNT_EVERY:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Optional, TypeVar
 
-from developer_telemetry.concurrency import Threads
+from developer_telemetry.concurrency import DaemonThreads
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.receiver.http.bulk_upload import Batch, Result
@@ -56,7 +56,7 @@ class Parsers:
     """Parses bodies away from the event loop."""
 
     def __init__(self) -> None:
-        self._small = Threads(SMALL_AT_ONCE, "parser")
+        self._small = DaemonThreads(SMALL_AT_ONCE, "parser")
         self._large = Processes(LARGE_AT_ONCE, "large")
         self._bulks = Processes(BULKS_AT_ONCE, "bulk")
         self._inflated = 0
@@ -139,7 +139,7 @@ class Processes:
     """A few processes, each of them with a thread here that waits for it."""
 
     def __init__(self, number: int, name: str) -> None:
-        self._threads = Threads(number, name)
+        self._threads = DaemonThreads(number, name)
         self._all = [Process() for _ in range(number)]
         self._free: queue.SimpleQueue[Process] = queue.SimpleQueue()
         for each in self._all:

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry import __version__
-from developer_telemetry.concurrency import Threads
+from developer_telemetry.concurrency import DaemonThreads
 from developer_telemetry.database.engine import now_us
 from developer_telemetry.diagnostics.probe import HEADER, Question, State, read_header, was_left
 from developer_telemetry.errors import TelemetryError
@@ -48,7 +48,7 @@ class Probe:
         self._problem = problem
         self._name = name
         # A thread of its own: the database may hang, and reports must not wait for that.
-        self._threads = Threads(1, "probe")
+        self._threads = DaemonThreads(1, "probe")
 
     def close(self) -> None:
         """Let go of the thread."""

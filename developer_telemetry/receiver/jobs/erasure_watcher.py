@@ -20,7 +20,7 @@ from typing import Any, Optional
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.concurrency import Rounds
+from developer_telemetry.concurrency import PeriodicThread
 from developer_telemetry.constants import RECEIVER_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import (
@@ -48,7 +48,7 @@ IDENTITY_NAME = "receiver-id"
 logger = logging.getLogger(__name__)
 
 
-class Identity:
+class ReceiverIdentity:
     """By what `erase` and its operator know a receiver: its spool's id, and where it runs."""
 
     def __init__(self, folder: Path, port: int, embedded: bool) -> None:
@@ -73,7 +73,7 @@ class Identity:
         return f"{self.name} {self.id[:8]}"
 
 
-class Watch(Rounds):
+class ErasureWatcher(PeriodicThread):
     """Keeps a lease, clears the spool of who was erased, and confirms that."""
 
     def __init__(
@@ -81,7 +81,7 @@ class Watch(Rounds):
         engine: Engine,
         lease: Lease,
         spool: Spool,
-        identity: Identity,
+        identity: ReceiverIdentity,
         fingerprint: str,
     ) -> None:
         super().__init__("tombstones")

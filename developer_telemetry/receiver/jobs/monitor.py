@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.concurrency import Rounds
+from developer_telemetry.concurrency import PeriodicThread
 from developer_telemetry.connections.registry import Connection, Connections
 from developer_telemetry.database.engine import clock_offset_us, losses, reason
 from developer_telemetry.database.migrate import is_migrated
@@ -42,7 +42,7 @@ UNTOLD = "the database takes no reports (the log, `status` and `doctor` say why)
 logger = logging.getLogger(__name__)
 
 
-class Health(Rounds):
+class Monitor(PeriodicThread):
     """Every few seconds: reload connections, write tallies, compare clocks."""
 
     def __init__(

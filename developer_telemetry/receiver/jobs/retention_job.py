@@ -8,7 +8,7 @@ from contextlib import closing
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.concurrency import Rounds
+from developer_telemetry.concurrency import PeriodicThread
 from developer_telemetry.database.advisory_lock import Busy
 from developer_telemetry.database.engine import reason
 from developer_telemetry.privacy.retention import Pruned, due, prune
@@ -20,7 +20,7 @@ LOOK_SECONDS = 600.0
 logger = logging.getLogger(__name__)
 
 
-class Keeping(Rounds):
+class RetentionJob(PeriodicThread):
     """Looks now and then whether a day has passed."""
 
     def __init__(self, engine: Engine, outage: Outage) -> None:

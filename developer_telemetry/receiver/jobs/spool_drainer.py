@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.concurrency import Rounds
+from developer_telemetry.concurrency import PeriodicThread
 from developer_telemetry.connections.registry import Connections
 from developer_telemetry.database.engine import reason
 from developer_telemetry.database.migrate import is_migrated
@@ -48,7 +48,7 @@ class _Parsed(NamedTuple):
         return day_group(self.arrival.key)
 
 
-class Drain(Rounds):
+class SpoolDrainer(PeriodicThread):
     """Looks twice a second whether there is something to bring in.
 
     What can't be brought in now is parked with others like it, and waits behind nobody's back:
@@ -166,7 +166,7 @@ class Drain(Rounds):
             self._spool.end()
 
     def stop(self, seconds: float) -> None:
-        """As that of `Rounds`; what is not done by then is no crash."""
+        """As that of `PeriodicThread`; what is not done by then is no crash."""
         super().stop(seconds)
         with suppress(Unavailable):
             self._spool.end()

@@ -10,7 +10,7 @@ from typing import Callable, Generic, Optional, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from developer_telemetry.concurrency import Threads
+from developer_telemetry.concurrency import DaemonThreads
 from developer_telemetry.database.engine import reason
 
 T = TypeVar("T")
@@ -22,14 +22,14 @@ PAUSE_FACTOR = 100
 logger = logging.getLogger(__name__)
 
 
-class Figure(Generic[T]):
+class CachedQuery(Generic[T]):
     """What `read` gave last. It runs on one of `threads`, never twice at once, and is due again
     `seconds` after it ended, later if it took long. Lives on the event loop.
 
     `value` is None until it was read once, and stays when reading fails; `fault` says why it did.
     """
 
-    def __init__(self, read: Callable[[], T], seconds: float, threads: Threads) -> None:
+    def __init__(self, read: Callable[[], T], seconds: float, threads: DaemonThreads) -> None:
         self._read = read
         self._seconds = seconds
         self._threads = threads
@@ -63,7 +63,7 @@ class Figure(Generic[T]):
             self._reading = None
 
 
-async def renewed(figures: Sequence[Figure[T]], patience: float) -> None:
+async def refresh(figures: Sequence[CachedQuery[T]], patience: float) -> None:
     """Wait until these figures are as new as they should be, for at most `patience` seconds."""
     reading = [each for each in (figure.renew() for figure in figures) if each is not None]
     if reading:

@@ -14,16 +14,16 @@ from urllib.parse import urlencode
 import msgspec
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.concurrency import Threads
+from developer_telemetry.concurrency import DaemonThreads
 from developer_telemetry.connections.registry import Connections
 from developer_telemetry.database.engine import now_us, reading
 from developer_telemetry.receiver.ingest.spool import Spool
-from developer_telemetry.receiver.jobs.monitor import Health
+from developer_telemetry.receiver.jobs.monitor import Monitor
 from developer_telemetry.receiver.web import charts, queries
-from developer_telemetry.receiver.web.cached_query import Figure, renewed
+from developer_telemetry.receiver.web.cached_query import CachedQuery, refresh
 from developer_telemetry.receiver.web.client_setup import instructions, token_hint
 from developer_telemetry.receiver.web.queries import Choice
-from developer_telemetry.receiver.web.self_test import Rehearsal
+from developer_telemetry.receiver.web.self_test import SelfTest
 from developer_telemetry.receiver.web.templating import render
 
 # How long a request waits for figures before it shows what is there, older or none.
@@ -55,28 +55,28 @@ Values = dict[str, Any]
 Sections = dict[str, str]
 
 
-class View:
+class Presenter:
     """Reads and renders on threads of its own, so that reports never wait for the page."""
 
     def __init__(
         self,
         engine: Engine,
         connections: Connections,
-        health: Health,
+        health: Monitor,
         spool: Spool,
-        rehearsal: Rehearsal,
+        rehearsal: SelfTest,
     ) -> None:
         self._engine = reading(engine)
         self._connections = connections
         self._health = health
         self._spool = spool
         self._rehearsal = rehearsal
-        self._threads = Threads(queries.CONNECTIONS, "page")
+        self._threads = DaemonThreads(queries.CONNECTIONS, "page")
         self._empty = False
-        self._fleet = Figure(self._read_fleet, KEPT_SECONDS, self._threads)
-        self._history = Figure(self._read_history, KEPT_SECONDS, self._threads)
-        self._tools = Figure(self._read_tools, KEPT_SECONDS, self._threads)
-        self._machines: OrderedDict[Choice, Figure[Sections]] = OrderedDict()
+        self._fleet = CachedQuery(self._read_fleet, KEPT_SECONDS, self._threads)
+        self._history = CachedQuery(self._read_history, KEPT_SECONDS, self._threads)
+        self._tools = CachedQuery(self._read_tools, KEPT_SECONDS, self._threads)
+        self._machines: OrderedDict[Choice, CachedQuery[Sections]] = OrderedDict()
         self._answers: dict[Choice, tuple[float, bytes]] = {}
 
     def close(self) -> None:
@@ -118,12 +118,12 @@ class View:
         steps = await self._threads.run(partial(self._rehearsal.run, connection))
         return {"connection": connection, "steps": steps}
 
-    async def _renewed(self, choice: Choice) -> list[Figure[Sections]]:
+    async def _renewed(self, choice: Choice) -> list[CachedQuery[Sections]]:
         figures = [self._fleet, self._history, self._tools, self._machines_of(choice)]
-        await renewed(figures, PATIENCE_SECONDS)
+        await refresh(figures, PATIENCE_SECONDS)
         return figures
 
-    def _parts(self, figures: Sequence[Figure[Sections]]) -> Values:
+    def _parts(self, figures: Sequence[CachedQuery[Sections]]) -> Values:
         faults = sorted({each.fault for each in figures if each.fault})
         sections = self._own_state(faults)
         for each in figures:
@@ -131,11 +131,11 @@ class View:
         pending = any(each.value is None and not each.fault for each in figures)
         return {"sections": sections, "empty": self._empty, "pending": pending}
 
-    def _machines_of(self, choice: Choice) -> Figure[Sections]:
+    def _machines_of(self, choice: Choice) -> CachedQuery[Sections]:
         figure = self._machines.pop(choice, None)
         if figure is None:
             read = partial(self._read_machines, choice)
-            figure = Figure(read, KEPT_SECONDS, self._threads)
+            figure = CachedQuery(read, KEPT_SECONDS, self._threads)
         self._machines[choice] = figure
         if len(self._machines) > KEPT_CHOICES:
             self._machines.popitem(last=False)

@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from developer_telemetry.receiver.web.presenter import View
+from developer_telemetry.receiver.web.presenter import Presenter
 from developer_telemetry.receiver.web.queries import MAX_PAGES, Choice
 from developer_telemetry.receiver.web.sessions import (
     COOKIE,
     SESSION_SECONDS,
-    Access,
+    Sessions,
     host_of,
     is_same_origin,
     scheme_of,
@@ -50,7 +50,7 @@ Form = dict[str, str]
 class Page:
     """`/` and what belongs to it. All its links are relative: a proxy may put it anywhere."""
 
-    def __init__(self, view: View, access: Access) -> None:
+    def __init__(self, view: Presenter, access: Sessions) -> None:
         self._view = view
         self._access = access
         self._files = {path.name: path.read_bytes() for path in STATIC.iterdir()}

@@ -26,7 +26,7 @@ class Step(NamedTuple):
     said: str
 
 
-class Rehearsal:
+class SelfTest:
     """Takes test reports; `run` is called from a thread."""
 
     def __init__(self, engine: Engine, admit: Callable[[Connection], object], spool: Spool) -> None:

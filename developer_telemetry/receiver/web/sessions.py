@@ -23,7 +23,7 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
-class Access:
+class Sessions:
     """Decides by what a request carries; several receivers with one admin token agree.
 
     Without an admin token the page is shown to browsers on this machine where `open_here` says
