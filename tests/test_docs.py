@@ -52,6 +52,20 @@ def test_links_lead_to_what_is_there(page: Path) -> None:
     assert dead == []
 
 
+def test_the_index_lists_each_page() -> None:
+    index = ROOT / "docs" / "index.md"
+    listed = set(re.findall(r"\]\(([a-z]+\.md)[)#]", index.read_text(encoding="utf-8")))
+    assert listed == {page.name for page in DOCS} - {index.name}
+
+
+def test_the_glossary_is_in_order() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    for part in text.split("\n## ")[1:]:
+        words = re.findall(r"^\*\*(.+?)\*\*:", part, re.M)
+        assert len(words) > 10
+        assert words == sorted(words, key=str.lower)
+
+
 def anchors(page: Path) -> set[str]:
     """What a link can point to: the headings, as the usual renderers name them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
