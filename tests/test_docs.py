@@ -149,3 +149,15 @@ def test_the_architecture_names_each_module() -> None:
     }
     folders = tuple(each for each in named if each.endswith("/"))
     assert {each for each in modules - named if not each.startswith(folders)} == set()
+
+
+@pytest.mark.parametrize("way", ["The way of a report", "An extract run", "A run of doctor"])
+def test_the_architecture_describes_a_way_through_at_most_twelve_files(way: str) -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = text.partition(f"## {way}")[2].partition("\n\n1. ")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`([a-z0-9_]+(?:/[a-z0-9_]+)*)`", section))
+    package = ROOT / "developer_telemetry"
+    files = {each for each in named if (package / f"{each}.py").exists()}
+    missing = {each for each in named - files if "/" in each}
+    assert missing == set()
+    assert 5 <= len(files) <= 12, files
