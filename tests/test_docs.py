@@ -22,6 +22,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 # How a block begins that can not be run here. `tests/test_make_run.py` runs the README's.
 NEEDS = "# needs "
 COMMAND_SECONDS = 120
+# Words. A shorter sentence can be the same on two pages by chance.
+LONG_SENTENCE = 8
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -64,6 +66,35 @@ def test_the_glossary_is_in_order() -> None:
         words = re.findall(r"^\*\*(.+?)\*\*:", part, re.M)
         assert len(words) > 10
         assert words == sorted(words, key=str.lower)
+
+
+GENERATED = {"benchmarks.md", "conformance.md", *reference.PAGES}
+NOT_ENGLISH = re.compile(
+    r"\bmend(?:s|ed|ing)?\b|\bheard of\b|\bleaves with\b|\bweek-end", re.IGNORECASE
+)
+
+
+@each_page
+def test_a_page_is_in_plain_english(page: Path) -> None:
+    if page.name not in GENERATED:
+        assert NOT_ENGLISH.findall(page.read_text(encoding="utf-8")) == []
+
+
+def test_no_sentence_stands_on_two_pages() -> None:
+    pages: dict[str, set[str]] = {}
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+        for sentence in re.split(r"(?<=[.:;|]) ", " ".join(text.split())):
+            if len(sentence.split()) >= LONG_SENTENCE:
+                pages.setdefault(sentence, set()).add(page.name)
+    assert pages
+    assert {sentence: on for sentence, on in pages.items() if len(on) > 1} == {}
+
+
+def test_operators_pages_link_to_the_glossary() -> None:
+    plain = {"glossary.md", "architecture.md", *GENERATED}
+    missing = [page.name for page in DOCS if "glossary.md" not in page.read_text("utf-8")]
+    assert set(missing) <= plain
 
 
 def anchors(page: Path) -> set[str]:
