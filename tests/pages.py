@@ -17,10 +17,10 @@ class Hasty(Altered):
     """Counts machines and reads figures again at once."""
 
     constants = {
-        "receiver.web.presenter.KEPT_SECONDS": 0.05,
+        "receiver.web.presenter.REFRESH_SECONDS": 0.05,
         "receiver.web.presenter.ANSWER_SECONDS": 0,
         "receiver.web.cached_query.PAUSE_FACTOR": 0,
-        "receiver.web.presenter.PATIENCE_SECONDS": 10,
+        "receiver.web.presenter.WAIT_SECONDS": 10,
         "receiver.jobs.monitor.ROUND_SECONDS": 0.1,
     }
 
@@ -45,11 +45,11 @@ class Lake:
         given = {name: value for name, value in sent.items() if value}
         return self.receiver.client.post(path, data=form or {}, headers=given)
 
-    def mark(self) -> str:
-        """What every form of this page carries."""
-        found = re.search(r'name="mark" value="(\w+)"', self.get().text)
-        assert found is not None
-        return found[1]
+    def csrf_token(self) -> str:
+        """Return the token that every form of this page contains."""
+        field = re.search(r'name="csrf_token" value="(\w+)"', self.get().text)
+        assert field is not None
+        return field[1]
 
     def sections(self, path: str = "/live") -> dict[str, str]:
         """The parts that change, by their names."""

@@ -28,30 +28,35 @@ def test_a_test_report_gets_through_and_leaves_nothing(lake: Lake) -> None:
     tables = [TOOL_TABLE, "_raw_developer_telemetry", "_tool_developer_telemetry_machines"]
     before = [query(lake.url, f"SELECT COUNT(*) FROM {table}") for table in tables]
 
-    whole = lake.post("/test-report", {"mark": lake.mark(), "connection": "1"})
-    part = lake.post("/test-report", {"mark": lake.mark(), "connection": "1"}, x_part="1")
+    whole = lake.post("/test-report", {"csrf_token": lake.csrf_token(), "connection": "1"})
+    part = lake.post(
+        "/test-report", {"csrf_token": lake.csrf_token(), "connection": "1"}, x_part="1"
+    )
 
     for answer in (whole, part):
         assert answer.status_code == 200
-        assert "A report gets through." in answer.text
+        assert "The receiver would store a report." in answer.text
     assert whole.text.startswith("<!doctype html>")
     assert part.text.startswith("<p>")
     assert [query(lake.url, f"SELECT COUNT(*) FROM {table}") for table in tables] == before
-    assert lake.post("/test-report", {"mark": lake.mark(), "connection": "99"}).status_code == 404
+    assert (
+        lake.post("/test-report", {"csrf_token": lake.csrf_token(), "connection": "99"}).status_code
+        == 404
+    )
 
 
 def test_a_test_report_says_what_a_report_would_meet(tmp_path: Path) -> None:
     with lake_in(tmp_path) as lake:
         url = lake.url
-        mark = lake.mark()
+        token = lake.csrf_token()
         query(url, f"ALTER TABLE {TOOL_TABLE} RENAME TO away")
 
-        answer = lake.post("/test-report", {"mark": mark, "connection": "1"})
+        answer = lake.post("/test-report", {"csrf_token": token, "connection": "1"})
 
-        assert "A report would not get through." in answer.text
+        assert "The receiver would not store a report." in answer.text
         assert "no such table" in answer.text
         # And the page is still there, and says that its figures are not.
-        said = "Some figures are old or missing: the database says: no such table"
+        said = "Some figures are old or missing: the database reports: no such table"
         eventually(lambda: said in lake.get().text, seconds=20)
         assert lake.get().status_code == 200
 
@@ -96,7 +101,7 @@ def test_refusals_and_waiting_reports_are_shown(tmp_path: Path) -> None:
         assert receiver.send(b"{}", connection, "wrong").status_code == 401
         eventually(lambda: lake.sections()["refused"].count("<li>") == 2, seconds=20)
         refused = lake.sections()["refused"]
-        assert "The body is no JSON object" in refused
+        assert "The body is not a JSON object" in refused
         assert "compare it with the hint" in refused
 
         query(url, f"ALTER TABLE {TOOL_TABLE} RENAME TO away")
@@ -104,7 +109,7 @@ def test_refusals_and_waiting_reports_are_shown(tmp_path: Path) -> None:
         sections = lake.sections()
 
         assert "<b>1 report</b> waits on disk" in sections["spool"]
-        assert "Reports are kept" in sections["state"]
+        assert "Ready for reports, with a problem:" in sections["state"]
 
 
 def test_no_secret_is_on_the_page(lake: Lake) -> None:

@@ -114,7 +114,7 @@ def test_with_an_admin_token_one_signs_in_and_out(guarded: Lake) -> None:
     assert page.status_code == 200
     assert ADMIN not in page.text
 
-    out = guarded.post("/logout", {"mark": guarded.mark()})
+    out = guarded.post("/logout", {"csrf_token": guarded.csrf_token()})
     assert out.headers["location"] == "login"
     assert guarded.get().headers["location"] == "login"
 
@@ -127,8 +127,11 @@ def test_behind_https_the_cookie_stays_there(guarded: Lake) -> None:
 
 
 def test_sessions_can_not_be_made_up_nor_outlive_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    access, other = Sessions(ADMIN, open_here=True), Sessions(ADMIN + "!", open_here=True)
-    session = access.new_session()
+    sessions, other = (
+        Sessions(ADMIN, is_open_locally=True),
+        Sessions(ADMIN + "!", is_open_locally=True),
+    )
+    session = sessions.new_session()
 
     def allows(by: Sessions, cookie: str) -> bool:
         from starlette.requests import Request
@@ -137,13 +140,20 @@ def test_sessions_can_not_be_made_up_nor_outlive_their_end(monkeypatch: pytest.M
         scope = {"type": "http", "headers": headers, "client": ("127.0.0.1", 1)}
         return by.allows(Request(scope))
 
-    assert allows(access, session)
+    assert allows(sessions, session)
     assert not allows(other, session)
-    until, _, mark = session.partition(".")
-    for made_up in ("", ".", "x", f"{int(until) + 1}.{mark}", f"{until}.{mark[:-1]}", f"é.{mark}"):
-        assert not allows(access, made_up)
+    until, _, signature = session.partition(".")
+    for made_up in (
+        "",
+        ".",
+        "x",
+        f"{int(until) + 1}.{signature}",
+        f"{until}.{signature[:-1]}",
+        f"é.{signature}",
+    ):
+        assert not allows(sessions, made_up)
     monkeypatch.setattr(time, "time", lambda: int(until) + 1)
-    assert not allows(access, session)
+    assert not allows(sessions, session)
 
 
 # Forms
@@ -164,26 +174,28 @@ def test_sessions_can_not_be_made_up_nor_outlive_their_end(monkeypatch: pytest.M
 def test_a_form_from_elsewhere_is_refused(
     lake: Lake, guarded: Lake, headers: dict[str, str]
 ) -> None:
-    sent = lake.post("/test-report", {"mark": lake.mark(), "connection": "1"}, **headers)
+    sent = lake.post(
+        "/test-report", {"csrf_token": lake.csrf_token(), "connection": "1"}, **headers
+    )
     signing_in = guarded.post("/login", {"token": ADMIN}, **headers)
 
     assert (sent.status_code, signing_in.status_code) == (403, 403)
     assert "set-cookie" not in signing_in.headers
 
 
-@pytest.mark.parametrize("mark", ["", "0" * 64, "é"])
-def test_a_form_without_its_mark_is_refused(lake: Lake, mark: str) -> None:
-    assert lake.post("/test-report", {"mark": mark, "connection": "1"}).status_code == 403
-    assert lake.post("/logout", {"mark": mark}).status_code == 403
+@pytest.mark.parametrize("token", ["", "0" * 64, "é"])
+def test_a_form_without_its_token_is_refused(lake: Lake, token: str) -> None:
+    assert lake.post("/test-report", {"csrf_token": token, "connection": "1"}).status_code == 403
+    assert lake.post("/logout", {"csrf_token": token}).status_code == 403
 
 
 def test_a_form_that_is_too_long_is_refused(lake: Lake) -> None:
-    form = {"mark": lake.mark(), "connection": "1" * 10_000}
+    form = {"csrf_token": lake.csrf_token(), "connection": "1" * 10_000}
 
     assert lake.post("/test-report", form).status_code == 403
 
 
 def test_an_older_browser_is_known_by_its_origin(lake: Lake) -> None:
-    form = {"mark": lake.mark(), "connection": "1"}
+    form = {"csrf_token": lake.csrf_token(), "connection": "1"}
 
     assert lake.post("/test-report", form, sec_fetch_site="").status_code == 200

@@ -32,7 +32,7 @@ def test_bars_are_in_proportion_and_say_what_they_are() -> None:
 
     chart = charts.reports_by_day(days, hours)
 
-    assert [bar.said for bar in chart.bars] == [
+    assert [bar.tooltip for bar in chart.bars] == [
         "Mon 16 Nov 2026: 40 reports",
         "Mon 23 Nov 2026: 1 report",
     ]

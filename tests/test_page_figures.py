@@ -89,8 +89,8 @@ def test_figures_stay_when_they_can_not_be_read_again(monkeypatch: pytest.Monkey
         threads.stop()
         assert seen == [
             ("first", ""),
-            ("first", "the database says: server has gone away"),
-            ("first", "the receiver failed to read them; its log says why"),
+            ("first", "the database reports: server has gone away"),
+            ("first", "the receiver failed to read them; see its log"),
             ("last", ""),
         ]
 

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.receiver.web import queries
-from developer_telemetry.receiver.web.queries import Choice
+from developer_telemetry.receiver.web.queries import MachineFilter
 from tests.fleets import add_days, add_machines, add_refusals
 
 
@@ -39,7 +39,7 @@ def test_machines_are_listed_by_age_filtered_and_paged(engine: Engine) -> None:
 
     def listed(**chosen: Any) -> tuple[int, list[str]]:
         with engine.connect() as connection:
-            total, rows = queries.machines(connection, Choice(**chosen))
+            total, rows = queries.machines(connection, MachineFilter(**chosen))
         return total, [row.developer_id for row in rows]
 
     assert listed() == (26, names[:20])

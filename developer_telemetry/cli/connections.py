@@ -263,9 +263,9 @@ def _counts(settings: Settings, kept: "Kept") -> dict[str, int]:
 
 def _described(kept: "Kept") -> dict[str, Any]:
     """What is set for it, for people and programs; of tokens only their ends."""
-    from developer_telemetry.receiver.web.client_setup import HINTED_LENGTH
+    from developer_telemetry.receiver.web.client_setup import MIN_HINTED_LENGTH
 
-    said = f"ends in {kept.token[-4:]}" if len(kept.token) >= HINTED_LENGTH else "set"
+    said = f"ends in {kept.token[-4:]}" if len(kept.token) >= MIN_HINTED_LENGTH else "set"
     options = dict(kept.options)
     return {
         "id": kept.id,

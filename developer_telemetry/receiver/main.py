@@ -119,8 +119,8 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     looking = open_reading_engine(settings.db_url)
     probe = Probe(looking, doorkeeper, ingest, spool, outage, monitor.problem, identity.label)
     presenter = Presenter(looking, connections, monitor, spool, self_test)
-    open_here = settings.embedded and is_loopback(settings.host)
-    page = Page(presenter, Sessions(settings.admin_token, open_here))
+    is_open_locally = settings.embedded and is_loopback(settings.host)
+    page = Page(presenter, Sessions(settings.admin_token, is_open_locally))
     return Receiver(
         ingest,
         drainer,

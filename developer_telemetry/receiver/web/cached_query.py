@@ -1,4 +1,4 @@
-"""Figures that are read from the database at most every few seconds, however many look at them."""
+"""Results of database queries that many requests share and that are renewed every few seconds."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ from developer_telemetry.database.engine import reason
 
 T = TypeVar("T")
 
-# A figure is read again after so many times as long as it took, at least: all of them together
-# cost the database a few hundredths of one connection.
+# The pause after a query is at least this many times as long as the query took, so that all queries
+# together keep one database connection busy for a few hundredths of the time.
 PAUSE_FACTOR = 100
 
 logger = logging.getLogger(__name__)
 
 
 class CachedQuery(Generic[T]):
-    """What `read` gave last. It runs on one of `threads`, never twice at once, and is due again
-    `seconds` after it ended, later if it took long. Lives on the event loop.
+    """The last result of a query, renewed on demand.
 
-    `value` is None until it was read once, and stays when reading fails; `fault` says why it did.
+    The query runs on one of `threads`, never twice at once. Its next run is due `seconds` after its
+    end, or later if it took long. All methods belong on the event loop.
+
+    Attributes:
+        value: the last result; None before the first one. A failure leaves it as it is.
+        fault: why the last run failed, "" if it succeeded.
     """
 
     def __init__(self, read: Callable[[], T], seconds: float, threads: DaemonThreads) -> None:
@@ -34,18 +38,18 @@ class CachedQuery(Generic[T]):
         self._seconds = seconds
         self._threads = threads
         self._due_at = float("-inf")
-        self._reading: Optional[asyncio.Future[None]] = None
+        self._running: Optional[asyncio.Future[None]] = None
         self.value: Optional[T] = None
         self.fault = ""
 
     def renew(self) -> Optional[asyncio.Future[None]]:
-        """Have it read if that is due; what ends when that is done, None if it is not due."""
-        if self._reading is not None:
-            return self._reading
+        """Start the query if it is due; return the running one, None if there is none."""
+        if self._running is not None:
+            return self._running
         if time.monotonic() < self._due_at:
             return None
-        self._reading = asyncio.ensure_future(self._renew())
-        return self._reading
+        self._running = asyncio.ensure_future(self._renew())
+        return self._running
 
     async def _renew(self) -> None:
         started = time.monotonic()
@@ -53,18 +57,18 @@ class CachedQuery(Generic[T]):
             self.value = await self._threads.run(self._read)
             self.fault = ""
         except SQLAlchemyError as error:
-            self.fault = f"the database says: {reason(error)}"
-        except Exception:  # the next look may go better
-            logger.exception("a figure of the page could not be read")
-            self.fault = "the receiver failed to read them; its log says why"
+            self.fault = f"the database reports: {reason(error)}"
+        except Exception:  # the next run may succeed
+            logger.exception("a query of the page failed")
+            self.fault = "the receiver failed to read them; see its log"
         finally:
             ended = time.monotonic()
             self._due_at = ended + max(self._seconds, PAUSE_FACTOR * (ended - started))
-            self._reading = None
+            self._running = None
 
 
-async def refresh(figures: Sequence[CachedQuery[T]], patience: float) -> None:
-    """Wait until these figures are as new as they should be, for at most `patience` seconds."""
-    reading = [each for each in (figure.renew() for figure in figures) if each is not None]
-    if reading:
-        await asyncio.wait(reading, timeout=patience)
+async def refresh(queries: Sequence[CachedQuery[T]], timeout: float) -> None:
+    """Run the queries that are due, and wait at most `timeout` seconds for their results."""
+    running = [run for run in (query.renew() for query in queries) if run is not None]
+    if running:
+        await asyncio.wait(running, timeout=timeout)

@@ -1,5 +1,8 @@
-"""From figures to shapes. Horizontal places are percentages and vertical ones pixels, so that a
-picture fills any width and its texts keep their size."""
+"""Charts of the page, computed from counts.
+
+Horizontal positions are percentages and vertical ones are pixels, so that a chart fills any width
+and its texts keep their size.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +13,31 @@ from typing import NamedTuple, Optional
 
 from developer_telemetry.receiver.web.queries import Hours
 
-# Room above the highest value for its label, and below the plot for the days.
+# Room above the highest value for its label, and below the plot for the days, in pixels.
 TOP, PLOT, BOTTOM = 16.0, 140.0, 24.0
-HOURS_A_DAY = 24
 
 
 class Bar(NamedTuple):
-    """A rectangle; `said` is shown when it is pointed at."""
+    """A rectangle; a browser shows `tooltip` under the pointer."""
 
     left: float
     width: float
     top: float
     height: float
-    said: str
-    middle: Optional[float] = None  # of a spread: where its median is
+    tooltip: str
+    median: Optional[float] = None  # vertical position; None for a bar that shows no spread
 
 
 class Label(NamedTuple):
-    """A text on an axis; every second one on the lower axis gives way on a narrow screen."""
+    """A text on an axis; a narrow screen hides the optional ones."""
 
-    place: float
+    position: float
     text: str
-    gives_way: bool = False
+    is_optional: bool = False
 
 
 class Chart(NamedTuple):
-    """Bars between axes, and the same as rows of texts for whoever can't see them."""
+    """Bars between axes, and the same values as a table for readers who can't see the bars."""
 
     bars: Sequence[Bar]
     grid: Sequence[Label]
@@ -47,69 +49,77 @@ class Chart(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """The middle half of some values, their median, and how many they are."""
+    """The quartiles of active hours a day, and the number of days."""
 
     lower: float
     median: float
     upper: float
     days: int
 
+    def sentence(self, week: datetime.date) -> str:
+        """Return the quartiles as a tooltip."""
+        return (
+            f"Week of {short(week)}: half of all days between {self.lower:g} h and"
+            f" {self.upper:g} h, median {self.median:g} h, of {self.days:,} days"
+        )
+
+    def row(self, week: datetime.date) -> Sequence[str]:
+        """Return the quartiles as a row of the chart's table."""
+        quartiles = (f"{value:g}" for value in (self.lower, self.median, self.upper))
+        return (full(week), *quartiles, f"{self.days:,}")
+
 
 def reports_by_day(days: Sequence[datetime.date], hours: Hours) -> Chart:
-    """A bar for each day's reports."""
+    """Return a chart with a bar for each day that has reports."""
     counts = {day: sum(hours.get(day, {}).values()) for day in days}
     highest = nice_maximum(max(counts.values()))
     slot = 100 / len(days)
     bars = [
-        _bar(slot * place, slot, counts[day] / highest, f"{full(day)}: {plural(counts[day])}")
-        for place, day in enumerate(days)
+        _bar(slot * column, slot, counts[day] / highest, f"{full(day)}: {plural(counts[day])}")
+        for column, day in enumerate(days)
         if counts[day]
     ]
-    mondays = [place for place, day in enumerate(days) if day.weekday() == 0]
+    mondays = [column for column, day in enumerate(days) if day.weekday() == 0]
     axis = [
-        Label(slot * (place + 0.5), short(days[place]), bool(number % 4))
-        for number, place in enumerate(mondays)
-        if number % 2 == 0 and slot * place < 94
+        Label(slot * (column + 0.5), short(days[column]), bool(number % 4))
+        for number, column in enumerate(mondays)
+        if number % 2 == 0 and slot * column < 94
     ]
     rows = [(full(day), f"{counts[day]:,}") for day in reversed(days)]
     return Chart(bars, _grid(highest), axis, ("Day", "Reports"), rows)
 
 
 def hours_by_week(days: Sequence[datetime.date], hours: Hours) -> Chart:
-    """For each week the middle half of active hours a day, and their median."""
+    """Return a chart of each week's quartiles of active hours a day."""
     weeks = sorted({monday(day) for day in days})
     spreads = {week: spread(hours, week) for week in weeks}
-    highest = nice_maximum(max((each.upper for each in spreads.values() if each), default=1))
+    highest = nice_maximum(max((s.upper for s in spreads.values() if s), default=1))
     slot = 100 / len(weeks)
     bars, rows = [], []
-    for place, week in enumerate(weeks):
-        found = spreads[week]
-        if found is None:
-            continue
-        said = (
-            f"Week of {short(week)}: half of all days between {found.lower:g} h and"
-            f" {found.upper:g} h, median {found.median:g} h, of {found.days:,} days"
-        )
-        bar = _bar(slot * place, slot, found.upper / highest, said)
-        height = max(3.0, PLOT * (found.upper - found.lower) / highest)
-        middle = TOP + PLOT * (1 - found.median / highest)
-        bars.append(bar._replace(height=height, middle=min(middle, TOP + PLOT - 3)))
-        numbers = (f"{value:g}" for value in (found.lower, found.median, found.upper))
-        rows.append((full(week), *numbers, f"{found.days:,}"))
+    for column, week in enumerate(weeks):
+        quartiles = spreads[week]
+        if quartiles is not None:
+            bars.append(_spread_bar(slot * column, slot, quartiles, highest, week))
+            rows.append(quartiles.row(week))
     axis = [
-        Label(slot * (place + 0.5), short(week), bool(place % 4))
-        for place, week in enumerate(weeks)
-        if place % 2 == 0
+        Label(slot * (column + 0.5), short(week), bool(column % 4))
+        for column, week in enumerate(weeks)
+        if column % 2 == 0
     ]
     head = ("Week of", "Lower quartile", "Median", "Upper quartile", "Days reported")
     return Chart(bars, _grid(highest), axis, head, rows[::-1])
 
 
 def spread(hours: Hours, week: datetime.date) -> Optional[Spread]:
-    """Quartiles of the active hours of one week's days with any; None if there are none."""
+    """Return the quartiles of one week's active hours a day; None without an active day.
+
+    Args:
+        hours: counts of days; those without an active hour are left out.
+        week: its first day.
+    """
     counts: dict[int, int] = {}
-    for back in range(7):
-        for active, count in hours.get(week + datetime.timedelta(days=back), {}).items():
+    for offset in range(7):
+        for active, count in hours.get(week + datetime.timedelta(days=offset), {}).items():
             if active > 0:
                 counts[active] = counts.get(active, 0) + count
     total = sum(counts.values())
@@ -120,33 +130,37 @@ def spread(hours: Hours, week: datetime.date) -> Optional[Spread]:
 
 
 def _quantile(counts: dict[int, int], total: int, share: float) -> float:
-    """Between the two values nearest to that share of all, as spreadsheets do it."""
-    place = share * (total - 1)
-    below, above = (_nth(counts, step(place)) for step in (math.floor, math.ceil))
-    return round(below + (above - below) * (place - math.floor(place)), 2)
+    """Interpolate between the two nearest values, as spreadsheets do."""
+    rank = share * (total - 1)
+    below, above = (_nth(counts, rounded(rank)) for rounded in (math.floor, math.ceil))
+    return round(below + (above - below) * (rank - math.floor(rank)), 2)
 
 
-def _nth(counts: dict[int, int], place: int) -> int:
+def _nth(counts: dict[int, int], rank: int) -> int:
+    """Return the value at a rank, from 0, among values that occur `counts` times."""
     for value in sorted(counts):
-        place -= counts[value]
-        if place < 0:
+        rank -= counts[value]
+        if rank < 0:
             return value
     raise AssertionError("unreachable")
 
 
 def shares(counts: Iterable[int]) -> list[tuple[float, float]]:
-    """Where on a bar of 100 each of these counts starts, and how long it is."""
+    """Return the start and the length of each count on a bar that is 100 long."""
     counts = list(counts)
     total = sum(counts) or 1
-    placed, start = [], 0.0
+    parts, start = [], 0.0
     for count in counts:
-        placed.append((start, 100 * count / total))
+        parts.append((start, 100 * count / total))
         start += 100 * count / total
-    return placed
+    return parts
 
 
 def nice_maximum(value: float) -> float:
-    """The next number above that four steps reach in round numbers."""
+    """Return the end of an axis up to `value`, at least 4: four steps divide it into round numbers.
+
+    The result is `value` itself or the next such number above it.
+    """
     value = max(value, 1)
     power = 10 ** math.floor(math.log10(value))
     steps = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)
@@ -160,26 +174,37 @@ def _grid(highest: float) -> list[Label]:
     ]
 
 
-def _bar(left: float, slot: float, share: float, said: str) -> Bar:
-    height = max(1.5, PLOT * share)  # one report among thousands still shows
-    return Bar(left + slot * 0.14, slot * 0.72, TOP + PLOT - height, height, said)
+def _bar(left: float, slot: float, share: float, tooltip: str) -> Bar:
+    """Return a bar from the floor up to `share` (0 to 1) of the plot's height."""
+    height = max(1.5, PLOT * share)  # one report among thousands stays visible
+    return Bar(left + slot * 0.14, slot * 0.72, TOP + PLOT - height, height, tooltip)
+
+
+def _spread_bar(
+    left: float, slot: float, quartiles: Spread, highest: float, week: datetime.date
+) -> Bar:
+    """Return a bar from the lower to the upper quartile, with the median on it."""
+    bar = _bar(left, slot, quartiles.upper / highest, quartiles.sentence(week))
+    height = max(3.0, PLOT * (quartiles.upper - quartiles.lower) / highest)
+    median = TOP + PLOT * (1 - quartiles.median / highest)
+    return bar._replace(height=height, median=min(median, TOP + PLOT - 3))
 
 
 def monday(day: datetime.date) -> datetime.date:
-    """The first day of its week."""
+    """Return the first day of the week of `day`."""
     return day - datetime.timedelta(days=day.weekday())
 
 
 def short(day: datetime.date) -> str:
-    """As in `3 Nov`."""
+    """Format a day as in `3 Nov`."""
     return f"{day.day} {day:%b}"
 
 
 def full(day: datetime.date) -> str:
-    """As in `Mon 3 Nov 2026`."""
+    """Format a day as in `Mon 3 Nov 2026`."""
     return f"{day:%a} {day.day} {day:%b %Y}"
 
 
 def plural(count: int) -> str:
-    """As in `1 report` and `2 reports`."""
+    """Format a count as in `1 report` and `2 reports`."""
     return f"{count:,} report{'' if count == 1 else 's'}"

@@ -1,4 +1,7 @@
-"""What an operator copies to a machine. No secret is in it: of a token only its end is shown."""
+"""Texts that an operator copies to a machine.
+
+They contain no secret; a long token is shown by its last four characters alone.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,14 @@ from typing import NamedTuple
 
 from developer_telemetry.connections.registry import Connection
 
-# Of a shorter token four characters would be too much of it.
-HINTED_LENGTH = 20
+# Four characters would reveal too much of a shorter token.
+MIN_HINTED_LENGTH = 20
 PLACEHOLDER = "PASTE-THE-TOKEN-HERE"
 BODY = r"{\"developer\": \"$(id -un)\", \"date\": \"$(date +%F)\", \"hostname\": \"$(hostname)\"}"
 
 
 class Instructions(NamedTuple):
-    """Texts to copy, for one connection."""
+    """The texts for one connection: its report URL, a shell command, a collector's settings."""
 
     url: str
     curl: str
@@ -22,7 +25,11 @@ class Instructions(NamedTuple):
 
 
 def instructions(base_url: str, connection: Connection) -> Instructions:
-    """How a machine sends to `connection` of the receiver at `base_url`."""
+    """Return the texts for a machine that sends to `connection`.
+
+    Args:
+        base_url: the receiver's scheme, host and port, as in `http://lake.example:8090`.
+    """
     url = f"{base_url}/plugins/developer-telemetry/{connection.id}/report"
     lines = [f"curl {url}", f'-d "{BODY}"']
     config = {"webhook_url": url, "api_key": ""}
@@ -37,11 +44,11 @@ def instructions(base_url: str, connection: Connection) -> Instructions:
 
 
 def token_hint(connection: Connection) -> str:
-    """Enough to tell which token is the connection's."""
+    """Return what the page shows of a connection's token: enough to recognize it, not to use it."""
     if connection.fault:
         return "can't be decrypted"
     if connection.token is None:
         return "none"
-    if len(connection.token) < HINTED_LENGTH:
+    if len(connection.token) < MIN_HINTED_LENGTH:
         return "set"
     return f"ends in {connection.token[-4:]}"

@@ -1,4 +1,4 @@
-"""The page's requests and what they are answered with."""
+"""Routes of the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from developer_telemetry.receiver.web.presenter import Presenter
-from developer_telemetry.receiver.web.queries import MAX_PAGES, Choice
+from developer_telemetry.receiver.web.queries import MAX_PAGES, MachineFilter
 from developer_telemetry.receiver.web.sessions import (
     COOKIE,
     SESSION_SECONDS,
@@ -38,7 +38,7 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Anything stricter would keep browsers from saying where a form comes from.
+    # With a stricter policy, browsers would not state the origin of a form.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -48,18 +48,18 @@ Form = dict[str, str]
 
 
 class Page:
-    """`/` and what belongs to it. All its links are relative: a proxy may put it anywhere."""
+    """The page at `/` and its parts. All links are relative, so that it can be below any path."""
 
-    def __init__(self, view: Presenter, access: Sessions) -> None:
-        self._view = view
-        self._access = access
+    def __init__(self, presenter: Presenter, sessions: Sessions) -> None:
+        self._presenter = presenter
+        self._sessions = sessions
         self._files = {path.name: path.read_bytes() for path in STATIC.iterdir()}
-        # Part of each file's address, so that browsers may keep it for good.
+        # Part of each file's address, so that browsers can cache it forever.
         everything = b"".join(self._files[name] for name in sorted(self._files))
         self._version = hashlib.sha256(everything).hexdigest()[:12]
 
     def routes(self) -> list[Route]:
-        """For the receiver's application."""
+        """Return the routes for the receiver's application."""
         return [
             Route("/", self.index, methods=["GET"]),
             Route("/live", self.live, methods=["GET"]),
@@ -70,41 +70,44 @@ class Page:
         ]
 
     def close(self) -> None:
-        """Let go of the database."""
-        self._view.close()
+        """Close the page's database connections."""
+        self._presenter.close()
 
     async def index(self, request: Request) -> Response:
-        """The page."""
-        if not self._access.allows(request):
-            return self._turn_away(request)
-        choice = _choice(request.query_params)
-        return self._html("page.html", request, await self._view.page(choice, _base_url(request)))
+        """Return the page."""
+        if not self._sessions.allows(request):
+            return self._denied(request)
+        machine_filter = _filter(request.query_params)
+        values = await self._presenter.page(machine_filter, _base_url(request))
+        return self._html("page.html", request, values)
 
     async def live(self, request: Request) -> Response:
-        """What may have changed on the page since it was shown."""
-        if not self._access.allows(request):
+        """Return the parts of the page that change, as JSON."""
+        if not self._sessions.allows(request):
             return self._plain("sign in again", 403)
-        answer = await self._view.live(_choice(request.query_params))
-        return Response(answer, headers=_never_kept(), media_type="application/json")
+        answer = await self._presenter.live(_filter(request.query_params))
+        return Response(answer, headers=_uncached_headers(), media_type="application/json")
 
     async def login(self, request: Request) -> Response:
-        """The form that asks for the admin token, and what it sends."""
-        if not self._access.has_token:
-            return _go("./")
+        """Return the sign-in form (GET), or sign in (POST)."""
+        if not self._sessions.has_token:
+            return _redirect("./")
         if request.method != "POST":
             return self._html("login.html", request, {"fault": ""})
         form = await _form(request)
         if form is None or not is_same_origin(request):
-            return self._plain("this form came from elsewhere; open the page and sign in there")
-        if not self._access.is_token(form.get("token", "")):
-            fault = "That is not the admin token. It is the value of TELEMETRY_ADMIN_TOKEN."
+            return self._plain(
+                "this form was not sent from this page; open the page and sign in there"
+            )
+        if not self._sessions.is_token(form.get("token", "")):
+            fault = "This is not the admin token, which is the value of TELEMETRY_ADMIN_TOKEN."
             return self._html("login.html", request, {"fault": fault}, 403)
-        response = _go("./")
+        response = _redirect("./")
         secure = scheme_of(request) == "https"
-        # Without a path it is sent to where the page is and nowhere else on this host.
+        # Without a path, a browser sends it to the page's own folder on this host alone.
         response.set_cookie(
             COOKIE,
-            self._access.new_session(),
+            self._sessions.new_session(),
             SESSION_SECONDS,
             path=None,
             secure=secure,
@@ -114,33 +117,33 @@ class Page:
         return response
 
     async def logout(self, request: Request) -> Response:
-        """Forget who was signed in."""
+        """Sign out."""
         refusal, _ = await self._trusted_form(request)
         if refusal is not None:
             return refusal
-        response = _go("login")
+        response = _redirect("login")
         response.set_cookie(COOKIE, "", 0, path=None, httponly=True, samesite="strict")
         return response
 
     async def test_report(self, request: Request) -> Response:
-        """Try what a report to a connection would meet."""
+        """Run a test report and return its outcome."""
         refusal, form = await self._trusted_form(request)
         if refusal is not None:
             return refusal
-        outcome = await self._view.rehearse(_number(form.get("connection", "")))
+        outcome = await self._presenter.self_test(_number(form.get("connection", "")))
         if outcome is None:
-            return self._plain("there is no such connection any more; reload the page", 404)
-        if request.headers.get("x-part") == "1":  # the page's script puts it where it belongs
-            return HTMLResponse(render("outcome.html", outcome), headers=_never_kept())
+            return self._plain("this connection no longer exists; reload the page", 404)
+        if request.headers.get("x-part") == "1":  # the page's script inserts it
+            return HTMLResponse(render("outcome.html", outcome), headers=_uncached_headers())
         return self._html("tested.html", request, outcome)
 
     async def static(self, request: Request) -> Response:
-        """Style, script and icon, which are no secret."""
+        """Return the style, the script or the icon; they need no sign-in."""
         name = request.path_params["name"]
         if name not in self._files:
             return self._plain("no such file", 404)
-        kept = request.query_params.get("v") == self._version
-        cache = "public, max-age=31536000, immutable" if kept else "no-cache"
+        is_current = request.query_params.get("v") == self._version
+        cache = "public, max-age=31536000, immutable" if is_current else "no-cache"
         return Response(
             self._files[name],
             headers={**HEADERS, "Cache-Control": cache},
@@ -148,16 +151,18 @@ class Page:
         )
 
     async def _trusted_form(self, request: Request) -> tuple[Optional[Response], Form]:
-        if not self._access.allows(request):
+        if not self._sessions.allows(request):
             return self._plain("sign in again"), {}
         form = await _form(request)
-        if form is None or not self._access.trusts(request, form):
-            return self._plain("this form is too old or from elsewhere; reload the page"), {}
+        if form is None or not self._sessions.trusts(request, form):
+            return self._plain(
+                "this form is too old or was not sent from this page; reload the page"
+            ), {}
         return None, form
 
-    def _turn_away(self, request: Request) -> Response:
-        if self._access.has_token:
-            return _go("login")
+    def _denied(self, request: Request) -> Response:
+        if self._sessions.has_token:
+            return _redirect("login")
         return self._html("closed.html", request, {}, 403)
 
     def _html(
@@ -165,26 +170,26 @@ class Page:
     ) -> Response:
         values = {
             "version": self._version,
-            "mark": self._access.form_mark(request),
-            "can_sign_out": self._access.has_token,
+            "csrf_token": self._sessions.csrf_token(request),
+            "can_sign_out": self._sessions.has_token,
             **values,
         }
-        return HTMLResponse(render(name, values), status, _never_kept())
+        return HTMLResponse(render(name, values), status, _uncached_headers())
 
     def _plain(self, text: str, status: int = 403) -> Response:
-        return Response(text, status, _never_kept(), "text/plain")
+        return Response(text, status, _uncached_headers(), "text/plain")
 
 
-def _go(address: str) -> Response:
-    return RedirectResponse(address, 303, _never_kept())
+def _redirect(address: str) -> Response:
+    return RedirectResponse(address, 303, _uncached_headers())
 
 
-def _never_kept() -> dict[str, str]:
+def _uncached_headers() -> dict[str, str]:
     return {**HEADERS, "Cache-Control": "no-store"}
 
 
 async def _form(request: Request) -> Optional[Form]:
-    """The fields of a form; None if there are too many bytes of them."""
+    """Return the fields of a form; None if it is longer than MAX_FORM_BYTES."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -194,13 +199,13 @@ async def _form(request: Request) -> Optional[Form]:
         return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=MAX_FORM_FIELDS))
     except ValueError:
         raise HTTPException(
-            400, f"the form has more than {MAX_FORM_FIELDS} fields; send the page's own"
+            400, f"the form has more than {MAX_FORM_FIELDS} fields; send the form of the page"
         ) from None
 
 
-def _choice(query: Mapping[str, str]) -> Choice:
+def _filter(query: Mapping[str, str]) -> MachineFilter:
     state = query.get("state", "")
-    return Choice(
+    return MachineFilter(
         connection_id=_number(query.get("connection", "")),
         text=query.get("q", "").replace("\x00", "").strip()[:MAX_TEXT],
         state=state if state in ("heard", "quiet") else "",

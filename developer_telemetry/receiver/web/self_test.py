@@ -1,4 +1,4 @@
-"""A test report: it goes the way of a real one, up to the commit, and leaves nothing behind."""
+"""A test report, processed like a real one up to the commit and then rolled back."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ BODY = b'{"developer": "test report", "date": "2000-01-01", "metrics": {"active_
 
 
 class Step(NamedTuple):
-    """One part of the way, whether it went well, and what there is to say."""
+    """The outcome of one step of a test report."""
 
     name: str
-    well: bool
-    said: str
+    succeeded: bool
+    detail: str
 
 
 class SelfTest:
-    """Takes test reports; `run` is called from a thread."""
+    """Runs test reports.
+
+    `admit` raises a TelemetryError for a connection that accepts no reports.
+    """
 
     def __init__(self, engine: Engine, admit: Callable[[Connection], object], spool: Spool) -> None:
         self._engine = engine
@@ -35,29 +38,32 @@ class SelfTest:
         self._spool = spool
 
     def run(self, connection: Connection) -> list[Step]:
-        """What a report to `connection` meets, one step after the other."""
+        """Return the steps of a test report to `connection`, with the outcome of each.
+
+        It blocks; call it from a thread.
+        """
         return [
-            _step("Connection and token", "let in", lambda: self._admit(connection)),
+            _step("Connection and token", "accepted", lambda: self._admit(connection)),
             _step("Body", "read", lambda: parse(BODY)),
-            _step("Database", "wrote it to both layers, then took it back", self._probe),
-            self._room(),
+            _step("Database", "wrote it to both layers and rolled that back", self._probe),
+            self._spool_step(),
         ]
 
     def _probe(self) -> None:
         probe(self._engine)
 
-    def _room(self) -> Step:
+    def _spool_step(self) -> Step:
         if self._spool.full:
-            return Step("Spool", False, "full: without the database no report can be kept")
+            return Step("Spool", False, "full: while the database is away, no report can be stored")
         return Step("Spool", True, "has room for reports while the database is away")
 
 
-def _step(name: str, done: str, work: Callable[[], object]) -> Step:
+def _step(name: str, success: str, work: Callable[[], object]) -> Step:
     started = time.perf_counter()
     try:
         work()
     except TelemetryError as error:
         return Step(name, False, str(error))
     except SQLAlchemyError as error:
-        return Step(name, False, f"{reason(error)}; reports wait in the spool meanwhile")
-    return Step(name, True, f"{done} ({(time.perf_counter() - started) * 1000:.0f} ms)")
+        return Step(name, False, f"{reason(error)}; until that is fixed, reports wait in the spool")
+    return Step(name, True, f"{success} ({(time.perf_counter() - started) * 1000:.0f} ms)")

@@ -1,4 +1,4 @@
-"""Who may see the page, and whose forms count."""
+"""Access to the page: sign-ins, and forms that come from the page itself."""
 
 from __future__ import annotations
 
@@ -15,71 +15,74 @@ from starlette.requests import HTTPConnection
 COOKIE = "telemetry_page"
 SESSION_SECONDS = 12 * 3600
 
-# Names by which nobody but a browser on this machine reaches the receiver. Any other could be a
-# stranger's, made to point here after their page was loaded.
-_OUR_NAMES = ("localhost", "127.0.0.1", "[::1]")
-# What proxies add: then whoever asks may be anywhere.
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+# Names that only a browser on this machine can use for the receiver. Any other name could belong to
+# an attacker who makes it resolve to this machine after the browser has loaded the attacker's page.
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+# Headers that proxies add: the browser may then be on any machine.
+_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
 class Sessions:
-    """Decides by what a request carries; several receivers with one admin token agree.
+    """Sign-ins without state on the server: a cookie holds the end of its session, signed.
 
-    Without an admin token the page is shown to browsers on this machine where `open_here` says
-    so, and otherwise to nobody.
+    Receivers with the same admin token accept each other's cookies. Without an admin token, the
+    page opens for browsers on this machine if `is_open_locally`, else for no browser.
     """
 
-    def __init__(self, admin_token: str, open_here: bool) -> None:
+    def __init__(self, admin_token: str, is_open_locally: bool) -> None:
         self._token = admin_token.encode()
-        self._open_here = open_here
-        known = hmac.new(self._token, b"sessions of the page", hashlib.sha256).digest()
-        self._key = known if admin_token else secrets.token_bytes(32)
+        self._is_open_locally = is_open_locally
+        derived = hmac.new(self._token, b"sessions of the page", hashlib.sha256).digest()
+        self._key = derived if admin_token else secrets.token_bytes(32)
 
     @property
     def has_token(self) -> bool:
-        """Whether there is a token to sign in with."""
+        """Return true if there is an admin token to sign in with."""
         return bool(self._token)
 
     def allows(self, request: HTTPConnection) -> bool:
-        """Whether this request may see the page."""
+        """Return true if this request may see the page."""
         if self._token:
             return self._is_session(request.cookies.get(COOKIE, ""))
-        return self._open_here and _is_from_here(request)
+        return self._is_open_locally and _is_local(request)
 
     def is_token(self, text: str) -> bool:
-        """Whether `text` is the admin token, compared in constant time."""
+        """Return true if `text` is the admin token; the comparison takes constant time."""
         return self.has_token and hmac.compare_digest(text.encode(), self._token)
 
     def new_session(self) -> str:
-        """The value of a cookie that is good for some hours."""
+        """Return the value of a cookie that is valid for SESSION_SECONDS."""
         until = str(int(time.time()) + SESSION_SECONDS)
-        return f"{until}.{self._mark('session', until)}"
+        return f"{until}.{self._signature('session', until)}"
 
-    def form_mark(self, request: HTTPConnection) -> str:
-        """What a form has to send back: other sites can neither read nor guess it."""
-        return self._mark("form", request.cookies.get(COOKIE, ""))
+    def csrf_token(self, request: HTTPConnection) -> str:
+        """Return the value that a form has to send back; other sites can't read or guess it."""
+        return self._signature("form", request.cookies.get(COOKIE, ""))
 
     def trusts(self, request: HTTPConnection, form: Mapping[str, str]) -> bool:
-        """Whether a form comes from a page that this visitor was shown."""
-        mark = form.get("mark", "").encode()
+        """Return true if a form was sent from a page that this browser got from us."""
+        token = form.get("csrf_token", "").encode()
         return is_same_origin(request) and hmac.compare_digest(
-            mark, self.form_mark(request).encode()
+            token, self.csrf_token(request).encode()
         )
 
     def _is_session(self, value: str) -> bool:
-        until, _, mark = value.partition(".")
-        expected = self._mark("session", until)
-        if not hmac.compare_digest(mark.encode(), expected.encode()):
+        until, _, signature = value.partition(".")
+        expected = self._signature("session", until)
+        if not hmac.compare_digest(signature.encode(), expected.encode()):
             return False
         return int(until) > time.time()
 
-    def _mark(self, kind: str, value: str) -> str:
+    def _signature(self, kind: str, value: str) -> str:
         return hmac.new(self._key, f"{kind} {value}".encode(), hashlib.sha256).hexdigest()
 
 
 def is_same_origin(request: HTTPConnection) -> bool:
-    """Whether a browser says that one of our own pages sent this; one that says nothing did not."""
+    """Return true if the browser states that one of our own pages sent this request.
+
+    A request without such a statement counts as one from another site.
+    """
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
@@ -88,30 +91,30 @@ def is_same_origin(request: HTTPConnection) -> bool:
 
 
 def host_of(request: HTTPConnection) -> str:
-    """The name and port that the visitor asked for; "" if it is none."""
+    """Return the host and port of the address that the browser opened; "" if they are invalid."""
     host = request.headers.get("host", "")
     return host if _HOST.fullmatch(host) else ""
 
 
 def scheme_of(request: HTTPConnection) -> str:
-    """How the visitor reached us or the proxy before us: http or https."""
+    """Return the scheme, http or https, of the address that the browser opened."""
     forwarded = request.headers.get("x-forwarded-proto", "")
     return forwarded if forwarded in ("http", "https") else request.url.scheme
 
 
-def _is_from_here(request: HTTPConnection) -> bool:
+def _is_local(request: HTTPConnection) -> bool:
     match = _HOST.fullmatch(request.headers.get("host", ""))
-    if match is None or match[1].lower() not in _OUR_NAMES or request.client is None:
+    if match is None or match[1].lower() not in _LOCAL_NAMES or request.client is None:
         return False
     try:
         address = ipaddress.ip_address(request.client.host)
     except ValueError:
         return False
-    return address.is_loopback and not any(name in request.headers for name in _FORWARDED)
+    return address.is_loopback and not any(name in request.headers for name in _PROXY_HEADERS)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a receiver that listens on `host` is reached from this machine alone."""
+    """Return true if only this machine can reach a receiver that listens on `host`."""
     if host == "localhost":
         return True
     try:

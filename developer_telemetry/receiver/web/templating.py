@@ -1,4 +1,4 @@
-"""Templates, in which every value is escaped."""
+"""Templates of the page; they escape every value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from developer_telemetry import __version__
 from developer_telemetry.receiver.web.charts import short
 
-# From how many seconds on a unit is used, and what it is called.
+# The seconds in each unit of time, and its name.
 _UNITS = (
     (86_400 * 365, "year"),
     (86_400 * 7, "week"),
@@ -23,28 +23,28 @@ _UNITS = (
 
 
 def ago(moment: Optional[datetime.datetime]) -> str:
-    """As in `3 minutes ago`."""
+    """Format a moment as in `3 minutes ago`."""
     if moment is None:
         return "never"
-    passed = (datetime.datetime.now(datetime.timezone.utc) - moment).total_seconds()
+    age = (datetime.datetime.now(datetime.timezone.utc) - moment).total_seconds()
     for seconds, unit in _UNITS:
-        if passed >= seconds:
-            return f"{count(passed // seconds, unit)} ago"
+        if age >= seconds:
+            return f"{count(age // seconds, unit)} ago"
     return "just now"
 
 
 def count(number: float, noun: str) -> str:
-    """As in `1 machine` and `1,200 machines`."""
+    """Format a count as in `1 machine` and `1,200 machines`."""
     return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
 
 
 def stamp(moment: Optional[datetime.datetime]) -> str:
-    """As in `2026-11-23 20:26 UTC`."""
+    """Format a moment as in `2026-11-23 20:26 UTC`."""
     return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else ""
 
 
 def size(number: float) -> str:
-    """Bytes as in `3.2 MiB`."""
+    """Format a number of bytes as in `3.2 MiB`."""
     for unit in ("bytes", "KiB", "MiB"):
         if number < 1024:
             return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
@@ -62,10 +62,10 @@ _environment = Environment(
 _environment.globals["release"] = __version__
 for _filter in (ago, count, stamp, size, short):
     _environment.filters[_filter.__name__ if _filter is not count else "of"] = _filter
-# Compiled before anybody looks, who would wait for it.
+# Compiled now, so that the first request does not wait for it.
 _templates = {name: _environment.get_template(name) for name in _environment.list_templates()}
 
 
 def render(name: str, values: Mapping[str, Any]) -> str:
-    """A template filled in."""
+    """Return a template with its values filled in."""
     return _templates[name].render(values)

@@ -1,97 +1,97 @@
-// Keeps the page up to date while somebody looks, copies texts, and sends the test report.
-// Without it everything still works, by reloading.
+// Updates the page while its tab is visible, copies texts, and sends the test report.
+// Without this script, all of it works by reloading the page.
 "use strict";
 
-const EVERY_MS = 8000;
-const SOON_MS = 700;
-const AT_MOST_MS = 60000;
-const PATIENCE_MS = 10000;
+const UPDATE_MS = 8000;
+const PENDING_MS = 700; // while figures are missing
+const MAX_PAUSE_MS = 60000; // while the receiver does not answer
+const TIMEOUT_MS = 10000;
 
 const main = document.getElementById("main");
-const said = document.getElementById("freshness-of-page");
+const statusLine = document.getElementById("freshness-of-page");
 let failures = 0;
 let timer = 0;
 
-function say(text) {
-  if (said.textContent !== text) said.textContent = text;
+function showStatus(text) {
+  if (statusLine.textContent !== text) statusLine.textContent = text;
 }
 
-function put(id, html) {
-  const place = document.getElementById(id);
-  // What is being read, or has the focus inside, is left alone until the next time.
-  if (!place || place.dataset.html === html || place.contains(document.activeElement)) return;
-  const open = place.querySelector("details")?.open;
-  const scrolled = [...place.querySelectorAll(".scrolls")].map((each) => [each.scrollLeft, each.scrollTop]);
-  place.dataset.html = html;
-  place.innerHTML = html; // made by the receiver, which has escaped every value in it
-  if (open) place.querySelector("details")?.setAttribute("open", "");
-  place.querySelectorAll(".scrolls").forEach((each, number) => {
-    [each.scrollLeft, each.scrollTop] = scrolled[number] ?? [0, 0];
+function replaceSection(id, html) {
+  const section = document.getElementById(id);
+  // A section with the focus is not replaced until a later update.
+  if (!section || section.dataset.html === html || section.contains(document.activeElement)) return;
+  const open = section.querySelector("details")?.open;
+  const scrolled = [...section.querySelectorAll(".scrolls")].map((element) => [element.scrollLeft, element.scrollTop]);
+  section.dataset.html = html;
+  section.innerHTML = html; // the receiver has escaped every value in it
+  if (open) section.querySelector("details")?.setAttribute("open", "");
+  section.querySelectorAll(".scrolls").forEach((element, number) => {
+    [element.scrollLeft, element.scrollTop] = scrolled[number] ?? [0, 0];
   });
 }
 
-async function renew() {
+async function update() {
   const answer = await fetch("live" + location.search, {
     credentials: "same-origin",
-    signal: AbortSignal.timeout(PATIENCE_MS),
+    signal: AbortSignal.timeout(TIMEOUT_MS),
   });
   if (answer.status === 403) {
-    say("signed out; reload to sign in");
+    showStatus("signed out; reload the page to sign in");
     return false;
   }
   if (!answer.ok) throw new Error(answer.status);
-  const now = await answer.json();
-  if (now.empty !== (main.dataset.empty === "yes")) {
-    location.reload(); // the first machine has reported, so there is a page to show
+  const state = await answer.json();
+  if (state.empty !== (main.dataset.empty === "yes")) {
+    location.reload(); // the first machine has reported, or the last one is gone
     return false;
   }
-  for (const [id, html] of Object.entries(now.sections)) put(id, html);
-  main.dataset.pending = now.pending ? "yes" : "no";
+  for (const [id, html] of Object.entries(state.sections)) replaceSection(id, html);
+  main.dataset.pending = state.pending ? "yes" : "no";
   return true;
 }
 
-async function look() {
+async function updateAndWait() {
   timer = 0;
   try {
-    if (!(await renew())) return;
+    if (!(await update())) return;
     failures = 0;
-    say("kept up to date");
+    showStatus("updated every 8 seconds");
   } catch {
     failures += 1;
-    say("the receiver does not answer; trying again");
+    showStatus("the receiver does not answer; trying again");
   }
   wait();
 }
 
 function wait() {
   if (timer || document.hidden) return;
-  const pause = main.dataset.pending === "yes" ? SOON_MS : EVERY_MS;
-  timer = setTimeout(look, Math.min(AT_MOST_MS, pause * 2 ** Math.min(failures, 6)));
+  const pause = main.dataset.pending === "yes" ? PENDING_MS : UPDATE_MS;
+  timer = setTimeout(updateAndWait, Math.min(MAX_PAUSE_MS, pause * 2 ** Math.min(failures, 6)));
 }
 
-function copyWithoutRights(text) {
-  // On plain http a browser offers no other way.
+function copyBySelection(text) {
+  // On plain http, browsers have no clipboard API.
   const field = document.createElement("textarea");
   field.value = text;
   field.className = "unseen";
   document.body.append(field);
   field.select();
-  const done = document.execCommand("copy");
+  const isCopied = document.execCommand("copy");
   field.remove();
-  return done;
+  return isCopied;
 }
 
 async function copy(button) {
   const text = document.getElementById(button.dataset.copy).textContent;
-  let done = false;
+  let isCopied = false;
   try {
     await navigator.clipboard.writeText(text);
-    done = true;
+    isCopied = true;
   } catch {
-    done = copyWithoutRights(text);
+    isCopied = copyBySelection(text);
   }
   button.focus();
-  button.textContent = done ? "Copied" : "Select and copy it";
+  button.textContent = isCopied ? "Copied" : "Copy failed; select the text";
   setTimeout(() => (button.textContent = "Copy"), 3000);
 }
 
@@ -109,8 +109,8 @@ async function sendTest(form) {
       signal: AbortSignal.timeout(30000),
     });
     const text = await answer.text();
-    if (answer.ok) outcome.innerHTML = text; // as above
-    else outcome.textContent = `It was not sent: ${text}.`;
+    if (answer.ok) outcome.innerHTML = text; // escaped, too
+    else outcome.textContent = `The test report was not sent: ${text}.`;
   } catch {
     outcome.textContent = "The receiver does not answer.";
   }
@@ -130,7 +130,7 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
     clearTimeout(timer);
     timer = 0;
-  } else if (!timer) look();
+  } else if (!timer) updateAndWait();
 });
-say("kept up to date");
+showStatus("updated every 8 seconds");
 wait();
