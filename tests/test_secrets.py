@@ -341,7 +341,7 @@ def test_a_token_that_can_not_be_read_is_said_and_counted_everywhere(
     assert [reason in each["fault"] for each in listed if each["id"] == connection] == [True]
     page = lake.receiver.client.get(f"/?connection={connection}").text.partition('id="set-up"')[2]
     assert "no secret token" not in page
-    assert "takes no reports now" in page
+    assert "accepts no reports now" in page
     assert "Authorization: Bearer" in page
     store(lake.url, connection, encrypt(TOKEN, SECRET))
     assert lake.send(connection, TOKEN) == 200
