@@ -34,12 +34,12 @@ test-cluster: .venv/installed-dev ## kill receivers and databases, promote stand
 
 pictures: .venv/installed-dev ## take the pictures of the page in docs/pictures anew
 	@scripts/install_servers.sh
-	TELEMETRY_PICTURES=docs/pictures $(BIN)/python -m pytest tests/test_browser.py -k pictures_for
+	TELEMETRY_PICTURES=docs/pictures $(BIN)/python -m pytest tests/receiver/web/test_browser.py -k pictures_for
 
 soak: .venv/installed-dev ## break receiver and databases for minutes (SOAK="--memory 1000000")
 	@scripts/install_servers.sh
-	$(BIN)/python -m tests.soak $(SOAK)
-	$(BIN)/python -m tests.endurance $(ENDURANCE)
+	$(BIN)/python -m tests.soak.soak $(SOAK)
+	$(BIN)/python -m tests.soak.endurance $(ENDURANCE)
 
 check: .venv/installed-dev ## lint, types, what deploy/ has, and that it all works on Python 3.9
 	@scripts/install_servers.sh check

@@ -18,8 +18,8 @@ from typing import Callable, NoReturn
 
 import pytest
 
-from tests.certificates import Authority
-from tests.servers import (
+from tests.support.certificates import Authority
+from tests.support.servers import (
     MariaDB,
     PostgreSQL,
     Server,

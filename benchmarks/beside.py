@@ -17,7 +17,7 @@ from benchmarks.subtasks import load, run
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.pipeline.extract import reextract
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, TOOL_COLUMNS
-from tests.receivers import TOKEN, Receiver, add_connection
+from tests.support.receivers import TOKEN, Receiver, add_connection
 
 CONNECTIONS = 64
 SECONDS = 15.0

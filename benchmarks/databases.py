@@ -20,7 +20,7 @@ from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS
 from developer_telemetry.storage.writer import RAW_COLUMNS
-from tests.servers import MariaDB, PostgreSQL, Server, create_database
+from tests.support.servers import MariaDB, PostgreSQL, Server, create_database
 
 NAMES = ("mariadb", "postgresql", "sqlite")
 BATCH = 64
@@ -66,7 +66,7 @@ _SERVERS: dict[str, type[Server]] = {"mariadb": _MariaDB, "postgresql": _Postgre
 def database(name: str) -> Iterator[Fresh]:
     """A database system of our own, with its default durability.
 
-    :raises tests.servers.ServerMissing: it isn't installed.
+    :raises tests.support.servers.ServerMissing: it isn't installed.
     """
     numbers = itertools.count(1)
     if name == "sqlite":

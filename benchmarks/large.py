@@ -17,7 +17,7 @@ from developer_telemetry.demo.seed import arrivals, fleet
 from developer_telemetry.demo.synthetic_fleet import CONNECTIONS
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival, ToolRow, tool_row
 from developer_telemetry.storage.writer import RAW_COLUMNS
-from tests.receivers import SECRET
+from tests.support.receivers import SECRET
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
 # So many people are made up with care; all others do as one of them does, with other numbers.

@@ -25,8 +25,8 @@ from benchmarks.large import fill
 from benchmarks.load import Outcome, measure
 from benchmarks.page import PAGE, put, table
 from developer_telemetry.constants import MACHINE_TABLE, TOOL_TABLE
-from tests.receivers import TOKEN, Receiver, add_connection, query
-from tests.servers import ServerMissing
+from tests.support.receivers import TOKEN, Receiver, add_connection, query
+from tests.support.servers import ServerMissing
 
 DATABASES = ("mariadb", "postgresql")
 ROWS = 1_250_000

@@ -24,8 +24,8 @@ from dashboards.__main__ import PAGES
 from dashboards.dialects import DATABASES as DIALECTS
 from dashboards.panels import dashboard
 from developer_telemetry.constants import TOOL_TABLE
-from tests.dashboard_answers import Chosen, expand
-from tests.servers import ServerMissing
+from tests.support.dashboard_answers import Chosen, expand
+from tests.support.servers import ServerMissing
 
 DATABASES = ("mariadb", "postgresql")
 ROWS = 1_000_000

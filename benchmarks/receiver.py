@@ -21,8 +21,8 @@ from benchmarks.load import Outcome, measure
 from benchmarks.page import PAGE, put, table
 from benchmarks.processes import cpu_seconds, peak_memory_mib
 from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
-from tests.receivers import TOKEN, Receiver, add_connection
-from tests.servers import ServerMissing
+from tests.support.receivers import TOKEN, Receiver, add_connection
+from tests.support.servers import ServerMissing
 
 CONNECTIONS = (1, 16, 64, 256)
 # The levels that the targets are set for.

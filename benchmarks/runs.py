@@ -37,7 +37,7 @@ from benchmarks.subtasks import (
     incremental,
     row_by_row,
 )
-from tests.servers import ServerMissing
+from tests.support.servers import ServerMissing
 
 DATABASES = ("mariadb", "postgresql")
 ROWS = (100_000, 1_000_000)

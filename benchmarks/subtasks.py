@@ -20,7 +20,7 @@ from benchmarks.processes import peak_memory_mib
 from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, SCOPE_ID, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_ROWS, insert
 from developer_telemetry.storage.writer import RAW_COLUMNS
-from tests.plugin_folder import plugin_folder
+from tests.support.plugin_folder import plugin_folder
 
 CONFIG: dict[str, Any] = {"log_level": "error"}
 FLEET: dict[str, Any] = {"id": CONNECTION, "name": "fleet", "endpoint": ""}

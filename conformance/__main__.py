@@ -26,7 +26,7 @@ from conformance.environments import ROOT
 from conformance.lake import resources_of
 from conformance.lanes import TABLES, Database, Lane, install, try_sdks, try_servers
 from conformance.outcomes import STOP, Table, Unmet, failures
-from tests.servers import MariaDB, PostgreSQL, Running, ServerMissing
+from tests.support.servers import MariaDB, PostgreSQL, Running, ServerMissing
 
 
 class Given(NamedTuple):

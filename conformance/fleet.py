@@ -6,7 +6,7 @@ import itertools
 import threading
 
 from developer_telemetry.constants import RAW_TABLE
-from tests.receivers import Receiver, query, report
+from tests.support.receivers import Receiver, query, report
 
 TOKEN = "token-of-the-fleet"
 # Who reports, and what else a report says of them.

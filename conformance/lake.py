@@ -12,8 +12,8 @@ from typing import Any, Optional
 import httpx
 
 from conformance.outcomes import Unmet
-from tests.receivers import SECRET, eventually
-from tests.servers import HOST, free_port
+from tests.support.receivers import SECRET, eventually
+from tests.support.servers import HOST, free_port
 
 # It makes some three hundred tables at its first start.
 START_SECONDS = 300.0

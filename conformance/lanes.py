@@ -17,7 +17,7 @@ from conformance.outcomes import Outcomes
 from conformance.sdks import copy_of, genuine_on_ours, ours_on_genuine, plugins_of, plugins_on_ours
 from conformance.taking_over import prepare_go_plugin, take_over
 from conformance.upgrade import Installed, Upgrade
-from tests.servers import Running, Server, create_database, drop_database, execute
+from tests.support.servers import Running, Server, create_database, drop_database, execute
 
 OURS_ON_GENUINE = "Our tests on the genuine SDK"
 GENUINE_ON_OURS = "The genuine SDK's tests on ours"

@@ -15,9 +15,9 @@ from developer_telemetry.connections.crypto import decrypt
 from developer_telemetry.constants import RAW_TABLE as RAW
 from developer_telemetry.constants import TOOL_TABLE as TOOL
 from developer_telemetry.database.migrations import SCRIPTS
-from tests.nginx import NAME, Names, Nginx, server_conf
-from tests.receivers import SECRET, Receiver, eventually, query, report, run_command
-from tests.servers import HOST, ServerMissing
+from tests.support.nginx import NAME, Names, Nginx, server_conf
+from tests.support.receivers import SECRET, Receiver, eventually, query, report, run_command
+from tests.support.servers import HOST, ServerMissing
 
 PLUGIN_NAME = "developer_telemetry"
 PLUGIN = f"/plugins/{PLUGIN_NAME}"

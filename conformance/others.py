@@ -5,7 +5,7 @@ from __future__ import annotations
 from conformance.lake import Lake
 from conformance.life import expect
 from conformance.outcomes import LeftOut, Outcomes
-from tests.receivers import query
+from tests.support.receivers import query
 
 # The plugin by which DevLake's own tests try its SDK: no source, and so many pipelines.
 FAKE = "/plugins/fake"

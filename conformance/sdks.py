@@ -17,9 +17,10 @@ from pydevlake.testing import assert_valid_plugin_info
 
 # What tests streams, models, migrations and protocol. Other tests never meet an SDK.
 OURS = (
-    *("test_accounts", "test_cicd", "test_extraction", "test_go_upgrade", "test_merging"),
-    *("test_migrations", "test_org_rules", "test_plugin", "test_reports", "test_runs"),
-    *("test_schema", "test_storage"),
+    *("database/test_go_upgrade", "database/test_migrate", "database/test_migrations"),
+    *("pipeline/test_accounts", "pipeline/test_cicd_tasks", "pipeline/test_extract"),
+    *("pipeline/test_org_rules", "pipeline/test_plugin", "pipeline/test_watermarks"),
+    *("reports/test_daily_metrics", "reports/test_parser", "storage/test_writer"),
 )
 # What the genuine SDK's libraries are warned of by newer Pythons is no fault of ours.
 _LENIENT = ("-W", "ignore::DeprecationWarning")

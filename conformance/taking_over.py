@@ -8,8 +8,8 @@ from conformance.life import PLUGIN, expect, migrations_are_done
 from conformance.outcomes import Outcomes
 from developer_telemetry.connections.crypto import encrypt
 from developer_telemetry.constants import TOOL_TABLE as TOOL
-from tests import go_plugin
-from tests.receivers import SECRET, Receiver, query, report
+from tests.support import go_plugin
+from tests.support.receivers import SECRET, Receiver, query, report
 
 
 def prepare_go_plugin(url: str) -> None:

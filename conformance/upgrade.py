@@ -14,7 +14,7 @@ from conformance.life import PLUGIN, PLUGIN_NAME, expect
 from conformance.outcomes import Outcomes, Unmet
 from developer_telemetry.connections.crypto import decrypt, is_cbc
 from developer_telemetry.constants import RAW_TABLE as RAW
-from tests.receivers import SECRET, Receiver, eventually, query, report, run_command
+from tests.support.receivers import SECRET, Receiver, eventually, query, report, run_command
 
 REPORT = PLUGIN + "/connections/{}/report"
 KEY_REPORT = "/rest" + REPORT

@@ -14,14 +14,14 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import HISTORY, migrate
-from tests.mysql_words import search_statements
-from tests.servers import create_database, drop_database, in_database, make_hostile
+from tests.support.mysql_words import search_statements
+from tests.support.servers import create_database, drop_database, in_database, make_hostile
 
 DATABASES = ["sqlite", "mariadb", "postgresql"]
 # Those whose defaults are what nobody can rely on.
 HOSTILE = ["mariadb_loose", "postgresql_hostile"]
 # What is tested on them as well: all that writes or removes rows.
-HOSTILE_TOO = {"test_accounts", "test_erase", "test_extraction", "test_storage"}
+HOSTILE_TOO = {"test_accounts", "test_erasure", "test_extract", "test_writer"}
 
 # The same examples in every run: a failure is never a matter of luck.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 
-from tests.receivers import Receiver
-from tests.servers import HOST, Server, _program
+from tests.support.receivers import Receiver
+from tests.support.servers import HOST, Server, _program
 
 # A report that was handed to a receiver isn't handed to another when the answer fails to come:
 # that is nginx's default for POST, and both may have stored it.

@@ -17,9 +17,18 @@ import pymysql
 from pymysql.cursors import DictCursor
 
 from tests.cluster.forwarder import Forwarder
-from tests.receivers import eventually
-from tests.servers import HOST, PASSWORD, USER, MariaDB, PostgreSQL, Server, _program, execute
-from tests.sites import own_server
+from tests.support.receivers import eventually
+from tests.support.servers import (
+    HOST,
+    PASSWORD,
+    USER,
+    MariaDB,
+    PostgreSQL,
+    Server,
+    _program,
+    execute,
+)
+from tests.support.sites import own_server
 
 READY_SECONDS = 30.0
 # As long as it can be set to. By default the primary waits for its standby for ten seconds, and

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.balancer import Balancer
-from tests.oracle import Oracle
-from tests.servers import ServerMissing, create_database
-from tests.sites import Site, missing
+from tests.support.oracle import Oracle
+from tests.support.servers import ServerMissing, create_database
+from tests.support.sites import Site, missing
 
 # The ordinary account of MariaDB has rights in databases of such names.
 DATABASE = "faults_cluster"

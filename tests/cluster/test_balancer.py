@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.sites import DATABASE, ClusterSite, cluster_site
-from tests.receivers import Receiver, eventually
-from tests.servers import MariaDB, PostgreSQL
-from tests.sites import own_server
+from tests.support.receivers import Receiver, eventually
+from tests.support.servers import MariaDB, PostgreSQL
+from tests.support.sites import own_server
 
 
 @pytest.fixture(

@@ -13,8 +13,8 @@ from developer_telemetry.constants import RAW_TABLE
 from developer_telemetry.database.engine import losses, now_us
 from tests.cluster.pairs import MariaDBPair, Pair, PostgreSQLPair
 from tests.cluster.sites import DATABASE, ClusterSite, cluster_site
-from tests.receivers import add_connection, eventually, query
-from tests.sites import closing_engine
+from tests.support.receivers import add_connection, eventually, query
+from tests.support.sites import closing_engine
 
 RECOVERY_SECONDS = 10.0
 # What the driver waits for a server that fell silent, and some.

@@ -21,8 +21,8 @@ from developer_telemetry.database.engine import (
 )
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
-from tests.factories import arrival
-from tests.rows import raw_rows, rows
+from tests.support.factories import arrival
+from tests.support.rows import raw_rows, rows
 
 WITH_SESSIONS = pytest.mark.parametrize("migrated_url", ["mariadb", "postgresql"], indirect=True)
 

@@ -1,0 +1,658 @@
+"""Connections as an operator looks after them: in a database, and through DevLake's API."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import pytest
+from sqlalchemy import inspect
+from sqlalchemy.engine import Engine
+from typer.testing import Result
+
+from developer_telemetry.cli.main import app
+from developer_telemetry.config import SETTINGS
+from developer_telemetry.connections import devlake_backend as devlake
+from developer_telemetry.connections.database_backend import Register, counts
+from developer_telemetry.connections.onboarding import (
+    OPTIONS,
+    Onboarding,
+    Wanted,
+    find,
+    rename,
+    revoke,
+    revoke_previous,
+    rotate,
+)
+from developer_telemetry.connections.registry import Connections, create
+from developer_telemetry.constants import CONNECTION_TABLE, OVERWRITE
+from developer_telemetry.database.engine import open_engine
+from developer_telemetry.database.migrate import DEVLAKE_HISTORY, HISTORY, migrate
+from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.pipeline.accounts import convert
+from developer_telemetry.storage.writer import store
+from tests.support import small_lake
+from tests.support.factories import arrival
+from tests.support.receivers import SECRET, command_runner
+from tests.support.servers import HOST, free_port
+from tests.support.small_lake import PAGE, SmallLake
+
+# What whoever runs the tests has set must not reach the commands.
+UNSET: dict[str, Optional[str]] = dict.fromkeys(
+    name for each in SETTINGS for name in (each.name, f"{each.name}_FILE")
+)
+WEEK = 7 * 86400
+TOKEN = "a-token-that-is-as-long-as-one-of-ours"
+OURS = {"pluginName": "developer_telemetry", "connectionId": 0, "scopes": [{"scopeId": "all"}]}
+GITHUB = {"pluginName": "github", "connectionId": 1, "scopes": [{"scopeId": "7"}]}
+JIRA = {"pluginName": "jira", "connectionId": 1, "scopes": None}
+
+
+# In a database.
+
+
+@pytest.fixture
+def register(engine: Engine) -> Register:
+    return Register(engine, SECRET)
+
+
+def onboard(register: Register, name: str = "fleet", **wanted: Any) -> Onboarding:
+    onboarding = Onboarding(register, Wanted(name, **wanted))
+    onboarding.run()
+    return onboarding
+
+
+def accepted(engine: Engine, connection_id: int, *tokens: str) -> list[bool]:
+    """Which tokens a receiver takes that has just looked."""
+    connections = Connections(engine, SECRET)
+    connections.reload()
+    connection = connections.get(connection_id)
+    assert connection is not None
+    return [connection.token is None or connection.accepts(each.encode()) for each in tokens]
+
+
+def content(engine: Engine) -> dict[str, list[dict[str, Any]]]:
+    """Every row of every table but the schema's history."""
+    with engine.connect() as connection:
+        found = {
+            table: connection.exec_driver_sql(f"SELECT * FROM {table}")
+            for table in inspect(engine).get_table_names()
+            if table != HISTORY
+        }
+        return {
+            table: sorted((row._asdict() for row in rows), key=repr)
+            for table, rows in found.items()
+        }
+
+
+def test_connecting_twice_doubles_nothing(engine: Engine, register: Register) -> None:
+    first = onboard(register, " fleet ")
+    before = content(engine)
+
+    second = onboard(register)
+
+    assert content(engine) == before
+    assert (first.made, second.made) == (True, False)
+    assert first.connection_id == second.connection_id
+    assert (len(first.token) >= 40, second.token) == (True, "")
+    assert second.steps[0] == ("Connection", f"{first.connection_id} (fleet), there already")
+    assert accepted(engine, first.connection_id, first.token, "") == [True, False]
+
+
+def test_connecting_again_changes_the_options_that_are_given_and_no_other(
+    register: Register,
+) -> None:
+    wanted = {"duplicate_strategy": "sum", "strip_paths": True, "raw_retention_days": 30}
+    onboard(register, options=wanted)
+
+    again = onboard(register, options={"strip_paths": False, "duplicate_strategy": "sum"})
+
+    [kept] = register.connections()
+    assert {name: kept.options[name] for name in OPTIONS} == {
+        "duplicate_strategy": "sum",
+        "strip_paths": False,
+        "pseudonyms": False,
+        "raw_retention_days": 30,
+        "tool_retention_days": 0,
+    }
+    assert ("Set", "strip_paths to False") in again.steps
+
+
+def test_a_scope_that_is_missing_is_made(engine: Engine, register: Register) -> None:
+    onboard(register)
+    [before] = content(engine)["_tool_developer_telemetry_scopes"]
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM _tool_developer_telemetry_scopes")
+
+    onboard(register)
+
+    [made] = content(engine)["_tool_developer_telemetry_scopes"]
+    assert {**made, "created_at": 0, "updated_at": 0} == {
+        **before,
+        "created_at": 0,
+        "updated_at": 0,
+    }
+
+
+def test_a_token_of_ones_own_is_taken_once(engine: Engine, register: Register) -> None:
+    made = onboard(register, token=TOKEN)
+    assert onboard(register, token=TOKEN).token == ""
+
+    with pytest.raises(ConfigurationError, match=r"another token; .*token rotate"):
+        onboard(register, token="other")
+
+    assert accepted(engine, made.connection_id, TOKEN, "other") == [True, False]
+
+
+@pytest.mark.parametrize("token", ["two words", "tökén", "line\nline"])
+def test_a_token_that_no_header_holds_is_refused(register: Register, token: str) -> None:
+    with pytest.raises(ConfigurationError, match="letters, digits and marks"):
+        onboard(register, token=token)
+
+    assert register.connections() == []
+
+
+@pytest.mark.parametrize("wanted", [{"project": "p"}, {"switches": {"test_and_build_tasks": True}}])
+def test_what_only_devlake_has_needs_devlake(register: Register, wanted: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"DevLake's: give its address.*--devlake-url"):
+        onboard(register, **wanted)
+
+
+def test_a_rotation_keeps_the_old_token_for_as_long_as_asked(
+    engine: Engine, register: Register
+) -> None:
+    made = onboard(register)
+    new = rotate(register, find(register, "fleet"), WEEK)
+
+    assert accepted(engine, made.connection_id, new, made.token, "") == [True, True, False]
+    [kept] = register.connections()
+    assert 0 <= kept.previous_until - time.time() - WEEK + 60 <= 60
+
+    register.change(kept.id, {"previous_token_until": int(time.time()) - 1})
+    assert accepted(engine, made.connection_id, new, made.token) == [True, False]
+
+
+def test_a_rotation_ends_the_old_token_unless_asked(engine: Engine, register: Register) -> None:
+    made = onboard(register)
+    first = rotate(register, find(register, "fleet"), WEEK)
+
+    second = rotate(register, find(register, "fleet"), 0)
+
+    tokens = (second, first, made.token)
+    assert accepted(engine, made.connection_id, *tokens) == [True, False, False]
+
+
+def test_a_revoked_connection_takes_nobodys_reports(engine: Engine, register: Register) -> None:
+    made = onboard(register)
+    new = rotate(register, find(register, "fleet"), WEEK)
+
+    revoke_previous(register, find(register, "fleet"))
+    assert accepted(engine, made.connection_id, new, made.token) == [True, False]
+
+    revoke(register, find(register, "fleet"))
+    assert accepted(engine, made.connection_id, new, made.token, "") == [False, False, False]
+
+
+def test_a_token_that_can_not_be_decrypted_is_replaced(engine: Engine, register: Register) -> None:
+    connection_id = create(engine, "another secret", "fleet", TOKEN)
+    kept = find(register, "fleet")
+    assert "ENCRYPTION_SECRET is not DevLake's" in kept.fault
+
+    with pytest.raises(ConfigurationError, match="rotate without keeping it"):
+        rotate(register, kept, WEEK)
+    new = rotate(register, kept, 0)
+
+    assert accepted(engine, connection_id, new) == [True]
+
+
+def test_a_connection_is_renamed_and_found_by_name_first(register: Register) -> None:
+    first, second = (onboard(register, name).connection_id for name in ("fleet", "team"))
+
+    rename(register, find(register, str(first)), f" {second} ")
+
+    assert find(register, str(second)).id == first
+    with pytest.raises(ConfigurationError, match="named 'team' already"):
+        rename(register, find(register, str(second)), "team")
+    with pytest.raises(ConfigurationError, match="named 'team' already"):
+        register.change(first, {"name": "team"})  # as when another has just come to it
+    with pytest.raises(ConfigurationError, match=r"no connection 'fleet'.*connections list"):
+        find(register, "fleet")
+
+
+def test_a_deleted_connection_leaves_nothing_and_the_others_everything(
+    engine: Engine, register: Register
+) -> None:
+    kept, gone = (onboard(register, name).connection_id for name in ("kept", "gone"))
+    for connection_id in (kept, gone):
+        report_all(engine, connection_id)
+    before = content(engine)
+    assert counts(engine, gone)._asdict() == {
+        "reports": 75,
+        "days": 50,
+        "developers": 25,
+        "machines": 0,
+    }
+
+    register.delete(gone)
+
+    after = content(engine)
+    assert counts(engine, gone) == (0, 0, 0, 0)
+    for table, rows in before.items():
+        left = [row for row in rows if not belongs(row, table, gone)]
+        assert after[table] == left, table
+    changed = [table for table, rows in before.items() if after[table] != rows]
+    assert len(changed) >= 5
+
+
+def report_all(engine: Engine, connection_id: int) -> None:
+    """Three reports on two days of each of 25 developers, and their accounts."""
+    sent = [
+        arrival(connection_id=connection_id, developer=f"dev-{number}", date=date, hostname=host)
+        for number in range(25)
+        for date, host in (("2026-11-22", "a"), ("2026-11-23", "a"), ("2026-11-23", "b"))
+    ]
+    store(engine, sent, {connection_id: OVERWRITE})
+    assert list(convert(engine, connection_id))
+
+
+def belongs(row: dict[str, Any], table: str, connection_id: int) -> bool:
+    """Whether a row is of a connection, by its id or its provenance."""
+    params = f'{{"ConnectionId":{connection_id},"ScopeId":"all"}}'
+    named = row["id"] if table == CONNECTION_TABLE else row.get("connection_id")
+    return named == connection_id or row.get("_raw_data_params") == params
+
+
+def test_a_connection_of_devlakes_is_not_deleted_behind_its_back(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/lake.db")
+    migrate(engine)
+    register = Register(engine, SECRET)
+    made = onboard(register)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE {DEVLAKE_HISTORY} (script_version BIGINT)")
+
+    with pytest.raises(ConfigurationError, match=r"DevLake's.*delete it through DevLake"):
+        register.delete(made.connection_id)
+
+    assert find(register, "fleet").token == made.token
+    engine.dispose()
+
+
+def test_an_operators_commands_on_the_embedded_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, status: int = 0) -> str:
+        settings = {"TELEMETRY_PUBLIC_URL": "https://lake.example/api"}
+        done = command_runner().invoke(app, arguments, env={**UNSET, **settings}, input="")
+        assert done.exit_code == status, done.output
+        return done.stdout + done.stderr
+
+    made = json.loads(run("connect", "fleet", "--json"))
+    url = f"https://lake.example/api/plugins/developer-telemetry/{made['id']}/report"
+    assert made["config"] == {"webhook_url": url, "api_key": made["token"]}
+    again = run("connect", "fleet", "--pseudonyms")
+    assert made["token"] not in again
+    assert "token rotate 1" in again
+    shown = json.loads(run("connections", "show", "fleet", "--json"))
+    assert (shown["pseudonyms"], shown["token"]) == (True, f"ends in {made['token'][-4:]}")
+    assert shown["holds"] == {"reports": 0, "days": 0, "developers": 0, "machines": 0}
+    assert "is called team" in run("connections", "rename", "fleet", "team")
+    assert "give a length of time" in run("token", "rotate", "team", "--keep-old", "7w", status=2)
+    new = json.loads(run("token", "rotate", "team", "--keep-old", "7d", "--json"))
+    assert abs(new["old_token_until"] - time.time() - WEEK) < 60
+    listed = json.loads(run("connections", "list", "--json"))
+    assert [each["token"] for each in listed] == [f"ends in {new['token'][-4:]}"]
+    assert "the token before the current one ended" in run("token", "revoke", "1", "--previous")
+    assert "no token but one" in run("token", "revoke", "1", "--previous", status=2)
+    assert "nothing was deleted" in run("connections", "delete", "team", status=2)
+    assert run("connections", "delete", "team", "--yes").endswith("deleted\n")
+    assert run("connections", "list", "--json") == "[]\n"
+
+
+# Through DevLake's API.
+
+PLACES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "server": ({}, {}),
+    "server-key": ({"key": "a-key"}, {"DEVLAKE_API_KEY": "a-key"}),
+    "front": ({"login": "ann:pw"}, {"DEVLAKE_USER": "ann", "DEVLAKE_PASSWORD": "pw"}),
+    "front-key": ({"login": "ann:pw", "key": "a-key"}, {"DEVLAKE_API_KEY": "a-key"}),
+}
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def lake() -> Iterator[SmallLake]:
+    with SmallLake() as lake:
+        yield lake
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs a command with these settings; none leaves anything in its folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, answer: Optional[str] = None, **settings: str) -> Result:
+        done = command_runner().invoke(app, arguments, env={**UNSET, **settings}, input=answer)
+        assert list(tmp_path.iterdir()) == []
+        return done
+
+    return run
+
+
+def said(done: Result) -> str:
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def failed(done: Result) -> str:
+    assert done.exit_code == 2, done.output
+    [line] = [line for line in done.stderr.splitlines() if line]
+    return line
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_project_is_connected_wherever_devlake_is(place: str, command: Command) -> None:
+    arguments, settings = PLACES[place]
+    with SmallLake(**arguments) as lake:
+        settings = {**settings, "DEVLAKE_URL": f"{lake.url}/"}
+
+        made = json.loads(
+            said(command("connect", "fleet", "--project", "a/b c", "--json", **settings))
+        )
+        changes = list(lake.changes)
+        again = said(command("connect", "fleet", "--project", "a/b c", **settings))
+
+    assert lake.changes == changes
+    [kept] = lake.kept.values()
+    assert (kept["id"], kept["name"], kept["secretToken"]) == (made["id"], "fleet", made["token"])
+    assert lake.scopes[made["id"]]["name"] == "All reports"
+    [blueprint] = lake.blueprints.values()
+    assert blueprint["projectName"] == "a/b c"
+    assert blueprint["connections"] == [{**OURS, "connectionId": made["id"]}]
+    front = f"{lake.url}/api" if "front" in place else "http://127.0.0.1:8090"
+    assert made["url"] == f"{front}/plugins/developer-telemetry/{made['id']}/report"
+    assert made["token"] not in again
+    assert re.search(r"^Blueprint +a/b c-Blueprint, which has it already$", again, re.M)
+
+
+def test_a_blueprint_keeps_what_it_has(lake: SmallLake, command: Command) -> None:
+    other = {**OURS, "connectionId": 77}
+    blueprint = lake.add_blueprint("shop", GITHUB, JIRA, other, cronConfig="5 3 * * 1")
+    before = dict(blueprint)
+
+    made = json.loads(
+        said(command("connect", "fleet", "--project", "shop", "--json", DEVLAKE_URL=lake.url))
+    )
+
+    ours = {**OURS, "connectionId": made["id"]}
+    assert lake.blueprints == {
+        blueprint["id"]: {**before, "connections": [GITHUB, JIRA, other, ours]}
+    }
+
+
+def test_a_blueprint_is_found_among_hundreds(lake: SmallLake, command: Command) -> None:
+    for number in range(250):
+        lake.add_blueprint(f"p{number}")
+
+    said(command("connect", "fleet", "--project", "p0", DEVLAKE_URL=lake.url))
+
+    assert len(lake.blueprints) == 250
+    listed = json.loads(said(command("connections", "list", "--json", DEVLAKE_URL=lake.url)))
+    assert [each["projects"] for each in listed] == [["p0"]]
+
+
+def test_an_advanced_blueprint_is_left_alone(lake: SmallLake, command: Command) -> None:
+    lake.add_blueprint("shop", mode="ADVANCED")
+
+    done = command("connect", "fleet", "--project", "shop", DEVLAKE_URL=lake.url)
+
+    assert "'shop-Blueprint' of project 'shop' is in advanced mode" in failed(done)
+    assert lake.changes == []
+
+
+ALL = ("connect", "fleet", "--project", "shop", "--test-and-build-tasks", "--strip-paths")
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_a_connect_that_broke_off_is_finished_by_the_next(
+    lake: SmallLake, command: Command, number: int
+) -> None:
+    lake.fails_at = number
+    first = command(*ALL, DEVLAKE_URL=lake.url)
+    assert "with 500: out of luck; its log says more; run this again" in failed(first)
+    lake.fails_at = 0
+
+    second = said(command(*ALL, DEVLAKE_URL=lake.url))
+
+    [kept] = lake.kept.values()
+    # The token was shown, once, whatever came after.
+    assert [kept["secretToken"] in text for text in (first.stdout, second)].count(True) == 1
+    [config] = lake.configs.values()
+    assert (config["name"], config["testAndBuildTasks"]) == ("fleet", True)
+    assert lake.scopes[kept["id"]]["scopeConfigId"] == config["id"]
+    [blueprint] = lake.blueprints.values()
+    assert blueprint["connections"] == [{**OURS, "connectionId": kept["id"]}]
+    # As many changes as it takes, and the one that failed.
+    assert len(lake.changes) == 8
+
+
+def test_a_scope_config_that_is_used_is_changed(lake: SmallLake, command: Command) -> None:
+    said(command(*ALL, DEVLAKE_URL=lake.url))
+    [config] = lake.configs.values()
+    config["name"] = "renamed by hand"
+
+    again = said(command("connect", "fleet", "--keep-accounts-unlinked", DEVLAKE_URL=lake.url))
+
+    assert "renamed by hand, changed" in again
+    [config] = lake.configs.values()
+    assert (config["testAndBuildTasks"], config["keepAccountsUnlinked"]) == (True, True)
+    changes = list(lake.changes)
+    said(command("connect", "fleet", "--keep-accounts-unlinked", DEVLAKE_URL=lake.url))
+    assert lake.changes == changes
+
+
+def test_a_plugin_that_does_not_know_an_option_is_named(
+    lake: SmallLake, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(small_lake.CONNECTION, "stripPaths")
+
+    done = command("connect", "fleet", "--strip-paths", DEVLAKE_URL=lake.url)
+
+    assert "DevLake's plugin does not know stripPaths: it is older" in failed(done)
+    [kept] = lake.kept.values()
+    assert kept["secretToken"] in done.stdout
+
+
+def test_tokens_and_names_are_changed_through_devlake(lake: SmallLake, command: Command) -> None:
+    made = json.loads(said(command("connect", "fleet", "--json", DEVLAKE_URL=lake.url)))
+    [kept] = lake.kept.values()
+
+    said(command("connections", "rename", "fleet", "team", DEVLAKE_URL=lake.url))
+    new = json.loads(
+        said(command("token", "rotate", "team", "--keep-old=2d", "--json", DEVLAKE_URL=lake.url))
+    )
+
+    assert (kept["name"], kept["secretToken"]) == ("team", new["token"])
+    assert kept["previousSecretToken"] == made["token"]
+    assert abs(kept["previousTokenUntil"] - time.time() - 2 * 86400) < 60
+    for shown in (("list",), ("show", "team"), ("show", "team", "--json")):
+        output = said(command("connections", *shown, DEVLAKE_URL=lake.url))
+        assert not {made["token"], new["token"]} & set(re.findall(r"[\w-]{20,}", output))
+        assert f"ends in {new['token'][-4:]}" in output
+    assert "earlier rotation, has ended" in said(
+        command("token", "rotate", "1", DEVLAKE_URL=lake.url)
+    )
+    assert (kept["previousSecretToken"], kept["previousTokenUntil"]) == ("", 0)
+    last = kept["secretToken"]
+    said(command("token", "revoke", "team", DEVLAKE_URL=lake.url))
+    assert kept["secretToken"] not in ("", last)
+
+
+def test_a_connection_in_use_is_deleted_when_the_operator_agrees(
+    lake: SmallLake, command: Command
+) -> None:
+    lake.add_blueprint("shop", GITHUB)
+    for name in ("fleet", "other"):
+        said(command("connect", name, "--project", "shop", DEVLAKE_URL=lake.url))
+    [before] = [dict(each) for each in lake.blueprints.values()]
+    first = before["connections"][1]["connectionId"]
+
+    for answer in ("n\n", ""):
+        done = command("connections", "delete", "fleet", answer=answer, DEVLAKE_URL=lake.url)
+        assert "nothing was deleted; answer y, or give --yes" in failed(done)
+        assert "The blueprint shop-Blueprint of project shop loses it" in done.stdout
+        assert "set DB_URL to see how much" in done.stdout
+    assert len(lake.kept) == len(lake.scopes) == 2
+
+    said(command("connections", "delete", "fleet", answer="y\n", DEVLAKE_URL=lake.url))
+
+    [kept] = lake.kept.values()
+    assert kept["name"] == "other"
+    assert list(lake.scopes) == [kept["id"]]
+    [after] = lake.blueprints.values()
+    assert [each["connectionId"] for each in before["connections"]] == [1, first, kept["id"]]
+    assert after["connections"] == [GITHUB, {**OURS, "connectionId": kept["id"]}]
+
+
+# What can be wrong with DevLake, by what it answers, and what is said.
+PENDING = "New migration scripts detected. Database migration is required to launch DevLake."
+FAULTS: dict[str, tuple[Any, str]] = {
+    "pending": (
+        (428, {"success": False, "message": f"\n{PENDING}\nWARNING: more (428)"}),
+        r"waits for you to confirm a migration .*`curl http://\S+\d/proceed-db-migration`",
+    ),
+    "migrating": (
+        (428, {"message": "Database migration is in progress. Please wait (428)"}),
+        "is migrating its database; try again when it is done",
+    ),
+    "no-plugin": ((404, "404 page not found"), "has no plugin developer_telemetry.*build.sh"),
+    "single-sign-on": (
+        (401, {"message": "unauthorized"}),
+        "who you are: unauthorized; set DEVLAKE",
+    ),
+    "redirect": ((302, "https://lake.example/x"), "sends on to https://lake.example/x; give that"),
+    "server-down": (
+        (502, "<html>502 Bad Gateway</html>"),
+        "can't reach DevLake's server \\(502\\)",
+    ),
+    "no-json": (PAGE, "answered GET .* with 200: nothing that this command understands"),
+    "error": (
+        (500, {"message": "cipher: message authentication failed (500)\nWraps: (2) x"}),
+        "with 500: cipher: message authentication failed; its log",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_devlakes_is_said_in_words(
+    lake: SmallLake, command: Command, fault: str
+) -> None:
+    lake.fault, message = FAULTS[fault]
+
+    for arguments in (("connect", "fleet", "--project", "p"), ("connections", "list")):
+        line = failed(command(*arguments, DEVLAKE_URL=lake.url))
+        assert re.fullmatch(rf"error: DevLake at {lake.url} .*|error: the proxy .*", line), line
+        assert re.search(message, line), line
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "wants to know who you are: 401; set DEVLAKE_API_KEY, or DEVLAKE_USER"),
+        ({"DEVLAKE_API_KEY": "guess"}, "refuses DEVLAKE_API_KEY: api key is invalid; make one"),
+        (
+            {"DEVLAKE_USER": "ann", "DEVLAKE_PASSWORD": "guess"},
+            "refuses DEVLAKE_USER and DEVLAKE_PASSWORD",
+        ),
+    ],
+    ids=["nothing", "key", "password"],
+)
+def test_who_is_not_let_in_is_told_what_to_show(
+    command: Command, settings: dict[str, str], message: str
+) -> None:
+    with SmallLake(key="a-key", login="ann:pw") as lake:
+        line = failed(command("connections", "list", DEVLAKE_URL=lake.url, **settings))
+
+    assert message in line
+    assert "guess" not in line
+
+
+def test_an_address_without_devlake_is_said(lake: SmallLake, command: Command) -> None:
+    line = failed(command("connections", "list", "--devlake-url", f"{lake.url}/elsewhere"))
+
+    assert f"there is no DevLake at {lake.url}/elsewhere; give the address of its web UI" in line
+
+
+def test_an_address_that_nobody_listens_at_is_said(command: Command) -> None:
+    url = f"http://{HOST}:{free_port()}"
+
+    line = failed(command("connections", "list", DEVLAKE_URL=url))
+
+    assert f"can't reach DevLake at {url}: " in line
+    assert "check DEVLAKE_URL, and that DevLake runs" in line
+
+
+def test_a_devlake_that_does_not_answer_in_time_is_said(
+    lake: SmallLake, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devlake, "ANSWER_SECONDS", 0.2)
+    lake.silent_seconds = 0.6
+
+    line = failed(command("connections", "list", DEVLAKE_URL=lake.url))
+
+    assert re.search(
+        r"did not answer GET /(api/)?version within 0 s; .*run the command again", line
+    )
+
+
+def test_a_connection_that_breaks_off_is_said(command: Command) -> None:
+    with socket.create_server((HOST, 0)) as listening:
+        listening.settimeout(10)
+        url = f"http://{HOST}:{listening.getsockname()[1]}"
+
+        def hang_up() -> None:
+            listening.accept()[0].close()
+
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(hang_up)
+            line = failed(command("connections", "list", DEVLAKE_URL=url))
+
+    assert f"DevLake at {url} broke off GET " in line
+
+
+# The guide.
+
+GUIDE = (Path(__file__).parents[2] / "docs/onboarding.md").read_text(encoding="utf-8")
+
+
+def test_the_guides_commands_work_in_their_order(lake: SmallLake, command: Command) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```", GUIDE, re.M | re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines = [line for line in lines if not line.startswith(("export", "# needs"))]
+    assert len(lines) >= 9
+
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "developer-telemetry"
+        said(command(*arguments, answer="y\n", DEVLAKE_URL=lake.url))
+
+    assert (lake.kept, len(lake.blueprints)) == ({}, 2)
+
+
+def test_the_guide_has_every_option_of_connect() -> None:
+    shown = command_runner().invoke(app, ["connect", "--help"], env={"COLUMNS": "200"}).stdout
+    options = set(re.findall(r"--[a-z-]+", shown)) - {"--help"}
+    # Those whose absence means no.
+    assert "--project" in options
+    options -= {"--no-test-and-build-tasks", "--no-keep-accounts-unlinked"}
+
+    assert {each for each in options if f"`{each}" not in GUIDE} == set()

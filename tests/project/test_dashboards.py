@@ -1,0 +1,415 @@
+"""Every panel's figures on every database, beside the same figures worked out in Python."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from itertools import groupby, zip_longest
+from typing import Any, NamedTuple
+
+import pytest
+from sqlalchemy.engine import Engine
+
+import dashboards.sql
+from dashboards.__main__ import PAGES
+from dashboards.dialects import DATABASES
+from dashboards.panels import dashboard
+from dashboards.sql import METRICS
+from developer_telemetry.constants import SUM
+from developer_telemetry.database.bulk_insert import insert
+from developer_telemetry.database.dialects.lookup import dialect_of
+from developer_telemetry.database.engine import open_engine
+from developer_telemetry.database.migrate import migrate
+from developer_telemetry.demo.seed import Fleet, arrivals, fill, fleet
+from developer_telemetry.demo.synthetic_fleet import CONNECTIONS, TEAMS
+from developer_telemetry.pipeline.accounts import convert
+from developer_telemetry.reports.daily_metrics import Arrival, ToolRow, tool_row
+from developer_telemetry.reports.hosts import machine_name
+from developer_telemetry.storage.devlake_schema import account_id
+from developer_telemetry.storage.statistics import count_machines
+from developer_telemetry.storage.writer import store
+from tests.support.dashboard_answers import ANSWERS, Chosen, Data, Machine, as_value, expand
+from tests.support.factories import arrival
+from tests.support.layers import leave_foreign_row
+from tests.support.servers import create_database, drop_database, in_database
+
+KINDS = {"mariadb": "mysql", "mariadb_loose": "mysql", "postgresql": "postgresql"}
+NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+END = int(NOW.timestamp())
+START = END - 100 * 86400
+HOSTILE = "o'br\"ien\\n"
+SHOP, OTHER = 'the shop\'s \\n "best"', "other"
+DEVLAKE = {
+    "users": "id VARCHAR(255) PRIMARY KEY, email VARCHAR(255), name VARCHAR(255)",
+    "user_accounts": "account_id VARCHAR(255) PRIMARY KEY, user_id VARCHAR(255)",
+    "teams": "id VARCHAR(255) PRIMARY KEY, name VARCHAR(255)",
+    "team_users": "team_id VARCHAR(255), user_id VARCHAR(255), PRIMARY KEY (team_id, user_id)",
+    "projects": "name VARCHAR(255) PRIMARY KEY",
+    "project_mapping": "project_name VARCHAR(255), row_id VARCHAR(255)",
+}
+# Ordered by DevLake's texts, which each database sorts in its own way.
+BY_NAME = {"Active Hours of a Developer's Day by Team", "Members"}
+
+Who = tuple[int, str]
+
+
+class Lake(NamedTuple):
+    """A database, and all that is in it."""
+
+    engine: Engine
+    database: str
+    connections: Mapping[str, int]
+    arrivals: Sequence[Arrival]
+    rows: Sequence[ToolRow]
+    refused: Mapping[tuple[int, date, str], int]
+    users: Mapping[Who, str]
+    teams: Mapping[str, tuple[str, Sequence[str]]]  # name and users, by id
+
+    @property
+    def projects(self) -> Mapping[str, int]:
+        first, second = self.connections.values()
+        return {SHOP: first, OTHER: second}
+
+
+@pytest.fixture(scope="module")
+def made() -> Fleet:
+    return fleet(developers=14, days=110, seed=7, now=NOW)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def lake(request: pytest.FixtureRequest, made: Fleet) -> Iterator[Lake]:
+    server = request.getfixturevalue(f"{request.param}_server")
+    url = in_database(server, f"telemetry_test_{secrets.token_hex(6)}")
+    create_database(url)
+    engine = open_engine(url)
+    migrate(engine)
+    yield filled(engine, KINDS[request.param], made)
+    engine.dispose()
+    drop_database(url)
+
+
+def filled(engine: Engine, database: str, made: Fleet) -> Lake:
+    connections = fill(engine, "secret", made)
+    strategies = {connections[name]: strategy for name, strategy in CONNECTIONS.items()}
+    odd = list(oddities(connections["Product engineering"]))
+    store(engine, odd, strategies)
+    count_machines(engine, 0)
+    for connection_id in connections.values():
+        for _ in convert(engine, connection_id):
+            pass
+    stored = [*arrivals(made, connections), *odd]
+    rows = tool_rows(stored, strategies)
+    users, teams = people(made, connections)
+    add_devlake(engine, connections, users, teams)
+    refused = {
+        (connections[name], day, why): count for (name, day, why), count in made.refused.items()
+    }
+    return Lake(engine, database, connections, stored, rows, refused, users, teams)
+
+
+def oddities(connection_id: int) -> Iterator[Arrival]:
+    """Names that SQL, JSON and its paths have to take as they are."""
+    names = ["Git", "git", "it's", 'say "hi"', "back\\slash", "🐙", "é"]
+    for number in range(30):
+        yield arrival(
+            after=number - 20 * 86400,
+            connection_id=connection_id,
+            developer=HOSTILE,
+            hostname='tower\'s \\ "1"',
+            date=str(NOW.date() - timedelta(10 + number)),
+            metrics={
+                "active_hours": 1 + number % 5,
+                "tools_used": names[: number % 8],
+                "projects": names[number % 3 : number % 8],
+                "commands": dict.fromkeys(names[: number % 4 * 2], number),
+                "git_activity": {"repositories": [{"name": names[number % 7], "commits": 2}]},
+            },
+        )
+
+
+def tool_rows(stored: Sequence[Arrival], strategies: Mapping[int, str]) -> list[ToolRow]:
+    days: dict[tuple[int, str, str], list[Arrival]] = {}
+    for number, each in enumerate(stored):
+        days.setdefault(each.key, []).append(each._replace(raw_id=number + 1))
+    rows = []
+    for key, day in days.items():
+        day.sort(key=lambda each: each.age)
+        newest = {each.report.hostname: each for each in day}
+        counted = list(newest.values()) if strategies[key[0]] == SUM else day[-1:]
+        rows.append(tool_row(counted, day[0].arrived_us))
+    return rows
+
+
+def people(
+    made: Fleet, connections: Mapping[str, int]
+) -> tuple[dict[Who, str], dict[str, tuple[str, list[str]]]]:
+    """Whose accounts are whose, and who is in which team; two people aren't linked at all."""
+    users = {
+        (connections[each.connection], each.id): f"user's \\ {each.id}"
+        for each in made.developers[2:]
+    }
+    users[connections["Product engineering"], HOSTILE] = f"user's \\ {made.developers[5].id}"
+    teams = {
+        f"te'am\\{number}": (
+            team.name,
+            [f"user's \\ {each.id}" for each in made.developers[2:] if each.team == team],
+        )
+        for number, team in enumerate(TEAMS)
+    }
+    teams["both"] = ("Guild", [f"user's \\ {each.id}" for each in made.developers[4:9]])
+    return users, teams
+
+
+def add_devlake(
+    engine: Engine,
+    connections: Mapping[str, int],
+    users: Mapping[Who, str],
+    teams: Mapping[str, tuple[str, Sequence[str]]],
+) -> None:
+    """DevLake's tables, in the server's own collation."""
+    first, second = connections.values()
+    scopes = {SHOP: first, OTHER: second}
+    scope = "developer_telemetry:TelemetryScope:{}:all"
+    rows: dict[str, list[tuple[str, ...]]] = {
+        "users": [(each, "hidden@example.com", each[::-1]) for each in sorted(set(users.values()))],
+        "user_accounts": [(account_id(*who), user) for who, user in users.items()],
+        "teams": [(identity, name) for identity, (name, _) in teams.items()],
+        "team_users": [(identity, user) for identity, (_, own) in teams.items() for user in own],
+        "projects": [(name,) for name in scopes],
+        "project_mapping": [(name, scope.format(each)) for name, each in scopes.items()],
+    }
+    with engine.begin() as connection:
+        for table, columns in DEVLAKE.items():
+            connection.exec_driver_sql(f"CREATE TABLE {table} ({columns})")
+            names = [each.split()[0] for each in columns.split(", ")][: len(rows[table][0])]
+            insert(connection, table, names, rows[table], "")
+
+
+def data_of(lake: Lake, chosen: Chosen) -> Data:
+    """What is there for whoever chose that."""
+
+    def of_connection(connection_id: int) -> bool:
+        projects = [lake.projects[name] for name in chosen.project]
+        return (not chosen.connection or connection_id in chosen.connection) and (
+            not projects or connection_id in projects
+        )
+
+    def is_chosen(connection_id: int, developer: str) -> bool:
+        user = lake.users.get((connection_id, developer))
+        in_teams = {member for team in chosen.team for member in lake.teams[team][1]}
+        return (
+            of_connection(connection_id)
+            and (not chosen.team or user in in_teams)
+            and (not chosen.developer or developer in chosen.developer)
+            and (not chosen.user or user in chosen.user)
+        )
+
+    first, last = (str(datetime.fromtimestamp(each, timezone.utc).date()) for each in (START, END))
+    own = [each for each in lake.arrivals if is_chosen(*each.key[:2])]
+    by_host = sorted(
+        (*each.key[:2], machine_name(each.report.hostname), each.arrived_us) for each in own
+    )
+    machines = []
+    for key, group in groupby(by_host, key=lambda each: each[:3]):
+        times = [each[3] for each in group]
+        machines.append(Machine(key[0], key[1], key[2], times[0], times[-1], len(times)))
+    linked = {who for who in lake.users if is_chosen(*who)}
+    known = {(row.connection_id, row.developer_id) for row in lake.rows}
+    return Data(
+        START,
+        END,
+        [r for r in lake.rows if is_chosen(*r[:2]) and first <= r.date <= last],
+        machines,
+        [
+            (*each.key[:2], each.report.hostname, each.report.date)
+            for each in own
+            if first <= each.report.date <= last
+        ],
+        {
+            (key[0], str(key[1]), key[2]): count
+            for key, count in lake.refused.items()
+            if of_connection(key[0]) and first <= str(key[1]) <= last
+        },
+        len(linked & known),
+        {
+            as_value(team, lake.database): (
+                name,
+                [who for who, user in lake.users.items() if user in own_users],
+            )
+            for team, (name, own_users) in lake.teams.items()
+        },
+        members_of(lake, chosen.team, known),
+    )
+
+
+def members_of(lake: Lake, teams: Sequence[str], known: set[Who]) -> list[tuple[str, int, str]]:
+    accounts = Counter(user for who, user in lake.users.items() if who in known)
+    return [
+        (user[::-1], accounts[user], as_value(user, lake.database))
+        for team in teams
+        for user in lake.teams[team][1]
+    ]
+
+
+def panels(database: str, about: str) -> Iterator[dict[str, Any]]:
+    """The panels with a query on the pages about the fleet, a team or a person."""
+    [sql] = [each for each in DATABASES if each.name == database]
+    for page in PAGES:
+        if page.about == about:
+            yield from (p for p in dashboard(page, sql(about))["panels"] if "targets" in p)
+
+
+def shown(engine: Engine, query: str) -> list[tuple[Any, ...]]:
+    with engine.connect() as connection:
+        return [
+            tuple(map(plain, row)) for row in connection.exec_driver_sql(doubled(engine, query))
+        ]
+
+
+def doubled(engine: Engine, query: str) -> str:
+    return query.replace("%", "%%") if dialect_of(engine).placeholder == "%s" else query
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+        return int(aware.timestamp())
+    return str(value) if isinstance(value, date) else value
+
+
+def assert_right(lake: Lake, about: str, chosen: Chosen) -> None:
+    data = data_of(lake, chosen)
+    for panel in panels(lake.database, about):
+        title = panel["title"]
+        query = expand(panel["targets"][0]["rawSql"], lake.database, START, END, chosen)
+        found, right = shown(lake.engine, query), ANSWERS[title](data)
+        if title in BY_NAME:
+            found, right = sorted(found), sorted(right)
+        assert len(found) == len(right), f"{title}: {len(found)} rows for {len(right)}"
+        for row, answer in zip(found, right):
+            assert row == pytest.approx(answer, abs=1e-4), f"{title}: {chosen}"
+
+
+def choices(lake: Lake) -> Iterator[Chosen]:
+    first, second = lake.connections.values()
+    one, *others = sorted({row.developer_id for row in lake.rows} - {HOSTILE})
+    team, other, *_ = lake.teams
+    yield Chosen()
+    yield Chosen(connection=[second])
+    yield Chosen(connection=[first, second], project=[SHOP])
+    yield Chosen(project=[SHOP, OTHER], team=[team])
+    yield Chosen(team=[team, other, "both"])
+    yield Chosen(developer=[HOSTILE])
+    yield Chosen(connection=[first], developer=[HOSTILE, one, *others[:5]])
+
+
+def test_every_figure_about_the_fleet_is_right(lake: Lake) -> None:
+    for chosen in choices(lake):
+        assert_right(lake, "fleet", chosen)
+
+
+def test_every_figure_about_a_team_is_right(lake: Lake) -> None:
+    for team in (min(lake.teams), max(lake.teams)):
+        assert_right(lake, "team", Chosen(team=[team]))
+
+
+def test_every_figure_about_a_person_is_right(lake: Lake) -> None:
+    hostile = lake.users[lake.connections["Product engineering"], HOSTILE]
+    for user in {hostile, min(lake.users.values())}:
+        assert_right(lake, "user", Chosen(user=[user]))
+
+
+def estimated(value: Any, weight: float) -> Any:
+    """What is shown for a sample's count, share or name."""
+    if isinstance(value, int):
+        return pytest.approx(value * weight, abs=0.501)
+    return pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
+
+
+def test_some_developers_stand_for_all_where_there_are_many(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everybody = data_of(lake, Chosen())
+    monkeypatch.setattr(dashboards.sql, "SAMPLE_DAYS", len(everybody.rows) // 2)
+    [sql] = [each() for each in DATABASES if each.name == lake.database]
+    drawn_by = (
+        f"WITH {sql.size()} SELECT DISTINCT m.connection_id, m.developer_id"
+        f" FROM size CROSS JOIN {METRICS} m WHERE {sql.in_sample('m')}"
+    )
+    drawn = set(shown(lake.engine, expand(drawn_by, lake.database, START, END, Chosen())))
+    assert 2 < len(drawn) < len({row[:2] for row in everybody.rows}) - 2
+    sample = everybody._replace(rows=[row for row in everybody.rows if row[:2] in drawn])
+    weight = len(everybody.rows) / (len(everybody.rows) // 2)
+    compared = set()
+
+    for panel in panels(lake.database, "fleet"):
+        if "size.days" in panel["targets"][0]["rawSql"]:
+            title = panel["title"]
+            query = expand(panel["targets"][0]["rawSql"], lake.database, START, END, Chosen())
+            found, right = shown(lake.engine, query), ANSWERS[title](sample)
+            assert "drawn by lot" in panel["description"]
+            for row, answer in zip_longest(found, right):
+                assert row == tuple(estimated(value, weight) for value in answer), title
+            compared.add(title)
+
+    assert len(compared) == 6
+
+
+def test_every_panel_with_a_query_is_compared() -> None:
+    titles = {p["title"] for about in ("fleet", "team", "user") for p in panels("mysql", about)}
+    assert titles == set(ANSWERS)
+
+
+def test_variables_offer_every_name_with_a_value_that_finds_it(lake: Lake) -> None:
+    offered: dict[str, set[tuple[Any, ...]]] = {}
+    for page in PAGES:
+        [sql] = [each for each in DATABASES if each.name == lake.database]
+        for variable in dashboard(page, sql(page.about))["templating"]["list"]:
+            offered[variable["name"]] = set(shown(lake.engine, variable["query"]))
+    assert offered["connection"] == set(lake.connections.items())
+    assert offered["project"] == {(name, as_value(name, lake.database)) for name in (SHOP, OTHER)}
+    assert offered["team"] == {
+        (name, as_value(team, lake.database)) for team, (name, _) in lake.teams.items()
+    }
+    assert offered["developer"] == {
+        (each, as_value(each, lake.database)) for each in {row.developer_id for row in lake.rows}
+    }
+    assert {value for _, value in offered["user"]} == {
+        as_value(user, lake.database) for user in lake.users.values()
+    }
+
+
+def test_nobody_finds_nothing_without_an_error(lake: Lake) -> None:
+    nobody = Chosen(developer=["nobody"], team=["none"], user=["none"])
+    for about in ("fleet", "team", "user"):
+        for panel in panels(lake.database, about):
+            query = panel["targets"][0]["rawSql"]
+            shown(lake.engine, expand(query, lake.database, START, END, nobody))
+
+
+def test_rows_of_the_go_plugin_are_taken_as_they_are(mariadb_url: str) -> None:
+    engine = open_engine(mariadb_url)
+    migrate(engine)
+    leave_foreign_row(engine)
+    leave_foreign_row(engine, "bob")
+    broken = ("tools_used", "project_context", "command_counts", "git_activity")
+    add_devlake(engine, {"a": 1, "b": 2}, {(1, "bob"): "bob"}, {"1": ("Team", ["bob"])})
+    with engine.begin() as connection:
+        for column in broken:
+            connection.exec_driver_sql(
+                f"UPDATE _tool_developer_metrics SET {column} = 'no JSON'"
+                " WHERE developer_id = 'bob'"
+            )
+    try:
+        for panel in panels("mysql", "fleet"):
+            query = panel["targets"][0]["rawSql"]
+            found = shown(engine, expand(query, "mysql", START, END, Chosen()))
+            if panel["title"].startswith("Tools"):
+                assert [row[0] for row in found] == ["vim"]
+    finally:
+        engine.dispose()

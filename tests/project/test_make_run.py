@@ -1,0 +1,134 @@
+"""The README's first screen: a fresh clone, `make run`, the line to paste, the row."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from tests.support.receivers import environment, eventually, query
+from tests.support.servers import HOST, free_port
+
+ROOT = Path(__file__).parents[2]
+# A virtual environment is made, its packages come from the network.
+INSTALL_SECONDS = 600.0
+
+pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 120)
+
+
+class Running(NamedTuple):
+    """`make run` in a clone, and what it has printed."""
+
+    clone: Path
+    port: int
+    printed: str
+
+    def shell(self, line: str, **variables: str) -> str:
+        """What a line pasted into a shell prints."""
+        done = subprocess.run(
+            ["sh", "-c", line],
+            cwd=self.clone,
+            env=as_typed(**variables),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def rows(self, statement: str) -> list[tuple[object, ...]]:
+        return query(f"sqlite:///{self.clone}/data/telemetry.db", statement)
+
+    def ready(self) -> bool:
+        try:
+            answer = httpx.get(f"http://{HOST}:{self.port}/health/ready", trust_env=False)
+        except httpx.TransportError:
+            return False
+        return answer.status_code == 200
+
+
+def as_typed(**variables: str) -> dict[str, str]:
+    """The environment of a shell that knows nothing of us, nor of the make that runs the tests."""
+    inherited = ("ENCRYPTION_SECRET", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHONPATH")
+    plain = {name: value for name, value in environment().items() if name not in inherited}
+    return {**plain, **variables}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("not a git clone, so there is nothing to clone")
+    clone = tmp_path_factory.mktemp("make-run") / "clone"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    port = free_port()
+    output = clone.parent / "output"
+    settings = as_typed(TELEMETRY_PORT=str(port))
+    with output.open("wb") as file:
+        make = subprocess.Popen(
+            ["make", "run"],
+            cwd=clone,
+            env=settings,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + INSTALL_SECONDS
+        while not Running(clone, port, "").ready():
+            assert make.poll() is None, output.read_text()
+            assert time.monotonic() < deadline, output.read_text()
+            time.sleep(0.2)
+        yield Running(clone, port, output.read_text())
+    finally:
+        if make.poll() is None:
+            os.killpg(make.pid, signal.SIGTERM)
+        make.wait(30)
+
+
+def test_the_printed_line_stores_a_report(running: Running) -> None:
+    [line] = [line for line in running.printed.splitlines() if line.startswith("  curl ")]
+
+    answer = json.loads(running.shell(line))
+
+    assert answer == {"success": True, "message": "report stored"}
+    body = json.loads(line[line.index("'{") + 1 : line.rindex("'")])
+    payloads = running.rows("SELECT payload FROM raw_developer_telemetry")
+    assert body in [json.loads(str(payload)) for (payload,) in payloads]
+    [row] = running.rows("SELECT developer_id, date, active_hours FROM _tool_developer_metrics")
+    assert row == (body["developer"], body["date"], body["metrics"]["active_hours"])
+
+
+def test_the_readmes_first_screen_is_true(running: Running) -> None:
+    readme = (running.clone / "README.md").read_text(encoding="utf-8")
+    [curl] = re.findall(r"^```sh\n(TOKEN=.*?^curl .*?)^```", readme, re.M | re.S)
+    [page] = re.findall(r"<(http://127\.0\.0\.1:8090/)>", readme)
+    [command] = re.findall(r"`(\.venv/bin/developer-telemetry status)`", readme)
+    [promised] = re.findall(r"It answers `(\{.*?\})`", readme)
+    assert ":8090/" in curl
+    curl = curl.replace(":8090/", f":{running.port}/")
+    before = running.rows("SELECT COUNT(*) FROM _raw_developer_telemetry")
+
+    assert running.shell(curl) == promised
+
+    assert running.rows("SELECT COUNT(*) - 1 FROM _raw_developer_telemetry") == before
+    shown = running.shell(command).splitlines()
+    assert shown[0].split()[:3] == ["id", "name", "reports"]
+    page = page.replace(":8090/", f":{running.port}/")
+    # Machines are counted some seconds after their reports are stored.
+    eventually(lambda: "ann.lee" in running.shell(f"curl --silent --fail {page}"), seconds=15)
+    assert re.match(r"1 +default +\d+ +\d+ +1 +1 +0 +20", shown[1])
+
+
+def test_the_clone_is_left_as_git_knows_it(running: Running) -> None:
+    assert running.shell("git status --porcelain") == ""

@@ -1,0 +1,102 @@
+"""Runs in a process of its own what reads the raw layer, with a limit on its memory.
+
+    python -m tests.support.bounded URL MEBIBYTES
+
+The limit is on top of what the process has before; for each step, which is undone by none of the
+later ones, a line says its name and the most memory, in MiB, that it took. A step that needs more
+ends with a traceback.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+import threading
+from pathlib import Path
+from typing import Callable
+
+import msgspec
+from sqlalchemy.engine import Engine
+
+from developer_telemetry.constants import OVERWRITE, SUM
+from developer_telemetry.database.engine import open_engine
+from developer_telemetry.pipeline.extract import reextract
+from developer_telemetry.privacy.person_data import Traces, Until
+from developer_telemetry.privacy.person_search import Person, Search
+from developer_telemetry.storage.writer import store
+from developer_telemetry.transfer.exporter import Wanted, raw_rows, tool_rows
+from tests.support.factories import arrival, body
+
+HEAVY = "ann.lee"
+EMAIL = "ann@example.com"
+MEBIBYTE = 1 << 20
+
+
+def leave_heavy_day(engine: Engine, hosts: int) -> None:
+    """A day of as many hosts, each with the largest body that a receiver takes.
+
+    Each also names thousands of tools that no other one has.
+    """
+    tools = [f"HOST-{n:06}" for n in range(12_000)]
+    rest = "x" * (3 * MEBIBYTE)
+    metrics = {"active_hours": 0.25, "tools_used": tools}
+    sent = body(developer=HEAVY, email=EMAIL, hostname="HOST", metrics=metrics, rest=rest)
+    assert 3 * MEBIBYTE < len(sent) < 4 * MEBIBYTE
+    light = arrival(body(developer=HEAVY))
+    for host in range(hosts):
+        payload = sent.decode().replace("HOST", f"{host:04}")
+        report = msgspec.structs.replace(light.report, payload=payload, hostname=f"{host:04}")
+        one = arrival(body(), after=host)._replace(report=report)
+        store(engine, [one], {1: OVERWRITE})
+
+
+def push(engine: Engine) -> None:
+    store(engine, [arrival(developer=HEAVY, hostname="new", after=1e6)], {1: SUM})
+
+
+def extract(engine: Engine) -> None:
+    list(reextract(engine, 1, SUM))
+
+
+def extract_new(engine: Engine) -> None:
+    list(reextract(engine, 1, SUM, above=1))
+
+
+def search(engine: Engine) -> None:
+    assert Search(engine, "secret", EMAIL).people() == [Person(1, HEAVY)]
+
+
+def export(engine: Engine) -> None:
+    assert sum(len(row["payload"]) > MEBIBYTE for row in raw_rows(engine, Wanted())) > 10
+    assert len(list(tool_rows(engine, Wanted(connection_id=1)))) == 1
+
+
+def erase(engine: Engine) -> None:
+    Traces(engine, Person(1, HEAVY), []).remove_days(SUM, Until(1, 0))  # the other hosts stay
+
+
+STEPS: list[Callable[[Engine], None]] = [push, extract, extract_new, search, export, erase]
+
+
+def main(url: str, mebibytes: int) -> None:
+    threading.stack_size(MEBIBYTE)  # which counts from the start
+    engine = open_engine(url)
+    store(engine, [arrival(developer="bob", connection_id=2)], {2: SUM})
+    list(reextract(engine, 2, SUM))
+    limit = _kibibytes("VmData") * 1024 + mebibytes * MEBIBYTE
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    for step in STEPS:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _kibibytes("VmRSS")
+        step(engine)
+        print(step.__name__, (_kibibytes("VmHWM") - before) // 1024, flush=True)
+
+
+def _kibibytes(name: str) -> int:
+    [found] = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,52 @@
+"""Imports into a database, without the command around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from sqlalchemy.engine import Engine
+
+from developer_telemetry.connections.registry import Connection
+from developer_telemetry.storage.tombstones import Erased, Key
+from developer_telemetry.transfer.import_reader import Given, Reader
+from developer_telemetry.transfer.importer import Counts, Importer
+from developer_telemetry.transfer.input_files import Archives, Item
+from tests.support.layers import STRATEGIES
+from tests.support.receivers import SECRET
+
+CONNECTIONS = {
+    number: Connection(number, f"fleet {number}", None, strategy)
+    for number, strategy in STRATEGIES.items()
+}
+
+
+class Done(NamedTuple):
+    """What an import did."""
+
+    counts: Counts
+    refused: list[tuple[Item, str]]
+
+
+def imported(
+    engine: Engine,
+    *paths: Path,
+    to: Optional[int] = None,
+    connections: Mapping[int, Connection] = CONNECTIONS,
+    **given: Any,
+) -> Done:
+    """Import files, all into the connection `to` if one is named."""
+    archives = Archives(map(str, paths))
+    batches = Reader(connections, to, Given(**given)).batches(archives)
+    erased = Erased(engine, Key(SECRET))
+    steps = list(Importer(engine, erased, connections).store(batches))
+    assert steps[-1].counts.read == archives.size
+    return Done(steps[-1].counts, [each for step in steps for each in step.refused])
+
+
+def file_of(folder: Path, *bodies: bytes, name: str = "reports.ndjson") -> Path:
+    """A file with these bodies, each on lines of its own."""
+    path = folder / name
+    path.write_bytes(b"".join(body.strip() + b"\n" for body in bodies))
+    return path

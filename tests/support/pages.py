@@ -1,0 +1,66 @@
+"""The receiver's page, asked as a browser asks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Optional
+
+import httpx
+
+from tests.support.receivers import Altered, Receiver
+
+
+class Hasty(Altered):
+    """Counts machines and reads figures again at once."""
+
+    constants = {
+        "receiver.web.presenter.REFRESH_SECONDS": 0.05,
+        "receiver.web.presenter.ANSWER_SECONDS": 0,
+        "receiver.web.cached_query.PAUSE_FACTOR": 0,
+        "receiver.web.presenter.WAIT_SECONDS": 10,
+        "receiver.jobs.monitor.ROUND_SECONDS": 0.1,
+    }
+
+
+class Lake:
+    """A receiver, its database, and what the page says of it."""
+
+    def __init__(self, receiver: Receiver, url: str) -> None:
+        self.receiver = receiver
+        self.url = url
+
+    def get(self, path: str = "/", **headers: str) -> httpx.Response:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.receiver.client.get(path, headers=sent)
+
+    def post(
+        self, path: str, form: Optional[dict[str, str]] = None, **headers: str
+    ) -> httpx.Response:
+        """As a browser posts a form of this page, unless `headers` say otherwise."""
+        sent = {"origin": self.receiver.url, "sec-fetch-site": "same-origin"}
+        sent.update({name.replace("_", "-"): value for name, value in headers.items()})
+        given = {name: value for name, value in sent.items() if value}
+        return self.receiver.client.post(path, data=form or {}, headers=given)
+
+    def csrf_token(self) -> str:
+        """Return the token that every form of this page contains."""
+        field = re.search(r'name="csrf_token" value="(\w+)"', self.get().text)
+        assert field is not None
+        return field[1]
+
+    def sections(self, path: str = "/live") -> dict[str, str]:
+        """The parts that change, by their names."""
+        sections: dict[str, str] = self.get(path).json()["sections"]
+        return sections
+
+
+@contextmanager
+def lake_in(folder: Path, **settings: str) -> Iterator[Lake]:
+    """A hasty receiver with the embedded database, which has nothing to hide in its log."""
+    url = f"sqlite:///{folder}/telemetry.db"
+    with Hasty(url, folder, **settings) as receiver:
+        yield Lake(receiver, url)
+    assert "Traceback" not in receiver.log
