@@ -1,8 +1,8 @@
 """Runs commands in many environments, each in a child of an interpreter that has all loaded.
 
 To start Python for each of some hundred calls would take minutes.
-`python -m tests.support.environments` reads a JSON object a line, `{"arguments", "variables", "stdout", "stderr", "encoding", "folder"}`,
-and writes one a line, `{"status", "out", "err"}`.
+`python -m tests.support.environments` reads a JSON object a line,
+`{"arguments", "variables", "stdout", "stderr", "encoding", "folder"}`, and writes one a line, `{"status", "out", "err"}`.
 """
 
 from __future__ import annotations
