@@ -2,7 +2,8 @@
 
 To start Python for each of some hundred calls would take minutes.
 `python -m tests.support.environments` reads a JSON object a line,
-`{"arguments", "variables", "stdout", "stderr", "encoding", "folder"}`, and writes one a line, `{"status", "out", "err"}`.
+`{"arguments", "variables", "stdout", "stderr", "encoding", "folder"}`, and writes one a line,
+`{"status", "out", "err"}`.
 """
 
 from __future__ import annotations
