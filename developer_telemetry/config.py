@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.private_files import make_folder, open_new
 
 ADMIN_TOKEN_LENGTH = 16
-# What names of files in the data folder begin with; `make demo` has a folder of its own in it.
-_OWN_NAMES = ("telemetry.db", "encryption_secret", "spool", "demo")
+# Names in the data folder.
+DATABASE_NAME = "telemetry.db"
+SECRET_NAME = "encryption_secret"
+SPOOL_NAME = "spool"
 
 
 class Setting(NamedTuple):
@@ -112,7 +111,11 @@ class DevLakeAccess(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """The values in force. `db_url` is empty where nothing needs a database and none is set."""
+    """The values in force.
+
+    `db_url` is empty if no database is needed and none is set. `encryption_secret` is empty if none
+    is set and the data folder has none.
+    """
 
     db_url: str
     encryption_secret: str
@@ -127,12 +130,16 @@ class Settings(NamedTuple):
     admin_token: str = ""
     public_url: str = ""
     devlake: Optional[DevLakeAccess] = None
+    data_dir: Path = Path("data")
 
 
 def load(environment: Mapping[str, str] = os.environ, with_database: bool = True) -> Settings:
-    """Read the settings; make the embedded default's folder and secret where it needs them.
+    """Return the settings. Reading them makes no file, no folder and no secret.
 
-    Without a database neither is made, and none has to be set.
+    Without a database none has to be set.
+
+    Raises:
+        ConfigurationError: A value is not valid, or a file that holds one can't be read.
     """
     values = {setting.name: _value(environment, setting) for setting in SETTINGS}
     folder = Path(values["TELEMETRY_DATA_DIR"])
@@ -147,12 +154,13 @@ def load(environment: Mapping[str, str] = os.environ, with_database: bool = True
         require_token=_switch(values, "TELEMETRY_REQUIRE_TOKEN"),
         log_level=_word(values, "TELEMETRY_LOG_LEVEL", ("debug", "info", "warning", "error")),
         log_format=_word(values, "TELEMETRY_LOG_FORMAT", ("text", "json")),
-        spool_dir=Path(values["TELEMETRY_SPOOL_DIR"] or folder / "spool"),
+        spool_dir=Path(values["TELEMETRY_SPOOL_DIR"] or folder / SPOOL_NAME),
         spool_max_bytes=_number(values, "TELEMETRY_SPOOL_MAX_MB", 1, 1 << 20) << 20,
         embedded=db_url.startswith("sqlite"),
         admin_token=_admin_token(values["TELEMETRY_ADMIN_TOKEN"].strip()),
         public_url=_address(values, "TELEMETRY_PUBLIC_URL"),
         devlake=_devlake(values),
+        data_dir=folder,
     )
 
 
@@ -177,49 +185,28 @@ def _value(environment: Mapping[str, str], setting: Setting) -> str:
 
 
 def _database(db_url: str, secret: str, folder: Path) -> tuple[str, str]:
-    """The URL and the secret to use, the embedded default's made where they are needed."""
-    url = db_url or f"sqlite:///{folder.absolute() / 'telemetry.db'}"
+    """Return the URL and the secret to use: those that are set, else the data folder's."""
+    url = db_url or f"sqlite:///{folder.absolute() / DATABASE_NAME}"
     if url.startswith("sqlite"):
-        if not db_url or not secret:
-            _make_folder(folder)
-        secret = secret or _embedded_secret(folder)
-    elif not secret:
+        return url, secret or _embedded_secret(folder / SECRET_NAME)
+    if not secret:
         raise ConfigurationError(
             "ENCRYPTION_SECRET is not set; give it the value that DevLake's server has"
         )
     return url, secret
 
 
-def _make_folder(folder: Path) -> None:
+def _embedded_secret(path: Path) -> str:
     try:
-        make_folder(folder, _OWN_NAMES)
-    except OSError as error:
-        raise _unwritable(folder, error) from None
-
-
-def _embedded_secret(folder: Path) -> str:
-    path = folder / "encryption_secret"
-    try:
-        if not path.exists():
-            # Linked into place whole, so that two processes starting at once agree on one.
-            draft = folder / f"encryption_secret.{secrets.token_hex(4)}"
-            with open_new(draft) as file:
-                file.write(secrets.token_hex(32).encode())
-            try:
-                with suppress(FileExistsError):
-                    os.link(draft, path)
-            finally:
-                draft.unlink()
         return path.read_text(encoding="ascii").strip()
-    except OSError as error:
-        raise _unwritable(folder, error) from None
-
-
-def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
-    return ConfigurationError(
-        f"can't keep data in {folder.absolute()} ({error.strerror});"
-        " set TELEMETRY_DATA_DIR to a folder that can be written"
-    )
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
+        raise ConfigurationError(
+            f"can't read the encryption secret in {path.absolute()} ({reason});"
+            " fix the rights of the file, or set ENCRYPTION_SECRET or TELEMETRY_DATA_DIR"
+        ) from None
 
 
 def _admin_token(token: str) -> str:

@@ -27,7 +27,7 @@ class OutputFailed(TelemetryError):
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Show what went wrong in one line; leave with 2 where the operator can mend it."""
+    """Show an error in one line; exit with 2 if the operator can fix the cause."""
     try:
         yield
     except TelemetryError as error:
@@ -51,14 +51,49 @@ def engine_of(settings: Settings) -> Engine:
         raise ConfigurationError(f"DB_URL: {error}") from None
 
 
-def open_database(settings: Settings) -> Engine:
-    """The settings' database; the embedded one is made and migrated as needed."""
-    from developer_telemetry.database.migrate import migrate
+def require_database(settings: Settings) -> None:
+    """End the command if the embedded database is not there; make nothing."""
+    from developer_telemetry.connections import embedded_database
 
+    embedded_database.require(settings)
+
+
+def open_database(settings: Settings) -> Engine:
+    """Return an engine for the settings' database, which has to be there."""
+    from developer_telemetry.connections import embedded_database
+
+    require_database(settings)
     engine = engine_of(settings)
     if settings.embedded:
-        migrate(engine)
+        embedded_database.require_schema(engine)
     return engine
+
+
+def make_database(settings: Settings) -> tuple[Engine, Settings]:
+    """Return an engine for the settings' database, and the settings with its secret.
+
+    An embedded database is made or migrated as needed, and its secret made, each with a line that
+    says where. Only `serve`, `demo`, `connect`, `migrate` and `import` come through here.
+    """
+    from developer_telemetry.connections import embedded_database
+
+    settings = embedded_database.with_secret(settings, announce)
+    engine = engine_of(settings)
+    if settings.embedded:
+        embedded_database.make(settings, engine, announce)
+    return engine, settings
+
+
+def announce(line: str) -> None:
+    """Print a line that says what is made where; standard output is for the command's result."""
+    say(line, err=True)
+
+
+def say_database(engine: Engine) -> None:
+    """Name the database before a command deletes from it."""
+    from developer_telemetry.database.engine import address_of
+
+    say(f"Database: {address_of(engine)}", err=True)
 
 
 def chosen(engine: Engine, settings: Settings, connection_id: Optional[int]) -> "list[Connection]":

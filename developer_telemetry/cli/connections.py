@@ -13,6 +13,7 @@ from developer_telemetry.cli.common import (
     collector_config,
     curl_line,
     engine_of,
+    make_database,
     open_database,
     report_url,
     say,
@@ -37,8 +38,13 @@ AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 
 
 @contextmanager
-def home_of(devlake_url: Optional[str]) -> "Iterator[tuple[Home, Settings]]":
-    """Where connections are kept, and the settings, by which address machines send included."""
+def home_of(devlake_url: Optional[str], making: bool = False) -> "Iterator[tuple[Home, Settings]]":
+    """Give the place of the connections, and the settings with the address that machines have.
+
+    Args:
+        devlake_url: DevLake's address in place of DEVLAKE_URL.
+        making: Make an embedded database that is not there.
+    """
     environment = dict(os.environ)
     if devlake_url is not None:
         environment.update(DEVLAKE_URL=devlake_url, DEVLAKE_URL_FILE="")
@@ -48,7 +54,10 @@ def home_of(devlake_url: Optional[str]) -> "Iterator[tuple[Home, Settings]]":
             from developer_telemetry.connections.database_backend import Register
 
             settings = load(environment)
-            engine = open_database(settings)
+            if making:
+                engine, settings = make_database(settings)
+            else:
+                engine = open_database(settings)
             try:
                 yield Register(engine, settings.encryption_secret), settings
             finally:
@@ -108,7 +117,7 @@ def connect(
         "test_and_build_tasks": test_and_build_tasks,
         "keep_accounts_unlinked": keep_accounts_unlinked,
     }
-    with home_of(devlake_url) as (home, settings):
+    with home_of(devlake_url, making=True) as (home, settings):
         from developer_telemetry.connections.onboarding import Onboarding, Wanted
 
         wanted = Wanted(name, secret_token, _set(given), _set(switches), project.strip())
@@ -230,7 +239,7 @@ def delete(
         held = _counts(settings, kept)
         unknown = "all that it holds (set DB_URL to see how much that is)"
         lost = ", ".join(f"{what} {number}" for what, number in held.items()) or unknown
-        say(f"Connection {kept.id} ({kept.name}) goes, and for good: {lost}.")
+        say(f"Connection {kept.id} ({kept.name}) of {home.address} is deleted for good: {lost}.")
         for each in home.blueprints():
             if kept.id in each.connection_ids:
                 project = f" of project {each.project}" if each.project else ""

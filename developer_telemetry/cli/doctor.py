@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from developer_telemetry.cli.common import clear_errors, report_url, say
+from developer_telemetry.cli.common import clear_errors, report_url, require_database, say
 from developer_telemetry.config import Settings, load
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.printable import printable_json
@@ -72,6 +72,7 @@ def site(
         settings = load(environment, with_database=False)
         if settings.db_url or settings.devlake is None:
             settings = load(environment)
+            require_database(settings)
         if settings.devlake is None:
             yield settings, None
             return

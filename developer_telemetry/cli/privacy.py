@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from developer_telemetry.cli.common import chosen, clear_errors, open_database, say, table
+from developer_telemetry.cli.common import (
+    chosen,
+    clear_errors,
+    open_database,
+    say,
+    say_database,
+    table,
+)
 from developer_telemetry.config import load
 
 if TYPE_CHECKING:
@@ -48,6 +55,7 @@ def prune(
 
         settings = load()
         engine = open_database(settings)
+        say_database(engine)
         rows = [["connection", "reports before", "days before", *Pruned._fields]]
         for each in chosen(engine, settings, connection):
             limits, pruned = preview(engine, each.id)
@@ -107,6 +115,7 @@ def _erase(
 
     settings = load()
     engine = open_database(settings)
+    say_database(engine)
     key = Key(settings.encryption_secret)
     search = Search(engine, settings.encryption_secret, person, connection)
     people = search.people()
@@ -153,6 +162,7 @@ def _erase_again(connection: Optional[int], yes: bool) -> None:
 
     settings = load()
     engine = open_database(settings)
+    say_database(engine)
     scope = strategies(engine, connection)
     people = returned(engine, Key(settings.encryption_secret), scope)
     _show(engine, people, "The database has nothing of anybody who was erased.")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Callable, Optional
 import typer
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.cli.common import chosen, clear_errors, open_database, say
+from developer_telemetry.cli.common import chosen, clear_errors, make_database, open_database, say
 from developer_telemetry.config import load
 from developer_telemetry.errors import TelemetryError
 
@@ -72,13 +72,12 @@ def import_reports(
         from developer_telemetry.transfer.importer import Counts, Importer
         from developer_telemetry.transfer.input_files import Archives, Rejects
 
-        settings = load()
         archives = Archives(files)
         started = datetime.now(timezone.utc)
         rejects = Rejects(
             errors or Path(f"import-errors-{started:%Y%m%d-%H%M%S}.txt"), archives.files
         )
-        engine = open_database(settings)
+        engine, settings = make_database(load())
         connections = {each.id: each for each in chosen(engine, settings, None)}
         given = Given(developer, hostname, email, name, date_from_name)
         batches = Reader(connections, connection, given).batches(archives)

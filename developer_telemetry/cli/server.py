@@ -6,11 +6,13 @@ import typer
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.cli.common import (
+    announce,
     clear_errors,
     curl_line,
     engine_of,
-    open_database,
+    make_database,
     report_url,
+    require_database,
     say,
     table,
 )
@@ -23,8 +25,7 @@ def serve() -> None:
     with clear_errors():
         from developer_telemetry.receiver.main import serve as run
 
-        settings = load()
-        engine = open_database(settings)
+        engine, settings = make_database(load())
         if settings.embedded:
             _introduce(engine, settings)
         run(engine, settings)
@@ -56,9 +57,10 @@ def _introduce(engine: Engine, settings: Settings) -> None:
 def migrate() -> None:
     """Make or update the tables of a database that DevLake does not own."""
     with clear_errors():
-        from developer_telemetry.database.migrate import migrate as apply
+        from developer_telemetry.connections import embedded_database
 
-        applied = apply(engine_of(load()))
+        settings = embedded_database.with_secret(load(), announce)
+        applied = embedded_database.make(settings, engine_of(settings), announce)
         say(*([f"applied {name}" for name in applied] or ["nothing to do"]))
 
 
@@ -73,8 +75,7 @@ def demo(
 
         from developer_telemetry.demo.seed import fill, fleet
 
-        settings = load()
-        engine = open_database(settings)
+        engine, settings = make_database(load())
         made = fleet(developers, days, seed, datetime.now(timezone.utc))
         ids = fill(engine, settings.encryption_secret, made)
         say(f"{len(made.sent)} reports of {developers} developers are stored")
@@ -89,6 +90,9 @@ def dead_letters(
         from developer_telemetry.receiver.ingest.spool import dead_letters as read
         from developer_telemetry.reports.daily_metrics import timestamp
 
+        settings = load()
+        if not settings.spool_dir.is_dir():
+            require_database(settings)
         rows = [
             {
                 "report": letter.report.report_id,
@@ -97,7 +101,7 @@ def dead_letters(
                 "reason": letter.reason,
                 "body": letter.report.payload,
             }
-            for letter in read(load().spool_dir)
+            for letter in read(settings.spool_dir)
         ]
         if as_json:
             say(printable_json(rows))

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 import typer
+from sqlalchemy.engine import Engine
 
-from developer_telemetry.cli.common import clear_errors, engine_of, say, table
+from developer_telemetry.cli.common import clear_errors, open_database, say, say_database, table
 from developer_telemetry.config import Settings, load
 from developer_telemetry.printable import printable_json
 
@@ -27,7 +28,7 @@ def show(
         from developer_telemetry.reports.daily_metrics import timestamp
 
         settings = load()
-        names = _connection_names(settings)
+        names = _connection_names(open_database(settings), settings)
         rows = [
             {
                 "connection": each.connection_id,
@@ -64,7 +65,10 @@ def drop(
         from developer_telemetry.receiver.ingest.spool import waiting_by_connection
 
         settings = load()
-        if connection in _connection_names(settings):
+        engine = open_database(settings)
+        say_database(engine)
+        say(f"Spool: {settings.spool_dir.absolute()}", err=True)
+        if connection in _connection_names(engine, settings):
             raise TelemetryError(
                 f"connection {connection} is in the database; what waits for it comes in by itself"
             )
@@ -99,9 +103,9 @@ def _drop(settings: Settings, connection_id: int) -> None:
     spool.close()
 
 
-def _connection_names(settings: Settings) -> dict[int, str]:
+def _connection_names(engine: Engine, settings: Settings) -> dict[int, str]:
     from developer_telemetry.connections.registry import Connections
 
-    connections = Connections(engine_of(settings), settings.encryption_secret)
+    connections = Connections(engine, settings.encryption_secret)
     connections.reload()
-    return {each.id: each.name for each in connections.all()}
+    return {connection.id: connection.name for connection in connections.all()}

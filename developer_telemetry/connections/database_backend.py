@@ -27,7 +27,7 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.advisory_lock import alone
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.engine import now_us, reading, transact
+from developer_telemetry.database.engine import address_of, now_us, reading, transact
 from developer_telemetry.database.migrate import DEVLAKE_HISTORY
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.reports.daily_metrics import raw_params, timestamp
@@ -89,6 +89,10 @@ class Register(Home):
         self._engine = engine
         self._secret = encryption_secret
         self._mark = dialect_of(engine).placeholder
+
+    @property
+    def address(self) -> str:
+        return f"the database {address_of(self._engine)}"
 
     def connections(self) -> list[Kept]:
         with reading(self._engine).connect() as connection:

@@ -60,6 +60,10 @@ class DevLake(Home):
         self._client.close()
 
     @property
+    def address(self) -> str:
+        return f"DevLake at {self.base}"
+
+    @property
     def base(self) -> str:
         """The address that all paths follow: the given one, perhaps with `/api` and `/rest`."""
         if not self._base:

@@ -63,6 +63,11 @@ class Home:
     Every method raises a `TelemetryError` that says what to do, or `SQLAlchemyError`.
     """
 
+    @property
+    def address(self) -> str:
+        """The database, or DevLake, by its URL."""
+        raise NotImplementedError
+
     def connections(self) -> list[Kept]:
         """All of them, by id."""
         raise NotImplementedError

@@ -38,6 +38,11 @@ def open_engine(url: str) -> Engine:
     return prepare(create_db_engine(url))
 
 
+def address_of(engine: Engine) -> str:
+    """Return the database's URL without password and options."""
+    return engine.url.render_as_string(hide_password=True).partition("?")[0]
+
+
 def open_writing_engine(url: str) -> Engine:
     """An engine for `transact` alone, which saves two round trips in each transaction.
 

@@ -25,13 +25,14 @@ from developer_telemetry.connections.registry import Connection, Connections
 from developer_telemetry.constants import SCOPE_ID
 from developer_telemetry.database.domain_texts import inexact_tables
 from developer_telemetry.database.engine import (
+    address_of,
     clock_offset_us,
     losses,
     open_engine,
     reading,
     reason,
 )
-from developer_telemetry.database.migrate import migrate, pending
+from developer_telemetry.database.migrate import pending
 from developer_telemetry.diagnostics import checks
 from developer_telemetry.diagnostics.checks import (
     FAILED,
@@ -121,15 +122,12 @@ class Doctor:
             return
         try:
             engine = self._opened = open_engine(self._settings.db_url)
-            if self._settings.embedded:
-                migrate(engine)
             missing = pending(engine)
         except (SQLAlchemyError, ValueError) as error:
             yield Check("database", FAILED, reason(error), "check DB_URL and the server")
             yield from map(self._without_database, ("schema", "character sets", "durability"))
             return
-        where = engine.url.render_as_string(hide_password=True)
-        yield Check("database", OK, f"{where.partition('?')[0]} answers")
+        yield Check("database", OK, f"{address_of(engine)} answers")
         if missing:
             said = f"{len(missing)} migrations are pending: {', '.join(missing)}"
             mend = "confirm them in DevLake's web UI (a database of your own: `migrate`)"

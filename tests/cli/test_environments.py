@@ -63,7 +63,7 @@ ENVIRONMENTS = {
     "folder gone": Broken(how={"cwd": "gone"}, noticed_by={"status", "doctor"}, says="is gone"),
     "nowhere to keep data": Broken(
         {"TELEMETRY_DATA_DIR": "/dev/null/x", "DB_URL": ""},
-        noticed_by={"status", "serve", "import", "connections list"},
+        noticed_by={"serve", "import", "connect"},
         says="^error: can't keep data in /dev/null/x .*TELEMETRY_DATA_DIR",
     ),
     "nowhere to spool": Broken(

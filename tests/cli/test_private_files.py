@@ -11,6 +11,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry import private_files
 from developer_telemetry.config import load
+from developer_telemetry.connections.embedded_database import with_secret
 from developer_telemetry.connections.registry import Connections, create
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
@@ -172,7 +173,7 @@ def _can_write(engine: Engine) -> bool:
 def test_the_secret_of_an_embedded_database_is_private(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        settings = load({"TELEMETRY_DATA_DIR": str(tmp_path / "data")})
+        settings = with_secret(load({"TELEMETRY_DATA_DIR": str(tmp_path / "data")}), print)
     finally:
         os.umask(before)
 

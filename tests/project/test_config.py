@@ -14,6 +14,7 @@ from developer_telemetry.config import (
     Settings,
     load,
 )
+from developer_telemetry.connections.embedded_database import with_secret
 from developer_telemetry.errors import ConfigurationError
 from tests.support.receivers import run_command
 
@@ -37,7 +38,7 @@ def test_nothing_set_gives_an_embedded_database(
 
     assert settings == Settings(
         db_url=f"sqlite:///{tmp_path}/data/telemetry.db",
-        encryption_secret=(tmp_path / "data/encryption_secret").read_text(),
+        encryption_secret="",
         host="127.0.0.1",
         port=8090,
         require_token=False,
@@ -47,17 +48,28 @@ def test_nothing_set_gives_an_embedded_database(
         spool_max_bytes=512 << 20,
         embedded=True,
     )
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_the_secret_of_the_embedded_database_is_kept_and_readable_by_its_owner_alone(
+def test_the_secret_of_the_embedded_database_is_made_once_and_readable_by_its_owner_alone(
     tmp_path: Path,
 ) -> None:
-    folder = tmp_path / "kept"
-    first = load({"TELEMETRY_DATA_DIR": str(folder)}).encryption_secret
+    folder = tmp_path / "data"
+    lines: list[str] = []
+    made = with_secret(load({"TELEMETRY_DATA_DIR": str(folder)}), lines.append)
+    again = load({"TELEMETRY_DATA_DIR": str(folder)})
 
-    assert load({"TELEMETRY_DATA_DIR": str(folder)}).encryption_secret == first
-    assert len(first) >= 32
+    assert with_secret(again, lines.append) == again == made
+    assert lines == [f"A new encryption secret is made at {folder}/encryption_secret"]
+    assert len(made.encryption_secret) >= 32
     assert (folder / "encryption_secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_secret_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "encryption_secret").write_bytes(b"\xff")
+
+    with pytest.raises(ConfigurationError, match=f"secret in {tmp_path}/encryption_secret"):
+        load({"TELEMETRY_DATA_DIR": str(tmp_path)})
 
 
 def test_values_from_the_environment_are_in_force() -> None:
@@ -162,7 +174,7 @@ def test_a_data_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     in_the_way.touch()
 
     with pytest.raises(ConfigurationError, match=f"can't keep data in {in_the_way}/data"):
-        load({"TELEMETRY_DATA_DIR": str(in_the_way / "data")})
+        with_secret(load({"TELEMETRY_DATA_DIR": str(in_the_way / "data")}), print)
 
 
 ACCESS = {"DEVLAKE_URL": "http://devlake:4000/", "TELEMETRY_DATA_DIR": "nowhere"}
