@@ -37,7 +37,8 @@ SETTINGS = (
         "ENCRYPTION_SECRET",
         "",
         "DevLake's secret, with which tokens are encrypted in the database;"
-        " on SQLite one is made and kept in TELEMETRY_DATA_DIR if it isn't set",
+        " on SQLite one is made and kept in TELEMETRY_DATA_DIR if it isn't set, by `serve`, `demo`,"
+        " `connect`, `migrate` and `import`",
     ),
     Setting("TELEMETRY_DATA_DIR", "data", "where the embedded database and its secret are kept"),
     Setting(

@@ -21,7 +21,10 @@ from developer_telemetry.printable import printable_json
 
 
 def serve() -> None:
-    """Take reports until stopped. Without DB_URL an SQLite database is made beside it."""
+    """Take reports until stopped.
+
+    Without DB_URL an SQLite database is made in TELEMETRY_DATA_DIR.
+    """
     with clear_errors():
         from developer_telemetry.receiver.main import serve as run
 

@@ -295,6 +295,7 @@ def test_an_operators_commands_on_the_embedded_database(
         assert done.exit_code == status, done.output
         return done.stdout + done.stderr
 
+    run("migrate")
     made = json.loads(run("connect", "fleet", "--json"))
     url = f"https://lake.example/api/plugins/developer-telemetry/{made['id']}/report"
     assert made["config"] == {"webhook_url": url, "api_key": made["token"]}

@@ -32,6 +32,7 @@ from tests.support.receivers import (
     Altered,
     add_connection,
     environment,
+    migrate,
     query,
     report,
 )
@@ -176,6 +177,7 @@ def test_it_follows_a_receiver_until_ctrl_c(tmp_path: Path) -> None:
 
 def test_a_database_that_goes_away_is_said_once_and_waited_for(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/telemetry.db"
+    migrate(url, tmp_path)
     with started(url) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -393,6 +393,8 @@ def test_the_guides_commands_do_what_it_says(embedded: Callable[..., str], tmp_p
 def test_mistakes_are_named(
     embedded: Callable[..., str], arguments: list[str], message: str
 ) -> None:
+    embedded("migrate")
+
     assert embedded("export", *arguments).startswith(f"2 error: {message}")
 
 
