@@ -8,9 +8,9 @@ from typing import Callable
 
 import pytest
 
-from tests.environments import Outcome, forking
-from tests.receivers import command_names, run_command
-from tests.servers import free_port
+from tests.support.environments import Outcome, forking
+from tests.support.receivers import command_names, run_command
+from tests.support.servers import free_port
 
 MAKING = {"serve", "demo", "connect", "migrate", "import"}
 ARGUMENTS = {
