@@ -1,4 +1,4 @@
-"""The command that looks at everything."""
+"""The `doctor` command, and the settings of commands that use DevLake or a report URL."""
 
 import os
 import re
@@ -34,24 +34,24 @@ def doctor(
 ) -> None:
     """Check all that a report needs, from DevLake to the disk of the receiver.
 
-    Leaves with 1 if something failed, and says what mends it.
+    Exits with 1 if a check failed, and prints what to do about it.
     """
     with site(url, devlake_url) as (settings, devlake):
-        from developer_telemetry.diagnostics.checks import FAILED, Check
-        from developer_telemetry.diagnostics.doctor import Doctor
+        from developer_telemetry.diagnostics.checks import FAILED
+        from developer_telemetry.diagnostics.doctor import examine
 
-        found: list[Check] = []
-        for check in Doctor(settings, partial(report_url, settings), devlake).checks():
-            found.append(check)
-            if not as_json:
-                word = check.state.upper() if check.state == FAILED else check.state
-                say(f"{word:8} {check.name:18} {check.said}")
+        checks = examine(settings, partial(report_url, settings), devlake)
+        is_ok = all(check.state != FAILED for check in checks)
+        if as_json:
+            results = [check._asdict() for check in checks]
+            say(printable_json({"ok": is_ok, "checks": results}))
+        else:
+            for check in checks:
+                state = check.state.upper() if check.state == FAILED else check.state
+                say(f"{state:8} {check.name:18} {check.message}")
                 if check.remedy:
                     say(f"{'':27} -> {check.remedy}")
-        well = all(check.state != FAILED for check in found)
-        if as_json:
-            say(printable_json({"ok": well, "checks": [check._asdict() for check in found]}))
-    raise typer.Exit(0 if well else 1)
+    raise typer.Exit(0 if is_ok else 1)
 
 
 @contextmanager

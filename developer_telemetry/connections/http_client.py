@@ -1,20 +1,89 @@
-"""The HTTP client of the commands, and which variable of the environment is in its way."""
+"""The HTTP client of the commands: requests as a machine sends them, and reasons why one fails."""
 
 from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 import httpx
 
-from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.errors import ConfigurationError, TelemetryError
+
+CONNECT_SECONDS = 5.0
+# Somewhat longer than a receiver takes with a report while its database hangs.
+ANSWER_SECONDS = 25.0
+MAX_MESSAGE_CHARACTERS = 240
 
 # In the order in which a URL's proxy is looked for; the spelling in small letters comes first.
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+class NoAnswer(TelemetryError):
+    """A request got no answer, or none in HTTP; the message tells the reason."""
+
+
+class Reply(NamedTuple):
+    """An answer of any status; the names of `headers` are in lower case.
+
+    `content` is the JSON object in it, empty if it has none.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+    content: Mapping[str, Any]
+
+    @property
+    def message(self) -> str:
+        """Return its message in one short line: the title of a page, or its text."""
+        title, end, _ = self.text.partition("<title>")[2].partition("</title>")
+        text = str(self.content.get("message") or (title if end else self.text) or "nothing")
+        return " ".join(text.split())[:MAX_MESSAGE_CHARACTERS]
+
+
+def ask(
+    url: str,
+    headers: Mapping[str, str],
+    report: Optional[Mapping[str, Any]] = None,
+    query: Optional[Mapping[str, str]] = None,
+) -> Reply:
+    """GET `url`, or POST a report to it. Redirects are not followed: collectors don't, either.
+
+    Raises:
+        NoAnswer: There was no answer.
+    """
+    method = "GET" if report is None else "POST"
+    # As curl sends a token that has other letters than those of ASCII.
+    sent = [(name.encode(), value.encode()) for name, value in headers.items()]
+    try:
+        answer = _client().request(method, url, headers=sent, json=report, params=query)
+    except httpx.TimeoutException:
+        raise NoAnswer(f"no answer in time{proxy_remark(url)}") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise NoAnswer(f"{str(error) or type(error).__name__}{proxy_remark(url)}") from None
+    return Reply(answer.status_code, dict(answer.headers), answer.text, _json_object(answer))
+
+
+@cache
+def _client() -> httpx.Client:
+    # A new connection for each request, so that a balancer may give it to another receiver.
+    return make_client(
+        timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+        limits=httpx.Limits(max_keepalive_connections=0),
+    )
+
+
+def _json_object(answer: httpx.Response) -> Mapping[str, Any]:
+    try:
+        content = answer.json()
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def make_client(**options: Any) -> httpx.Client:

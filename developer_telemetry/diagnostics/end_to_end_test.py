@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from developer_telemetry.connections.http_client import NoAnswer, Reply, ask
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
@@ -24,8 +25,8 @@ from developer_telemetry.database.advisory_lock import Busy, alone
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import now_us, reading, reason, transact
-from developer_telemetry.diagnostics.asking import NoAnswer, Reply, ask
-from developer_telemetry.diagnostics.probe import Question, State, new_nonce
+from developer_telemetry.diagnostics.probe import ReceiverState, new_nonce
+from developer_telemetry.diagnostics.receiver_survey import ask_state
 from developer_telemetry.reports.daily_metrics import timestamp
 from developer_telemetry.storage.devlake_schema import account_id
 
@@ -96,7 +97,7 @@ def _send(connection: Connection, url: str, mark: str) -> Step:
     except NoAnswer as error:
         return Step("sent", False, f"{url}: {error}")
     took = f"{(time.monotonic() - started) * 1000:.0f} ms"
-    if reply.status == 200 and reply.said.get("success") is True:
+    if reply.status == 200 and reply.content.get("success") is True:
         return Step("sent", True, f"{url} answered 200 after {took}: {reply.message}")
     return Step("sent", False, f"{url} answered {_words(reply)}")
 
@@ -152,14 +153,10 @@ def _elsewhere(connection: Connection, url: str, database_here: bool) -> Step:
     )
 
 
-def _state(connection: Connection, url: str) -> Optional[State]:
+def _state(connection: Connection, url: str) -> Optional[ReceiverState]:
     if connection.token is None:
         return None
-    question = Question(connection.id, connection.token, new_nonce())
-    try:
-        return question.open(str(ask(url, question.headers).said.get("sealed", "")))
-    except NoAnswer:
-        return None
+    return ask_state(url, connection.id, connection.token).state
 
 
 def _seen(

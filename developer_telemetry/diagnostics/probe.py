@@ -1,28 +1,23 @@
-"""How to look at a receiver through its report URLs, for whoever holds a connection's token.
+"""The wire format by which `doctor` asks a receiver for its state, through a report URL.
 
-A front proxy sends a receiver nothing but the report routes, so that is where it is asked:
+A front proxy passes nothing but the report routes to a receiver, so the question uses one of them:
 
-    GET <report URL>
-    X-Telemetry-Probe: <nonce> <proof>
+    GET <report URL>?nonce=<32 hexadecimal digits>
+    Authorization: Bearer <the connection's token, as a report is sent>
 
-The nonce is 32 hexadecimal digits; the proof is an HMAC of connection and nonce under the token,
-which itself is never sent. The answer tells of the receiver's state and is sealed (AES-256-GCM
-under a key made of token and nonce), so that nobody else can read it or make one up. Whether both
-sides have the same database shows when the receiver finds the nonce there that the other side has
-left.
+    {"success": true, "message": "...", "nonce": "...", "receiver": {<ReceiverState>}}
+
+The nonce is optional. Who asks has left it in a database; a receiver that finds it there uses the
+same database. It is repeated in the answer, so that an answer from a cache shows.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
-import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import msgspec
 from sqlalchemy.engine import Engine
@@ -31,23 +26,27 @@ from developer_telemetry.constants import PROBE_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading, transact
 
+# Answers and refusals of a receiver have this header, those of a proxy before it have not.
 HEADER = "X-Telemetry-Probe"
+ANSWERED = "answered"
+REFUSED = "refused"
 
-_SALT_BYTES = 12
-# What a look that was broken off has left goes after so long.
-KEPT_SECONDS = 3600
+# A nonce that an interrupted `doctor` has left is removed after this time.
+NONCE_SECONDS = 3600
+
+_NONCE_QUERY = re.compile(rb"(?:.*&)?nonce=([0-9a-f]{32})(?:&.*)?")
 
 
-class State(msgspec.Struct, frozen=True):
-    """What a receiver says of itself."""
+class ReceiverState(msgspec.Struct, frozen=True):
+    """The state of a receiver at the time of its answer; empty texts mean that nothing is wrong."""
 
-    receiver: str  # tells those behind a balancer apart
+    receiver: str  # tells receivers behind a balancer apart
     version: str
     clock_us: int
-    database_ahead_us: int  # how far the database's clock is ahead of it, as it takes into account
-    same_database: Optional[bool]  # None: the database could not be asked
-    problem: str  # why a report sent now could not be kept, "" if it can
-    outage: str  # why reports go to the spool, "" if they don't
+    database_ahead_us: int  # the database's clock minus the receiver's, as the receiver applies it
+    same_database: Optional[bool]  # None: there was no nonce, or the database did not answer
+    problem: str  # the reason why a report sent now could not be stored
+    outage: str  # the reason why reports go to the spool
     waiting: int  # reports in the spool
     oldest_seconds: float
     set_aside: int
@@ -56,90 +55,73 @@ class State(msgspec.Struct, frozen=True):
     spool_max_bytes: int
     disk_free_bytes: int
     damaged_spools: int
-    # Not told by older receivers.
     orphans: int = 0  # reports in the spool whose connection is not in the database
-    conflicting: int = 0  # those that something else is in the way of
+    conflicting: int = 0  # reports that wait for a lock or the like
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The JSON object of an answer, beside `success` and `message`."""
+
+    nonce: str
+    receiver: ReceiverState
+
+
+def new_nonce() -> str:
+    """Return a random text that no other question has."""
+    return secrets.token_hex(16)
+
+
+def nonce_of(query: bytes) -> str:
+    """Return the nonce in the query of a URL, as a receiver gets it; `""` if there is none."""
+    match = _NONCE_QUERY.fullmatch(query)
+    return match[1].decode() if match else ""
 
 
 class Question(NamedTuple):
-    """What is sent, and what it takes to read the answer."""
+    """A question, as it is sent to the report URL of a connection that has this token."""
 
-    connection_id: int
     token: str
     nonce: str
 
     @property
     def headers(self) -> dict[str, str]:
-        """To send with a GET of the connection's report URL."""
-        proof = _key(self.token, f"question {self.connection_id}", self.nonce).hex()
-        return {HEADER: f"{self.nonce} {proof}"}
-
-    def proved_by(self, proof: str) -> bool:
-        """Whether this is the proof that `headers` send; compared in constant time."""
-        expected = self.headers[HEADER].rpartition(" ")[2]
-        return hmac.compare_digest(proof.encode(), expected.encode())
-
-    def seal(self, state: State) -> str:
-        """The state as only who asked can read it."""
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-        salt = os.urandom(_SALT_BYTES)
-        box = AESGCM(self._answer_key).encrypt(salt, msgspec.json.encode(state), None)
-        return base64.b64encode(salt + box).decode()
-
-    def open(self, sealed: str) -> Optional[State]:
-        """What the receiver said; None if it comes from nobody who knows the token."""
-        from cryptography.exceptions import InvalidTag
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-        try:
-            box = base64.b64decode(sealed, validate=True)
-            said = AESGCM(self._answer_key).decrypt(box[:_SALT_BYTES], box[_SALT_BYTES:], None)
-            return msgspec.json.decode(said, type=State)
-        except (ValueError, InvalidTag):
-            return None
+        """Return the headers to send."""
+        return {"Authorization": f"Bearer {self.token}"}
 
     @property
-    def _answer_key(self) -> bytes:
-        return _key(self.token, "answer", self.nonce)
+    def query(self) -> dict[str, str]:
+        """Return the parameters to add to the report URL."""
+        return {"nonce": self.nonce}
 
-
-def new_nonce() -> str:
-    """What makes a question unlike any other."""
-    return secrets.token_hex(16)
-
-
-def read_header(value: str) -> Optional[tuple[str, str]]:
-    """Nonce and proof of a question; None if it is none."""
-    found = re.fullmatch(r"([0-9a-f]{32}) ([0-9a-f]{64})", value)
-    return (found[1], found[2]) if found else None
+    def read(self, content: Mapping[str, Any]) -> Optional[ReceiverState]:
+        """Return the state in a JSON object; None if that does not answer this question."""
+        try:
+            answer = msgspec.convert(content, Answer)
+        except msgspec.ValidationError:
+            return None
+        return answer.receiver if answer.nonce == self.nonce else None
 
 
 @contextmanager
-def left_behind(engine: Engine, nonce: str) -> Iterator[None]:
-    """Have `nonce` lie in the database for a while."""
-    mark = dialect_of(engine).placeholder
-    leave = f"INSERT INTO {PROBE_TABLE} (nonce, left_us) VALUES ({mark}, {mark})"
-    clear = f"DELETE FROM {PROBE_TABLE} WHERE nonce = {mark} OR left_us < {mark}"
+def nonce_left_in(engine: Engine, nonce: str) -> Iterator[None]:
+    """Leave `nonce` in the database for as long as the context lasts."""
+    marker = dialect_of(engine).placeholder
+    leave = f"INSERT INTO {PROBE_TABLE} (nonce, left_us) VALUES ({marker}, {marker})"
+    clear = f"DELETE FROM {PROBE_TABLE} WHERE nonce = {marker} OR left_us < {marker}"
     now = now_us()
-    transact(engine, lambda to: to.exec_driver_sql(leave, (nonce, now)))
+    transact(engine, lambda connection: connection.exec_driver_sql(leave, (nonce, now)))
     try:
         yield
     finally:
-        gone = (nonce, now - KEPT_SECONDS * 1_000_000)
-        transact(engine, lambda to: to.exec_driver_sql(clear, gone))
+        old = (nonce, now - NONCE_SECONDS * 1_000_000)
+        transact(engine, lambda connection: connection.exec_driver_sql(clear, old))
 
 
-def was_left(engine: Engine, nonce: str) -> bool:
-    """Whether somebody has `nonce` lie in this database."""
-    mark = dialect_of(engine).placeholder
+def has_nonce(engine: Engine, nonce: str) -> bool:
+    """Tell whether `nonce` is in this database now."""
+    marker = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         row = connection.exec_driver_sql(
-            f"SELECT 1 FROM {PROBE_TABLE} WHERE nonce = {mark}", (nonce,)
+            f"SELECT 1 FROM {PROBE_TABLE} WHERE nonce = {marker}", (nonce,)
         ).first()
     return row is not None
-
-
-def _key(token: str, purpose: str, nonce: str) -> bytes:
-    text = f"developer-telemetry probe\n{purpose}\n{nonce}"
-    return hmac.new(token.encode(), text.encode(), hashlib.sha256).digest()

@@ -1,106 +1,169 @@
-"""What looks through the report URLs tell of the receivers behind them."""
+"""Ask receivers for their state through report URLs, and name the reason where that fails.
+
+Machines send to these URLs, so whatever is in the way of the question is in the way of reports.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Callable, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Optional
 
-from developer_telemetry.diagnostics.checks import FAILED, OK, SEE_RECEIVER, SKIPPED, Check, spool
-from developer_telemetry.diagnostics.looking import CONNECTION, ROUTE, TOKEN, UNREADY, Look, look
-from developer_telemetry.diagnostics.probe import State
+from developer_telemetry.connections.crypto import remedy_of
+from developer_telemetry.connections.http_client import NoAnswer, Reply, ask
+from developer_telemetry.connections.sign_on import Turned
+from developer_telemetry.database.engine import now_us
+from developer_telemetry.diagnostics.probe import (
+    ANSWERED,
+    HEADER,
+    REFUSED,
+    Question,
+    ReceiverState,
+    new_nonce,
+)
 
-# So often the first connection's URL is asked, to meet the receivers behind a balancer.
-LOOKS = 6
+# The first connection's URL is asked so often, to reach each receiver behind a balancer.
+REQUESTS = 6
+
+# The kinds of faults, by what has to be changed.
+ROUTE = "route"
+TOKEN = "token"
+CONNECTION = "connection"
+SECRET = "secret"
+UNREADY = "unready"
+
+PASS_REPORTS = "let it pass the report routes (docs/install.md, Behind a sign-on)"
+
+# A receiver of an older release answers every GET with this message.
+OLDER_RECEIVER = "send a report with POST"
 
 
-def reach(report_url: Callable[[int], str], tokens: Mapping[int, str], nonce: str) -> Reach:
-    """Look through the report URL of each connection whose token is known, one at least."""
-    first, *others = tokens
-    looks: dict[int, list[Look]] = {}
-    for number in [first] * LOOKS + others:
-        before = looks.setdefault(number, [])
-        if not before or before[-1].state is not None:
-            before.append(look(report_url(number), number, tokens[number], nonce))
-    return Reach(report_url(first), [each for some in looks.values() for each in some])
+class Finding(NamedTuple):
+    """The result of one question: the receiver's state, or the kind of fault and its remedy."""
+
+    connection_id: int
+    state: Optional[ReceiverState] = None
+    clock_ahead_us: int = 0  # the least by which the receiver's clock is ahead of ours
+    fault: str = ""
+    message: str = ""
+    remedy: str = ""
 
 
-class Reach(NamedTuple):
-    """All looks, and the URL of the first."""
+class Survey(NamedTuple):
+    """The results of all questions, and the URL of the first one."""
 
-    url: str
-    looks: Sequence[Look]
+    url: str = ""
+    findings: Sequence[Finding] = ()
 
     @property
-    def states(self) -> dict[str, State]:
-        """The newest state of each receiver that was met, by its name."""
-        return {each.state.receiver: each.state for each in self.looks if each.state}
+    def states(self) -> dict[str, ReceiverState]:
+        """Return the newest state of each receiver that answered, by its name."""
+        return {finding.state.receiver: finding.state for finding in self.findings if finding.state}
 
     @property
     def clocks(self) -> dict[str, float]:
-        """How far the receivers' clocks are ahead of the one here, in seconds."""
+        """Return how many seconds the clock of each receiver is ahead of the one here."""
         return {
-            f"receiver {each.state.receiver}": each.clock_ahead_us / 1e6
-            for each in self.looks
-            if each.state
+            f"receiver {finding.state.receiver}": finding.clock_ahead_us / 1e6
+            for finding in self.findings
+            if finding.state
         }
 
-    def faults(self, *kinds: str) -> list[Look]:
-        """The looks that failed of one of these."""
-        return [each for each in self.looks if each.fault in kinds]
-
-    def receiver(self) -> Check:
-        """Whether the URL leads to receivers that can keep reports."""
-        for each in self.faults(ROUTE):
-            return Check("receiver", FAILED, each.said, each.remedy)
-        met = ", ".join(f"{each.receiver} ({each.version})" for each in self.states.values())
-        for each in self.faults(UNREADY):
-            return Check("receiver", FAILED, each.said, each.remedy)
-        for state in self.states.values():
-            if state.problem:
-                said = f"{state.receiver} can't keep reports: {state.problem}"
-                return Check("receiver", FAILED, said, "see its log, and its database")
-        return Check("receiver", OK, f"{self.url} leads to {met or 'a receiver'}")
-
-    def token(self, open_to_all: Sequence[int]) -> Check:
-        """Whether tokens are accepted, and needed: some connections may have none."""
-        for each in self.faults(TOKEN):
-            return Check("token", FAILED, each.said, each.remedy)
-        if not self.states:
-            return _not_reached("token")
-        asked = {each.connection_id for each in self.looks}
-        accepted = {each.connection_id for each in self.looks if each.state}
-        said = f"accepted for {len(accepted)} of {len(asked)} connections"
-        for number in open_to_all:
-            return Check(
-                "token",
-                FAILED,
-                f"{said}; whoever reaches the receiver can send to connection {number}",
-                f"`developer-telemetry token rotate {number}` gives it a token",
-            )
-        return Check("token", OK, said)
-
-    def database(self) -> Check:
-        """Whether receivers have the database in which the nonce lies."""
-        name = "receiver database"
-        for each in self.faults(CONNECTION):
-            return Check(name, FAILED, each.said, each.remedy)
-        if not self.states:
-            return _not_reached(name)
-        for state in self.states.values():
-            if state.same_database is None or state.outage:
-                said = f"{state.receiver} stores nothing now: {state.outage or 'no answer from it'}"
-                return Check(name, FAILED, said, "mend its DB_URL, or the way to the server")
-            if not state.same_database:
-                said = f"{state.receiver} has another database than this command"
-                return Check(name, FAILED, said, "give both the DB_URL of DevLake's server")
-        return Check(name, OK, "the same as here")
-
-    def spools(self) -> Iterator[Check]:
-        """What waits at each receiver."""
-        if not self.states:
-            yield _not_reached("spool")
-        yield from map(spool, self.states.values())
+    def faults(self, kind: str) -> list[Finding]:
+        """Return the findings with a fault of this kind."""
+        return [finding for finding in self.findings if finding.fault == kind]
 
 
-def _not_reached(name: str) -> Check:
-    return Check(name, SKIPPED, "no receiver was reached", SEE_RECEIVER)
+def survey(report_url: Callable[[int], str], tokens: Mapping[int, str], nonce: str) -> Survey:
+    """Ask through the report URL of each connection in `tokens`, which has one at least."""
+    first, *others = tokens
+    findings: dict[int, list[Finding]] = {}
+    for number in [first] * REQUESTS + others:
+        earlier = findings.setdefault(number, [])
+        if not earlier or earlier[-1].state is not None:
+            earlier.append(ask_state(report_url(number), number, tokens[number], nonce))
+    return Survey(
+        report_url(first), tuple(finding for results in findings.values() for finding in results)
+    )
+
+
+def ask_state(url: str, connection_id: int, token: str, nonce: str = "") -> Finding:
+    """Ask through the report URL of a connection, which has this token."""
+    question = Question(token, nonce or new_nonce())
+    started_us = now_us()
+    try:
+        reply = ask(url, question.headers, query=question.query)
+    except NoAnswer as error:
+        return Finding(
+            connection_id,
+            fault=ROUTE,
+            message=f"{url}: {error}",
+            remedy="check the address (--url or TELEMETRY_PUBLIC_URL), and that the front proxy"
+            " and `developer-telemetry serve` run",
+        )
+    ended_us = now_us()
+    state = question.read(reply.content) if reply.status == 200 else None
+    if state is not None:
+        # The receiver read its clock at any moment between the two.
+        ahead_us = max(0, state.clock_us - ended_us) + min(0, state.clock_us - started_us)
+        return Finding(connection_id, state, ahead_us)
+    fault, message, remedy = _judge(url, reply)
+    return Finding(connection_id, fault=fault, message=f"{url} {message}", remedy=remedy)
+
+
+def _judge(url: str, reply: Reply) -> tuple[str, str, str]:
+    """Return the kind of a fault, what is wrong, and the remedy."""
+    answered = f"answers {reply.status} ({reply.message})"
+    marker = reply.headers.get(HEADER.lower())
+    if marker == REFUSED:
+        return _refused(reply, answered)
+    if marker == ANSWERED:
+        return (
+            ROUTE,
+            "gives the answer to an earlier request, or one that this release can't read",
+            "let nothing on the way cache answers, and update the receiver",
+        )
+    if reply.status == 405 and reply.message == OLDER_RECEIVER:
+        return ROUTE, "leads to a receiver of an older release", "update the receiver"
+    return ROUTE, answered, _route_remedy(url, reply)
+
+
+def _refused(reply: Reply, answered: str) -> tuple[str, str, str]:
+    if reply.status == 401:
+        return (
+            TOKEN,
+            answered,
+            "give the receiver the same DB_URL and ENCRYPTION_SECRET as this command, and let the"
+            " front proxy pass the Authorization header",
+        )
+    if reply.status == 404:
+        return CONNECTION, answered, "give the receiver the DB_URL of DevLake's server"
+    if remedy := remedy_of(reply.message):
+        return SECRET, answered, f"at the receiver: {remedy}"
+    return UNREADY, answered, "see the receiver's log, and check that it reaches its database"
+
+
+def _route_remedy(url: str, reply: Reply) -> str:
+    location = "the location for reports in its SERVER_CONF (an ingress path in Kubernetes)"
+    turned = Turned(url, reply.status, reply.headers, reply.text)
+    if turned.is_sign_on:
+        return f"a sign-on is in the way of reports: {PASS_REPORTS}"
+    if turned.is_redirect and not turned.only_moves:
+        return (
+            f"collectors don't follow redirects: give {turned.target} as the address, or if that"
+            f" is a sign-on, {PASS_REPORTS}"
+        )
+    if turned.is_redirect:
+        return f"collectors don't follow redirects: give {turned.target} as the address"
+    if reply.status in (401, 403):
+        return (
+            f"the front proxy asks for a password: add `auth_basic off` to {location}, or if a"
+            f" sign-on asks for it, {PASS_REPORTS}"
+        )
+    if reply.status in (502, 503, 504):
+        return (
+            "the front proxy reaches no receiver: start `developer-telemetry serve` at the address"
+            " that the proxy has"
+        )
+    if "html" in reply.headers.get("content-type", "") and reply.status == 200:
+        return "that is the web UI: give the address with /api (--url or TELEMETRY_PUBLIC_URL)"
+    return f"the front proxy sends reports elsewhere: add {location}"

@@ -20,7 +20,7 @@ from developer_telemetry.receiver.http import openapi
 from developer_telemetry.receiver.http.authenticator import Doorkeeper
 from developer_telemetry.receiver.http.report_endpoint import REPORT_PATHS, Intake
 from developer_telemetry.receiver.http.responses import Answer, answer, refusal
-from developer_telemetry.receiver.http.status_endpoint import Probe
+from developer_telemetry.receiver.http.status_endpoint import StatusEndpoint
 from developer_telemetry.receiver.ingest.ingestor import Ingest
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher
@@ -51,10 +51,10 @@ class Receiver:
         monitor: Monitor,
         tallies: Tallies,
         figures: Metrics,
-        probe: Probe,
+        status_endpoint: StatusEndpoint,
         page: Page,
     ) -> None:
-        self._probe = probe
+        self._status_endpoint = status_endpoint
         self._page = page
         self._ingest = ingest
         self._drainer = drainer
@@ -63,7 +63,7 @@ class Receiver:
         self._spool = spool
         self._monitor = monitor
         self._metrics = figures
-        self.app = Intake(ingest, doorkeeper, tallies, figures, probe, self._looks())
+        self.app = Intake(ingest, doorkeeper, tallies, figures, status_endpoint, self._looks())
 
     def stop(self) -> None:
         """Take nothing more; what was accepted is still written and answered."""
@@ -96,7 +96,7 @@ class Receiver:
         self._retention_job.start()
         yield
         self._page.close()
-        self._probe.close()
+        self._status_endpoint.close()
         await asyncio.to_thread(self._retention_job.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._drainer.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._ingest.stop, THREAD_SECONDS)

@@ -21,7 +21,7 @@ from developer_telemetry.receiver.app import Receiver
 from developer_telemetry.receiver.http.admission import Admission
 from developer_telemetry.receiver.http.authenticator import Doorkeeper
 from developer_telemetry.receiver.http.protocol import Protocol
-from developer_telemetry.receiver.http.status_endpoint import Probe
+from developer_telemetry.receiver.http.status_endpoint import StatusEndpoint
 from developer_telemetry.receiver.ingest.conflicts import Conflicts
 from developer_telemetry.receiver.ingest.decisions import Decisions
 from developer_telemetry.receiver.ingest.ingestor import Ingest, Outage
@@ -117,7 +117,9 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     )
     self_test = SelfTest(engine, doorkeeper.check_own_token, spool)
     looking = open_reading_engine(settings.db_url)
-    probe = Probe(looking, doorkeeper, ingest, spool, outage, monitor.problem, identity.label)
+    status_endpoint = StatusEndpoint(
+        looking, doorkeeper, ingest, spool, outage, monitor.problem, identity.label
+    )
     presenter = Presenter(looking, connections, monitor, spool, self_test)
     is_open_locally = settings.embedded and is_loopback(settings.host)
     page = Page(presenter, Sessions(settings.admin_token, is_open_locally))
@@ -131,7 +133,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         monitor,
         tallies,
         metrics,
-        probe,
+        status_endpoint,
         page,
     )
 

@@ -20,7 +20,7 @@ from typer.testing import Result
 
 from developer_telemetry.cli.main import app
 from developer_telemetry.config import SETTINGS, load
-from developer_telemetry.diagnostics.looking import look
+from developer_telemetry.diagnostics.receiver_survey import ask_state
 from developer_telemetry.errors import ConfigurationError
 from tests.support.nginx import LOCATION, ROOT, Nginx
 from tests.support.receivers import TOKEN, Receiver, add_connection, command_runner, report
@@ -110,7 +110,7 @@ def test_a_devlake_that_does_not_take_it_is_told_with_what_it_needs(
     assert "p:w:" not in line
     checks = {each["name"]: each for each in json.loads(doctor.stdout)["checks"]}
     assert checks["devlake"]["state"] == "failed"
-    assert re.search(said, f"{checks['devlake']['said']}; {checks['devlake']['remedy']}")
+    assert re.search(said, f"{checks['devlake']['message']}; {checks['devlake']['remedy']}")
     assert checks["plugin"]["state"] == "skipped"
 
 
@@ -211,9 +211,9 @@ def test_a_move_to_https_is_no_sign_on() -> None:
 def test_a_sign_on_in_the_way_of_reports_is_named(kind: str) -> None:
     status, headers, body, _ = SIGN_ONS[kind]
     with answering(status, headers, body) as url:
-        seen = look(f"{url}/plugins/developer-telemetry/1/report", 1, TOKEN)
+        seen = ask_state(f"{url}/plugins/developer-telemetry/1/report", 1, TOKEN)
 
-    assert "a sign-on stands in the way of reports" in seen.remedy
+    assert "a sign-on is in the way of reports" in seen.remedy
     assert "docs/install.md" in seen.remedy
 
 
@@ -252,7 +252,7 @@ def test_reports_pass_a_sign_on_that_keeps_everybody_else_out(tmp_path: Path) ->
             path, json=report("ann"), headers={"authorization": f"Bearer {TOKEN}"}
         )
         assert sent.status_code == 200, sent.text
-        assert look(f"{proxy.address}{path}", connection, TOKEN).state is not None
+        assert ask_state(f"{proxy.address}{path}", connection, TOKEN).state is not None
         line = refused(run("connections", "list", DEVLAKE_URL=proxy.address))
         assert re.search("a sign-on in front of .* sends to .*/oauth2/start", line)
         direct = run("connections", "list", DEVLAKE_URL=lake.url)

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 import pytest
 from sqlalchemy.engine import Engine
 
+from developer_telemetry.config import load
 from developer_telemetry.constants import ACCOUNT_TABLE, OVERWRITE, TASK_TABLE
 from developer_telemetry.database.domain_texts import TableTexts
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
-from developer_telemetry.diagnostics.doctor import DOMAIN_TABLES, _character_sets
+from developer_telemetry.diagnostics import checks
+from developer_telemetry.diagnostics.facts import DOMAIN_TABLES, Facts, read_database
 from developer_telemetry.pipeline.accounts import convert
 from developer_telemetry.pipeline.cicd_tasks import convert_tasks
 from developer_telemetry.privacy.person_data import Traces, tables_of
@@ -47,6 +49,13 @@ def set_to(engine: Engine, character_set: str) -> None:
             connection.exec_driver_sql(
                 f"ALTER TABLE {table} CONVERT TO CHARACTER SET {character_set}"
             )
+
+
+def character_sets(engine: Engine) -> checks.Check:
+    url = engine.url.render_as_string(hide_password=False)
+    settings = load({"DB_URL": url, "ENCRYPTION_SECRET": "secret"})
+    [check] = checks.character_sets(Facts(read_database(engine, settings)))
+    return check
 
 
 def people(engine: Engine, table: str) -> list[str]:
@@ -127,11 +136,11 @@ def test_what_a_table_has_no_character_for_is_replaced(charset: str, text: str, 
 
 
 def test_doctor_names_such_tables_and_what_to_do(engine: Engine) -> None:
-    assert not _character_sets(engine).remedy
+    assert not character_sets(engine).remedy
     set_to(engine, CHARACTER_SETS[0])
 
-    check = _character_sets(engine)
+    check = character_sets(engine)
 
-    named: Sequence[str] = [each for each in DOMAIN_TABLES if f"{each} (utf8mb3" in check.said]
+    named: Sequence[str] = [each for each in DOMAIN_TABLES if f"{each} (utf8mb3" in check.message]
     assert named == ["accounts", "cicd_tasks"]
     assert "CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin" in check.remedy

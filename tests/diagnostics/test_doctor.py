@@ -18,7 +18,7 @@ from developer_telemetry.connections.crypto import encrypt
 from developer_telemetry.constants import CONNECTION_TABLE
 from developer_telemetry.diagnostics import checks
 from developer_telemetry.diagnostics.checks import FAILED, OK, SKIPPED, Check
-from developer_telemetry.diagnostics.probe import State
+from developer_telemetry.diagnostics.probe import ReceiverState
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import Spooled
 from tests.support.lake_secrets import encrypt_as_june
@@ -68,6 +68,9 @@ location ~ ^/api/plugins/developer-telemetry/[0-9]+/report$ {{
     proxy_pass http://127.0.0.1:{port};
 }}
 """
+
+OLDER_ANSWER = json.dumps({"success": False, "message": "send a report with POST"})
+CACHED_ANSWER = json.dumps({"success": True, "message": "", "nonce": "0" * 32})
 
 
 class Lake(SmallLake):
@@ -170,8 +173,8 @@ def test_where_all_is_well_all_is_green(site: Site) -> None:
 
     assert state_of(found) == dict.fromkeys(NAMES, OK)
     assert [each.name for each in found] == NAMES
-    said = {each.name: each.said for each in found}
-    assert said["devlake database"] == "DevLake's is the one here: 1 'fleet'"
+    said = {each.name: each.message for each in found}
+    assert said["devlake database"] == "DevLake has the database that is used here: 1 'fleet'"
     assert said["encryption secret"] == "the same here and at the receiver and at DevLake"
     assert said["people"] == "1 of 1 developers have a user"
 
@@ -217,8 +220,8 @@ def test_a_database_that_does_not_answer(site: Site, kind: str) -> None:
 
     assert [each.name for each in site.checks(leaves=1, DB_URL=url)] == NAMES
     assert check.name == "database"
-    assert HOST in check.said
-    assert "hidden-pw" not in check.said
+    assert HOST in check.message
+    assert "hidden-pw" not in check.message
     assert check.remedy == "check DB_URL and the server"
 
 
@@ -227,7 +230,7 @@ def test_pending_migrations(site: Site, mariadb_url: str) -> None:
 
     assert [each.name for each in site.checks(leaves=1, DB_URL=mariadb_url)] == NAMES
     assert check.name == "schema"
-    assert "migrations are pending: 20261123000001 developer telemetry: create" in check.said
+    assert "migrations are pending: 20261123000001 developer telemetry: create" in check.message
     assert "DevLake's web UI" in check.remedy
 
 
@@ -244,7 +247,7 @@ def test_a_database_that_may_lose_what_it_confirmed(
 
     [check] = [each for each in found if each.name == "durability"]
     assert check.state == FAILED
-    assert "synchronous_commit is off" in check.said
+    assert "synchronous_commit is off" in check.message
     assert check.remedy.startswith("set it to ")
 
 
@@ -255,7 +258,7 @@ def test_a_devlake_that_is_not_there(site: Site) -> None:
     check = site.failure("--devlake-url", f"http://{HOST}:{free_port()}")
 
     assert check.name == "devlake"
-    assert "can't reach DevLake" in check.said
+    assert "can't reach DevLake" in check.message
     assert "that DevLake runs" in check.remedy
 
 
@@ -263,8 +266,8 @@ def test_a_key_that_devlake_refuses(site: Site) -> None:
     check = site.failure(DEVLAKE_API_KEY="a-guess")
 
     assert (check.name, check.state) == ("devlake", FAILED)
-    assert "api key is invalid" in check.said
-    assert "a-guess" not in check.said
+    assert "api key is invalid" in check.message
+    assert "a-guess" not in check.message
 
 
 @pytest.mark.parametrize(
@@ -287,7 +290,7 @@ def test_a_plugin_that_does_not_answer(site: Site, fault: Answer, said: str) -> 
         site.lake.fault = None
 
     assert check.name == "plugin"
-    assert re.search(said, f"{check.said}; {check.remedy}")
+    assert re.search(said, f"{check.message}; {check.remedy}")
 
 
 def test_devlake_with_another_database(site: Site) -> None:
@@ -300,7 +303,7 @@ def test_devlake_with_another_database(site: Site) -> None:
 
     [check] = [each for each in found if each.name == "devlake database"]
     assert check.state == FAILED
-    assert check.said == "DevLake has 1 'fleet', 2 'another', the database here 1 'fleet'"
+    assert check.message == "DevLake has 1 'fleet', 2 'another', the database here 1 'fleet'"
 
 
 def test_devlake_with_a_copy_of_the_database(site: Site) -> None:
@@ -308,7 +311,7 @@ def test_devlake_with_a_copy_of_the_database(site: Site) -> None:
     try:
         check = site.failure()
         assert check.name == "devlake database"
-        assert "a copy of it?" in check.said
+        assert "is it a copy?" in check.message
         with site.changed(
             "INSERT INTO _devlake_pipelines VALUES (7)", "DELETE FROM _devlake_pipelines"
         ):
@@ -324,7 +327,7 @@ def test_a_scope_that_is_in_no_blueprint(site: Site) -> None:
         site.lake.add_blueprint("p", *used)
         check = site.failure()
         assert check.name == "blueprint"
-        assert "none runs the scope of 'fleet'" in check.said
+        assert "none runs the scope of 'fleet'" in check.message
         assert check.remedy == "`developer-telemetry connect fleet --project PROJECT`"
     site.lake.blueprints.clear()
     site.lake.blueprints.update(blueprints)
@@ -351,7 +354,9 @@ def test_a_proxy_that_leads_to_the_receiver(site: Site) -> None:
         found = site.checks(leaves=0, DEVLAKE_URL=url, TELEMETRY_PUBLIC_URL="")
         assert state_of(found) == dict.fromkeys(NAMES, OK)
         [receiver] = [each for each in found if each.name == "receiver"]
-        assert receiver.said.startswith(f"{url}/api/plugins/developer-telemetry/1/report leads to")
+        assert receiver.message.startswith(
+            f"{url}/api/plugins/developer-telemetry/1/report leads to"
+        )
 
         pasted = f"{url}/api/plugins/developer_telemetry/connections/1/report"
         site.checks("--url", pasted, leaves=0)
@@ -364,11 +369,15 @@ def test_a_proxy_that_leads_to_the_receiver(site: Site) -> None:
 @pytest.mark.parametrize(
     ("location", "said", "remedy"),
     [
-        ("", r"answers 404 \(404 page not found\)", "sends this elsewhere: add the location for"),
+        (
+            "",
+            r"answers 404 \(404 page not found\)",
+            "sends reports elsewhere: add the location for",
+        ),
         (
             LOCATION.format(more="", port=free_port()),
             r"answers 502 \(502 Bad Gateway\)",
-            "finds no receiver: start",
+            "reaches no receiver: start",
         ),
         (
             LOCATION.format(more="auth_basic x; auth_basic_user_file nobody;", port=1),
@@ -381,12 +390,20 @@ def test_a_proxy_that_leads_to_the_receiver(site: Site) -> None:
             "give https://devlake.example.com/api/plugins/developer-telemetry/1/report as",
         ),
         (
-            LOCATION.format(more='proxy_set_header X-Telemetry-Probe "";', port="{port}"),
-            "saw no X-Telemetry-Probe header",
-            "let the front proxy pass that header on",
+            LOCATION.format(more=f"return 405 '{OLDER_ANSWER}';", port=1),
+            "leads to a receiver of an older release",
+            "update the receiver",
+        ),
+        (
+            LOCATION.format(
+                more=f"add_header X-Telemetry-Probe answered; return 200 '{CACHED_ANSWER}';",
+                port=1,
+            ),
+            "gives the answer to an earlier request",
+            "let nothing on the way cache answers",
         ),
     ],
-    ids=["no location", "no receiver behind it", "password", "redirect", "header lost"],
+    ids=["no location", "no receiver behind it", "password", "redirect", "older", "cache"],
 )
 def test_a_proxy_that_does_not(site: Site, location: str, said: str, remedy: str) -> None:
     location = location.replace("{port}", str(site.receiver.port))
@@ -394,7 +411,7 @@ def test_a_proxy_that_does_not(site: Site, location: str, said: str, remedy: str
         check = site.failure("--url", f"{url}/api")
 
     assert check.name == "receiver"
-    assert re.search(said, check.said)
+    assert re.search(said, check.message)
     assert remedy in check.remedy
 
 
@@ -405,14 +422,14 @@ def test_nobody_at_the_address(site: Site) -> None:
     assert "that the front proxy and `developer-telemetry serve` run" in check.remedy
 
 
-def test_an_answer_that_no_receiver_has_made_for_us(site: Site) -> None:
-    forged = '\'{"sealed": "Zm9yZ2Vk"}\''
-    location = LOCATION.format(more=f"return 200 {forged};", port=1)
-    with proxy(site.lake, location) as url:
+def test_a_proxy_that_drops_the_token(site: Site) -> None:
+    lost = LOCATION.format(more='proxy_set_header Authorization "";', port=site.receiver.port)
+    with proxy(site.lake, lost) as url:
         check = site.failure("--url", f"{url}/api")
 
     assert check.name == "token"
-    assert "no receiver with this token" in check.said
+    assert "answers 401 (token is missing" in check.message
+    assert "let the front proxy pass the Authorization header" in check.remedy
 
 
 # The receiver.
@@ -430,7 +447,7 @@ def test_a_receiver_with_another_token(site: Site, other: Receiver) -> None:
     check = site.failure("--url", other.url)
 
     assert check.name == "token"
-    assert "answers 401 (the token is not this connection's)" in check.said
+    assert "answers 401 (the token is not this connection's)" in check.message
 
 
 def test_a_receiver_that_does_not_know_the_connection(site: Site, other: Receiver) -> None:
@@ -447,9 +464,9 @@ def test_a_receiver_that_does_not_know_the_connection(site: Site, other: Receive
         del site.lake.kept[7]
 
     failed = {each.name: each for each in found if each.state == FAILED}
-    assert "answers 404 (no such connection" in failed["receiver database"].said
+    assert "answers 404 (no such connection" in failed["receiver database"].message
     assert "DB_URL of DevLake's server" in failed["receiver database"].remedy
-    assert "connection 7 (seventh) never had one" in failed["last report"].said
+    assert "connection 7 (seventh) has had no report" in failed["last report"].message
 
 
 def test_a_receiver_on_a_copy_of_the_database_and_then_without_it(
@@ -459,25 +476,25 @@ def test_a_receiver_on_a_copy_of_the_database_and_then_without_it(
     with Receiver(url, tmp_path, TELEMETRY_SPOOL_MAX_MB="1") as receiver:
         check = site.failure("--url", receiver.url)
         assert check.name == "receiver database"
-        assert check.said.endswith("has another database than this command")
+        assert check.message.endswith("has another database than this command")
 
         query(url, "ALTER TABLE _tool_developer_metrics RENAME TO moved_away")
         assert receiver.send(report("bob"), 1).status_code == 200
         found = site.checks("--url", receiver.url)
         failed = {each.name: each for each in found if each.state == FAILED}
         assert sorted(failed) == ["receiver database", "spool"]
-        assert "stores nothing now: no such table" in failed["receiver database"].said
-        assert re.search(r"1 reports wait, for \d+ s so far", failed["spool"].said)
-        assert "mend the database: no such table" in failed["spool"].remedy
+        assert "stores nothing now: no such table" in failed["receiver database"].message
+        assert re.search(r"1 reports wait, the oldest for \d+ s", failed["spool"].message)
+        assert "fix the database: no such table" in failed["spool"].remedy
 
         big = report("cid", metrics={"tools_used": ["x" * 900_000]})
         eventually(lambda: receiver.send(big, 1).status_code == 503, seconds=20)
         found = site.checks("--url", receiver.url)
 
     failed = {each.name: each for each in found if each.state == FAILED}
-    assert "full (" in failed["spool"].said
+    assert "full (" in failed["spool"].message
     assert "raise TELEMETRY_SPOOL_MAX_MB" in failed["spool"].remedy
-    assert "and the spool is full" in failed["receiver"].said
+    assert "and the spool is full" in failed["receiver"].message
 
 
 def test_of_several_receivers_behind_one_address_each_is_looked_at(
@@ -498,9 +515,9 @@ def test_of_several_receivers_behind_one_address_each_is_looked_at(
             found = site.checks("--url", f"{url}/api")
 
     spools = {each.state: each for each in found if each.name == "spool"}
-    assert f"localhost:{site.receiver.port} " in spools[OK].said
-    assert f"localhost:{second.port} " in spools[FAILED].said
-    assert "1 reports are set aside" in spools[FAILED].said
+    assert f"localhost:{site.receiver.port} " in spools[OK].message
+    assert f"localhost:{second.port} " in spools[FAILED].message
+    assert "1 reports are set aside" in spools[FAILED].message
     assert "dead-letters" in spools[FAILED].remedy
 
 
@@ -513,7 +530,7 @@ def test_a_devlake_that_can_not_read_its_own_database(site: Site) -> None:
         site.lake.fault = None
 
     assert check.name == "encryption secret"
-    assert "DevLake's server can't decrypt what is in its database" in check.said
+    assert "DevLake's server can't decrypt what is in its database" in check.message
 
 
 def test_a_user_who_may_not_write_can_not_compare_databases(site: Site) -> None:
@@ -532,12 +549,12 @@ def test_another_encryption_secret(site: Site, tmp_path: Path, where: str) -> No
     if where == "here":
         check = site.failure(ENCRYPTION_SECRET="another")
         assert check.name == "encryption secret"
-        assert "not DevLake's here" in check.said
+        assert "not DevLake's here" in check.message
     elif where == "at the receiver":
         with Receiver(site.url, tmp_path, ENCRYPTION_SECRET="another") as receiver:
             check = site.failure("--url", receiver.url)
         assert check.name == "encryption secret"
-        assert "not DevLake's at the receiver" in check.said
+        assert "not DevLake's at the receiver" in check.message
     else:
         site.lake.kept[1]["secretToken"] = "garbled"
         try:
@@ -545,7 +562,7 @@ def test_another_encryption_secret(site: Site, tmp_path: Path, where: str) -> No
         finally:
             site.lake.kept[1]["secretToken"] = TOKEN
         assert check.name == "encryption secret"
-        assert check.said == "DevLake reads another token of connection 1 than this command"
+        assert check.message == "DevLake reads another token of connection 1 than this command"
 
 
 @pytest.mark.parametrize("where", ["here", "at the receiver"])
@@ -563,8 +580,8 @@ def test_a_format_that_is_not_known_is_told_from_another_secret(
 
     [check] = [each for each in found if each.name == "encryption secret"]
     assert check.state == FAILED
-    assert check.said.startswith(f"not readable {where}: ")
-    assert "it is in a format that this release does not know" in check.said
+    assert check.message.startswith(f"not readable {where}: ")
+    assert "it is in a format that this release does not know" in check.message
     assert "leave ENCRYPTION_SECRET as it is" in check.remedy
     # Nobody is told to make a connection, nor that this one is open.
     [token] = [each for each in found if each.name == "token"]
@@ -589,8 +606,8 @@ def test_a_devlake_that_may_be_older_than_its_secrets_is_told_what_lets_it_read_
         site.lake.fault = None
 
     assert check.name == "encryption secret"
-    assert "DevLake can't read connection 1, which this command can" in check.said
-    assert "it is an older release, or its ENCRYPTION_SECRET is another one" in check.said
+    assert "DevLake can't read connection 1, but this command can" in check.message
+    assert "DevLake is an older release, or its ENCRYPTION_SECRET is another one" in check.message
     assert re.search("compare .*; if they are equal, `.* token rewrite`", check.remedy)
 
 
@@ -612,7 +629,7 @@ def test_clocks_that_differ(site: Site, tmp_path: Path) -> None:
         check = site.failure("--url", receiver.url)
 
     assert check.name == "clocks"
-    assert re.search(r"receiver localhost:\d+ \w+ -(599|600)\.\d s, database", check.said)
+    assert re.search(r"receiver localhost:\d+ \w+ -(599|600)\.\d s, database", check.message)
     assert "NTP" in check.remedy
 
 
@@ -633,7 +650,7 @@ def test_a_connection_that_anybody_can_send_to(site: Site) -> None:
 
     [check] = [each for each in found if each.name == "token"]
     assert check.state == FAILED
-    assert "can send to connection 7" in check.said
+    assert "connection 7 needs none, so anybody" in check.message
     assert "token rotate 7" in check.remedy
 
 
@@ -658,7 +675,7 @@ def test_a_last_report_that_is_old(site: Site) -> None:
         check = site.failure()
 
     assert check.name == "last report"
-    assert check.said == "connection 1 (fleet) had it at 2026-01-02 03:04:05.000"
+    assert check.message == "connection 1 (fleet) had it at 2026-01-02 03:04:05.000 UTC"
 
 
 def test_developers_none_of_whom_is_a_user(site: Site) -> None:
@@ -669,7 +686,7 @@ def test_developers_none_of_whom_is_a_user(site: Site) -> None:
         check = site.failure()
 
     assert check.name == "people"
-    assert check.said == "0 of 1 developers have a user"
+    assert check.message == "0 of 1 developers have a user"
     assert "e-mail addresses or names" in check.remedy
 
 
@@ -683,18 +700,18 @@ def test_what_has_no_users_yet_is_skipped(site: Site) -> None:
 
 # Figures that no test can bring about.
 
-FINE = State("host 1", "1", 0, 0, True, "", "", 0, 0.0, 0, False, 0, 1 << 29, 1 << 40, 0)
+FINE = ReceiverState("host 1", "1", 0, 0, True, "", "", 0, 0.0, 0, False, 0, 1 << 29, 1 << 40, 0)
 
 
 def test_a_disk_that_is_nearly_full() -> None:
-    check = checks.spool(State(**{**_fields(FINE), "disk_free_bytes": 5 << 20}))
+    check = checks.check_spool(ReceiverState(**{**_fields(FINE), "disk_free_bytes": 5 << 20}))
 
     assert check.state == FAILED
-    assert check.said == "receiver host 1: only 5 MiB are free on its disk"
+    assert check.message == "receiver host 1: only 5 MiB are free on its disk"
 
 
 def test_a_spool_that_its_disk_has_damaged() -> None:
-    check = checks.spool(State(**{**_fields(FINE), "damaged_spools": 1}))
+    check = checks.check_spool(ReceiverState(**{**_fields(FINE), "damaged_spools": 1}))
 
     assert check.state == FAILED
     assert "check the disk" in check.remedy
@@ -705,25 +722,25 @@ def test_a_spool_that_its_disk_has_damaged() -> None:
     [("orphans", "spool list"), ("conflicting", "its log")],
 )
 def test_reports_that_can_not_come_in_are_named(what: str, remedy: str) -> None:
-    check = checks.spool(State(**{**_fields(FINE), "waiting": 9, what: 7}))
+    check = checks.check_spool(ReceiverState(**{**_fields(FINE), "waiting": 9, what: 7}))
 
     assert check.state == FAILED
-    assert "7 reports wait" in check.said
+    assert "7 reports wait" in check.message
     assert remedy in check.remedy
 
 
 def test_a_spool_that_is_being_drained_is_well() -> None:
-    check = checks.spool(State(**{**_fields(FINE), "waiting": 9}))
+    check = checks.check_spool(ReceiverState(**{**_fields(FINE), "waiting": 9}))
 
-    assert check == Check("spool", OK, "receiver host 1: 9 reports come into the database now")
+    assert check == Check("spool", OK, "receiver host 1: storing 9 reports from it now")
 
 
 @pytest.mark.parametrize(("ahead", "state"), [(4.9, OK), (5.1, FAILED), (-5.1, FAILED)])
 def test_clocks_may_differ_by_five_seconds(ahead: float, state: str) -> None:
-    assert checks.clocks({"database": ahead}).state == state
+    assert checks.check_clocks({"database": ahead}).state == state
 
 
-def _fields(state: State) -> dict[str, Any]:
+def _fields(state: ReceiverState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in state.__struct_fields__}
 
 

@@ -1,11 +1,10 @@
-"""A look at the receiver through its report URLs: who gets an answer, and what it says."""
+"""`GET` of a report URL: who gets the receiver's state, and what everybody else gets."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
 
 import httpx
 import pytest
@@ -17,11 +16,11 @@ from developer_telemetry.database.engine import open_engine
 from developer_telemetry.diagnostics.probe import (
     HEADER,
     Question,
-    State,
-    left_behind,
+    ReceiverState,
+    has_nonce,
     new_nonce,
-    read_header,
-    was_left,
+    nonce_left_in,
+    nonce_of,
 )
 from tests.support.receivers import (
     SECRET,
@@ -44,7 +43,6 @@ PATHS = [
         "/plugins/developer-telemetry/{}/reports",
     )
 ]
-STATE = State("a", "1", 1, 0, None, "", "", 0, 0.0, 0, False, 1, 2, 3, 0)
 
 
 class Place:
@@ -56,19 +54,19 @@ class Place:
         self.connection = add_connection(url)
 
     def ask(
-        self, question: Question, path: str = PATHS[0], to: Optional[int] = None
+        self, path: str = PATHS[0], to: int = 0, token: str = TOKEN, query: str = ""
     ) -> httpx.Response:
-        address = path.format(to or question.connection_id)
-        return self.receiver.client.get(address, headers=question.headers)
+        headers = Question(token, "").headers
+        address = path.format(to or self.connection)
+        return self.receiver.client.get(f"{address}{query}", headers=headers)
 
-    def question(self, token: str = TOKEN, nonce: str = "") -> Question:
-        return Question(self.connection, token, nonce or new_nonce())
-
-    def state(self, nonce: str = "") -> State:
-        question = self.question(nonce=nonce)
-        answer = self.ask(question)
+    def state(self, nonce: str = "") -> ReceiverState:
+        question = Question(TOKEN, nonce or new_nonce())
+        answer = self.receiver.client.get(
+            PATHS[0].format(self.connection), headers=question.headers, params=question.query
+        )
         assert answer.status_code == 200, answer.text
-        state = question.open(answer.json()["sealed"])
+        state = question.read(answer.json())
         assert state is not None
         return state
 
@@ -90,16 +88,17 @@ def engine_here(place: Place) -> Iterator[Engine]:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_whoever_knows_the_token_learns_the_state_at_each_report_path(
-    place: Place, path: str
-) -> None:
-    question = place.question()
+def test_the_token_shows_the_state_at_each_report_path(place: Place, path: str) -> None:
+    nonce = new_nonce()
 
-    answer = place.ask(question, path)
+    answer = place.ask(path, query=f"?nonce={nonce}")
 
     assert answer.status_code == 200
     assert answer.headers[HEADER] == "answered"
-    state = question.open(answer.json()["sealed"])
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.json()["success"] is True
+    state = Question(TOKEN, nonce).read(answer.json())
     assert state is not None
     assert abs(state.clock_us / 1e6 - time.time()) < 5
     assert (state.problem, state.outage, state.waiting, state.set_aside) == ("", "", 0, 0)
@@ -108,101 +107,112 @@ def test_whoever_knows_the_token_learns_the_state_at_each_report_path(
     assert TOKEN not in answer.text
 
 
-def test_nobody_else_can_read_the_answer(place: Place) -> None:
-    question = place.question()
-    sealed = place.ask(question).json()["sealed"]
+def test_an_answer_to_an_earlier_question_is_none(place: Place) -> None:
+    question = Question(TOKEN, new_nonce())
+    content = place.ask(query=f"?nonce={question.nonce}").json()
 
-    assert question._replace(token="another").open(sealed) is None
-    assert question._replace(nonce=new_nonce()).open(sealed) is None
-    assert question.open("AAAA" + sealed[4:]) is None
-    assert question.open(sealed[:20]) is None
-    assert question.open("no base64!") is None
-    assert question.open(sealed) is not None
-
-
-def test_an_answer_that_was_changed_is_none() -> None:
-    question = Question(1, TOKEN, new_nonce())
-
-    assert question.open(question.seal(STATE)) == STATE
-    assert question.seal(STATE) != question.seal(STATE)
-    assert Question(1, "x", question.nonce).seal(STATE) != question.seal(STATE)
-
-
-@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
-def test_what_asks_nothing_is_not_allowed(place: Place, method: str) -> None:
-    answer = place.receiver.client.request(method, PATHS[0].format(place.connection))
-
-    assert answer.status_code == 405
-    assert answer.headers["Allow"] == "POST"
-    assert HEADER not in answer.headers
+    assert question.read(content) is not None
+    assert question._replace(nonce=new_nonce()).read(content) is None
+    assert question.read({**content, "receiver": {}}) is None
+    assert question.read({}) is None
 
 
 @pytest.mark.parametrize(
-    "header", ["", "x", "0" * 32, f"{'0' * 32} {'0' * 63}", f"{'G' * 32} {'0' * 64}", "é"]
+    "query",
+    ["", "?", "?nonce=", f"?nonce={'0' * 31}", f"?nonce={'G' * 32}", f"?announce={'0' * 32}"],
 )
-def test_a_header_that_is_no_question_is_not_one(place: Place, header: str) -> None:
+def test_without_a_nonce_no_databases_are_compared(place: Place, query: str) -> None:
+    content = place.ask(query=query).json()
+
+    assert nonce_of(query[1:].encode()) == ""
+    assert content["nonce"] == ""
+    assert content["receiver"]["same_database"] is None
+
+
+def test_a_nonce_may_have_company_in_the_query(place: Place) -> None:
+    content = place.ask(query=f"?a=b&nonce={'0' * 32}&c=d").json()
+
+    assert content["nonce"] == "0" * 32
+    assert content["receiver"]["same_database"] is False
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "PATCH", "DELETE"])
+def test_other_methods_are_not_allowed(place: Place, method: str) -> None:
     path = PATHS[0].format(place.connection)
 
-    sent = {HEADER.encode(): header.encode("latin-1")}
-    answer = place.receiver.client.get(path, headers=sent)
+    answer = place.receiver.client.request(method, path, headers=Question(TOKEN, "").headers)
 
-    assert read_header(header) is None
     assert answer.status_code == 405
+    assert answer.headers["Allow"] == "GET, POST"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert HEADER not in answer.headers
 
 
-def test_only_get_is_a_question(place: Place) -> None:
-    headers = place.question().headers
-    path = PATHS[0].format(add_connection(place.url))
+def test_a_report_with_a_query_is_stored_like_any_other(place: Place) -> None:
+    path = PATHS[0].format(place.connection)
 
-    assert place.receiver.client.put(path, headers=headers).status_code == 405
-    answer = place.receiver.client.post(path, headers=headers, json=report("nobody"))
-    assert answer.status_code == 401
-
-
-def test_a_report_beside_a_question_is_stored_like_any_other(place: Place) -> None:
-    sent = place.receiver.send(
-        report("asker"), place.connection, x_telemetry_probe=place.question().headers[HEADER]
+    sent = place.receiver.client.post(
+        f"{path}?nonce={new_nonce()}", headers=Question(TOKEN, "").headers, json=report("asker")
     )
 
     assert sent.json() == {"success": True, "message": "report stored"}
 
 
-def test_who_does_not_know_the_token_is_turned_away_and_not_counted(place: Place) -> None:
-    answer = place.ask(place.question(token="a guess"))
+STRANGERS = {
+    "nothing": ({}, "token is missing; send `Authorization: Bearer TOKEN`"),
+    "a guess": ({"Authorization": "Bearer guess"}, "the token is not this connection's"),
+    "basic auth": ({"Authorization": "Basic Og=="}, "the token is not this connection's"),
+    "an empty token": ({"Authorization": "Bearer"}, "the token is not this connection's"),
+}
 
-    assert answer.status_code == 401
-    assert answer.headers[HEADER] == "refused"
-    assert answer.json() == {"success": False, "message": "the token is not this connection's"}
+
+@pytest.mark.parametrize("kind", STRANGERS)
+@pytest.mark.parametrize("path", PATHS)
+def test_a_stranger_learns_nothing_not_even_which_connections_are_open(
+    place: Place, path: str, kind: str
+) -> None:
+    headers, message = STRANGERS[kind]
+    is_open = add_connection(place.url, token=None)
+
+    answers = [
+        place.receiver.client.get(path.format(number), headers=headers)
+        for number in (place.connection, is_open)
+    ]
+
+    for answer in answers:
+        assert answer.status_code == 401
+        assert answer.headers[HEADER] == "refused"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.json() == {"success": False, "message": message}
+    with_token, without = (dict(answer.headers) for answer in answers)
+    assert {**with_token, "date": ""} == {**without, "date": ""}
+
+
+def test_strangers_are_not_counted_as_refusals(place: Place) -> None:
+    number = add_connection(place.url)
+
+    assert place.ask(to=number, token="a guess").status_code == 401
+
     figures = place.receiver.client.get("/metrics").text
-    assert f'telemetry_refusals_total{{connection="{place.connection}"' not in figures
+    assert f'telemetry_refusals_total{{connection="{number}"' not in figures
 
 
-def test_a_proof_for_one_connection_is_none_for_another(place: Place) -> None:
-    other = add_connection(place.url)
+def test_the_token_of_one_connection_is_none_for_another(place: Place) -> None:
+    other = add_connection(place.url, token="another")
 
-    assert place.ask(place.question(), to=other).status_code == 401
+    assert place.ask(to=other).status_code == 401
 
 
 @pytest.mark.parametrize("number", ["987654", "x", "-1"])
-def test_an_unknown_connection_is_said(place: Place, number: str) -> None:
-    path = PATHS[0].format(number)
-
-    answer = place.receiver.client.get(path, headers=place.question().headers)
+def test_an_unknown_connection_is_reported(place: Place, number: str) -> None:
+    answer = place.receiver.client.get(PATHS[0].format(number), headers=Question(TOKEN, "").headers)
 
     assert answer.status_code == 404
     assert answer.headers[HEADER] == "refused"
+    assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_a_connection_without_a_token_has_nothing_to_prove(place: Place) -> None:
-    number = add_connection(place.url, token=None)
-
-    answer = place.ask(Question(number, "", new_nonce()))
-
-    assert answer.status_code == 401
-    assert "no secret token" in answer.json()["message"]
-
-
-def test_a_token_that_can_not_be_decrypted_is_said(place: Place) -> None:
+def test_a_token_that_can_not_be_decrypted_is_reported(place: Place) -> None:
     number = add_connection(place.url)
     secret = encrypt(TOKEN, "another secret")
     query(
@@ -211,7 +221,7 @@ def test_a_token_that_can_not_be_decrypted_is_said(place: Place) -> None:
         f" SET secret_token = '{secret}' WHERE id = {number}",
     )
 
-    answer = place.ask(Question(number, TOKEN, new_nonce()))
+    answer = place.ask(to=number)
 
     assert answer.status_code == 503
     assert "ENCRYPTION_SECRET is not DevLake's" in answer.json()["message"]
@@ -219,19 +229,17 @@ def test_a_token_that_can_not_be_decrypted_is_said(place: Place) -> None:
 
 def test_the_previous_token_counts_while_it_is_valid(place: Place) -> None:
     number = add_connection(place.url, token="new")
-    old = Question(number, "old", new_nonce())
     rotating = (
         "UPDATE _tool_developer_telemetry_connections SET"
         f" previous_secret_token = '{encrypt('old', SECRET)}', previous_token_until = "
     )
 
     query(place.url, f"{rotating} {int(time.time()) + 600} WHERE id = {number}")
-    eventually(lambda: place.ask(old).status_code == 200, seconds=10)
-    assert old.open(place.ask(old).json()["sealed"]) is not None
-    assert place.ask(Question(number, "new", new_nonce())).status_code == 200
+    eventually(lambda: place.ask(to=number, token="old").status_code == 200, seconds=10)
+    assert place.ask(to=number, token="new").status_code == 200
 
     query(place.url, f"{rotating} 1 WHERE id = {number}")
-    eventually(lambda: place.ask(old).status_code == 401, seconds=10)
+    eventually(lambda: place.ask(to=number, token="old").status_code == 401, seconds=10)
 
 
 def test_the_same_database_is_known_by_what_was_left_there(
@@ -239,7 +247,7 @@ def test_the_same_database_is_known_by_what_was_left_there(
 ) -> None:
     nonce = new_nonce()
 
-    with left_behind(engine_here, nonce):
+    with nonce_left_in(engine_here, nonce):
         assert place.state(nonce).same_database is True
         assert place.state().same_database is False
 
@@ -277,10 +285,10 @@ def test_what_is_left_goes_again_and_takes_along_what_was_forgotten(engine: Engi
             f"INSERT INTO {PROBE_TABLE} (nonce, left_us) VALUES ('forgotten', 1)"
         )
 
-    with left_behind(engine, "mine"), left_behind(engine, "theirs"):
-        assert was_left(engine, "mine")
-        assert was_left(engine, "theirs")
-        assert not was_left(engine, "Mine")
+    with nonce_left_in(engine, "mine"), nonce_left_in(engine, "theirs"):
+        assert has_nonce(engine, "mine")
+        assert has_nonce(engine, "theirs")
+        assert not has_nonce(engine, "Mine")
 
     with engine.connect() as connection:
         assert connection.exec_driver_sql(f"SELECT COUNT(*) FROM {PROBE_TABLE}").scalar() == 0

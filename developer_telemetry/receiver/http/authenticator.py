@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from functools import partial
-from typing import Optional, TypeVar
+from typing import Optional
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -17,10 +15,9 @@ RELOAD_PATIENCE = 5.0
 # An operator has to do something first.
 UNREADABLE_SECONDS = 60
 
+NO_BEARER = "token is missing; send `Authorization: Bearer TOKEN`"
 NO_TOKEN = "the connection has no secret token; set one first"
 OTHER_TOKEN = "the token is not this connection's"
-
-T = TypeVar("T")
 
 
 class NoSuchConnection(TelemetryError):
@@ -60,18 +57,12 @@ class Doorkeeper:
         `authorization` is the header as it came. Raises `NoSuchConnection`, `Unauthorized` or
         `Unavailable`.
         """
-        return await self._surely(
-            partial(self.check, connection_id, authorization, must_have_token)
-        )
-
-    async def admit_by(
-        self, connection_id: str, proves: Callable[[int, str], bool]
-    ) -> tuple[Connection, str]:
-        """The connection, and its token, of a request that proves to know that without sending it.
-
-        `proves` says whether it knows a connection's token. Raises as `admit` does.
-        """
-        return await self._surely(partial(self._proved, connection_id, proves))
+        try:
+            return self.check(connection_id, authorization, must_have_token)
+        except TelemetryError:
+            # A connection or a token that was set just now would be refused for seconds.
+            await self._read_again()
+        return self.check(connection_id, authorization, must_have_token)
 
     def check_own_token(self, connection: Connection) -> None:
         """Check a connection's own token as a collector sends it; raises as `check` does."""
@@ -93,7 +84,7 @@ class Doorkeeper:
         if connection.token is None:
             raise Unauthorized(NO_TOKEN, number)
         if not sent:
-            raise Unauthorized("token is missing; send `Authorization: Bearer TOKEN`", number)
+            raise Unauthorized(NO_BEARER, number)
         raise Unauthorized(OTHER_TOKEN, number)
 
     def _known(self, connection_id: str) -> Connection:
@@ -107,25 +98,6 @@ class Doorkeeper:
                 "no such connection; take the URL from DevLake's connection or `status`"
             )
         return connection
-
-    def _proved(
-        self, connection_id: str, proves: Callable[[int, str], bool]
-    ) -> tuple[Connection, str]:
-        connection = self._known(connection_id)
-        for token in connection.tokens:
-            if proves(connection.id, token):
-                return connection, token
-        if connection.fault:
-            raise TokenUnreadable(connection.id, connection.fault)
-        raise Unauthorized(OTHER_TOKEN if connection.tokens else NO_TOKEN, connection.id)
-
-    async def _surely(self, decide: Callable[[], T]) -> T:
-        try:
-            return decide()
-        except TelemetryError:
-            # Whoever set a connection or a token just now would find it refused for seconds.
-            await self._read_again()
-        return decide()
 
     def _key_allows(self, key: bytes, connection_id: int) -> bool:
         known = self._connections.api_key(key)

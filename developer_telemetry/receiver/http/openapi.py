@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from developer_telemetry import __version__
+from developer_telemetry.diagnostics.probe import HEADER, ReceiverState
 from developer_telemetry.receiver import metrics
 from developer_telemetry.receiver.http.body_reader import ENCODINGS
 from developer_telemetry.receiver.http.bulk_upload import MAX_REPORTS, Result
@@ -106,7 +107,40 @@ def _intake(path: str, bodies: dict[str, Json], limit: Limit) -> Json:
                 "schema": {"type": "string", "enum": sorted(filter(None, ENCODINGS))},
             },
         ],
+        "get": _status(operation["operationId"], responses),
         "post": operation,
+    }
+
+
+def _status(operation_id: str, refusals: Json) -> Json:
+    """Return the operation that asks the receiver behind a report path for its state.
+
+    Its refusals are those of a report without a valid token.
+    """
+    headers = {
+        HEADER: {"schema": TEXT, "required": True, "description": "`answered` or `refused`"},
+        "Cache-Control": {"schema": {"const": "no-store"}, "required": True},
+    }
+    responses = {"200": _response("The state", _schema("StatusAnswer"))}
+    responses |= {status: dict(refusals[status]) for status in ("401", "404", "503")}
+    for response in responses.values():
+        response["headers"] = {**response.get("headers", {}), **headers}
+    return {
+        "summary": "Show the state of the receiver to holders of the connection's token",
+        "operationId": f"{operation_id}_status",
+        "security": [{"token": []}],
+        "parameters": [
+            {
+                "name": "nonce",
+                "in": "query",
+                "description": (
+                    "32 hexadecimal digits; the answer repeats them, and tells whether they are in"
+                    " the receiver's database (`same_database`)"
+                ),
+                "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+            }
+        ],
+        "responses": responses,
     }
 
 
@@ -128,7 +162,7 @@ def _response(description: str, schema: Json) -> Json:
 
 def _schemas() -> Json:
     _, components = msgspec.json.schema_components(
-        [Result], ref_template="#/components/schemas/{name}"
+        [Result, ReceiverState], ref_template="#/components/schemas/{name}"
     )
     answer = {
         "success": {"type": "boolean"},
@@ -138,10 +172,15 @@ def _schemas() -> Json:
     count = {"type": "integer", "minimum": 0}
     results = {"type": "array", "items": _schema("Result"), "description": "In the order sent"}
     many = {**answer, "stored": count, "refused": count, "results": results}
+    status = {**answer, "nonce": TEXT, "receiver": _schema("ReceiverState")}
     return {
         **components,
         "Answer": {**_object(answer), "required": ["success", "message"]},
         "ManyAnswer": {**_object(many), "required": ["success", "message"]},
+        "StatusAnswer": {
+            **_object(status),
+            "required": ["success", "message", "nonce", "receiver"],
+        },
         "Report": _report(),
     }
 

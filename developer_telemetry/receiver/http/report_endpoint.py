@@ -30,7 +30,7 @@ from developer_telemetry.receiver.http.responses import (
     refusal,
     status_of,
 )
-from developer_telemetry.receiver.http.status_endpoint import Probe
+from developer_telemetry.receiver.http.status_endpoint import StatusEndpoint
 from developer_telemetry.receiver.ingest.ingestor import Ingest
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT
@@ -69,8 +69,8 @@ logger = logging.getLogger(__name__)
 
 
 class Intake:
-    """Takes reports at their routes, where `probe` answers what brings none; whatever else comes
-    is for `others`."""
+    """Takes reports at their routes, where `status_endpoint` answers requests without a report;
+    all other requests are for `others`."""
 
     def __init__(
         self,
@@ -78,14 +78,14 @@ class Intake:
         doorkeeper: Doorkeeper,
         tallies: Tallies,
         metrics: Metrics,
-        probe: Probe,
+        status_endpoint: StatusEndpoint,
         others: ASGIApp,
     ) -> None:
         self._ingest = ingest
         self._doorkeeper = doorkeeper
         self._tallies = tallies
         self._metrics = metrics
-        self._probe = probe
+        self._status_endpoint = status_endpoint
         self._others = others
         self._bodies = Bodies()
         self._parsers = Parsers()
@@ -103,7 +103,7 @@ class Intake:
             await self._others(scope, receive, send)
         elif scope["method"] != "POST":
             number = route[str(route.lastgroup)]
-            given = await self._probe.answer(scope["method"], number, scope["headers"])
+            given = await self._status_endpoint.answer(scope, number)
             await given(scope, receive, send)
         else:
             with ExitStack() as until_sent:

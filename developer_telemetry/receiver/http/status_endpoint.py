@@ -1,34 +1,50 @@
-"""Answers those who look at the receiver through a report URL; `probing` says how they ask."""
+"""Answers a `GET` of a report URL with the receiver's state, if the connection's token is sent."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Optional
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import Scope
 
 from developer_telemetry import __version__
 from developer_telemetry.concurrency import DaemonThreads
 from developer_telemetry.database.engine import now_us
-from developer_telemetry.diagnostics.probe import HEADER, Question, State, read_header, was_left
+from developer_telemetry.diagnostics.probe import (
+    ANSWERED,
+    HEADER,
+    REFUSED,
+    ReceiverState,
+    has_nonce,
+    nonce_of,
+)
 from developer_telemetry.errors import TelemetryError
-from developer_telemetry.receiver.http.authenticator import Doorkeeper
+from developer_telemetry.receiver.http.authenticator import (
+    NO_BEARER,
+    OTHER_TOKEN,
+    Doorkeeper,
+    Unauthorized,
+)
 from developer_telemetry.receiver.http.responses import Answer, answer, refusal
 from developer_telemetry.receiver.ingest.ingestor import Ingest, Outage
 from developer_telemetry.receiver.ingest.spool import Spool
 
-NO_REPORT = answer(405, "send a report with POST").with_header("Allow", "POST")
-# Whoever asked waits for an answer longer than this.
+NEVER_STORED = ("Cache-Control", "no-store")
+NOT_ALLOWED = (
+    answer(405, "send a report with POST")
+    .with_header("Allow", "GET, POST")
+    .with_header(*NEVER_STORED)
+)
+# Less than a client waits for an answer.
 DATABASE_SECONDS = 5.0
 
-_HEADER = HEADER.lower().encode()
 
-
-class Probe:
-    """The receiver's state for whoever proves to know the token, 405 for anybody else."""
+class StatusEndpoint:
+    """The receiver's state for a request with the connection's token, and nothing without it."""
 
     def __init__(
         self,
@@ -48,42 +64,51 @@ class Probe:
         self._problem = problem
         self._name = name
         # A thread of its own: the database may hang, and reports must not wait for that.
-        self._threads = DaemonThreads(1, "probe")
+        self._threads = DaemonThreads(1, "status endpoint")
 
     def close(self) -> None:
-        """Let go of the thread."""
+        """Stop the thread."""
         self._threads.stop()
 
-    async def answer(
-        self, method: str, connection_id: str, headers: Sequence[tuple[bytes, bytes]]
-    ) -> Answer:
-        """What a request for a report URL is answered with that brings no report."""
-        asked = read_header(dict(headers).get(_HEADER, b"").decode("latin-1"))
-        if method != "GET" or asked is None:
-            return NO_REPORT
-        nonce, proof = asked
-
-        def proves(number: int, token: str) -> bool:
-            return Question(number, token, nonce).proved_by(proof)
-
+    async def answer(self, scope: Scope, connection_id: str) -> Answer:
+        """Return the answer to a request for a report URL that is not a POST."""
+        if scope["method"] != "GET":
+            return NOT_ALLOWED
+        authorization = dict(scope["headers"]).get(b"authorization", b"")
         try:
-            connection, token = await self._doorkeeper.admit_by(connection_id, proves)
-            state = await self._state(nonce)
+            await self._admit(connection_id, authorization)
         except TelemetryError as error:
-            return refusal(error).with_header(HEADER, "refused")
-        sealed = Question(connection.id, token, nonce).seal(state)
-        return answer(200, "probe answered", {"sealed": sealed}).with_header(HEADER, "answered")
+            response = refusal(error).with_header(HEADER, REFUSED)
+        else:
+            nonce = nonce_of(scope["query_string"])
+            content = {"nonce": nonce, "receiver": await self._state(nonce)}
+            response = answer(200, "the state of this receiver", content)
+            response = response.with_header(HEADER, ANSWERED)
+        return response.with_header(*NEVER_STORED)
 
-    async def _state(self, nonce: str) -> State:
+    async def _admit(self, connection_id: str, authorization: bytes) -> None:
+        """Raise the errors of `Doorkeeper.admit`.
+
+        A connection without a token admits nobody here, with the words that any other has for the
+        same request: a stranger can't tell by a GET which connections are open.
+        """
+        try:
+            await self._doorkeeper.admit(connection_id, authorization, must_have_token=True)
+        except Unauthorized as error:
+            message = OTHER_TOKEN if authorization else NO_BEARER
+            raise Unauthorized(message, error.connection_id) from None
+
+    async def _state(self, nonce: str) -> ReceiverState:
         same_database: Optional[bool] = None
-        with suppress(SQLAlchemyError, asyncio.TimeoutError):
-            asking = self._threads.run(lambda: was_left(self._engine, nonce))
-            same_database = await asyncio.wait_for(asking, DATABASE_SECONDS)
+        if nonce:
+            with suppress(SQLAlchemyError, asyncio.TimeoutError):
+                query = self._threads.run(lambda: has_nonce(self._engine, nonce))
+                same_database = await asyncio.wait_for(query, DATABASE_SECONDS)
         spool = self._spool
         clock_us = now_us()
         oldest_us = spool.oldest_arrival_us() if spool.depth else None
         waited_us = 0 if oldest_us is None else clock_us + self._ingest.clock_offset_us - oldest_us
-        return State(
+        return ReceiverState(
             receiver=self._name,
             version=__version__,
             clock_us=clock_us,

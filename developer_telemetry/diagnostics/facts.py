@@ -1,0 +1,265 @@
+"""The facts that `doctor` judges, collected once: nothing here decides whether they are good.
+
+They are read from where an operator is: DevLake through its API, receivers through the address that
+machines use, the database with our own settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple, Optional
+
+from sqlalchemy import inspect
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from developer_telemetry.config import Settings
+from developer_telemetry.connections.database_backend import newer_secrets
+from developer_telemetry.connections.devlake_backend import DevLake
+from developer_telemetry.connections.devlake_refusals import PLUGIN, NotLetIn, ServerFailed
+from developer_telemetry.connections.onboarding import Kept
+from developer_telemetry.connections.registry import Connection, Connections
+from developer_telemetry.constants import SCOPE_ID
+from developer_telemetry.database.domain_texts import inexact_tables
+from developer_telemetry.database.engine import (
+    address_of,
+    clock_offset_us,
+    losses,
+    now_us,
+    open_engine,
+    reading,
+    reason,
+)
+from developer_telemetry.database.migrate import pending
+from developer_telemetry.diagnostics.connection_status import ConnectionStatus, connection_statuses
+from developer_telemetry.diagnostics.probe import new_nonce, nonce_left_in
+from developer_telemetry.diagnostics.receiver_survey import Survey, survey
+from developer_telemetry.errors import TelemetryError
+
+# DevLake's tables that hold ids of people.
+DOMAIN_TABLES = ("accounts", "users", "user_accounts", "teams", "team_users", "cicd_tasks")
+LINKED_ACCOUNTS = (
+    "SELECT COUNT(DISTINCT a.id), COUNT(DISTINCT u.account_id) FROM accounts a"
+    " LEFT JOIN user_accounts u ON u.account_id = a.id"
+    " WHERE a.id LIKE 'developer_telemetry:Account:%%'"
+)
+
+
+class People(NamedTuple):
+    """Counts of DevLake's users, of our accounts, and of those that belong to a user."""
+
+    users: int
+    accounts: int
+    linked: int
+
+
+class DatabaseFacts(NamedTuple):
+    """The database of DB_URL. What follows `pending` is empty unless `is_usable`."""
+
+    is_set: bool = False
+    address: str = ""  # without the password
+    error: str = ""  # the reason why it can't be used
+    pending: Sequence[str] = ()  # migrations
+    inexact_tables: Mapping[str, str] = {}  # DevLake's, with their collation
+    durability_risks: Sequence[str] = ()
+    connections: Mapping[int, Connection] = {}
+    newer_secrets: Sequence[int] = ()  # connections whose secret is in AES-GCM
+    newest_pipeline: int = -1  # -1 where the database is not DevLake's
+    clock_ahead_seconds: float = 0.0
+    statuses: Sequence[ConnectionStatus] = ()
+    in_blueprint: Optional[frozenset[int]] = None  # None where the database is not DevLake's
+    people: Optional[People] = None  # None where the database is not DevLake's
+
+    @property
+    def is_usable(self) -> bool:
+        """Tell whether it answers and is migrated."""
+        return self.is_set and not self.error and not self.pending
+
+
+class DevLakeFacts(NamedTuple):
+    """DevLake's server, through its API."""
+
+    is_set: bool = False
+    address: str = ""
+    version: str = ""
+    error: str = ""  # the reason why it answers nothing
+    plugin_error: str = ""  # the reason why it does not list its connections
+    has_failed: bool = False  # it answered with an error of its own
+    connections: Optional[Mapping[int, Kept]] = None  # None unless it listed them
+    newest_pipeline: int = 0
+    pipelines_error: str = ""
+    in_blueprint: frozenset[int] = frozenset()
+    blueprints_error: str = ""
+
+
+class Facts(NamedTuple):
+    """Everything that is known of one installation."""
+
+    database: DatabaseFacts = DatabaseFacts()
+    devlake: DevLakeFacts = DevLakeFacts()
+    receivers: Survey = Survey()
+    has_left_nonce: bool = False  # receivers could look for it in the database
+    collected_us: int = 0  # the time in UTC
+
+    @property
+    def connection_names(self) -> dict[int, str]:
+        """Return the names of the connections that DevLake or the database has."""
+        listed = self.devlake.connections or {}
+        names = {number: connection.name for number, connection in listed.items()}
+        names.update((number, stored.name) for number, stored in self.database.connections.items())
+        return dict(sorted(names.items()))
+
+
+def collect(
+    settings: Settings, report_url: Callable[[int], str], devlake: Optional[DevLake]
+) -> Facts:
+    """Collect the facts; `report_url` returns the address to which a connection's machines send."""
+    at_devlake = DevLakeFacts() if devlake is None else _ask_devlake(devlake)
+    database = DatabaseFacts(is_set=bool(settings.db_url))
+    with ExitStack() as stack:
+        engine = None
+        if database.is_set:
+            try:
+                engine = open_engine(settings.db_url)
+                stack.callback(engine.dispose)
+                database = read_database(engine, settings)
+            except (SQLAlchemyError, ValueError) as error:
+                database = database._replace(error=reason(error))
+        tokens = _tokens(database, at_devlake)
+        receivers, has_left_nonce = _ask_receivers(
+            engine if database.is_usable else None, report_url, tokens
+        )
+    return Facts(database, at_devlake, receivers, has_left_nonce, now_us())
+
+
+def _tokens(database: DatabaseFacts, devlake: DevLakeFacts) -> dict[int, str]:
+    """Return the token of each connection that has one, as the database or DevLake has it."""
+    listed = (devlake.connections or {}).items()
+    tokens = {number: connection.token for number, connection in listed if connection.token}
+    for number, stored in database.connections.items():
+        if stored.token:
+            tokens[number] = stored.token
+    return dict(sorted(tokens.items()))
+
+
+def _ask_receivers(
+    engine: Optional[Engine], report_url: Callable[[int], str], tokens: Mapping[int, str]
+) -> tuple[Survey, bool]:
+    """Return the survey, and whether its nonce was in the database meanwhile."""
+    if not tokens:
+        return Survey(), False
+    nonce = new_nonce()
+    if engine is not None:
+        try:
+            with nonce_left_in(engine, nonce):
+                return survey(report_url, tokens, nonce), True
+        except SQLAlchemyError:
+            pass  # the user of DB_URL may only read
+    return survey(report_url, tokens, nonce), False
+
+
+# The database.
+
+
+def read_database(engine: Engine, settings: Settings) -> DatabaseFacts:
+    """Read what there is to know of the database; raises `SQLAlchemyError`."""
+    missing = tuple(pending(engine))
+    facts = DatabaseFacts(is_set=True, address=address_of(engine), pending=missing)
+    if missing:
+        return facts
+    with reading(engine).connect() as connection:
+        facts = facts._replace(
+            newest_pipeline=_newest_pipeline_here(connection),
+            inexact_tables=inexact_tables(connection, DOMAIN_TABLES),
+            in_blueprint=_in_blueprint_here(connection),
+            people=_people(connection),
+        )
+    return facts._replace(
+        durability_risks=tuple(losses(engine)),
+        connections=_connections_here(engine, settings),
+        newer_secrets=tuple(newer_secrets(engine, settings.encryption_secret)),
+        clock_ahead_seconds=clock_offset_us(engine) / 1e6,
+        statuses=tuple(connection_statuses(engine)),
+    )
+
+
+def _connections_here(engine: Engine, settings: Settings) -> dict[int, Connection]:
+    connections = Connections(engine, settings.encryption_secret)
+    connections.reload()
+    if settings.devlake is not None and settings.devlake.api_key:
+        # If its hash is in the database, the secret here is DevLake's; that tells more of the rest.
+        connections.api_key(settings.devlake.api_key.encode())
+        connections.reload()
+    return {connection.id: connection for connection in connections.all()}
+
+
+def _newest_pipeline_here(connection: SqlConnection) -> int:
+    if not inspect(connection).has_table("_devlake_pipelines"):
+        return -1
+    newest = connection.exec_driver_sql("SELECT MAX(id) FROM _devlake_pipelines").scalar()
+    return int(newest or 0)
+
+
+def _in_blueprint_here(connection: SqlConnection) -> Optional[frozenset[int]]:
+    if not inspect(connection).has_table("_devlake_blueprint_scopes"):
+        return None
+    rows = connection.exec_driver_sql(
+        "SELECT connection_id FROM _devlake_blueprint_scopes"
+        f" WHERE plugin_name = '{PLUGIN}' AND scope_id = '{SCOPE_ID}'"
+    )
+    return frozenset(int(row[0]) for row in rows)
+
+
+def _people(connection: SqlConnection) -> Optional[People]:
+    if not inspect(connection).has_table("user_accounts"):
+        return None
+    users = connection.exec_driver_sql("SELECT COUNT(*) FROM users").scalar() or 0
+    accounts, linked = connection.exec_driver_sql(LINKED_ACCOUNTS, ()).one()
+    return People(users, accounts, linked)
+
+
+# DevLake's server.
+
+
+def _ask_devlake(devlake: DevLake) -> DevLakeFacts:
+    facts = DevLakeFacts(is_set=True)
+    try:
+        version = devlake.call("GET", "/version").get("version", "")
+        facts = facts._replace(address=devlake.base, version=version)
+        listed = {connection.id: connection for connection in devlake.connections()}
+    except NotLetIn as error:  # it tells its version to everybody
+        return facts._replace(error=str(error))
+    except TelemetryError as error:
+        if not facts.address:
+            return facts._replace(error=str(error))
+        return facts._replace(plugin_error=str(error), has_failed=isinstance(error, ServerFailed))
+    facts = facts._replace(connections=listed)
+    try:
+        facts = facts._replace(in_blueprint=frozenset(_in_blueprint(devlake)))
+    except TelemetryError as error:
+        facts = facts._replace(blueprints_error=str(error))
+    # Last, since the database is asked the same next: a pipeline may start in between.
+    try:
+        return facts._replace(newest_pipeline=_newest_pipeline(devlake))
+    except TelemetryError as error:
+        return facts._replace(pipelines_error=str(error))
+
+
+def _newest_pipeline(devlake: DevLake) -> int:
+    newest = devlake.call("GET", "/pipelines?page=1&pageSize=1")["pipelines"] or []
+    return max((int(pipeline["id"]) for pipeline in newest), default=0)
+
+
+def _in_blueprint(devlake: DevLake) -> Iterator[int]:
+    """Yield our connections whose scope is in one of DevLake's blueprints."""
+    for blueprint in devlake.blueprints():
+        if blueprint.advanced:
+            yield from blueprint.connection_ids  # its owner has written its plan
+        elif blueprint.connection_ids:
+            entries = devlake.call("GET", f"/blueprints/{blueprint.id}")["connections"] or []
+            for entry in entries:
+                scopes = [scope["scopeId"] for scope in entry["scopes"] or []]
+                if entry["pluginName"] == PLUGIN and SCOPE_ID in scopes:
+                    yield int(entry["connectionId"])
