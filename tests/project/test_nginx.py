@@ -241,8 +241,11 @@ def test_reports_are_stored_and_refused_in_the_receivers_own_words(serving: Serv
 
     refused = site.post(json=report("bob"))
     assert (refused.status_code, refused.json()["success"]) == (401, False)
-    looked = site.proxy.client.get(REPORT)
-    assert (looked.status_code, looked.json()["success"]) == (405, False)
+    refused = site.proxy.client.get(REPORT)
+    assert (refused.status_code, refused.json()["success"]) == (401, False)
+    state = site.proxy.client.get(REPORT, headers=HEADERS)
+    assert (state.status_code, state.json()["success"]) == (200, True)
+    assert state.headers["Cache-Control"] == "no-store"
 
 
 def test_sizes_are_limited_by_the_receiver_and_beyond_that_by_nginx(serving: Serving) -> None:

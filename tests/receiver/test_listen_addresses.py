@@ -81,7 +81,7 @@ def test_it_answers_at_each_address_and_is_printed_and_checked_at_one_that_answe
 
         [printed] = [line for line in receiver.log.splitlines() if "Reports go to" in line]
         address = printed.split()[-1]
-        assert httpx.get(address, trust_env=False).status_code == 405
+        assert httpx.get(address, trust_env=False).status_code == 401
         if host == "::":
             found = run_command(
                 tmp_path,
