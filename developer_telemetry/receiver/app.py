@@ -110,7 +110,7 @@ class Receiver:
 
     async def ready(self, request: Request) -> Answer:
         """Whether a report sent now could be kept, and what anybody may know of why not."""
-        return answer(503 if self._monitor.problem() else 200, self._monitor.told())
+        return answer(503 if self._monitor.problem() else 200, self._monitor.public_status())
 
     async def metrics(self, request: Request) -> Response:
         """Figures for Prometheus."""

@@ -331,7 +331,7 @@ def test_a_token_that_can_not_be_read_is_said_and_counted_everywhere(
     assert "telemetry_connections_unreadable 0.0" not in metrics
     ready = lake.receiver.client.get("/health/ready")
     assert ready.status_code == 200
-    numbers = re.search(r"takes no reports for connections? ([\d, ]+)", ready.text)
+    numbers = re.search(r"accepts no reports for connections? ([\d, ]+)", ready.text)
     assert numbers is not None
     assert str(connection) in numbers[1].split(", ")
     shown = run_command(lake.folder, "status", DB_URL=lake.url).stdout

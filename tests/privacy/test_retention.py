@@ -384,7 +384,7 @@ def test_reports_are_stored_while_it_prunes(
 class Eager(Altered):
     """A receiver that looks often whether something is due."""
 
-    constants = {"receiver.jobs.retention_job.LOOK_SECONDS": 0.2}
+    constants = {"receiver.jobs.retention_job.CHECK_SECONDS": 0.2}
 
 
 def long_ago(days: int) -> str:
@@ -410,7 +410,7 @@ def test_receivers_prune_by_themselves_what_devlake_set(migrated_url: str, tmp_p
         assert eventually(is_done, 30)
         eventually(lambda: "pruned connection" in one.log + other.log, 30)
 
-    assert (one.log + other.log).count(f"pruned connection {connection}: 2 reports") == 1
+    assert (one.log + other.log).count(f"pruned connection {connection}: deleted 2 reports") == 1
 
 
 def test_an_operator_looks_before_anything_goes(tmp_path: Path) -> None:

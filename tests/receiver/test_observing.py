@@ -159,7 +159,7 @@ def test_an_outage_shows_in_figures_and_readiness(lake: Lake) -> None:
     # Reports are kept all the same, so it is ready, and says what is wrong; why is in the log.
     status, message = lake.ready()
     assert status == 200
-    assert message.startswith("the database takes no reports (the log, `status` and `doctor` say")
+    assert message.startswith("the database accepts no reports (for the reason see the log")
     assert TOOL not in message
     assert TOOL in lake.receiver.log
     assert "3 reports wait in the spool" in message

@@ -1,8 +1,8 @@
-"""What this receiver knows of people who were erased, and that it does, for `erase` to see.
+"""The job that applies erasures to this receiver, and confirms them to the `erase` command.
 
-Tombstones are read every second. As long as the last reading is no older than `LEASE_SECONDS`, no
-report costs a question; a transaction that ends later asks the database itself. `erase` waits
-until each receiver has confirmed, or until the lease of those that don't answer is over.
+It reads the tombstones every second. For `LEASE_SECONDS` after a read, reports are stored without
+a query for tombstones; a transaction that ends later queries them itself. `erase` waits until each
+receiver has confirmed, or until the lease of a receiver that does not answer has ended.
 """
 
 from __future__ import annotations
@@ -40,16 +40,21 @@ from developer_telemetry.storage.tombstones import (
 )
 
 POLL_SECONDS = 1.0
-# How often a receiver says that it is there when there is nothing else to say.
+# The time between two signs of life while there is nothing to confirm.
 SEEN_SECONDS = 10.0
 IDENTITY_NAME = "receiver-id"
-
 
 logger = logging.getLogger(__name__)
 
 
 class ReceiverIdentity:
-    """By what `erase` and its operator know a receiver: its spool's id, and where it runs."""
+    """The id and the name of a receiver, which `erase` shows to its operator.
+
+    The id is stored in the spool's folder, so that it survives a restart.
+
+    Raises:
+        ConfigurationError: if the folder is not writable.
+    """
 
     def __init__(self, folder: Path, port: int, embedded: bool) -> None:
         path = folder / IDENTITY_NAME
@@ -62,19 +67,20 @@ class ReceiverIdentity:
                     file.write(self.id.encode())
         except OSError as error:
             raise ConfigurationError(
-                f"can't keep this receiver's id in {path} ({error.strerror}); let it be written"
+                f"can't store this receiver's id in {path} ({error.strerror});"
+                " make the folder writable for the receiver's user"
             ) from None
-        # The machine of an embedded database is somebody's own, and its name says whose.
+        # An embedded database is on a person's own machine, whose name may contain theirs.
         self.name = f"{'localhost' if embedded else socket.gethostname()}:{port}"[:255]
 
     @property
     def label(self) -> str:
-        """Name and the start of the id, which tells apart those behind one name."""
+        """Return the name and the start of the id, since two receivers may have the same name."""
         return f"{self.name} {self.id[:8]}"
 
 
 class ErasureWatcher(PeriodicThread):
-    """Keeps a lease, clears the spool of who was erased, and confirms that."""
+    """Renews the lease, deletes the reports of erased people from the spool, and confirms that."""
 
     def __init__(
         self,
@@ -94,105 +100,113 @@ class ErasureWatcher(PeriodicThread):
         self._confirmed: Optional[int] = None
         self._removed = 0
         self._seen_at = float("-inf")
-        self._said = ""
+        self._complaint = ""
 
     def _run(self) -> None:
         while True:
             try:
-                self._look()
-                self._said = ""
+                self._work()
+                self._complaint = ""
             except SQLAlchemyError:
-                pass  # whoever wants to store reports finds out, too, and says so
+                pass  # the monitor reports an outage of the database
             except Unavailable as error:
-                self._complain(f"the spool can't be cleared of people who were erased: {error}")
-            except Exception as error:  # nothing may end the rounds
+                self._complain(f"can't delete the reports of erased people from the spool: {error}")
+            except Exception as error:  # no error may end this thread
                 kind = type(error).__name__
-                self._complain(f"looking for erased people failed: {kind}: {reason(error)}")
+                self._complain(f"applying erasures failed: {kind}: {reason(error)}")
             if self._ending.wait(POLL_SECONDS):
                 break
         with suppress(SQLAlchemyError):
-            self._leave()
+            self._sign_off()
 
     def _complain(self, problem: str) -> None:
-        if problem != self._said:
+        if problem != self._complaint:
             logger.error("%s; will try again", problem)
-        self._said = problem
+        self._complaint = problem
 
-    def _look(self) -> None:
-        known = self._lease.reload()
+    def _work(self) -> None:
+        tombstones = self._lease.reload()
         missing = self._lease.missing()
         if missing:
             self._write_back(missing)
-            known = self._lease.reload()
-        if known is not self._cleared:
+            tombstones = self._lease.reload()
+        if tombstones is not self._cleared:
             if self._confirmed is None:
-                self._confirmed = self._recall()
-            if known:
-                self._say_seen()  # whoever waits has to know that somebody is at it
-                known = self._clear_all(known)
-            self._cleared = known
-            self._confirmed = known.version.last_id
-            self._say_seen()
+                self._confirmed = self._read_confirmed()
+            if tombstones:
+                self._write_state()  # a sign of life for `erase`, since clearing may take long
+                tombstones = self._clear_all(tombstones)
+            self._cleared = tombstones
+            self._confirmed = tombstones.version.last_id
+            self._write_state()
         elif time.monotonic() - self._seen_at >= SEEN_SECONDS:
-            self._say_seen()
+            self._write_state()
 
-    def _recall(self) -> int:
-        """The last tombstone that the spool was cleared for, perhaps by another process."""
-        mark = dialect_of(self._engine).placeholder
+    def _read_confirmed(self) -> int:
+        """Read the id of the last tombstone confirmed for this spool, perhaps before a restart."""
+        placeholder = dialect_of(self._engine).placeholder
         with reading(self._engine).connect() as connection:
             confirmed: Optional[int] = connection.exec_driver_sql(
                 f"SELECT confirmed FROM {RECEIVER_TABLE}"
-                f" WHERE id = {mark} AND fingerprint = {mark}",
+                f" WHERE id = {placeholder} AND fingerprint = {placeholder}",
                 (self._identity.id, self._fingerprint),
             ).scalar()
         return confirmed or 0
 
     def _write_back(self, missing: Sequence[Tombstone]) -> None:
-        """Put tombstones back that a restored database, or a replica in its place, has lost."""
+        """Write tombstones back that the database has lost by a restore or a failover."""
         transact(self._engine, partial(write, stones=missing))
         logger.error(
-            "the database had lost the erasures of %d people or addresses, as one that was restored"
-            " has; they are in force again. Run `developer-telemetry erase --again --yes` to remove"
-            " what has come back of these people",
+            "the database had lost the erasures of %d people or addresses, perhaps by a restore;"
+            " they are in force again. Run `developer-telemetry erase --again --yes` to delete the"
+            " restored data of these people",
             len(missing),
         )
 
-    def _clear_all(self, known: Tombstones) -> Tombstones:
-        """Clear the spool; also of those who are known by an address in another report there."""
+    def _clear_all(self, tombstones: Tombstones) -> Tombstones:
+        """Delete all spooled reports of erased people; return the tombstones, new ones included.
+
+        A report may contain the erased e-mail address of a developer whose other reports don't
+        contain it. The developer then gets a tombstone, too, and the spool is searched again.
+        """
         removed = 0
         while True:
-            named = self._clear(known)
+            new_tombstones = self._clear(tombstones)
             removed += self._removed
-            if not named:
+            if not new_tombstones:
                 self._removed = removed
-                return known
-            transact(self._engine, partial(write, stones=named))
-            known = self._lease.reload()
+                return tombstones
+            transact(self._engine, partial(write, stones=new_tombstones))
+            tombstones = self._lease.reload()
 
-    def _clear(self, known: Tombstones) -> Sequence[Tombstone]:
-        """Return tombstones for developers who were found by their addresses alone."""
-        named: dict[tuple[int, str], Tombstone] = {}
+    def _clear(self, tombstones: Tombstones) -> Sequence[Tombstone]:
+        """Delete the reports that tombstones cover from the spool.
+
+        Returns:
+            Tombstones for developers whose reports only an e-mail address covers.
+        """
+        new_tombstones: dict[tuple[int, str], Tombstone] = {}
 
         def is_unwanted(report: Spooled) -> bool:
             arrival = parse_spooled(report)
             if arrival is None:
-                return is_erased(known, report)
-            stone = known.by_address(arrival)
+                return is_erased(tombstones, report)
+            stone = tombstones.by_address(arrival)
             if stone is not None:
                 subject = self._lease.key.developer(arrival.report.developer_id)
-                named[arrival.connection_id, subject] = Tombstone(
+                new_tombstones[arrival.connection_id, subject] = Tombstone(
                     arrival.connection_id, subject, stone.erased_us, stone.blocked
                 )
-            return known.cover(arrival)
+            return tombstones.cover(arrival)
 
-        # A file that was damaged since then can't hold more than what was cleared.
-        damaged = self._confirmed != known.version.last_id
+        # Once all tombstones are confirmed, damaged files contain only what was cleared before.
+        damaged = self._confirmed != tombstones.version.last_id
         self._removed = self._spool.expunge(is_unwanted, damaged)
         if self._removed:
-            logger.info("%d reports of people who were erased left the spool", self._removed)
-        return list(named.values())
+            logger.info("deleted %d reports of erased people from the spool", self._removed)
+        return list(new_tombstones.values())
 
-    def _say_seen(self) -> None:
+    def _write_state(self) -> None:
         values = {
             "id": self._identity.id,
             "name": self._identity.name,
@@ -200,23 +214,24 @@ class ErasureWatcher(PeriodicThread):
             "confirmed": self._confirmed,
             "removed": self._removed,
         }
-        transact(self._engine, partial(_say_seen, values=values))
+        transact(self._engine, partial(_write_state, values=values))
         self._seen_at = time.monotonic()
 
-    def _leave(self) -> None:
-        """With nothing in the spool there is nothing that anybody would have to ask about."""
+    def _sign_off(self) -> None:
+        """Delete this receiver's row if the spool is empty: `erase` need not wait for it then."""
         if self._spool.is_empty:
-            mark = dialect_of(self._engine).placeholder
-            forget = f"DELETE FROM {RECEIVER_TABLE} WHERE id = {mark}"
-            transact(self._engine, lambda to: to.exec_driver_sql(forget, (self._identity.id,)))
+            placeholder = dialect_of(self._engine).placeholder
+            statement = f"DELETE FROM {RECEIVER_TABLE} WHERE id = {placeholder}"
+            transact(self._engine, lambda to: to.exec_driver_sql(statement, (self._identity.id,)))
 
 
-def _say_seen(connection: Connection, values: Mapping[str, Any]) -> None:
+def _write_state(connection: Connection, values: Mapping[str, Any]) -> None:
+    """Insert or update a receiver's row; `values` begin with its id."""
     dialect = dialect_of(connection)
-    changing = [*list(values)[1:], "seen"]
+    columns = [*list(values)[1:], "seen"]
     connection.exec_driver_sql(
         f"INSERT INTO {RECEIVER_TABLE} ({', '.join(values)}, seen)"
         f" VALUES ({', '.join([dialect.placeholder] * len(values))}, {dialect.ago(0)}) "
-        + dialect.on_conflict(("id",), [(each, dialect.new(each)) for each in changing]),
+        + dialect.on_conflict(("id",), [(column, dialect.new(column)) for column in columns]),
         tuple(values.values()),
     )

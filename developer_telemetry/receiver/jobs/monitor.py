@@ -1,4 +1,4 @@
-"""Looks after the receiver's view of the database, and says whether reports can be kept."""
+"""The job that checks the database, and the receiver's readiness."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.storage.statistics import Tallies
 from developer_telemetry.storage.writer import probe
 
-# A changed token is in force within 5 s.
+# Short enough for a changed token to be in force within 5 s.
 ROUND_SECONDS = 3.0
-# Clocks drift and settings change, both slowly.
+# Clocks drift and the database's settings change, both slowly.
 SERVER_SECONDS = 60.0
-# How long the first request waits for the first look: a database that hangs must not stop us.
-FIRST_LOOK_SECONDS = 6.0
+# The time that the first request waits for the first check, since the database may hang.
+FIRST_CHECK_SECONDS = 6.0
 
 NOT_MIGRATED = (
     "the database is not migrated; confirm DevLake's pending migration,"
     " or run `developer-telemetry migrate` on a database of your own"
 )
 
-# Of connections that take no reports.
-MOST_NAMED = 5
+# The longest list of ids in a message.
+MAX_LISTED = 5
 
-# To strangers, in place of a database's own words.
-UNTOLD = "the database takes no reports (the log, `status` and `doctor` say why)"
+# In public answers, this replaces the database's error, which may name hosts, users and tables.
+PUBLIC_REASON = "the database accepts no reports (for the reason see the log, `status` or `doctor`)"
 
 logger = logging.getLogger(__name__)
 
 
 class Monitor(PeriodicThread):
-    """Every few seconds: reload connections, write tallies, compare clocks."""
+    """Reloads connections, writes statistics and compares clocks, every few seconds."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class Monitor(PeriodicThread):
         outage: Outage,
         tallies: Tallies,
     ) -> None:
-        super().__init__("health")
+        super().__init__("monitor")
         self.stopping = False
         self._engine = engine
-        # It waits for a lock no longer than a round may take.
+        # Its statements wait for locks no longer than a round may take.
         self._writing = writing
         self._connections = connections
         self._ingest = ingest
@@ -66,19 +66,19 @@ class Monitor(PeriodicThread):
         self._outage = outage
         self._tallies = tallies
         self._migrated = False
-        # Why the last round of checks failed, and whether the database takes reports nevertheless.
+        # Why the last checks failed, and whether the database accepts reports all the same.
         self._fault = ""
-        self._fails_alone = False
-        self._said = "starting"
+        self._only_checks_fail = False
+        self._logged_problem = "starting"
         self._remarks: set[str] = set()
         self._losses: list[str] = []
         self._server_read_at = float("-inf")
-        self._looked = threading.Event()
-        # Another session may be one with another server, after a failover.
+        self._checked = threading.Event()
+        # After a failover, a new session may be one with another server.
         event.listen(engine, "connect", self._forget_server)
 
     def problem(self) -> str:
-        """Why a report sent now could not be kept, "" if it can."""
+        """Return why the receiver can't accept a report now, "" if it can."""
         if self.stopping:
             return "the receiver is stopping"
         trouble = str(self._outage) or self._fault
@@ -86,60 +86,60 @@ class Monitor(PeriodicThread):
             return f"no connection is known yet: {trouble}"
         if self._outage and self._spool.full:
             return f"{self._outage}, and the spool is full"
-        if self._fails_alone:
-            # Who may send, what was erased: all of that is as it was before.
+        if self._only_checks_fail:
+            # Tokens and erasures may have changed since the last round that succeeded.
             return f"the checks of the database fail: {self._fault}"
         return ""
 
     def note(self) -> str:
-        """What an operator should know though reports are kept, "" if nothing.
+        """Return problems that an operator should fix although reports are accepted, "" if none.
 
-        Tokens that can't be read belong here even where that concerns every connection: API keys
-        let in all the same, and `doctor` has to reach this receiver to tell why.
+        Unreadable tokens are among them even if no connection's token is readable: reports with an
+        API key are accepted all the same, and `doctor` needs this receiver to find the reason.
         """
         waiting = f"{self._spool.depth} reports wait in the spool" if self._spool.depth else ""
         orphans = [
-            f"{count} of them for connection {number}, which the database has not: bring it back or"
-            f" see `developer-telemetry spool drop --connection {number}`"
+            f"{count} of them for connection {number}, which the database does not have: restore"
+            f" it, or delete them with `developer-telemetry spool drop --connection {number}`"
             for number, count in sorted(self._spool.orphans.items())
         ]
-        unreadable = _takes_nothing(self._connections.unreadable())
+        unreadable = _unreadable_note(self._connections.unreadable())
         remarks = [str(self._outage), unreadable, waiting, *orphans, *self._losses]
         return "; ".join(filter(None, remarks))
 
-    def told(self) -> str:
-        """Return the problem, the note, or "ready", without what a database says of itself.
+    def public_status(self) -> str:
+        """Return the problem, the note, or "ready", without the database's own error messages.
 
-        Anybody may ask for it, and an error names hosts, users and tables.
+        Everyone may read it, and those messages may name hosts, users and tables.
         """
         text = self.problem() or self.note() or "ready"
-        for reason_given in filter(None, (self._outage.reason, self._fault)):
-            if reason_given != NOT_MIGRATED:
-                text = text.replace(reason_given, UNTOLD)
+        for error in filter(None, (self._outage.reason, self._fault)):
+            if error != NOT_MIGRATED:
+                text = text.replace(error, PUBLIC_REASON)
         return text
 
     def start(self) -> None:
-        """Look once before the first request is taken, then go on in the background."""
+        """Start the thread and wait for its first check, at most FIRST_CHECK_SECONDS."""
         super().start()
-        self._looked.wait(FIRST_LOOK_SECONDS)
+        self._checked.wait(FIRST_CHECK_SECONDS)
 
     def _run(self) -> None:
         while True:
-            self._look()
-            self._say_readiness()
-            self._looked.set()
+            self._check_safely()
+            self._log_readiness()
+            self._checked.set()
             ending = self._ending.wait(ROUND_SECONDS)
             self._flush()
             if ending:
                 return
 
-    def _look(self) -> None:
+    def _check_safely(self) -> None:
         try:
             self._check()
-        except Exception as error:  # nothing may end the rounds
-            self._failed(error)
+        except Exception as error:  # no error may end this thread
+            self._handle_failure(error)
         else:
-            self._fault, self._fails_alone = "", False
+            self._fault, self._only_checks_fail = "", False
 
     def _check(self) -> None:
         self._migrated = self._migrated or is_migrated(self._engine)
@@ -151,34 +151,35 @@ class Monitor(PeriodicThread):
             self._ingest.clock_offset_us = clock_offset_us(self._engine)
             self._losses = losses(self._engine)
             self._server_read_at = time.monotonic()
-        self._say_remarks()
+        self._log_remarks()
 
-    def _failed(self, error: Exception) -> None:
+    def _handle_failure(self, error: Exception) -> None:
+        """Find out whether the database still accepts reports although a check failed."""
         fault = _fault(error)
         if fault != self._fault and not isinstance(error, SQLAlchemyError):
             logger.error("a round of checks failed", exc_info=error)
         self._fault = fault
-        # A session may keep the trouble for itself when it is over.
+        # An open session may go on failing after the database has recovered.
         self._engine.dispose()
         try:
             probe(self._engine)
         except Exception as outage:
-            self._fails_alone = False
+            self._only_checks_fail = False
             self._outage.began(_fault(outage))
         else:
-            self._fails_alone = True
+            self._only_checks_fail = True
 
     def _forget_server(self, connection: Any, record: Any) -> None:
         self._server_read_at = float("-inf")
 
-    def _say_readiness(self) -> None:
+    def _log_readiness(self) -> None:
         problem = self.problem()
-        if problem != self._said:
+        if problem != self._logged_problem:
             log = logger.warning if problem else logger.info
             log("%s", f"not ready: {problem}" if problem else "ready for reports")
-        self._said = problem
+        self._logged_problem = problem
 
-    def _say_remarks(self) -> None:
+    def _log_remarks(self) -> None:
         remarks = {*self._connections.remarks, *self._losses}
         for remark in sorted(remarks - self._remarks):
             logger.warning("%s", remark)
@@ -190,24 +191,24 @@ class Monitor(PeriodicThread):
         try:
             self._tallies.flush(self._writing)
         except Exception as error:
-            logger.warning("can't write tallies, will try again: %s", error)
+            logger.warning("can't write statistics, will try again: %s", error)
 
 
 def _fault(error: Exception) -> str:
-    """What to call an error; the text of one that isn't the database's may say little by itself."""
-    said = reason(error)
-    return said if isinstance(error, SQLAlchemyError) else f"{type(error).__name__}: {said}"
+    """Return an error's text, preceded by its class if it is not an error of the database."""
+    text = reason(error)
+    return text if isinstance(error, SQLAlchemyError) else f"{type(error).__name__}: {text}"
 
 
-def _takes_nothing(unreadable: Sequence[Connection]) -> str:
-    """That there are connections whose token can't be read; fit for strangers."""
+def _unreadable_note(unreadable: Sequence[Connection]) -> str:
+    """Return a note about connections with unreadable tokens, for public answers; "" for none."""
     if not unreadable:
         return ""
-    numbers = ", ".join(str(each.id) for each in unreadable[:MOST_NAMED])
-    more = f" and {len(unreadable) - MOST_NAMED} more" if len(unreadable) > MOST_NAMED else ""
+    numbers = ", ".join(str(connection.id) for connection in unreadable[:MAX_LISTED])
+    more = f" and {len(unreadable) - MAX_LISTED} more" if len(unreadable) > MAX_LISTED else ""
     one = len(unreadable) == 1
     return (
-        f"takes no reports for connection{'' if one else 's'} {numbers}{more}:"
+        f"accepts no reports for connection{'' if one else 's'} {numbers}{more}:"
         f" {'its secret token' if one else 'their secret tokens'} can't be read;"
-        " `developer-telemetry doctor` says why"
+        " run `developer-telemetry doctor` for the reason"
     )

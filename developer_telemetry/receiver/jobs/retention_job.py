@@ -1,4 +1,7 @@
-"""Keeps reports for no longer than connections say: once a day, whichever receiver comes first."""
+"""The job that deletes reports older than their connection's retention, once a day.
+
+With several receivers, the first one to notice that a connection is due does it.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,27 @@ from developer_telemetry.database.engine import reason
 from developer_telemetry.privacy.retention import Pruned, due, prune
 from developer_telemetry.receiver.ingest.ingestor import Outage
 
-# How often a receiver looks whether something is due, by the database's clock.
-LOOK_SECONDS = 600.0
+# The time between two checks; the database's clock decides whether a connection is due.
+CHECK_SECONDS = 600.0
 
 logger = logging.getLogger(__name__)
 
 
 class RetentionJob(PeriodicThread):
-    """Looks now and then whether a day has passed."""
+    """Prunes each connection that has not been pruned for a day."""
 
     def __init__(self, engine: Engine, outage: Outage) -> None:
-        super().__init__("keeping")
+        super().__init__("retention")
         self._engine = engine
         self._outage = outage
 
     def _run(self) -> None:
-        while not self._ending.wait(LOOK_SECONDS):
+        while not self._ending.wait(CHECK_SECONDS):
             try:
                 self._work()
             except SQLAlchemyError as error:
                 logger.warning("can't prune now, will try again: %s", reason(error))
-            except Exception:  # nothing may end the rounds
+            except Exception:  # no error may end this thread
                 logger.exception("pruning failed; will try again")
 
     def _work(self) -> None:
@@ -43,18 +46,19 @@ class RetentionJob(PeriodicThread):
         for connection_id in due(self._engine):
             try:
                 self._prune(connection_id)
-            except Busy:  # with a run, or another receiver is at it
+            except Busy:  # a blueprint's run or another receiver holds the lock
                 continue
 
     def _prune(self, connection_id: int) -> None:
         pruned = Pruned()
         with closing(prune(self._engine, connection_id, patience=0)) as steps:
-            # A stop ends it after a transaction; the rest is for another day.
-            while not self._ending.is_set() and (step := next(steps, None)):
-                pruned = step
+            # A stop ends this after the current transaction; the next check continues.
+            while not self._ending.is_set() and (progress := next(steps, None)):
+                pruned = progress
         if any(pruned):
             logger.info(
-                "pruned connection %d: %d reports, %d days, %d machines; %d developers are gone",
+                "pruned connection %d: deleted %d reports, %d days, %d machines;"
+                " %d developers have no data any more",
                 connection_id,
                 pruned.reports,
                 pruned.days,

@@ -1,4 +1,4 @@
-"""Brings spooled reports into the database once it is back, beside those that arrive meanwhile."""
+"""The job that stores spooled reports once the database is back, while new ones arrive."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ logger = logging.getLogger(__name__)
 
 
 class _DatabaseAway(Exception):
-    """The database takes no reports at all."""
+    """The database accepts no reports at all."""
 
 
 class _Parsed(NamedTuple):
-    """A report of the spool as it is stored, and the group that it waits with."""
+    """A spooled report, parsed; `strategy` is the rule of its connection for reports of a day."""
 
     report: Spooled
     arrival: Arrival
@@ -45,14 +45,15 @@ class _Parsed(NamedTuple):
 
     @property
     def group(self) -> str:
+        """Return the group of reports that may only be stored together with this one."""
         return day_group(self.arrival.key)
 
 
 class SpoolDrainer(PeriodicThread):
-    """Looks twice a second whether there is something to bring in.
+    """Stores the reports of the spool, twice a second if there are any.
 
-    What can't be brought in now is parked with others like it, and waits behind nobody's back:
-    reports of a day that something is in the way of, and of a connection that is gone.
+    Reports that the database can't store now are parked in groups, so that other reports don't wait
+    for them: those of a day whose rows are locked or broken, and those of a deleted connection.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class SpoolDrainer(PeriodicThread):
         erased: Lease,
         decisions: Decisions,
     ) -> None:
-        super().__init__("drain")
+        super().__init__("spool drainer")
         self._engine = engine
         self._spool = spool
         self._outage = outage
@@ -88,7 +89,7 @@ class SpoolDrainer(PeriodicThread):
                 self._outage.began(reason(error))
             except Unavailable as error:
                 self._complain(f"the spool can't be drained now: {error}")
-            except Exception as error:  # nothing may end the rounds
+            except Exception as error:  # no error may end this thread
                 self._complain(
                     f"draining the spool failed: {type(error).__name__}: {reason(error)}"
                 )
@@ -107,15 +108,15 @@ class SpoolDrainer(PeriodicThread):
         if self._spool.depth:
             self._read_connections()
             self._unpark()
-            self._bring_all_in()
+            self._store_all()
         for connection_id in self._decisions.to_drop():
             self._drop(connection_id)
         self._spool.count_parked()
 
     def _end_outage(self) -> None:
-        """Let reports go to the database again if it takes one."""
+        """End the outage if the database accepts a report."""
         try:
-            # A session that was there before may have rights, or a server, that are gone.
+            # An older session may have lost its server, or have rights that no longer apply.
             self._engine.dispose()
             if not is_migrated(self._engine):
                 return
@@ -125,138 +126,143 @@ class SpoolDrainer(PeriodicThread):
         self._outage.ended()
 
     def _read_connections(self) -> None:
-        # Which connections there are is for the database to say, not for our memory of it.
+        # A connection in memory may have been deleted from the database since.
         try:
             self._connections.reload()
         except Exception as error:
             raise _DatabaseAway(reason(error)) from error
 
     def _unpark(self) -> None:
-        """Have those reports looked at again that wait for nothing more."""
+        """Unpark the reports whose pause is over or whose connection is back."""
         for group in self._conflicts.due():
             self._spool.unpark(group)
         for connection_id in list(self._spool.orphans):
             if self._connections.get(connection_id) is not None:
-                logger.info("connection %d is back; its reports come in", connection_id)
+                logger.info("connection %d is back; its reports are stored now", connection_id)
                 self._spool.unpark_orphans(connection_id)
 
-    def _bring_all_in(self) -> None:
-        place: Optional[Place] = START
-        while place is not None and not self._ending.is_set():
-            whole, damaged, place = self._spool.next(BATCH_REPORTS, place)
+    def _store_all(self) -> None:
+        position: Optional[Place] = START
+        while position is not None and not self._ending.is_set():
+            intact, damaged, position = self._spool.next(BATCH_REPORTS, position)
             for report in damaged:
                 self._set_aside(report, DAMAGED)
-            self._bring_in_marked(whole)
-        # Behind all others, and each by itself: one of them may end this process once more.
+            self._store_noted(intact)
+        # Last, and one by one: a report among them may crash this process again.
         while not self._ending.is_set() and (suspect := self._spool.next_suspect()):
-            report, why = suspect
-            if why:
-                self._set_aside(report, why)
+            report, cause = suspect
+            if cause:
+                self._set_aside(report, cause)
             else:
-                self._bring_in_marked([report])
+                self._store_noted([report])
 
-    def _bring_in_marked(self, reports: Sequence[Spooled]) -> None:
-        """Bring reports in, such that the next process knows which they were if this one dies."""
+    def _store_noted(self, reports: Sequence[Spooled]) -> None:
+        """Store reports; a note in the spool tells the next process which ones if this one dies."""
         if not reports:
             return
         self._spool.begin(reports)
         try:
-            self._bring_in([each for each in map(self._parse, reports) if each is not None])
+            self._store([parsed for parsed in map(self._parse, reports) if parsed is not None])
         finally:
             self._spool.end()
 
     def stop(self, seconds: float) -> None:
-        """As that of `PeriodicThread`; what is not done by then is no crash."""
+        """Stop the thread, and delete its note of the reports at hand: this is no crash."""
         super().stop(seconds)
         with suppress(Unavailable):
             self._spool.end()
 
     def _parse(self, report: Spooled) -> Optional[_Parsed]:
-        """Return a report as its connection keeps it, None if it can't be stored now."""
+        """Parse a report as its connection demands; park it and return None if that must wait."""
         connection = self._connections.get(report.connection_id)
         if connection is None:
             self._spool.park_orphans([report], report.connection_id)
-            self._name_orphans(report.connection_id)
+            self._log_orphans(report.connection_id)
             return None
         try:
-            # What came before a switch for privacy was set does not come behind it.
+            # The connection's current privacy settings apply to older reports, too.
             parsed = connection.parse(report.payload)
         except ReportRefused as refusal:
             self._set_aside(report, str(refusal))
             return None
-        except Exception as error:  # a fault of ours, which the next version may not have
+        except Exception as error:  # a bug of ours, which the next version may have fixed
             self._park(report, report.report_id, error)
             return None
         arrival = arrival_of(report, parsed)
-        found = _Parsed(report, arrival, connection.strategy)
-        if self._conflicts.pauses(found.group):
-            self._spool.park([report], found.group)
+        result = _Parsed(report, arrival, connection.strategy)
+        if self._conflicts.pauses(result.group):
+            self._spool.park([report], result.group)
             return None
-        return found
+        return result
 
-    def _name_orphans(self, connection_id: int) -> None:
+    def _log_orphans(self, connection_id: int) -> None:
         if connection_id not in self._spool.orphans:
             self._spool.orphans[connection_id] = 0  # until they are counted
             logger.warning(
-                "reports wait for connection %d, which the database has not: bring it back, or let"
-                " `developer-telemetry spool drop --connection %d` delete them",
+                "reports wait for connection %d, which the database does not have: restore it, or"
+                " delete them with `developer-telemetry spool drop --connection %d`",
                 connection_id,
                 connection_id,
             )
 
-    def _park(self, report: Spooled, group: str, why: object) -> None:
+    def _park(self, report: Spooled, group: str, cause: object) -> None:
         if self._conflicts.hold([group]):
-            logger.warning("report %s waits by itself: %s", report.report_id, why)
+            logger.warning("report %s waits in the spool alone: %s", report.report_id, cause)
         self._spool.park([report], group)
 
-    def _bring_in(self, parsed: Sequence[_Parsed]) -> None:
-        if not parsed:
+    def _store(self, batch: Sequence[_Parsed]) -> None:
+        """Store a batch; remove from the spool what is stored, set aside or park all else.
+
+        Raises:
+            _DatabaseAway: if the database accepts no reports.
+        """
+        if not batch:
             return
-        strategies = {each.arrival.connection_id: each.strategy for each in parsed}
+        strategies = {parsed.arrival.connection_id: parsed.strategy for parsed in batch}
         try:
-            kept = store_excluding_erased(
-                self._engine, self._erased, [each.arrival for each in parsed], strategies
+            outcome = store_excluding_erased(
+                self._engine, self._erased, [parsed.arrival for parsed in batch], strategies
             )
         except Exception as error:
             raise _DatabaseAway(reason(error)) from error
-        for each in parsed:
-            if why := kept.refused.get(each.report.report_id):
-                self._set_aside(each.report, why)
-        waiting = [each for each in parsed if each.report.report_id in kept.waiting]
-        self._let_wait(waiting, kept.waiting)
+        for parsed in batch:
+            if cause := outcome.refused.get(parsed.report.report_id):
+                self._set_aside(parsed.report, cause)
+        waiting = [parsed for parsed in batch if parsed.report.report_id in outcome.waiting]
+        self._park_waiting(waiting, outcome.waiting)
         self._tallies.stored()
-        self._metrics.drained(len(kept.connection_ids))
+        self._metrics.drained(len(outcome.connection_ids))
         self._spool.remove(
-            each.report
-            for each in parsed
-            if each.report.report_id not in {**kept.refused, **kept.waiting}
+            parsed.report
+            for parsed in batch
+            if parsed.report.report_id not in {**outcome.refused, **outcome.waiting}
         )
-        over = {each.group for each in parsed} - {each.group for each in waiting}
-        for group in self._conflicts.release(over):
+        stored = {parsed.group for parsed in batch} - {parsed.group for parsed in waiting}
+        for group in self._conflicts.release(stored):
             self._spool.unpark(group)
 
-    def _let_wait(self, parsed: Sequence[_Parsed], why: Mapping[str, str]) -> None:
-        if not parsed:
+    def _park_waiting(self, waiting: Sequence[_Parsed], causes: Mapping[str, str]) -> None:
+        """Park reports that the database can't store now; `causes` has the error of each id."""
+        if not waiting:
             return
-        for each in parsed:
-            self._spool.park([each.report], each.group)
-        days = self._conflicts.hold({each.group for each in parsed})
-        if days:
+        for parsed in waiting:
+            self._spool.park([parsed.report], parsed.group)
+        if self._conflicts.hold({parsed.group for parsed in waiting}):
             logger.warning(
-                "%d reports wait by themselves in the spool, and are tried again: %s",
-                len(parsed),
-                why[parsed[0].report.report_id],
+                "%d reports wait in the spool and are tried again, without delaying others: %s",
+                len(waiting),
+                causes[waiting[0].report.report_id],
             )
 
-    def _set_aside(self, report: Spooled, why: str) -> None:
-        """Move a report to the dead letters, unless the database has it, or must not."""
-        is_here = self._is_stored(report)  # where it was rescued from a writer that did store it
+    def _set_aside(self, report: Spooled, cause: str) -> None:
+        """Move a report to the dead letters; delete it if it is stored or its person is erased."""
+        is_here = self._is_stored(report)  # a hanging transaction may have stored it in the end
         with self._erased.held() as erased:
             if is_here or is_erased(erased, report):
                 self._spool.remove([report])
                 return
-            logger.error("report %s is set aside: %s", report.report_id, why)
-            self._spool.set_aside(report, why)
+            logger.error("report %s is set aside: %s", report.report_id, cause)
+            self._spool.set_aside(report, cause)
             self._metrics.set_aside(report.connection_id)
 
     def _is_stored(self, report: Spooled) -> bool:
@@ -266,13 +272,13 @@ class SpoolDrainer(PeriodicThread):
             raise _DatabaseAway(reason(error)) from error
 
     def _drop(self, connection_id: int) -> None:
-        """Delete what waits for a connection that is gone, as an operator decided."""
+        """Delete the reports that wait for a deleted connection, as an operator decided."""
         removed = 0
         if self._connections.get(connection_id) is None:
             removed = self._spool.drop_orphans(connection_id)
             self._metrics.dropped(removed)
             logger.warning(
-                "%d reports that waited for connection %d are deleted, as was decided by"
+                "deleted %d reports that waited for connection %d, because of"
                 " `developer-telemetry spool drop`",
                 removed,
                 connection_id,

@@ -142,7 +142,7 @@ def test_a_locked_row_of_counts_holds_up_neither_reports_nor_checks(site: Site) 
     lock = f"UPDATE {MACHINE_TABLE} SET reports = 9 WHERE connection_id = {site.overwriting}"
     with transaction(site.url, lock):
         assert [site.send("ann"), site.send("bob")] == [200, 200]
-        eventually(lambda: "can't write tallies" in site.receiver.log, 10)
+        eventually(lambda: "can't write statistics" in site.receiver.log, 10)
         assert not site.spooled()
     total = counted.replace("reports", "SUM(reports)", 1)
     eventually(lambda: query(site.url, total) == [(3,)], 20)
