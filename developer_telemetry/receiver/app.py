@@ -1,4 +1,4 @@
-"""The application: reports go to the intake, looks at the receiver are answered here."""
+"""The parts of a receiver, and the ASGI application that answers every request but a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from developer_telemetry.errors import Unavailable
 from developer_telemetry.receiver import metrics
 from developer_telemetry.receiver.http import openapi
 from developer_telemetry.receiver.http.authenticator import Doorkeeper
-from developer_telemetry.receiver.http.report_endpoint import REPORT_PATHS, Intake
+from developer_telemetry.receiver.http.report_endpoint import (
+    BULK_PATH,
+    PREFIXES,
+    REPORT_PATHS,
+    ReportEndpoint,
+)
 from developer_telemetry.receiver.http.responses import Answer, answer, refusal
 from developer_telemetry.receiver.http.status_endpoint import StatusEndpoint
 from developer_telemetry.receiver.ingest.ingestor import Ingest
@@ -63,14 +68,15 @@ class Receiver:
         self._spool = spool
         self._monitor = monitor
         self._metrics = figures
-        self.app = Intake(ingest, doorkeeper, tallies, figures, status_endpoint, self._looks())
+        self.reports = ReportEndpoint(ingest, doorkeeper, tallies, figures)
+        self.app = self._make_app()
 
     def stop(self) -> None:
         """Take nothing more; what was accepted is still written and answered."""
         self._monitor.stopping = True
-        self.app.stop()
+        self.reports.stop()
 
-    def _looks(self) -> Starlette:
+    def _make_app(self) -> Starlette:
         handlers = {
             "/health/live": self.live,
             "/health/ready": self.ready,
@@ -78,9 +84,11 @@ class Receiver:
             "/openapi.json": self.openapi,
         }
         errors: dict[Any, Any] = {HTTPException: _http_error, Exception: _server_error}
-        looks = [Route(path, handler, methods=["GET"]) for path, handler in handlers.items()]
+        routes = [Route(path, handler, methods=["GET"]) for path, handler in handlers.items()]
+        report_paths = [prefix + path for prefix in PREFIXES for path in (*REPORT_PATHS, BULK_PATH)]
+        routes += [Route(path, self._status_endpoint) for path in report_paths]
         app = Starlette(
-            routes=[*looks, *self._page.routes()],
+            routes=[*routes, *self._page.routes()],
             lifespan=self._lifespan,
             exception_handlers=errors,
         )

@@ -154,7 +154,7 @@ def serve(engine: Engine, settings: Settings) -> None:
     admission = Admission(_allow_many_connections())
     config = uvicorn.Config(
         receiver.app,
-        http=partial(Protocol, admission),  # type: ignore[arg-type]
+        http=partial(Protocol, admission, receiver.reports),  # type: ignore[arg-type]
         ws="none",
         log_config=None,
         access_log=False,

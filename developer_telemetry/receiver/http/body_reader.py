@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Optional
 
-from starlette.requests import ClientDisconnect
-
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
 from developer_telemetry.reports.limits import KIBIBYTE, MEBIBYTE, ONE_REPORT, Limit
 
@@ -22,6 +20,9 @@ PIECE = 64 * KIBIBYTE
 SIP = 4 * KIBIBYTE
 # Each costs as much to begin as a whole report does to inflate.
 MAX_MEMBERS = 10_000
+
+STOPPING = "the receiver is stopping; send this again"
+TOO_SLOW = "the body came too slowly; send this again"
 
 # Accepts the headers of gzip and of zlib alike; "deflate" is sent as either of zlib and bare.
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
@@ -39,7 +40,11 @@ class UnknownEncoding(TelemetryError):
     """The body is compressed in a way that we don't read (HTTP 415)."""
 
 
-class Bodies:
+class BodyAborted(Exception):
+    """The sender went away before the end of the body."""
+
+
+class BodyReader:
     """Reads bodies; knows which are being read, so as to bound their sum and to end them."""
 
     def __init__(self) -> None:
@@ -47,19 +52,32 @@ class Bodies:
         self._bytes = 0
         self._stopping = False
 
-    @property
-    def stopping(self) -> bool:
-        """Whether `stop` was called."""
-        return self._stopping
-
     def stop(self) -> None:
         """Take no further body: those half sent are answered with `Unavailable`."""
         self._stopping = True
         for reader in self._readers:
             reader.cancel()
 
+    def check(self, size: int, encoding: str, limit: Limit) -> None:
+        """Check a body of this size that was received already; raise as `read` does."""
+        check_encoding(encoding)
+        if self._stopping:
+            raise Unavailable(STOPPING)
+        if size > limit.sent:
+            raise TooLarge(_too_large(limit))
+
     async def read(self, chunks: AsyncIterator[bytes], encoding: str, limit: Limit) -> bytes:
-        """The whole body, as sent. `encoding` is the Content-Encoding header."""
+        """Return the complete body, as sent.
+
+        Args:
+            encoding: the Content-Encoding header, "" where there is none
+
+        Raises:
+            UnknownEncoding: `inflate` can't read the encoding.
+            TooLarge: the body is larger than `limit.sent`.
+            ReportRefused: the sender went away before its end.
+            Unavailable: it arrives too slowly, with too many others, or the receiver stops.
+        """
         check_encoding(encoding)
         sent: list[bytes] = []
         size = 0
@@ -69,11 +87,11 @@ class Bodies:
                     size += len(chunk)
                     self._bytes += len(chunk)
                     if size > limit.sent:
-                        raise TooLarge(f"the body is above {limit.sent} bytes; send less at once")
+                        raise TooLarge(_too_large(limit))
                     if self._bytes > MAX_READING:
                         raise Unavailable("too much is being sent at once; send this again")
                     sent.append(chunk)
-        except ClientDisconnect:
+        except BodyAborted:
             raise ReportRefused("body", "the body ended too early; send all of it") from None
         finally:
             self._bytes -= size
@@ -82,7 +100,7 @@ class Bodies:
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
         if self._stopping:
-            raise Unavailable("the receiver is stopping; send this again")
+            raise Unavailable(STOPPING)
         task = asyncio.current_task()
         assert task is not None, "bodies are read by requests"
         ended_by_us = False
@@ -101,21 +119,26 @@ class Bodies:
                 raise
             if hasattr(task, "uncancel"):  # from Python 3.11 on a cancellation is counted
                 task.uncancel()
-            why = "the receiver is stopping" if self._stopping else "the body came too slowly"
-            raise Unavailable(f"{why}; send this again") from None
+            raise Unavailable(STOPPING if self._stopping else TOO_SLOW) from None
         finally:
             timer.cancel()
             self._readers.discard(task)
 
 
+def _too_large(limit: Limit) -> str:
+    return f"the body is above {limit.sent} bytes; send less at once"
+
+
 def check_encoding(encoding: str) -> None:
     """Raise `UnknownEncoding` unless it is one that we inflate, or none."""
-    if encoding.strip().lower() not in ENCODINGS:
+    if encoding and encoding.strip().lower() not in ENCODINGS:
         raise UnknownEncoding(f"Content-Encoding {encoding!r}; send gzip, deflate or plain JSON")
 
 
 def inflated_within(body: bytes, encoding: str, size: int) -> Optional[bytes]:
     """The body's content, None if that is larger than `size`; raises as `inflate` does."""
+    if not encoding:
+        return body if len(body) <= size else None
     pieces: list[bytes] = []
     for piece in inflate(body, encoding, ONE_REPORT):
         pieces.append(piece)

@@ -1,15 +1,16 @@
-"""One request and its answer, as an application of ASGI sees them."""
+"""One request and its answer: as the report endpoint and as an ASGI application use them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import MutableMapping
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, MutableMapping
+from typing import Any, Optional, Protocol
 
 from starlette.types import ASGIApp, Scope
 
-from developer_telemetry.receiver.http.message_parser import Head
+from developer_telemetry.receiver.http.body_reader import BodyAborted
+from developer_telemetry.receiver.http.message_parser import Head, Headers
 from developer_telemetry.receiver.http.responses import CLOSE, Answer, answer, head_lines
 
 logger = logging.getLogger(__name__)
@@ -18,29 +19,29 @@ Message = MutableMapping[str, Any]
 
 
 class Wire(Protocol):
-    """What carries an exchange."""
+    """The connection that carries an exchange."""
 
     def write(self, data: bytes) -> None:
         """Send a part of the answer."""
 
     async def writable(self) -> None:
-        """Return when the sender has read enough of what was sent before, or is gone."""
+        """Return when the sender has read enough of the bytes sent before, or is gone."""
 
     def body_taken(self) -> None:
-        """More of the body may come."""
+        """Read more of the body."""
 
     def finished(self, exchange: Exchange) -> None:
-        """The answer is complete."""
+        """Note that the answer is complete."""
 
     def abort(self) -> None:
-        """End without a word."""
+        """Close without an answer."""
 
 
 class Exchange:
-    """A request, whose body comes in pieces, and the state of its answer."""
+    """A request, whose body arrives in pieces, and the state of its answer."""
 
-    def __init__(self, wire: Wire, head: Head, scope: Scope, default_headers: Any) -> None:
-        self.scope = scope
+    def __init__(self, wire: Wire, head: Head, default_headers: Headers) -> None:
+        self.head = head
         self.body = bytearray()
         self.body_complete = False
         self.started = False  # the answer
@@ -52,59 +53,106 @@ class Exchange:
         self._wire = wire
         self._default_headers = default_headers
         self._has_content = head.method != "HEAD"
-        self._start: Message = {}
-        self._chunked = False
-        self._delivered = False
-        self._news = asyncio.Event()
+        self._is_taken = False  # all of the body
+        self._news: Optional[asyncio.Event] = None  # made when a reader has to wait
 
     def tell(self) -> None:
-        """Wake whoever waits for more of the body, or for the end."""
-        self._news.set()
+        """Wake a reader that waits for more of the body, or for the end."""
+        if self._news is not None:
+            self._news.set()
+
+    async def wait_for_body(self) -> bool:
+        """Wait for more of the body; return False if the sender is gone or has its answer."""
+        if self.awaits_continue and not self.started and not self.body_complete:
+            self.awaits_continue = False
+            self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while not (self._has_more() or self.disconnected or self.answered):
+            if self._news is None:
+                self._news = asyncio.Event()
+            self._news.clear()
+            await self._news.wait()
+        return not (self.disconnected or self.answered)
+
+    def take_body(self) -> bytes:
+        """Remove and return the part of the body that is here."""
+        piece = bytes(self.body)
+        self.body.clear()
+        self._is_taken = self.body_complete
+        if not self._is_taken:
+            self._wire.body_taken()
+        return piece
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body in pieces; raise `BodyAborted` if the sender goes away before its end."""
+        while not self._is_taken:
+            if not await self.wait_for_body():
+                raise BodyAborted
+            yield self.take_body()
+
+    def _has_more(self) -> bool:
+        return bool(self.body) or (self.body_complete and not self._is_taken)
+
+    def respond(self, content: Answer) -> None:
+        """Send the complete answer, without waiting."""
+        if self.answered or self.disconnected:
+            return
+        self.started = True
+        self.status = content.status
+        if not self._has_content:
+            content = content._replace(body=b"")
+        self._finish(content.http(self._own_headers()))
+
+    async def sent(self) -> None:
+        """Return when the sender has read most of the answer, or is gone."""
+        await self._wire.writable()
+
+    def _own_headers(self) -> Headers:
+        if self.awaits_continue and not self.body_complete:
+            # The body of a sender that was never told to continue may follow or not: what arrives
+            # next can't be told.
+            self.keep_alive = False
+        return self._default_headers if self.keep_alive else [*self._default_headers, CLOSE]
+
+    def _finish(self, last: bytes) -> None:
+        self.answered = True
+        self.tell()
+        if last:
+            self._wire.write(last)
+        self._wire.finished(self)
+
+
+class AppExchange(Exchange):
+    """An exchange that an ASGI application answers."""
+
+    def __init__(self, wire: Wire, head: Head, default_headers: Headers, scope: Scope) -> None:
+        super().__init__(wire, head, default_headers)
+        self._scope = scope
+        self._start: Message = {}
+        self._chunked = False
 
     async def run(self, app: ASGIApp) -> None:
-        """Have it answered, whatever happens."""
+        """Have the application answer, and answer in its place if it fails."""
         try:
-            await app(self.scope, self.receive, self.send)
+            await app(self._scope, self._receive, self._send)
         except Exception as error:
             # Its text may hold the body.
             logger.error("a request failed: %s", type(error).__name__)
         if self.answered or self.disconnected:
             return
         if self.started:
-            self._wire.abort()  # half an answer must not look like a whole one
+            self._wire.abort()  # a part of an answer must not look like a complete one
         else:
             self.respond(answer(500, "the receiver failed; send this again"))
 
-    def respond(self, given: Answer) -> None:
-        """Answer at once, by one who doesn't need `send`."""
-        if self.answered or self.disconnected:
-            return
-        self.started = True
-        self.status = given.status
-        content = given if self._has_content else given._replace(body=b"")
-        self._finish(content.http(self._own_headers()))
-
-    async def receive(self) -> Message:
-        """The next part of the body, or the news that the sender is gone."""
-        if self.awaits_continue and not self.started and not self.body_complete:
-            self.awaits_continue = False
-            self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while not (self._has_more() or self.disconnected or self.answered):
-            self._news.clear()
-            await self._news.wait()
-        if self.disconnected or self.answered:
+    async def _receive(self) -> Message:
+        """Return the next part of the body, or the message that the sender is gone."""
+        if not await self.wait_for_body():
             return {"type": "http.disconnect"}
-        piece = bytes(self.body)
-        self.body.clear()
-        self._wire.body_taken()
-        self._delivered = self.body_complete
-        return {"type": "http.request", "body": piece, "more_body": not self.body_complete}
+        piece = self.take_body()
+        return {"type": "http.request", "body": piece, "more_body": not self._is_taken}
 
-    def _has_more(self) -> bool:
-        return bool(self.body) or (self.body_complete and not self._delivered)
-
-    async def send(self, message: Message) -> None:
-        """Take a part of the answer."""
+    async def _send(self, message: Message) -> None:
+        """Send a part of the answer."""
         await self._wire.writable()
         if self.disconnected or self.answered:
             return
@@ -119,37 +167,24 @@ class Exchange:
         if ends and self._chunked:
             parts.append(b"0\r\n\r\n")
         self.started = True
-        # Not joined: of a page that many ask for, all of them get the same bytes.
+        # Not joined: requests for one page share its bytes.
         for part in filter(None, parts[:-1]):
             self._wire.write(part)
         if ends:
             self._finish(parts[-1])
-            await self._wire.writable()  # until most of it is read: what made it may be scarce
+            await self.sent()  # the resources that made it may be scarce
         elif parts[-1]:
             self._wire.write(parts[-1])
 
     def _head(self, ends: bool, length: int) -> bytes:
         status = self._start["status"]
         headers = list(self._start.get("headers", ()))
-        if not any(name.lower() == b"content-length" for name, _ in headers):
+        if not any(name == b"content-length" for name, _ in headers):
             if ends:
                 headers.append((b"content-length", b"%d" % length))
-            elif self.scope["http_version"] == "1.0":
+            elif self.head.version == "1.0":
                 self.keep_alive = False
             elif self._has_content:
                 self._chunked = True
                 headers.append((b"transfer-encoding", b"chunked"))
         return head_lines(status, [*self._own_headers(), *headers])
-
-    def _own_headers(self) -> list[tuple[bytes, bytes]]:
-        if self.awaits_continue and not self.body_complete:
-            # Who was never told to go on may send the body or not: what comes next is anything.
-            self.keep_alive = False
-        return [*self._default_headers, *([] if self.keep_alive else [CLOSE])]
-
-    def _finish(self, last: bytes) -> None:
-        self.answered = True
-        self.tell()
-        if last:
-            self._wire.write(last)
-        self._wire.finished(self)

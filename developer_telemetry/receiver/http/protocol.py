@@ -10,7 +10,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from developer_telemetry.receiver.http.admission import Admission
-from developer_telemetry.receiver.http.exchange import Exchange
+from developer_telemetry.receiver.http.exchange import AppExchange, Exchange
 from developer_telemetry.receiver.http.message_parser import (
     HEAD_END,
     MAX_HEAD_BYTES,
@@ -21,7 +21,7 @@ from developer_telemetry.receiver.http.message_parser import (
     check_start,
     parse_head,
 )
-from developer_telemetry.receiver.http.report_endpoint import Intake
+from developer_telemetry.receiver.http.report_endpoint import ReportEndpoint
 from developer_telemetry.receiver.http.responses import CLOSE, answer
 
 # From the start of a connection or a request to the end of its head.
@@ -56,12 +56,14 @@ class Protocol(asyncio.Protocol):
     def __init__(
         self,
         admission: Admission,
+        reports: ReportEndpoint,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: Optional[asyncio.AbstractEventLoop] = None,
     ) -> None:
         self._admission = admission
+        self._reports = reports
         self._app: Any = config.loaded_app
         self._server = server_state
         self._state = app_state
@@ -189,7 +191,7 @@ class Protocol(asyncio.Protocol):
     def finished(self, exchange: Exchange) -> None:
         """The answer is complete."""
         self._server.total_requests += 1
-        if exchange.status == 200 and exchange.scope["method"] == "POST":
+        if exchange.status == 200 and exchange.head.method == "POST":
             self._admission.vouch(self)
         if self._ending:
             return
@@ -243,6 +245,27 @@ class Protocol(asyncio.Protocol):
                 check_start(bytes(received[start:]))
 
     def _begin(self, head: Head) -> None:
+        exchange = self._new_exchange(head)
+        exchange.keep_alive &= not self._leaving
+        self._exchange = exchange
+        self._body = Chunked() if head.length is None else Sized(head.length)
+        try:
+            self._read_body()
+        except Malformed:
+            self._exchange = None  # neither the endpoint nor the application knows it
+            raise
+        if not exchange.body_complete:
+            self._expect(REQUEST_SECONDS)
+        if isinstance(exchange, AppExchange):
+            task = self._loop.create_task(exchange.run(self._app))
+            task.add_done_callback(self._server.tasks.discard)
+            self._server.tasks.add(task)
+        else:
+            self._reports.take(exchange)
+
+    def _new_exchange(self, head: Head) -> Exchange:
+        if self._reports.accepts(head):
+            return Exchange(self, head, self._server.default_headers)
         scope = {
             **self._base,
             "http_version": head.version,
@@ -253,29 +276,7 @@ class Protocol(asyncio.Protocol):
             "headers": head.headers,
             "state": self._state.copy(),
         }
-        exchange = Exchange(self, head, scope, self._server.default_headers)
-        exchange.keep_alive &= not self._leaving
-        self._exchange = exchange
-        self._body = Chunked() if head.length is None else Sized(head.length)
-        try:
-            self._read_body()
-        except Malformed:
-            self._exchange = None  # nobody has heard of it
-            raise
-        if exchange.body_complete and self._take_at_once(exchange):
-            exchange.body.clear()
-            return
-        task = self._loop.create_task(exchange.run(self._app))
-        task.add_done_callback(self._server.tasks.discard)
-        self._server.tasks.add(task)
-        if not exchange.body_complete:
-            self._expect(REQUEST_SECONDS)
-
-    def _take_at_once(self, exchange: Exchange) -> bool:
-        """Spare a whole request the task, the events and the messages of an application."""
-        if not isinstance(self._app, Intake):
-            return False
-        return self._app.take_at_once(exchange.scope, bytes(exchange.body), exchange.respond)
+        return AppExchange(self, head, self._server.default_headers, scope)
 
     def _read_body(self) -> None:
         body, exchange = self._body, self._exchange
@@ -284,7 +285,7 @@ class Protocol(asyncio.Protocol):
         if len(exchange.body) >= BODY_BYTES and not exchange.answered:
             return  # until it is asked for
         piece = body.take(self._received)
-        if piece and not exchange.answered:  # the rest of a body that was refused goes nowhere
+        if piece and not exchange.answered:  # the remainder of a refused body is dropped
             exchange.body += piece
             exchange.tell()
         if body.complete:

@@ -1,18 +1,18 @@
-"""The report routes, the way that every report takes: plain ASGI, since a framework's request and
-response objects would cost as much as all the rest of it, and a short cut for what came whole."""
+"""The report routes, and the one way that every report takes from its request to its answer.
+
+No framework is involved: its request and response objects would cost as much as everything else.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack
-from typing import Optional
-
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Optional, TypeVar
 
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
@@ -21,7 +21,9 @@ from developer_telemetry.receiver.http.authenticator import (
     TokenUnreadable,
     Unauthorized,
 )
-from developer_telemetry.receiver.http.body_reader import Bodies, inflated_within
+from developer_telemetry.receiver.http.body_reader import BodyReader, inflated_within
+from developer_telemetry.receiver.http.exchange import Exchange
+from developer_telemetry.receiver.http.message_parser import Head
 from developer_telemetry.receiver.http.parser_pool import SMALL_BYTES, Parsers
 from developer_telemetry.receiver.http.responses import (
     Answer,
@@ -30,11 +32,13 @@ from developer_telemetry.receiver.http.responses import (
     refusal,
     status_of,
 )
-from developer_telemetry.receiver.http.status_endpoint import StatusEndpoint
 from developer_telemetry.receiver.ingest.ingestor import Ingest
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT
+from developer_telemetry.reports.parser import Report
 from developer_telemetry.storage.statistics import Tallies
+
+T = TypeVar("T")
 
 REPORT_PATHS = (
     "/plugins/developer-telemetry/{connection_id}/report",
@@ -56,21 +60,20 @@ _ROUTE = re.compile(
 )
 # Importers are few, and can wait: of these, two are parsed at a time.
 BULKS_AT_ONCE = 8
-# As much as a few milliseconds are enough to parse, whatever it holds and whatever a connection's
-# privacy does to it; a day's report is about 2 kB. More is parsed in a thread.
+# A body that takes a few milliseconds to parse, whatever it holds and whatever a connection's
+# privacy does to it; a day's report is about 2 kB. A larger one is parsed in a thread.
 AT_ONCE_BYTES = 4 << 10
 STORED = answer(200, "report stored")
 
-# What a refusal is counted under; a fixed few, since every word becomes a row a day.
+# The reasons that refusals are counted under; a fixed few, since each of them becomes a row a day.
 REASONS = {401: "token", 413: "size", 415: "encoding", 503: "unavailable"}
 UNREADABLE = "secret"
 
 logger = logging.getLogger(__name__)
 
 
-class Intake:
-    """Takes reports at their routes, where `status_endpoint` answers requests without a report;
-    all other requests are for `others`."""
+class ReportEndpoint:
+    """Takes each `POST` of a report route from the connection that it arrives on."""
 
     def __init__(
         self,
@@ -78,165 +81,201 @@ class Intake:
         doorkeeper: Doorkeeper,
         tallies: Tallies,
         metrics: Metrics,
-        status_endpoint: StatusEndpoint,
-        others: ASGIApp,
     ) -> None:
-        self._ingest = ingest
-        self._doorkeeper = doorkeeper
+        self.ingest = ingest
+        self.doorkeeper = doorkeeper
+        self.bodies = BodyReader()
+        self.parsers = Parsers()
         self._tallies = tallies
         self._metrics = metrics
-        self._status_endpoint = status_endpoint
-        self._others = others
-        self._bodies = Bodies()
-        self._parsers = Parsers()
         self._bulks = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
-        """Answer those who are still sending that they have to come back."""
-        self._bodies.stop()
-        self._parsers.stop()
+        """Refuse the bodies that are still being read or parsed: their senders have to repeat."""
+        self.bodies.stop()
+        self.parsers.stop()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        route = _ROUTE.fullmatch(scope["path"]) if scope["type"] == "http" else None
-        if route is None:
-            await self._others(scope, receive, send)
-        elif scope["method"] != "POST":
-            number = route[str(route.lastgroup)]
-            given = await self._status_endpoint.answer(scope, number)
-            await given(scope, receive, send)
-        else:
-            with ExitStack() as until_sent:
-                given = await self._take(scope, receive, route, until_sent)
-                await given(scope, receive, send)
+    def accepts(self, head: Head) -> bool:
+        """Return true if a request is for this endpoint."""
+        return head.method == "POST" and _ROUTE.fullmatch(head.path) is not None
 
-    def take_at_once(self, scope: Scope, body: bytes, respond: Callable[[Answer], None]) -> bool:
-        """Take one report whose body is there; `respond` gets the answer, now or later.
+    def take(self, exchange: Exchange) -> None:
+        """Take a request that `accepts` returned true for; the answer follows, now or later."""
+        _Submission(self, exchange).begin()
 
-        A short cut for what collectors send: False says that it is none for this request, and
-        that nothing was done, so it goes the long way.
-        """
-        started = time.monotonic()
-        route = _ROUTE.fullmatch(scope["path"])
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        if (
-            route is None
-            or route.lastgroup == "bulk"
-            or scope["method"] != "POST"
-            or b"content-encoding" in headers
-            or len(body) > AT_ONCE_BYTES
-            or self._bodies.stopping
-        ):
-            return False
-        try:
-            connection = self._doorkeeper.check(*_credentials(route, headers))
-        except TelemetryError:
-            return False  # the database has to be asked
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a step that has to wait."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-        def done(error: Optional[TelemetryError]) -> None:
-            given = STORED if error is None else self._refused(error, connection)
-            respond(self._noted(given, route, started))
-
-        try:
-            self._ingest.put(connection, connection.parse(body), done)
-        except TelemetryError as error:
-            done(error)
-        except Exception as error:
-            done(_fault(error))
-        return True
-
-    async def _take(
-        self, scope: Scope, receive: Receive, route: re.Match[str], until_sent: ExitStack
-    ) -> Answer:
-        started = time.monotonic()
-        connection: Optional[Connection] = None
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        encoding = headers.get(b"content-encoding", b"").decode("latin-1")
-        try:
-            connection = await self._doorkeeper.admit(*_credentials(route, headers))
-            if route.lastgroup == "bulk":
-                self._begin_bulk(until_sent)
-                given = await self._take_many(connection, _chunks(receive), encoding)
-            else:
-                given = await self._take_one(connection, _chunks(receive), encoding)
-        except TelemetryError as error:
-            given = self._refused(error, connection)
-        except Exception as error:
-            given = self._refused(_fault(error), connection)
-        return self._noted(given, route, started)
-
-    async def _take_one(
-        self, connection: Connection, chunks: AsyncIterator[bytes], encoding: str
-    ) -> Answer:
-        sent = await self._bodies.read(chunks, encoding, ONE_REPORT)
-        body = inflated_within(sent, encoding, SMALL_BYTES)
-        if body is None:
-            report = await self._parsers.large(connection, sent, encoding)
-        elif len(body) > AT_ONCE_BYTES:
-            report = await self._parsers.small(connection, body)
-        else:
-            report = connection.parse(body)
-        await self._ingest.keep(connection, report)
-        return STORED
-
-    def _begin_bulk(self, until_sent: ExitStack) -> None:
-        """Count one of those there may be at a time, until most of its answer is read."""
+    @contextmanager
+    def bulk_upload(self) -> Iterator[None]:
+        """Count one of the bulk uploads that there may be at a time."""
         if self._bulks >= BULKS_AT_ONCE:
             raise Unavailable("too many large bodies are being read; send this again")
         self._bulks += 1
-        until_sent.callback(self._end_bulk)
+        try:
+            yield
+        finally:
+            self._bulks -= 1
 
-    def _end_bulk(self) -> None:
-        self._bulks -= 1
+    def answered(self, status: int, seconds: float) -> None:
+        """Count an answer."""
+        self._metrics.answered(status, seconds)
 
-    async def _take_many(
-        self, connection: Connection, chunks: AsyncIterator[bytes], encoding: str
-    ) -> Answer:
-        body = await self._bodies.read(chunks, encoding, MANY_REPORTS)
-        results = await self._parsers.many(connection, body, encoding, self._ingest)
-        for result in results:
-            if result.status != 200:
-                reason = result.field if result.status == 400 else REASONS[result.status]
-                self._count_as(reason, result.status, connection.id)
-        return bulk_answer(results)
-
-    def _refused(self, error: TelemetryError, connection: Optional[Connection]) -> Answer:
-        self._count(error, connection)
-        return refusal(error)
-
-    def _noted(self, given: Answer, route: re.Match[str], started: float) -> Answer:
-        """Every answer comes by here."""
-        self._metrics.answered(given.status, time.monotonic() - started)
-        return given if given.status == 200 else _logged(given, route[str(route.lastgroup)])
-
-    def _count(self, error: TelemetryError, connection: Optional[Connection]) -> None:
-        if isinstance(error, (Unauthorized, TokenUnreadable)):
-            connection_id = error.connection_id
-        elif connection is not None:
-            connection_id = connection.id
-        else:
-            return
-        status = status_of(error)
-        self._count_as(_reason(error, status), status, connection_id)
-
-    def _count_as(self, reason: str, status: int, connection_id: int) -> None:
+    def refused(self, reason: str, status: int, connection_id: int) -> None:
+        """Count a refused report."""
         self._metrics.refused(connection_id, reason)
-        # What ends by itself, such as an outage, is no refusal to an operator.
+        # An error that ends by itself, such as an outage, is no refusal to an operator.
         if status < 500 or reason == UNREADABLE:
             self._tallies.refused(connection_id, reason)
 
 
+class _Credentials(NamedTuple):
+    """The connection that a request is for, and its token, as the authenticator takes them."""
+
+    connection_id: str
+    authorization: bytes
+    must_have_token: bool
+
+
+class _Submission:
+    """One request on its way, a step at a time: admit, read, parse, store, answer.
+
+    A step calls the next one. Only a step that has to wait becomes a task: an ordinary report, with
+    its body in the first packets and its token in memory, needs none until it is stored.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_counted_for",
+        "_credentials",
+        "_encoding",
+        "_endpoint",
+        "_exchange",
+        "_is_bulk",
+        "_started",
+    )
+
+    def __init__(self, endpoint: ReportEndpoint, exchange: Exchange) -> None:
+        self._started = time.monotonic()
+        self._endpoint = endpoint
+        self._exchange = exchange
+        self._connection: Connection
+        self._counted_for: Optional[int] = None  # the connection's id, once it is admitted
+        route = _ROUTE.fullmatch(exchange.head.path)
+        assert route is not None
+        kind = str(route.lastgroup)
+        headers = dict(exchange.head.headers)
+        authorization = headers.get(b"authorization", b"")
+        self._is_bulk = kind == "bulk"
+        self._credentials = _Credentials(route[kind], authorization, kind == "rest")
+        self._encoding = headers.get(b"content-encoding", b"").decode("latin-1")
+
+    def begin(self) -> None:
+        """Take the first step, and as many of the others as need not wait."""
+        try:
+            self._admit()
+        except Exception as error:
+            self._fail(error)
+
+    def _admit(self) -> None:
+        authenticator = self._endpoint.doorkeeper
+        try:
+            connection = authenticator.check(*self._credentials)
+        except TelemetryError:  # the database may know better
+            self._wait(authenticator.admit(*self._credentials), self._read)
+        else:
+            self._read(connection)
+
+    def _read(self, connection: Connection) -> None:
+        self._connection = connection
+        self._counted_for = connection.id
+        exchange, bodies = self._exchange, self._endpoint.bodies
+        if self._is_bulk:
+            self._run(self._take_many())
+        elif exchange.body_complete:
+            bodies.check(len(exchange.body), self._encoding, ONE_REPORT)
+            self._parse(exchange.take_body())
+        else:
+            reading = bodies.read(exchange.pieces(), self._encoding, ONE_REPORT)
+            self._wait(reading, self._parse)
+
+    def _parse(self, sent: bytes) -> None:
+        connection, parsers = self._connection, self._endpoint.parsers
+        body = inflated_within(sent, self._encoding, SMALL_BYTES)
+        if body is None:
+            self._wait(parsers.large(connection, sent, self._encoding), self._store)
+        elif len(body) > AT_ONCE_BYTES:
+            self._wait(parsers.small(connection, body), self._store)
+        else:
+            self._store(connection.parse(body))
+
+    def _store(self, report: Report) -> None:
+        self._endpoint.ingest.put(self._connection, report, self._stored)
+
+    def _stored(self, error: Optional[Unavailable]) -> None:
+        if error is None:
+            self._answer(STORED)
+        else:
+            self._refuse(error)
+
+    async def _take_many(self) -> None:
+        endpoint, connection = self._endpoint, self._connection
+        with endpoint.bulk_upload():
+            pieces = self._exchange.pieces()
+            body = await endpoint.bodies.read(pieces, self._encoding, MANY_REPORTS)
+            results = await endpoint.parsers.many(connection, body, self._encoding, endpoint.ingest)
+            for result in results:
+                if result.status != 200:
+                    reason = result.field if result.status == 400 else REASONS[result.status]
+                    endpoint.refused(reason, result.status, connection.id)
+            self._answer(bulk_answer(results))
+            await self._exchange.sent()  # a large answer stays in memory until then
+
+    def _wait(self, awaited: Awaitable[T], step: Callable[[T], None]) -> None:
+        """Take a step with the result of the one before as soon as that is there."""
+
+        async def go_on() -> None:
+            step(await awaited)
+
+        self._run(go_on())
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:
+                self._fail(error)
+
+        self._endpoint.run(guarded())
+
+    def _fail(self, error: Exception) -> None:
+        self._refuse(error if isinstance(error, TelemetryError) else _fault(error))
+
+    def _refuse(self, error: TelemetryError) -> None:
+        status = status_of(error)
+        connection_id = self._counted_for
+        if isinstance(error, (Unauthorized, TokenUnreadable)):
+            connection_id = error.connection_id
+        if connection_id is not None:
+            self._endpoint.refused(_reason(error, status), status, connection_id)
+        self._answer(refusal(error))
+
+    def _answer(self, content: Answer) -> None:
+        self._endpoint.answered(content.status, time.monotonic() - self._started)
+        if content.status != 200:
+            content = _logged(content, self._credentials.connection_id)
+        self._exchange.respond(content)
+
+
 def _reason(error: TelemetryError, status: int) -> str:
-    """What a refusal is counted under."""
+    """Return the word that a refusal is counted under."""
     if isinstance(error, TokenUnreadable):
         return UNREADABLE
     return error.field if isinstance(error, ReportRefused) else REASONS[status]
-
-
-def _credentials(route: re.Match[str], headers: Mapping[bytes, bytes]) -> tuple[str, bytes, bool]:
-    """Who asks to report where, as the doorkeeper wants to know it."""
-    kind = str(route.lastgroup)
-    return route[kind], headers.get(b"authorization", b""), kind == "rest"
 
 
 def _fault(error: Exception) -> Unavailable:
@@ -245,24 +284,14 @@ def _fault(error: Exception) -> Unavailable:
     return Unavailable("the receiver failed; send this again", 30)
 
 
-async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        yield message.get("body", b"")
-        more = message.get("more_body", False)
-
-
-def _logged(given: Answer, connection_id: str) -> Answer:
+def _logged(content: Answer, connection_id: str) -> Answer:
     request_id = uuid.uuid4().hex
-    # What a stranger writes there may be anything: an invented line, a token, a home path.
+    # A path is a stranger's text: an invented log line, a token, a home directory.
     logger.info(
         "refused a request for connection %s with %d, request %s",
         connection_id if connection_id.isdigit() and len(connection_id) < 19 else "?",
-        given.status,
+        content.status,
         request_id,
         extra={"request_id": request_id},
     )
-    return given.with_header("X-Request-ID", request_id)
+    return content.with_header("X-Request-ID", request_id)

@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
     def with_header(self, name: str, value: str) -> Answer:
         """The same with one more header."""
-        return self._replace(headers=(*self.headers, (name.encode(), value.encode())))
+        return self._replace(headers=(*self.headers, (name.lower().encode(), value.encode())))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
@@ -57,8 +57,8 @@ class Answer(NamedTuple):
 
 def head_lines(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The start of an answer, to the empty line before its body."""
-    lines = [name.lower() + b": " + value for name, value in headers]
-    return b"\r\n".join([_status_line(status), *lines, b"", b""])
+    lines = [b"%b: %b\r\n" % header for header in headers]
+    return b"%b\r\n%b\r\n" % (_status_line(status), b"".join(lines))
 
 
 @cache

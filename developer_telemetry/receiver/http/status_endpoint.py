@@ -9,7 +9,7 @@ from typing import Optional
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from developer_telemetry import __version__
 from developer_telemetry.concurrency import DaemonThreads
@@ -69,6 +69,11 @@ class StatusEndpoint:
     def close(self) -> None:
         """Stop the thread."""
         self._threads.stop()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request as an ASGI application."""
+        response = await self.answer(scope, scope["path_params"]["connection_id"])
+        await response(scope, receive, send)
 
     async def answer(self, scope: Scope, connection_id: str) -> Answer:
         """Return the answer to a request for a report URL that is not a POST."""

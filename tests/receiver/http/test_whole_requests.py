@@ -1,10 +1,11 @@
-"""A request is answered alike, whether it comes whole or in pieces: a whole one has a short cut."""
+"""A report takes one way: with its body at hand or in pieces, straight from its connection."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -156,6 +157,73 @@ def test_who_hangs_up_before_the_answer_is_heard_all_the_same(lake: Lake) -> Non
         line.send(request(report("in a hurry")))
     eventually(lambda: lake.stored("in a hurry"), seconds=10)
     assert lake.receiver.status("/health/ready") == 200
+
+
+class Crippled(Receiver):
+    """A receiver whose report endpoint lacks a part of itself."""
+
+    method: str
+    replacement: str
+
+    def command(self) -> list[str]:
+        lines = [
+            "from developer_telemetry.cli.main import app",
+            "from developer_telemetry.receiver.http.report_endpoint import ReportEndpoint",
+            f"ReportEndpoint.{self.method}  # fails if it has another name by now",
+            f"ReportEndpoint.{self.method} = {self.replacement}",
+            "app(['serve'])",
+        ]
+        return [sys.executable, "-c", "\n".join(lines)]
+
+
+class WithoutTasks(Crippled):
+    """No step of a report can become a task."""
+
+    method, replacement = "run", "None"
+
+
+class WithoutDispatch(Crippled):
+    """The endpoint accepts no request, so all of them reach the application."""
+
+    method, replacement = "accepts", "lambda self, head: False"
+
+
+def test_an_ordinary_report_needs_no_task(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/lake.db"
+    with WithoutTasks(url, tmp_path) as receiver:
+        lake = Lake(receiver, url)
+        add_connection(url)
+        # The token of a new connection is read by a task; a token in memory is not.
+        eventually(lambda: ask(lake, request(report("direct")), whole=True).status == 200, 20)
+        answers = {
+            "at hand": ask(lake, request(report("direct")), whole=True),
+            "not JSON": ask(lake, request(b"{"), whole=True),
+            "in pieces": ask_in_pieces(lake, request(report("direct"))),
+            "wrong token": ask(lake, request(report("direct"), token="guessed"), whole=True),
+        }
+    assert {name: answer.status for name, answer in answers.items()} == {
+        "at hand": 200,
+        "not JSON": 400,
+        # So the receiver above really has no other way.
+        "in pieces": 503,
+        "wrong token": 503,
+    }
+
+
+def ask_in_pieces(lake: Lake, sent: bytes) -> Answer:
+    with lake.line() as line:
+        line.send(sent[:-1])
+        return line.answer()
+
+
+def test_the_application_takes_no_reports(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/lake.db"
+    with WithoutDispatch(url, tmp_path) as receiver:
+        lake = Lake(receiver, url)
+        add_connection(url)
+        answers = [ask(lake, sent, whole=True).status for sent, _ in CASES.values()]
+        assert receiver.status("/health/live") == 200
+    assert answers == [405] * len(CASES)
 
 
 def test_refusals_of_both_kinds_are_counted_and_logged(tmp_path: Path) -> None:
