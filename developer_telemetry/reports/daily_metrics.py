@@ -371,11 +371,16 @@ def raw_params(connection_id: int) -> str:
     return json.dumps({"ConnectionId": connection_id, "ScopeId": SCOPE_ID}, separators=(",", ":"))
 
 
-@lru_cache(maxsize=1024)
 def timestamp(epoch_us: int) -> str:
     """Epoch microseconds as UTC text in milliseconds (cut, not rounded: the columns keep three)."""
-    moment = _EPOCH + timedelta(microseconds=epoch_us)
-    return moment.isoformat(" ", "milliseconds")[:23]  # without the offset
+    seconds, rest_us = divmod(epoch_us, 1_000_000)
+    return f"{_seconds_as_text(seconds)}.{rest_us // 1000:03d}"
+
+
+@lru_cache(maxsize=1024)
+def _seconds_as_text(epoch_seconds: int) -> str:
+    moment = _EPOCH + timedelta(seconds=epoch_seconds)
+    return moment.isoformat(" ")[:19]  # without the offset
 
 
 def arrival_time(arrived_us: int, day: str) -> str:
@@ -400,22 +405,34 @@ def _rounded(counts: Mapping[str, Number]) -> dict[str, int]:
     return {name: _count(value) for name, value in counts.items()}
 
 
-def _repositories(day: Report) -> list[dict[str, object]]:
+class _StoredRepository(msgspec.Struct):
+    """A repository in the tool layer's JSON, its keys in the order of the alphabet."""
+
+    branches_worked: tuple[str, ...]
+    commits: int
+    files_changed: int
+    lines_added: int
+    lines_deleted: int
+    name: str
+
+
+def _repositories(day: Report) -> list[_StoredRepository]:
     """Each repository once, those of one name added up."""
     repositories = day.repositories
     if len({each.name for each in repositories}) < len(repositories):
         added = _RepositorySum()
         added.add(repositories)
         repositories = added.all
-    return [
-        {
-            "name": each.name,
-            "branches_worked": each.branches,
-            **dict(zip(REPOSITORY_COUNTS, map(_count, each.counts))),
-        }
-        for each in repositories
-    ]
+    return [_stored_repository(repository) for repository in repositories]
+
+
+def _stored_repository(repository: Repository) -> _StoredRepository:
+    commits, added, deleted, files = map(_count, repository.counts)
+    return _StoredRepository(repository.branches, commits, files, added, deleted, repository.name)
+
+
+_ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 def _json(value: object) -> str:
-    return msgspec.json.encode(value, order="sorted").decode()
+    return _ENCODER.encode(value).decode()

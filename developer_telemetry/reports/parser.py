@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
-from typing import Any, Optional, Union
+from typing import Annotated, Any, Optional, Union
 
 import msgspec
 
@@ -27,6 +27,8 @@ Number = Union[int, float]
 TEXT_LIMIT = 255
 # A collector's body is six levels deep; databases and dashboards choke on far deeper ones.
 MAX_DEPTH = 64
+# A body of more is read as one of any shape; a day's report is about 2 kB.
+USUAL_CHARACTERS = 16 << 10
 # No count that a machine measures in a day comes near, and a BIGINT holds it.
 MAX_COUNT = 10**15
 
@@ -95,9 +97,132 @@ def _fraction(digits: str) -> float:
 _DECODER = msgspec.json.Decoder(float_hook=_fraction)
 
 
+_Name = Annotated[str, msgspec.Meta(max_length=TEXT_LIMIT)]
+_Count = Annotated[int, msgspec.Meta(ge=-MAX_COUNT, le=MAX_COUNT)]
+
+
+class _SentRepository(msgspec.Struct):
+    """A repository as the collector's script sends it."""
+
+    name: _Name
+    commits: _Count = 0
+    lines_added: _Count = 0
+    lines_deleted: _Count = 0
+    files_changed: _Count = 0
+    branches_worked: list[_Name] = []
+
+
+class _SentGit(msgspec.Struct):
+    total_commits: _Count
+    total_lines_added: _Count
+    total_lines_deleted: _Count
+    total_files_changed: _Count
+    repositories: list[_SentRepository] = []
+
+
+class _SentDevelopment(msgspec.Struct):
+    test_runs_detected: _Count
+    build_commands_detected: _Count
+
+
+class _SentMetrics(msgspec.Struct):
+    active_hours: Any = 0  # often a fraction, which `_fraction` reads
+    tools_used: list[_Name] = []
+    projects: list[_Name] = []
+    commands: dict[str, int] = {}
+    git_activity: Optional[_SentGit] = None
+    development_activity: Optional[_SentDevelopment] = None
+    git_commits: msgspec.UnsetType = msgspec.UNSET
+    project_context: msgspec.UnsetType = msgspec.UNSET
+    os_info: Any = None
+
+
+class _SentReport(msgspec.Struct):
+    """A body as the collector's script sends it; others, such as the flat form, don't fit."""
+
+    date: str
+    developer: str
+    metrics: _SentMetrics
+    hostname: str = ""
+    email: str = ""
+    name: str = ""
+    active_hours: msgspec.UnsetType = msgspec.UNSET
+    tools_used: msgspec.UnsetType = msgspec.UNSET
+    projects: msgspec.UnsetType = msgspec.UNSET
+    project_context: msgspec.UnsetType = msgspec.UNSET
+    commands: msgspec.UnsetType = msgspec.UNSET
+    git_activity: msgspec.UnsetType = msgspec.UNSET
+    git_commits: msgspec.UnsetType = msgspec.UNSET
+    development_activity: msgspec.UnsetType = msgspec.UNSET
+    os_info: msgspec.UnsetType = msgspec.UNSET
+
+
+_SENT_REPORT = msgspec.json.Decoder(_SentReport, float_hook=_fraction)
+
+
 def parse(body: Union[bytes, str]) -> Report:
     """Read one body of any known shape; raise `ReportRefused` if it can't be stored."""
-    return read(*decode(body))
+    text = _text_of(body)
+    return _read_usual(text) or read(_load(text), text)
+
+
+def _read_usual(text: str) -> Optional[Report]:
+    """Read a body as the collector's script sends it, in half of the time that `read` takes.
+
+    Return None for any other body; else the result is equal to the one of `read`. No names in a
+    text of `USUAL_CHARACTERS` are more than there is `Room` for.
+    """
+    if len(text) > USUAL_CHARACTERS or "\\" in text or _has_many_levels(text):
+        return None
+    try:
+        sent = _SENT_REPORT.decode(text)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return None
+    developer, metrics = sent.developer.strip(), sent.metrics
+    repositories = _usual_repositories(metrics.git_activity)
+    if not developer or len(developer) > TEXT_LIMIT or not sent.date or repositories is None:
+        return None
+    unread: set[str] = set()
+    return Report(
+        developer_id=developer,
+        date=_known_day(sent.date.strip()[:TEXT_LIMIT]),
+        hostname=_text(sent.hostname),
+        email=_text(sent.email),
+        name=_text(sent.name),
+        active_hours=_number(metrics.active_hours, "active_hours", unread),
+        tools=_usual_names(metrics.tools_used),
+        projects=_usual_names(metrics.projects),
+        commands=_counts(metrics.commands, unread),
+        git=_fields_of(metrics.git_activity, GIT_TOTALS),
+        repositories=repositories,
+        development=_fields_of(metrics.development_activity, DEVELOPMENT_COUNTS),
+        os_info=_os_info(metrics.os_info),
+        payload=text,
+        unread=tuple(unread),
+    )
+
+
+def _usual_repositories(git: Optional[_SentGit]) -> Optional[tuple[Repository, ...]]:
+    if git is None:
+        return ()
+    repositories = []
+    for sent in git.repositories:
+        name = _known_name(sent.name)
+        if not name:  # `read` takes it from the path
+            return None
+        counts = (sent.commits, sent.lines_added, sent.lines_deleted, sent.files_changed)
+        repositories.append(Repository(name, counts, _usual_names(sent.branches_worked)))
+    return tuple(repositories)
+
+
+def _usual_names(sent: list[str]) -> tuple[str, ...]:
+    names = dict.fromkeys(map(_known_name, sent))
+    names.pop("", None)
+    return tuple(names)
+
+
+def _fields_of(sent: object, fields: tuple[str, ...]) -> dict[str, Number]:
+    return {} if sent is None else {field: getattr(sent, field) for field in fields}
 
 
 def decode(body: Union[bytes, str]) -> tuple[object, str]:
@@ -164,11 +289,16 @@ def _load(text: str) -> object:
         # The fast decoder also refuses valid JSON (a byte order mark before it, a number beyond
         # 64 bits) and says little about the rest; the standard one has the last word.
         document = _load_slowly(text)
-    if text.count("[") + text.count("{") > MAX_DEPTH:
+    if _has_many_levels(text):
         _check_depth(document)
     if "\\" in text and _UNSTORABLE_ESCAPE.search(text):
         _check_texts(document)
     return document
+
+
+def _has_many_levels(text: str) -> bool:
+    """Return true if a text may be nested deeper than `MAX_DEPTH`."""
+    return text.count("[") + text.count("{") > MAX_DEPTH
 
 
 def _load_slowly(text: str) -> object:

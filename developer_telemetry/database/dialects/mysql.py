@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
@@ -165,6 +165,7 @@ class MySQL(Dialect):
         if type(connection).__module__.startswith("pymysql") and "utf8" in connection.charset:
             # Its own takes thirty times as long, for marks that mean nothing between apostrophes.
             connection.escape_string = connection._escape_string = _escaped
+            connection.escape = _literal_maker(connection.escape)
         super().connected(connection, record)
 
     def written(
@@ -194,6 +195,17 @@ class MySQL(Dialect):
 def _code(error: Any) -> Any:
     arguments: Sequence[Any] = getattr(error, "args", ())
     return arguments[0] if arguments else None
+
+
+def _literal_maker(escape: Callable[..., str]) -> Callable[..., str]:
+    """Return `escape` of a session of PyMySQL, with a shorter way for texts."""
+
+    def literal(value: Any, mapping: Any = None) -> str:
+        if type(value) is str:
+            return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        return escape(value, mapping)
+
+    return literal
 
 
 def _escaped(text: str) -> str:

@@ -55,6 +55,7 @@ class Head(NamedTuple):
     query: bytes
     version: str
     headers: Headers
+    fields: dict[bytes, bytes]  # the same headers by name, the last of each
     length: Optional[int]
     keep_alive: bool
     awaits_continue: bool
@@ -99,6 +100,7 @@ def parse_head(received: bytes) -> Head:
         query,
         "1.1" if modern else "1.0",
         headers,
+        found_once,
         _body_length(found_once, modern),
         modern and not _closes(found_once.get(b"connection", b"")),
         modern and found_once.get(b"expect", b"").lower() == b"100-continue",

@@ -245,7 +245,8 @@ class Protocol(asyncio.Protocol):
                 check_start(bytes(received[start:]))
 
     def _begin(self, head: Head) -> None:
-        exchange = self._new_exchange(head)
+        route = self._reports.route(head)
+        exchange = self._new_exchange(head, is_report=route is not None)
         exchange.keep_alive &= not self._leaving
         self._exchange = exchange
         self._body = Chunked() if head.length is None else Sized(head.length)
@@ -256,15 +257,15 @@ class Protocol(asyncio.Protocol):
             raise
         if not exchange.body_complete:
             self._expect(REQUEST_SECONDS)
-        if isinstance(exchange, AppExchange):
+        if route is not None:
+            self._reports.take(exchange, route)
+        elif isinstance(exchange, AppExchange):
             task = self._loop.create_task(exchange.run(self._app))
             task.add_done_callback(self._server.tasks.discard)
             self._server.tasks.add(task)
-        else:
-            self._reports.take(exchange)
 
-    def _new_exchange(self, head: Head) -> Exchange:
-        if self._reports.accepts(head):
+    def _new_exchange(self, head: Head, is_report: bool) -> Exchange:
+        if is_report:
             return Exchange(self, head, self._server.default_headers)
         scope = {
             **self._base,

@@ -72,6 +72,14 @@ UNREADABLE = "secret"
 logger = logging.getLogger(__name__)
 
 
+class Route(NamedTuple):
+    """One of the report routes, for one connection."""
+
+    connection_id: str
+    is_bulk: bool
+    must_have_token: bool
+
+
 class ReportEndpoint:
     """Takes each `POST` of a report route from the connection that it arrives on."""
 
@@ -96,13 +104,17 @@ class ReportEndpoint:
         self.bodies.stop()
         self.parsers.stop()
 
-    def accepts(self, head: Head) -> bool:
-        """Return true if a request is for this endpoint."""
-        return head.method == "POST" and _ROUTE.fullmatch(head.path) is not None
+    def route(self, head: Head) -> Optional[Route]:
+        """Return the route of a request that is for this endpoint, None for any other."""
+        match = _ROUTE.fullmatch(head.path) if head.method == "POST" else None
+        if match is None:
+            return None
+        kind = str(match.lastgroup)
+        return Route(match[kind], is_bulk=kind == "bulk", must_have_token=kind == "rest")
 
-    def take(self, exchange: Exchange) -> None:
-        """Take a request that `accepts` returned true for; the answer follows, now or later."""
-        _Submission(self, exchange).begin()
+    def take(self, exchange: Exchange, route: Route) -> None:
+        """Take a request that has a route here; the answer follows, now or later."""
+        _Submission(self, exchange, route).begin()
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a step that has to wait."""
@@ -133,14 +145,6 @@ class ReportEndpoint:
             self._tallies.refused(connection_id, reason)
 
 
-class _Credentials(NamedTuple):
-    """The connection that a request is for, and its token, as the authenticator takes them."""
-
-    connection_id: str
-    authorization: bytes
-    must_have_token: bool
-
-
 class _Submission:
     """One request on its way, a step at a time: admit, read, parse, store, answer.
 
@@ -149,29 +153,25 @@ class _Submission:
     """
 
     __slots__ = (
+        "_authorization",
         "_connection",
         "_counted_for",
-        "_credentials",
         "_encoding",
         "_endpoint",
         "_exchange",
-        "_is_bulk",
+        "_route",
         "_started",
     )
 
-    def __init__(self, endpoint: ReportEndpoint, exchange: Exchange) -> None:
+    def __init__(self, endpoint: ReportEndpoint, exchange: Exchange, route: Route) -> None:
         self._started = time.monotonic()
         self._endpoint = endpoint
         self._exchange = exchange
+        self._route = route
         self._connection: Connection
         self._counted_for: Optional[int] = None  # the connection's id, once it is admitted
-        route = _ROUTE.fullmatch(exchange.head.path)
-        assert route is not None
-        kind = str(route.lastgroup)
-        headers = dict(exchange.head.headers)
-        authorization = headers.get(b"authorization", b"")
-        self._is_bulk = kind == "bulk"
-        self._credentials = _Credentials(route[kind], authorization, kind == "rest")
+        headers = exchange.head.fields
+        self._authorization = headers.get(b"authorization", b"")
         self._encoding = headers.get(b"content-encoding", b"").decode("latin-1")
 
     def begin(self) -> None:
@@ -182,11 +182,12 @@ class _Submission:
             self._fail(error)
 
     def _admit(self) -> None:
-        authenticator = self._endpoint.doorkeeper
+        authenticator, route = self._endpoint.doorkeeper, self._route
+        credentials = (route.connection_id, self._authorization, route.must_have_token)
         try:
-            connection = authenticator.check(*self._credentials)
+            connection = authenticator.check(*credentials)
         except TelemetryError:  # the database may know better
-            self._wait(authenticator.admit(*self._credentials), self._read)
+            self._wait(authenticator.admit(*credentials), self._read)
         else:
             self._read(connection)
 
@@ -194,7 +195,7 @@ class _Submission:
         self._connection = connection
         self._counted_for = connection.id
         exchange, bodies = self._exchange, self._endpoint.bodies
-        if self._is_bulk:
+        if self._route.is_bulk:
             self._run(self._take_many())
         elif exchange.body_complete:
             bodies.check(len(exchange.body), self._encoding, ONE_REPORT)
@@ -267,7 +268,7 @@ class _Submission:
     def _answer(self, content: Answer) -> None:
         self._endpoint.answered(content.status, time.monotonic() - self._started)
         if content.status != 200:
-            content = _logged(content, self._credentials.connection_id)
+            content = _logged(content, self._route.connection_id)
         self._exchange.respond(content)
 
 

@@ -571,4 +571,4 @@ def test_the_answer_as_a_whole_follows_from_its_reports(case: str) -> None:
     assert answer.status == status
     assert content["success"] is (status == 200)
     assert len(content["results"]) == len(statuses)
-    assert (b"Retry-After" in dict(answer.headers)) is (status == 503)
+    assert (b"retry-after" in dict(answer.headers)) is (status == 503)

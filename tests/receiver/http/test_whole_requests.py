@@ -185,7 +185,7 @@ class WithoutTasks(Crippled):
 class WithoutDispatch(Crippled):
     """The endpoint accepts no request, so all of them reach the application."""
 
-    method, replacement = "accepts", "lambda self, head: False"
+    method, replacement = "route", "lambda self, head: None"
 
 
 def test_an_ordinary_report_needs_no_task(tmp_path: Path) -> None:
