@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import validate
 from schemathesis import checks
 from schemathesis.specs.openapi.checks import (
@@ -19,7 +21,21 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from developer_telemetry.diagnostics.probe import ReceiverState
+from developer_telemetry.receiver.http.body_reader import ENCODINGS
+from developer_telemetry.receiver.http.bulk_upload import MAX_REPORTS, Result
 from developer_telemetry.receiver.http.openapi import document
+from developer_telemetry.receiver.http.report_endpoint import BULK_PATH, PREFIXES, REPORT_PATHS
+from developer_telemetry.receiver.http.responses import STATUS
+from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT
+from developer_telemetry.reports.parser import (
+    DEVELOPMENT_COUNTS,
+    GIT_TOTALS,
+    MAX_DEPTH,
+    NUMBER_FIELDS,
+    REPOSITORY_COUNTS,
+    TEXT_LIMIT,
+)
 from tests.support.receivers import TOKEN, Impatient, Receiver, add_connection
 
 ROUTES = {
@@ -75,16 +91,73 @@ def test_it_has_every_route() -> None:
     assert found == {path: {method, "get"} for path, method in ROUTES.items()}
 
 
+def resolved(value: dict[str, Any]) -> dict[str, Any]:
+    """Return what a value of the document refers to, or itself."""
+    if "$ref" in value:
+        part: Any = document()
+        for name in value["$ref"].split("/")[1:]:
+            part = part[name]
+        return resolved(part)
+    return value
+
+
+def test_it_has_the_routes_of_the_code() -> None:
+    assert set(ROUTES) >= {*REPORT_PATHS, BULK_PATH}
+    for path in (*REPORT_PATHS, BULK_PATH):
+        servers = document()["paths"][path]["servers"]
+        assert [server["url"] for server in servers] == [prefix or "/" for prefix in PREFIXES]
+    encoding = resolved(document()["paths"][BULK_PATH]["post"]["parameters"][0])
+    assert set(encoding["schema"]["enum"]) == {*ENCODINGS} - {""}
+
+
 def test_it_has_the_limits_and_the_statuses() -> None:
     paths = document()["paths"]
     one, many = (paths[path]["post"] for path in list(ROUTES)[2:4])
 
-    assert "1048576 bytes as sent and 4194304 inflated" in one["requestBody"]["description"]
-    assert "5242880 bytes as sent and 67108864 inflated" in many["requestBody"]["description"]
-    assert many["requestBody"]["content"]["application/json"]["schema"]["maxItems"] == 10_000
-    for operation in (one, many):
-        assert list(operation["responses"]) == ["200", "400", "401", "404", "413", "415", "503"]
-        assert all(each["description"] for each in operation["responses"].values())
+    for operation, limit in ((one, ONE_REPORT), (many, MANY_REPORTS)):
+        description = operation["requestBody"]["description"]
+        assert f"{limit.sent} bytes as sent and {limit.inflated} inflated" in description
+        assert f"{MAX_DEPTH} levels" in description
+        statuses = ["200", *(str(status) for status in sorted(STATUS.values()))]
+        assert list(operation["responses"]) == statuses
+        answers = map(resolved, operation["responses"].values())
+        assert all(answer["description"] for answer in answers)
+    assert many["requestBody"]["content"]["application/json"]["schema"]["maxItems"] == MAX_REPORTS
+
+
+def test_it_has_the_fields_of_the_code() -> None:
+    schemas = document()["components"]["schemas"]
+    metrics = schemas["Report"]["properties"]["metrics"]["properties"]
+    git = metrics["git_activity"]["properties"]
+    assert set(NUMBER_FIELDS) <= set(metrics)
+    assert set(git) == {*GIT_TOTALS, "repositories"}
+    repository = git["repositories"]["items"]["properties"]
+    assert set(repository) == {"name", *REPOSITORY_COUNTS, "branches_worked"}
+    assert set(metrics["development_activity"]["properties"]) == set(DEVELOPMENT_COUNTS)
+    for name in ("developer", "developer_id"):
+        assert schemas["Report"]["properties"][name]["maxLength"] == TEXT_LIMIT
+    for structure in (Result, ReceiverState):
+        fields = {field.name for field in msgspec.structs.fields(structure)}
+        assert set(schemas[structure.__name__]["properties"]) == fields
+
+
+IDENTITIES = {
+    "date, developer": ({"date": "2026-11-23", "developer": "ann"}, 200),
+    "timestamp, developer": ({"timestamp": "2026-11-23T08:00:00", "developer": "ann"}, 200),
+    "timestamp, developer_id": ({"timestamp": "2026-11-23", "developer_id": "ann"}, 200),
+    "developer": ({"developer": "ann"}, 400),
+    "date": ({"date": "2026-11-23"}, 400),
+}
+
+
+@pytest.mark.parametrize(("body", "status"), IDENTITIES.values(), ids=IDENTITIES)
+def test_it_requires_what_the_receiver_requires(
+    receiver: Receiver, body: dict[str, str], status: int
+) -> None:
+    report = document()["components"]["schemas"]["Report"]
+
+    assert Draft202012Validator(report).is_valid(body) is (status == 200)
+    assert receiver.send(body, 2).status_code == status
 
 
 OPERATIONS = [
