@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from benchmarks.beside import CONNECTIONS, Beside, beside
+from benchmarks.beside import CONNECTIONS, SECONDS, Beside, beside
 from benchmarks.databases import NAMES, Fresh, database, describe
 from benchmarks.load import ROOT
 from benchmarks.page import PAGE, put, table
@@ -56,7 +56,7 @@ class Figures(NamedTuple):
     beside: Beside
 
 
-def run_database(fresh: Fresh, sizes: Sequence[int], python: Path) -> Figures:
+def run_database(fresh: Fresh, sizes: Sequence[int], python: Path, seconds: float) -> Figures:
     """Full runs of all sizes, one of unique keys, an incremental and a disturbed one."""
     smallest, largest = min(sizes), max(sizes)
     theirs = row_by_row(fresh, min(MOST, max(2, smallest // PART)), python)
@@ -65,7 +65,7 @@ def run_database(fresh: Fresh, sizes: Sequence[int], python: Path) -> Figures:
         url, more = full(fresh, rows)
         runs += more
     scheduled = incremental(url, largest)
-    return Figures(describe(url), runs, theirs, largest, scheduled, beside(fresh, smallest))
+    return Figures(describe(url), runs, theirs, largest, scheduled, beside(fresh, smallest, seconds))
 
 
 def start_ups(url: str, repeats: int, devlake: Optional[Path]) -> dict[str, float]:
@@ -175,6 +175,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--databases", nargs="+", choices=NAMES, default=DATABASES)
     parser.add_argument("--rows", nargs="+", type=int, default=ROWS, help="raw rows of full runs")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="calls of each verb")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="of reports, alone and beside extracts"
+    )
     parser.add_argument("--output", type=Path, default=PAGE, help="the page to renew")
     options = parser.parse_args(arguments)
     devlake = os.environ.get("DEVLAKE_PYTHON")
@@ -183,7 +186,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     for name in options.databases:
         try:
             with database(name) as fresh:
-                databases[name] = run_database(fresh, options.rows, python)
+                databases[name] = run_database(fresh, options.rows, python, options.seconds)
         except ServerMissing as error:
             print(f"{name} is left out: {error}")
         else:

@@ -170,6 +170,7 @@ def test_keys_are_exact_whatever_the_server_thinks(exact_engine: Engine) -> None
 # Begun before -----------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(600)  # hundreds of statements that change tables, each synced to the disk
 @pytest.mark.parametrize("url", ["mariadb_url", "postgresql_url"])
 def test_scripts_get_there_from_wherever_a_run_ended(
     request: pytest.FixtureRequest, url: str
@@ -181,6 +182,7 @@ def test_scripts_get_there_from_wherever_a_run_ended(
     assert_same_from(database, [], operations, ends)
 
 
+@pytest.mark.timeout(600)
 def test_the_take_over_gets_there_from_wherever_a_run_ended(mariadb_url: str) -> None:
     operations = operations_for("mysql", SCRIPTS[1:2])
     ends = range(len(operations) + 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import looking, page, panels, receiver, runs
+from benchmarks import looking, page, panels, receiver, runs, subtasks
 from benchmarks.beside import beside
 from benchmarks.databases import database
 from benchmarks.fleet import body, date_of, developer_of, raw_row, tool_row_of
@@ -24,9 +24,11 @@ def test_the_receiver_is_measured(tmp_path: Path) -> None:
     assert "| sqlite, 64 |" in written
 
 
-def test_runs_are_measured(tmp_path: Path) -> None:
+def test_runs_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subtasks, "ROUNDS", 1)
     output = tmp_path / "benchmarks.md"
-    runs.main(["--databases", "sqlite", "--rows", "60", "--repeats", "1", "--output", str(output)])
+    sizes = ["--rows", "60", "--repeats", "1", "--seconds", "1"]
+    runs.main(["--databases", "sqlite", *sizes, "--output", str(output)])
     written = output.read_text()
     assert "| sqlite, extract, 2 a day, no row there | 60 |" in written
     assert "| sqlite, convert, 2 a day | 30 |" in written

@@ -79,9 +79,9 @@ def test_bombs_at_once_stay_in_flat_memory_and_the_receiver_answers(lake: Lake) 
     assert len(BOMB) < 5000
     assert lake.post(PATH, large("before")).status_code == 200
     before = lake.receiver.memory()
-    with ThreadPoolExecutor(12) as pool:
+    with ThreadPoolExecutor(6) as pool:
         zipped = {"Content-Encoding": "gzip"}
-        sent = [pool.submit(partial(lake.post, PATH, BOMB, **zipped)) for _ in range(12)]
+        sent = [pool.submit(partial(lake.post, PATH, BOMB, **zipped)) for _ in range(6)]
         waited = []
         while not all(each.done() for each in sent):
             started = time.monotonic()

@@ -187,7 +187,7 @@ requests = st.builds(
 )
 
 
-@settings(max_examples=6000)
+@settings(max_examples=2000)
 @given(requests)
 @example(
     b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET"
