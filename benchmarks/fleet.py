@@ -8,11 +8,11 @@ from datetime import date, timedelta
 from typing import Any
 
 from developer_telemetry.reports.daily_metrics import (
-    Arrival,
+    ReceivedReport,
     ToolRow,
+    build_tool_row,
     raw_params,
     timestamp,
-    tool_row,
 )
 from developer_telemetry.reports.parser import parse
 
@@ -87,7 +87,7 @@ def date_of(number: int) -> str:
     return _DATES[number // DEVELOPERS]
 
 
-_MODEL = tool_row([Arrival("", CONNECTION, START_US, parse(body(0)))], START_US)
+_MODEL = build_tool_row([ReceivedReport("", CONNECTION, START_US, parse(body(0)))], START_US)
 
 
 def raw_row(number: int, key: int) -> tuple[Any, ...]:

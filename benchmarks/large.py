@@ -15,7 +15,12 @@ from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import transact
 from developer_telemetry.demo.seed import arrivals, fleet
 from developer_telemetry.demo.synthetic_fleet import CONNECTIONS
-from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival, ToolRow, tool_row
+from developer_telemetry.reports.daily_metrics import (
+    TOOL_COLUMNS,
+    ReceivedReport,
+    ToolRow,
+    build_tool_row,
+)
 from developer_telemetry.storage.writer import RAW_COLUMNS
 from tests.support.receivers import SECRET
 
@@ -43,10 +48,10 @@ def patterns(days: int) -> tuple[list[ToolRow], list[str]]:
     """The days of work of some people, and those people, in each case made up anew."""
     made = fleet(PATTERNS, days, 1, NOW)
     ids = {name: number + 1 for number, name in enumerate(CONNECTIONS)}
-    newest: dict[tuple[int, str, str], Arrival] = {}
+    newest: dict[tuple[int, str, str], ReceivedReport] = {}
     for number, each in enumerate(arrivals(made, ids)):
         newest[each.key] = each._replace(raw_id=number + 1)
-    rows = [tool_row([each], each.arrived_us) for _, each in sorted(newest.items())]
+    rows = [build_tool_row([each], each.arrived_us) for _, each in sorted(newest.items())]
     return rows, sorted({row.developer_id for row in rows})
 
 

@@ -38,7 +38,7 @@ from developer_telemetry.demo.synthetic_fleet import (
 )
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.pipeline.accounts import convert
-from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.parser import parse
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
@@ -129,14 +129,16 @@ def _through(
     yield Sent(arrived_us, connection, body)
 
 
-def arrivals(made: Fleet, connection_ids: Mapping[str, int]) -> Iterator[Arrival]:
+def arrivals(made: Fleet, connection_ids: Mapping[str, int]) -> Iterator[ReceivedReport]:
     """Its reports as our storage takes them, in order of arrival."""
     random = Random("identities")
     for each in made.sent:
         # Time-ordered, as the receiver's are.
         identity = (each.arrived_us // 1000) << 80 | random.getrandbits(76)
         report_id = str(uuid.UUID(int=identity & ~(0xF << 76 | 3 << 62) | 7 << 76 | 2 << 62))
-        yield Arrival(report_id, connection_ids[each.connection], each.arrived_us, parse(each.body))
+        yield ReceivedReport(
+            report_id, connection_ids[each.connection], each.arrived_us, parse(each.body)
+        )
 
 
 def fill(engine: Engine, encryption_secret: str, made: Fleet) -> dict[str, int]:

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.receiver import metrics
 from developer_telemetry.receiver.http import openapi
-from developer_telemetry.receiver.http.authenticator import Doorkeeper
+from developer_telemetry.receiver.http.authenticator import Authenticator
 from developer_telemetry.receiver.http.report_endpoint import (
     BULK_PATH,
     PREFIXES,
@@ -26,7 +26,7 @@ from developer_telemetry.receiver.http.report_endpoint import (
 )
 from developer_telemetry.receiver.http.responses import Answer, answer, refusal
 from developer_telemetry.receiver.http.status_endpoint import StatusEndpoint
-from developer_telemetry.receiver.ingest.ingestor import Ingest
+from developer_telemetry.receiver.ingest.ingestor import Ingestor
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher
 from developer_telemetry.receiver.jobs.monitor import Monitor
@@ -47,12 +47,12 @@ class Receiver:
 
     def __init__(
         self,
-        ingest: Ingest,
+        ingest: Ingestor,
         drainer: SpoolDrainer,
         erasure_watcher: ErasureWatcher,
         retention_job: RetentionJob,
         spool: Spool,
-        doorkeeper: Doorkeeper,
+        authenticator: Authenticator,
         monitor: Monitor,
         tallies: Tallies,
         figures: Metrics,
@@ -68,7 +68,7 @@ class Receiver:
         self._spool = spool
         self._monitor = monitor
         self._metrics = figures
-        self.reports = ReportEndpoint(ingest, doorkeeper, tallies, figures)
+        self.reports = ReportEndpoint(ingest, authenticator, tallies, figures)
         self.app = self._make_app()
 
     def stop(self) -> None:

@@ -19,14 +19,14 @@ from developer_telemetry.connections.registry import Connections
 from developer_telemetry.database.engine import hurried, now_us, open_writing_engine
 from developer_telemetry.receiver.app import Receiver
 from developer_telemetry.receiver.http.admission import Admission
-from developer_telemetry.receiver.http.authenticator import Doorkeeper
+from developer_telemetry.receiver.http.authenticator import Authenticator
 from developer_telemetry.receiver.http.protocol import Protocol
 from developer_telemetry.receiver.http.status_endpoint import StatusEndpoint
 from developer_telemetry.receiver.ingest.conflicts import Conflicts
 from developer_telemetry.receiver.ingest.decisions import Decisions
-from developer_telemetry.receiver.ingest.ingestor import Ingest, Outage
+from developer_telemetry.receiver.ingest.ingestor import Ingestor, Outage
 from developer_telemetry.receiver.ingest.spool import Spool
-from developer_telemetry.receiver.ingest.tombstone_lease import Lease
+from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher, ReceiverIdentity
 from developer_telemetry.receiver.jobs.monitor import Monitor
 from developer_telemetry.receiver.jobs.retention_job import RetentionJob
@@ -75,17 +75,17 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     outage, conflicts, tallies, metrics = Outage(), Conflicts(), Tallies(), Metrics()
     writing = open_writing_engine(settings.db_url)
     key = Key(settings.encryption_secret)
-    erased = Lease(engine, key, spool)
+    erased = TombstoneLease(engine, key, spool)
     identity = ReceiverIdentity(settings.spool_dir, settings.port, settings.embedded)
     erasure_watcher = ErasureWatcher(engine, erased, spool, identity, key.fingerprint)
-    ingest = Ingest(writing, spool, outage, conflicts, tallies, metrics, erased)
+    ingest = Ingestor(writing, spool, outage, conflicts, tallies, metrics, erased)
     decisions = Decisions(settings.spool_dir)
     drainer = SpoolDrainer(
         writing, spool, outage, conflicts, connections, tallies, metrics, erased, decisions
     )
     retention_job = RetentionJob(engine, outage)
     monitor = Monitor(engine, writing, connections, ingest, spool, outage, tallies)
-    doorkeeper = Doorkeeper(connections, settings.require_token)
+    authenticator = Authenticator(connections, settings.require_token)
     metrics.gauge("telemetry_queue", "Reports that wait for an answer", lambda: ingest.waiting)
     metrics.gauge("telemetry_database_up", "1 if it takes reports", lambda: not outage)
     metrics.gauge("telemetry_spool_reports", "Reports in the spool", lambda: spool.depth)
@@ -115,10 +115,10 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         "Connections that take no reports, since their token can't be read",
         lambda: len(connections.unreadable()),
     )
-    self_test = SelfTest(engine, doorkeeper.check_own_token, spool)
+    self_test = SelfTest(engine, authenticator.check_own_token, spool)
     looking = open_reading_engine(settings.db_url)
     status_endpoint = StatusEndpoint(
-        looking, doorkeeper, ingest, spool, outage, monitor.problem, identity.label
+        looking, authenticator, ingest, spool, outage, monitor.problem, identity.label
     )
     presenter = Presenter(looking, connections, monitor, spool, self_test)
     is_open_locally = settings.embedded and is_loopback(settings.host)
@@ -129,7 +129,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         erasure_watcher,
         retention_job,
         spool,
-        doorkeeper,
+        authenticator,
         monitor,
         tallies,
         metrics,

@@ -36,7 +36,7 @@ NO_EPOCH = 1 << 62
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-class Arrival(NamedTuple):
+class ReceivedReport(NamedTuple):
     """A report as it arrived on a connection.
 
     `arrived_us` is UTC in microseconds since 1970, 0 for a report of an archive, which counts as
@@ -110,9 +110,9 @@ LONG_COLUMNS = (
 )
 
 
-def newest_by_key(arrivals: Iterable[Arrival]) -> dict[tuple[int, str, str], Arrival]:
+def newest_by_key(arrivals: Iterable[ReceivedReport]) -> dict[tuple[int, str, str], ReceivedReport]:
     """Fold arrivals to the newest of each key, in the order of the keys."""
-    newest: dict[tuple[int, str, str], Arrival] = {}
+    newest: dict[tuple[int, str, str], ReceivedReport] = {}
     for arrival in arrivals:
         best = newest.get(arrival.key)
         if best is None or arrival.age > best.age:
@@ -120,7 +120,7 @@ def newest_by_key(arrivals: Iterable[Arrival]) -> dict[tuple[int, str, str], Arr
     return dict(sorted(newest.items()))
 
 
-def tool_row(arrivals: Sequence[Arrival], first_arrived_us: int) -> ToolRow:
+def build_tool_row(arrivals: Sequence[ReceivedReport], first_arrived_us: int) -> ToolRow:
     """Add up one key's reports: the newest of the day, or under `sum` the newest of each host.
 
     `first_arrived_us` is the arrival of the first report that the key ever had, 0 if none arrived.
@@ -134,12 +134,12 @@ def tool_row(arrivals: Sequence[Arrival], first_arrived_us: int) -> ToolRow:
     return day.row(first_arrived_us)
 
 
-def place_in_sum(arrival: Arrival) -> tuple[str, int, int]:
+def place_in_sum(arrival: ReceivedReport) -> tuple[str, int, int]:
     """Return what the reports of a day are sorted by before they are added up."""
     return (family(arrival.report.hostname), *arrival.age)
 
 
-def _row(newest: Arrival, day: Report, first_arrived_us: int) -> ToolRow:
+def _row(newest: ReceivedReport, day: Report, first_arrived_us: int) -> ToolRow:
     """Return the row of a day that has this newest arrival."""
     git = _rounded(day.git)
     development = _rounded(day.development)
@@ -181,8 +181,8 @@ class DaySum:
     """
 
     def __init__(self) -> None:
-        self._newest: Optional[Arrival] = None
-        self._last: Optional[Arrival] = None  # which the next one may take the place of
+        self._newest: Optional[ReceivedReport] = None
+        self._last: Optional[ReceivedReport] = None  # which the next one may take the place of
         self._email = self._name = (_NEVER, "")
         self._active_hours = _Total()
         self._tools = _Names()
@@ -193,7 +193,7 @@ class DaySum:
         self._repositories = _RepositorySum()
         self._unread: set[str] = set()
 
-    def add(self, arrival: Arrival) -> None:
+    def add(self, arrival: ReceivedReport) -> None:
         """Add the newest report of one more host."""
         if self._last is not None and not _goes_on(arrival.report, self._last.report):
             self._count(self._last)
@@ -201,7 +201,7 @@ class DaySum:
         report = msgspec.structs.replace(arrival.report, payload="")
         self._last = arrival._replace(report=report)
 
-    def _count(self, arrival: Arrival) -> None:
+    def _count(self, arrival: ReceivedReport) -> None:
         report = arrival.report
         if self._newest is None or arrival.age > self._newest.age:
             self._newest = arrival
@@ -217,7 +217,7 @@ class DaySum:
         self._unread.update(report.unread)
 
     def row(self, first_arrived_us: int) -> ToolRow:
-        """Return the row of the day; see `tool_row`."""
+        """Return the row of the day; see `build_tool_row`."""
         if self._last is not None:
             self._count(self._last)
             self._last = None

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database.dialects.lookup import Database, dialect_of
 from developer_telemetry.database.engine import reason
-from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.storage.raw_reports import Key
 from developer_telemetry.storage.tombstones import Outdated
 from developer_telemetry.storage.writer import Check, locked_days, probe, store
@@ -32,7 +32,7 @@ class Outcome:
         self.refused: dict[str, str] = {}  # by their content, for good
         self.waiting: dict[str, str] = {}  # to be tried again
 
-    def wait(self, arrivals: Iterable[Arrival], failure: Exception) -> None:
+    def wait(self, arrivals: Iterable[ReceivedReport], failure: Exception) -> None:
         """Let arrivals be tried again."""
         why = reason(failure)
         for each in arrivals:
@@ -40,7 +40,10 @@ class Outcome:
 
 
 def store_bisecting(
-    database: Database, arrivals: Sequence[Arrival], strategies: Mapping[int, str], check: Check
+    database: Database,
+    arrivals: Sequence[ReceivedReport],
+    strategies: Mapping[int, str],
+    check: Check,
 ) -> Outcome:
     """Store arrivals; those that fail stop no others.
 
@@ -53,7 +56,10 @@ def store_bisecting(
 
 
 def store_or_find_lock(
-    database: Database, arrivals: Sequence[Arrival], strategies: Mapping[int, str], check: Check
+    database: Database,
+    arrivals: Sequence[ReceivedReport],
+    strategies: Mapping[int, str],
+    check: Check,
 ) -> Outcome:
     """Store arrivals in one transaction, but for those of days that another transaction holds.
 
@@ -73,7 +79,9 @@ def store_or_find_lock(
     return outcome
 
 
-def _days_in_the_way(database: Database, error: Exception, arrivals: Sequence[Arrival]) -> set[Key]:
+def _days_in_the_way(
+    database: Database, error: Exception, arrivals: Sequence[ReceivedReport]
+) -> set[Key]:
     """Return the days that another transaction holds, if that is why `arrivals` failed."""
     if isinstance(error, DBAPIError) and dialect_of(database).is_lock_timeout(error):
         with suppress(Exception):  # nobody can say, then
@@ -92,7 +100,7 @@ class _Search:
         self._failures = 0
         self._ends_at = time.monotonic() + MAX_SECONDS
 
-    def store(self, arrivals: Sequence[Arrival]) -> None:
+    def store(self, arrivals: Sequence[ReceivedReport]) -> None:
         """Store arrivals, or each half of them by itself."""
         try:
             store(self._database, arrivals, self._strategies, self._check)
@@ -118,13 +126,13 @@ class _Search:
             self.store(arrivals[:middle])
             self.store(arrivals[middle:])
 
-    def _judge(self, arrival: Arrival, failure: Exception) -> None:
+    def _judge(self, arrival: ReceivedReport, failure: Exception) -> None:
         if dialect_of(self._database).is_content(failure) and self._takes_harmless(arrival):
             self.outcome.refused[arrival.report_id] = reason(failure)
         else:
             self.outcome.wait([arrival], failure)
 
-    def _takes_harmless(self, arrival: Arrival) -> bool:
+    def _takes_harmless(self, arrival: ReceivedReport) -> bool:
         try:
             probe(self._database, arrival.report.date, arrival.arrived_us)
         except Exception:  # then it is the day that is not taken: its partition may be missing

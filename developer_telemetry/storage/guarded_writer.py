@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from developer_telemetry.database.dialects.lookup import Database
-from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.storage.bisecting import Outcome, store_bisecting
 from developer_telemetry.storage.tombstones import Erased, Outdated
 from developer_telemetry.storage.writer import Check
@@ -16,7 +16,7 @@ from developer_telemetry.storage.writer import Check
 class Kept(NamedTuple):
     """What became of arrivals of whom nobody was erased."""
 
-    arrivals: Sequence[Arrival]
+    arrivals: Sequence[ReceivedReport]
     refused: Mapping[str, str]  # for good, by their content: a report's id and the reason
     waiting: Mapping[str, str] = {}  # to be tried again
 
@@ -27,13 +27,13 @@ class Kept(NamedTuple):
         return [each.connection_id for each in self.arrivals if each.report_id not in left]
 
 
-Store = Callable[[Database, Sequence[Arrival], Mapping[int, str], Check], Outcome]
+Store = Callable[[Database, Sequence[ReceivedReport], Mapping[int, str], Check], Outcome]
 
 
 def store_excluding_erased(
     database: Database,
     erased: Erased,
-    arrivals: Sequence[Arrival],
+    arrivals: Sequence[ReceivedReport],
     strategies: Mapping[int, str],
     store_all: Store = store_bisecting,
 ) -> Kept:

@@ -19,10 +19,10 @@ from developer_telemetry.errors import ReportRefused
 from developer_telemetry.reports.daily_metrics import (
     LONG_COLUMNS,
     TOOL_COLUMNS,
-    Arrival,
     DaySum,
+    ReceivedReport,
     ToolRow,
-    tool_row,
+    build_tool_row,
 )
 from developer_telemetry.reports.hosts import family, newest_of_each
 from developer_telemetry.reports.parser import parse
@@ -279,7 +279,7 @@ def tool_rows(
     long = bodies(opened, [(row.id, row.size) for row in in_order if row.payload is None])
     for _, same_day in groupby(in_order, key=lambda row: row.day):
         day = DaySum()
-        arrival: Optional[Arrival] = None
+        arrival: Optional[ReceivedReport] = None
         added = 0
         for row in same_day:
             payload = next(long)[1] if row.payload is None else row.payload
@@ -292,7 +292,7 @@ def tool_rows(
         if arrival is None:
             continue
         if added == 1:
-            yield tool_row([arrival], first_us)
+            yield build_tool_row([arrival], first_us)
         else:
             day.add(arrival)
             yield day.row(first_us)
@@ -327,7 +327,7 @@ def _fetched(opened: Opened, ids: Sequence[int]) -> Iterator[tuple[int, str]]:
         yield raw_id, found.pop(raw_id, "")
 
 
-def _arrival(connection_id: int, row: Newest, payload: str) -> Optional[Arrival]:
+def _arrival(connection_id: int, row: Newest, payload: str) -> Optional[ReceivedReport]:
     if not payload:
         return None
     try:
@@ -335,4 +335,4 @@ def _arrival(connection_id: int, row: Newest, payload: str) -> Optional[Arrival]
     except ReportRefused as refusal:
         logger.warning("raw row %s is left out: %s: %s", row.id, refusal.field, refusal)
         return None
-    return Arrival(row.report_id, connection_id, row.arrived_us, report, row.id)
+    return ReceivedReport(row.report_id, connection_id, row.arrived_us, report, row.id)

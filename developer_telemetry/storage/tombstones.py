@@ -24,7 +24,7 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.constants import TOMBSTONE_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import reading
-from developer_telemetry.reports.daily_metrics import NO_EPOCH, Arrival
+from developer_telemetry.reports.daily_metrics import NO_EPOCH, ReceivedReport
 from developer_telemetry.reports.parser import Report
 
 # What a tombstone has for its connection when it counts for all of them.
@@ -130,13 +130,13 @@ class Tombstones:
     def __bool__(self) -> bool:
         return bool(self._stones)
 
-    def spare(self, arrivals: Sequence[Arrival]) -> Sequence[Arrival]:
+    def spare(self, arrivals: Sequence[ReceivedReport]) -> Sequence[ReceivedReport]:
         """The arrivals of whom nobody was erased."""
         if not self._stones:
             return arrivals
         return [each for each in arrivals if not self.cover(each)]
 
-    def cover(self, arrival: Arrival) -> bool:
+    def cover(self, arrival: ReceivedReport) -> bool:
         """Whether whoever a report is about was erased after it had arrived, or is blocked."""
         report = arrival.report
         return self.cover_person(
@@ -161,7 +161,7 @@ class Tombstones:
             for stone in self._of(connection_id, developer_id, email)
         )
 
-    def by_address(self, arrival: Arrival) -> Optional[Tombstone]:
+    def by_address(self, arrival: ReceivedReport) -> Optional[Tombstone]:
         """The tombstone that covers a report by its address, while its developer has none such."""
         report = arrival.report
         own = list(self._of(arrival.connection_id, report.developer_id, ""))

@@ -28,13 +28,13 @@ from developer_telemetry.database.engine import reading, transact
 from developer_telemetry.reports.daily_metrics import (
     KEY_COLUMNS,
     TOOL_COLUMNS,
-    Arrival,
+    ReceivedReport,
     ToolRow,
     arrival_time,
+    build_tool_row,
     earlier,
     newest_by_key,
     raw_params,
-    tool_row,
 )
 from developer_telemetry.reports.parser import parse
 from developer_telemetry.storage.raw_reports import Key, days, within
@@ -62,7 +62,7 @@ PROBE_CONNECTION = 0
 
 def store(
     database: Database,
-    arrivals: Sequence[Arrival],
+    arrivals: Sequence[ReceivedReport],
     strategies: Mapping[int, str],
     check: Optional[Check] = None,
 ) -> None:
@@ -86,7 +86,7 @@ def probe(database: Database, date: str = "2000-01-01", arrived_us: int = 0) -> 
     Asking for less would not do: a database may be read-only, or not migrated yet.
     """
     report = parse(f'{{"developer": "probe", "date": "{date}"}}')
-    arrival = Arrival(str(uuid.uuid4()), PROBE_CONNECTION, arrived_us, report)
+    arrival = ReceivedReport(str(uuid.uuid4()), PROBE_CONNECTION, arrived_us, report)
     with database.engine.connect() as connection:
         transaction = connection.begin()
         _store(connection, [arrival], {PROBE_CONNECTION: OVERWRITE})
@@ -125,7 +125,7 @@ def locked_days(database: Database, keys: Sequence[Key]) -> set[Key]:
 
 
 def _store(
-    connection: Connection, arrivals: Sequence[Arrival], strategies: Mapping[int, str]
+    connection: Connection, arrivals: Sequence[ReceivedReport], strategies: Mapping[int, str]
 ) -> None:
     summed = sorted({each.key for each in arrivals if strategies[each.connection_id] == SUM})
     # Writing the tool rows first makes concurrent reports of one day queue up behind each other,
@@ -137,7 +137,7 @@ def _store(
     first: dict[Key, int] = {}
     for each in replacing:
         first[each.key] = earlier(each.arrived_us, first.get(each.key, 0))
-    rows = [tool_row([each], first[key]) for key, each in newest_by_key(replacing).items()]
+    rows = [build_tool_row([each], first[key]) for key, each in newest_by_key(replacing).items()]
     # Comparing ages costs a statement more than writing a row does; a day's first report meets no
     # other.
     if len(rows) != 1 or not insert_one(connection, TOOL_TABLE, TOOL_COLUMNS, rows[0], KEY_COLUMNS):
@@ -168,14 +168,14 @@ def claim(connection: Connection, keys: Sequence[Key]) -> None:
     insert(connection, TOOL_TABLE, columns, [(*key, UNWRITTEN) for key in keys], tail)
 
 
-def _insert_raw(connection: Connection, arrivals: Sequence[Arrival]) -> list[Arrival]:
+def _insert_raw(connection: Connection, arrivals: Sequence[ReceivedReport]) -> list[ReceivedReport]:
     """Insert those that are not there yet; return all of them with their raw ids."""
     rows = [_raw_row(arrival) for arrival in arrivals]
     ids = insert_with_ids(connection, RAW_TABLE, RAW_COLUMNS, rows, "report_id")
     return [arrival._replace(raw_id=ids[arrival.report_id]) for arrival in arrivals]
 
 
-def _raw_row(arrival: Arrival) -> tuple[Any, ...]:
+def _raw_row(arrival: ReceivedReport) -> tuple[Any, ...]:
     report = arrival.report
     return (
         raw_params(arrival.connection_id),

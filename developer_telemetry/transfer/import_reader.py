@@ -18,7 +18,7 @@ from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.error_texts import own_words
 from developer_telemetry.errors import ConfigurationError, ReportRefused
-from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival
+from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, ReceivedReport
 from developer_telemetry.reports.parser import TEXT_LIMIT
 from developer_telemetry.transfer.input_files import Archives, Item
 
@@ -96,7 +96,7 @@ class Batch:
     """What will be stored in one transaction, in the order read."""
 
     def __init__(self) -> None:
-        self.reports: list[tuple[Item, Arrival]] = []
+        self.reports: list[tuple[Item, ReceivedReport]] = []
         self.days: list[tuple[Item, dict[str, Any]]] = []
         self.refused: list[tuple[Item, str]] = []
         self.left_out = 0
@@ -161,7 +161,7 @@ class Reader:
             logger.debug("an item can't be read", exc_info=True)
             batch.refused.append((item, f"can't be read: {own_words(error)}"))
 
-    def _archived(self, item: Item) -> Arrival:
+    def _archived(self, item: Item) -> ReceivedReport:
         """A body as a collector sends or keeps it; nobody knows when it arrived, if ever."""
         connection = self._connection(None)
         report = connection.parse(_filled(item, self._given))
@@ -171,15 +171,15 @@ class Reader:
                 f"missing, and connection {connection.id} adds up the hosts of a day, so that this"
                 " one might count twice; name it with --hostname",
             )
-        return Arrival(
+        return ReceivedReport(
             archive_id(connection.id, report.date, report.payload), connection.id, 0, report
         )
 
-    def _exported(self, item: Item) -> Arrival:
+    def _exported(self, item: Item) -> ReceivedReport:
         row = msgspec.json.decode(item.content, type=_Exported, strict=False)
         connection = self._connection(row.connection_id)
         report = connection.parse(row.payload)
-        return Arrival(row.report_id, connection.id, row.arrived_us, report)
+        return ReceivedReport(row.report_id, connection.id, row.arrived_us, report)
 
     def _day(self, item: Item) -> dict[str, Any]:
         day: dict[str, Any] = msgspec.json.decode(item.content, type=_Day, strict=False)

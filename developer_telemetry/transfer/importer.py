@@ -24,7 +24,12 @@ from developer_telemetry.database.dialects.base import flat
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import reading, reason, transact
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival, ToolRow, raw_params
+from developer_telemetry.reports.daily_metrics import (
+    TOOL_COLUMNS,
+    ReceivedReport,
+    ToolRow,
+    raw_params,
+)
 from developer_telemetry.storage.guarded_writer import Kept, store_excluding_erased
 from developer_telemetry.storage.raw_reports import Key
 from developer_telemetry.storage.statistics import count_machines
@@ -112,7 +117,7 @@ class Importer:
             refused,
         )
 
-    def _store_patiently(self, arrivals: Sequence[Arrival]) -> Kept:
+    def _store_patiently(self, arrivals: Sequence[ReceivedReport]) -> Kept:
         """Store arrivals, again and again those that something is in the way of."""
         gives_up_at = time.monotonic() + CONFLICT_SECONDS
         refused: dict[str, str] = {}
@@ -195,10 +200,12 @@ def _person(row: ToolRow) -> tuple[int, int, str, str]:
     return (row.connection_id, row.arrived_us, row.developer_id, row.email or "")
 
 
-def _fresh(engine: Engine, reports: Sequence[tuple[Item, Arrival]]) -> list[tuple[Item, Arrival]]:
+def _fresh(
+    engine: Engine, reports: Sequence[tuple[Item, ReceivedReport]]
+) -> list[tuple[Item, ReceivedReport]]:
     """The reports that are not stored yet, each once."""
     identities = _identities(engine, {(a.report_id, a.connection_id) for _, a in reports})
-    fresh: dict[str, tuple[Item, Arrival]] = {}
+    fresh: dict[str, tuple[Item, ReceivedReport]] = {}
     for item, arrival in reports:
         report_id, raw_id = identities[arrival.report_id, arrival.connection_id]
         if raw_id is None:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.constants import ACCOUNT_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.pipeline.accounts import ACCOUNT_COLUMNS, convert, newest_above
-from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.storage.devlake_schema import account_id
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
@@ -24,7 +24,7 @@ def accounts(engine: Engine) -> list[Row]:
     return rows(engine, ACCOUNT_TABLE, ACCOUNT_COLUMNS, "id")
 
 
-def converted(engine: Engine, *arrivals: Arrival) -> list[Row]:
+def converted(engine: Engine, *arrivals: ReceivedReport) -> list[Row]:
     """All accounts after these reports arrived and both connections were converted."""
     store(engine, arrivals, STRATEGIES)
     for connection_id in STRATEGIES:
@@ -33,7 +33,7 @@ def converted(engine: Engine, *arrivals: Arrival) -> list[Row]:
     return accounts(engine)
 
 
-def account_of(engine: Engine, *arrivals: Arrival) -> Row:
+def account_of(engine: Engine, *arrivals: ReceivedReport) -> Row:
     [account] = converted(engine, *arrivals)
     return account
 

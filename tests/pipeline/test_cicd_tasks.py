@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import OVERWRITE, TASK_TABLE
 from developer_telemetry.pipeline.cicd_tasks import TASK_COLUMNS, convert_tasks, remove_tasks
-from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.storage.devlake_schema import KINDS, task_id
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
@@ -19,14 +19,14 @@ from tests.support.rows import Row, raw_rows, rows
 STRATEGIES = {1: OVERWRITE, 2: OVERWRITE}
 
 
-def day(test_runs: int = 0, builds: int = 0, **fields: Any) -> Arrival:
+def day(test_runs: int = 0, builds: int = 0, **fields: Any) -> ReceivedReport:
     """A report of so many test runs and builds."""
     counts = {"test_runs_detected": test_runs, "build_commands_detected": builds}
     return arrival(metrics={"development_activity": counts}, **fields)
 
 
 def converted(
-    engine: Engine, *arrivals: Arrival, developers: Optional[Sequence[str]] = None
+    engine: Engine, *arrivals: ReceivedReport, developers: Optional[Sequence[str]] = None
 ) -> list[Row]:
     """All tasks after these reports arrived and connection 1 was converted."""
     store(engine, arrivals, STRATEGIES)

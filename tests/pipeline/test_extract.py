@@ -15,7 +15,7 @@ from developer_telemetry.constants import OVERWRITE, RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.pipeline import extract as extraction
 from developer_telemetry.pipeline.extract import reextract
-from developer_telemetry.reports.daily_metrics import Arrival, ToolRow
+from developer_telemetry.reports.daily_metrics import ReceivedReport, ToolRow
 from developer_telemetry.storage.writer import store, upsert_tool
 from tests.support.factories import arrival
 from tests.support.layers import (
@@ -123,7 +123,7 @@ def test_more_than_a_page_holds_is_extracted_in_several(engine: Engine, strategy
 def test_days_with_something_new_are_rewritten_from_all_their_reports(
     engine: Engine, strategy: str
 ) -> None:
-    def reports(count: int, after: int, host: str) -> list[Arrival]:
+    def reports(count: int, after: int, host: str) -> list[ReceivedReport]:
         return [
             arrival(developer=f"developer-{n}", hostname=host, after=after, active_hours=n % 9)
             for n in range(count)

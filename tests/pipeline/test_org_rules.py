@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.constants import OVERWRITE
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.pipeline.accounts import convert
-from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
 
@@ -93,7 +93,7 @@ def connect_user_accounts_exact(engine: Engine, rule: Rule) -> None:
         insert(connection, "user_accounts", ("account_id", "user_id"), links, "")
 
 
-def linked(engine: Engine, *arrivals: Arrival, rule: Rule = exactly) -> dict[str, str]:
+def linked(engine: Engine, *arrivals: ReceivedReport, rule: Rule = exactly) -> dict[str, str]:
     """Whose user each developer is, after these reports and a blueprint's last two stages."""
     store(engine, arrivals, {1: OVERWRITE})
     for _ in convert(engine, 1):

@@ -23,7 +23,7 @@ from developer_telemetry.models import TelemetryConnection, TelemetryScopeConfig
 from developer_telemetry.pipeline import watermarks as runs
 from developer_telemetry.pipeline.streams import Reports
 from developer_telemetry.pipeline.watermarks import EXTRACT, begin, complete
-from developer_telemetry.reports.daily_metrics import Arrival, raw_params
+from developer_telemetry.reports.daily_metrics import ReceivedReport, raw_params
 from developer_telemetry.storage.writer import _store, store
 from pydevlake import Context
 from tests.support.factories import arrival
@@ -371,7 +371,7 @@ def test_rows_of_one_run_after_another_are_those_of_one_over_all(
 ) -> None:
     random = Random(seed)
     reports = [each._replace(connection_id=1) for each in traffic(seed, 120)]
-    stored: list[Arrival] = []
+    stored: list[ReceivedReport] = []
     while reports:
         batch = [reports.pop() for _ in range(min(len(reports), random.randint(1, 30)))]
         # Without their tool rows, as an import leaves them.

@@ -34,7 +34,7 @@ from developer_telemetry.receiver.ingest.decisions import Decisions
 from developer_telemetry.receiver.ingest.ingestor import Outage
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import Spooled
-from developer_telemetry.receiver.ingest.tombstone_lease import Lease
+from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher, ReceiverIdentity
 from developer_telemetry.receiver.jobs.spool_drainer import SpoolDrainer
 from developer_telemetry.receiver.metrics import Metrics
@@ -68,7 +68,7 @@ class Site:
         self._engine = engine
         self._folder = folder
         self.spool = Spool(folder, 1 << 22)
-        self.lease = Lease(engine, KEY, self.spool)
+        self.lease = TombstoneLease(engine, KEY, self.spool)
         self.identity = ReceiverIdentity(folder, 8090, False)
         self._connections = Connections(engine, SECRET)
 
@@ -189,7 +189,7 @@ def test_a_wrong_clock_of_the_database_neither_lets_in_nor_keeps_out(
     site.return_to_database()
     assert developers(engine) == []
 
-    # As `Ingest` does it: what arrives now is later than the tombstone, for everybody to see.
+    # As `Ingestor` does it: what arrives now is later than the tombstone, for everybody to see.
     known = site.lease.known()
     now = arrival()._replace(arrived_us=now_us(), epoch=known.epoch)
     now = now._replace(arrived_us=known.after_all(1, now.arrived_us, now.report))
@@ -323,7 +323,7 @@ def test_a_receiver_that_starts_without_a_database_obeys_what_it_remembers(
     erase_her(engine, block=True)
     site.return_to_database()
 
-    again = Lease(engine, KEY, site.spool)
+    again = TombstoneLease(engine, KEY, site.spool)
     assert again.known().cover(arrival()._replace(arrived_us=now_us()))
     assert again.known().epoch == site.lease.known().epoch == 1
 

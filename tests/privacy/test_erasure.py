@@ -36,7 +36,7 @@ from developer_telemetry.privacy.person_data import Traces, Until
 from developer_telemetry.privacy.person_search import Person, Search
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import Spooled, is_erased
-from developer_telemetry.receiver.ingest.tombstone_lease import Lease
+from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.storage.guarded_writer import Kept, store_excluding_erased
 from developer_telemetry.storage.tombstones import (
     LEASE_SECONDS,
@@ -458,7 +458,7 @@ def test_who_reads_tombstones_too_late_stores_nothing_of_them(engines: list[Engi
 def test_a_receiver_stores_without_a_question_until_its_lease_ends(
     engines: list[Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lease = Lease(engines[0], KEY)
+    lease = TombstoneLease(engines[0], KEY)
     now = 1000.0
     monkeypatch.setattr("developer_telemetry.receiver.ingest.tombstone_lease._now", lambda: now)
     lease.reload()
@@ -473,7 +473,7 @@ def test_a_receiver_stores_without_a_question_until_its_lease_ends(
 def test_a_receiver_that_learned_of_an_erasure_commits_nothing_it_began_before(
     engines: list[Engine],
 ) -> None:
-    lease = Lease(engines[0], KEY)
+    lease = TombstoneLease(engines[0], KEY)
     lease.reload()
     known = lease.known()
     block(engines[1])

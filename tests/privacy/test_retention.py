@@ -26,7 +26,7 @@ from developer_telemetry.database.engine import open_engine, transact
 from developer_telemetry.pipeline.runner import convert, extract
 from developer_telemetry.privacy import retention as pruning
 from developer_telemetry.privacy.retention import Limits, Pruned, due, limits_on, preview, prune
-from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.storage.devlake_schema import account_id
 from developer_telemetry.storage.retention_marks import FIRST_DAY, horizon
 from developer_telemetry.storage.statistics import count_machines
@@ -77,11 +77,11 @@ def keep(engine: Engine, connection_id: int = 1, *, raw: int = 0, tool: int = 0)
     )
 
 
-def push(engine: Engine, *arrivals: Arrival) -> None:
+def push(engine: Engine, *arrivals: ReceivedReport) -> None:
     store(engine, arrivals, STRATEGIES)
 
 
-def aged(days: int, developer: str = "ann", **fields: Any) -> Arrival:
+def aged(days: int, developer: str = "ann", **fields: Any) -> ReceivedReport:
     """A report of a day so long ago, which arrived on that day."""
     return arrival(developer=developer, date=days_ago(days), after=-days * DAY_SECONDS, **fields)
 

@@ -10,7 +10,7 @@ from benchmarks import looking, page, panels, receiver, runs, subtasks
 from benchmarks.beside import beside
 from benchmarks.databases import database
 from benchmarks.fleet import body, date_of, developer_of, raw_row, tool_row_of
-from developer_telemetry.reports.daily_metrics import Arrival, tool_row
+from developer_telemetry.reports.daily_metrics import ReceivedReport, build_tool_row
 from developer_telemetry.reports.parser import parse
 from developer_telemetry.storage.writer import RAW_COLUMNS
 
@@ -90,8 +90,8 @@ def test_the_fleets_rows_are_those_of_its_bodies(number: int) -> None:
         report.date,
         report.hostname,
     )
-    arrival = Arrival(raw["report_id"], 1, raw["arrived_us"], report, number + 1)
-    assert tool_row([arrival], arrival.arrived_us) == tool_row_of(number)
+    arrival = ReceivedReport(raw["report_id"], 1, raw["arrived_us"], report, number + 1)
+    assert build_tool_row([arrival], arrival.arrived_us) == tool_row_of(number)
 
 
 def test_each_report_of_the_fleet_is_another_day_of_another_developer() -> None:

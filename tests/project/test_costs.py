@@ -24,7 +24,7 @@ import pytest
 import developer_telemetry
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.receiver.http.report_endpoint import AT_ONCE_BYTES
-from developer_telemetry.reports.daily_metrics import tool_row
+from developer_telemetry.reports.daily_metrics import build_tool_row
 from developer_telemetry.reports.limits import ONE_REPORT
 from developer_telemetry.reports.parser import Report, parse
 from developer_telemetry.reports.privacy_filter import Privacy
@@ -154,8 +154,8 @@ def used(way: str, body: Union[bytes, str]) -> Callable[[], object]:
         except ReportRefused:
             return
         one = arrival()._replace(report=report)
-        tool_row([one], 1)
-        tool_row([one, one._replace(arrived_us=one.arrived_us + 1)], 1)
+        build_tool_row([one], 1)
+        build_tool_row([one, one._replace(arrived_us=one.arrived_us + 1)], 1)
 
     return work
 

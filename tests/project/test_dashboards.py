@@ -26,7 +26,7 @@ from developer_telemetry.database.migrate import migrate
 from developer_telemetry.demo.seed import Fleet, arrivals, fill, fleet
 from developer_telemetry.demo.synthetic_fleet import CONNECTIONS, TEAMS
 from developer_telemetry.pipeline.accounts import convert
-from developer_telemetry.reports.daily_metrics import Arrival, ToolRow, tool_row
+from developer_telemetry.reports.daily_metrics import ReceivedReport, ToolRow, build_tool_row
 from developer_telemetry.reports.hosts import machine_name
 from developer_telemetry.storage.devlake_schema import account_id
 from developer_telemetry.storage.statistics import count_machines
@@ -62,7 +62,7 @@ class Lake(NamedTuple):
     engine: Engine
     database: str
     connections: Mapping[str, int]
-    arrivals: Sequence[Arrival]
+    arrivals: Sequence[ReceivedReport]
     rows: Sequence[ToolRow]
     refused: Mapping[tuple[int, date, str], int]
     users: Mapping[Who, str]
@@ -110,7 +110,7 @@ def filled(engine: Engine, database: str, made: Fleet) -> Lake:
     return Lake(engine, database, connections, stored, rows, refused, users, teams)
 
 
-def oddities(connection_id: int) -> Iterator[Arrival]:
+def oddities(connection_id: int) -> Iterator[ReceivedReport]:
     """Names that SQL, JSON and its paths have to take as they are."""
     names = ["Git", "git", "it's", 'say "hi"', "back\\slash", "🐙", "é"]
     for number in range(30):
@@ -130,8 +130,8 @@ def oddities(connection_id: int) -> Iterator[Arrival]:
         )
 
 
-def tool_rows(stored: Sequence[Arrival], strategies: Mapping[int, str]) -> list[ToolRow]:
-    days: dict[tuple[int, str, str], list[Arrival]] = {}
+def tool_rows(stored: Sequence[ReceivedReport], strategies: Mapping[int, str]) -> list[ToolRow]:
+    days: dict[tuple[int, str, str], list[ReceivedReport]] = {}
     for number, each in enumerate(stored):
         days.setdefault(each.key, []).append(each._replace(raw_id=number + 1))
     rows = []
@@ -139,7 +139,7 @@ def tool_rows(stored: Sequence[Arrival], strategies: Mapping[int, str]) -> list[
         day.sort(key=lambda each: each.age)
         newest = {each.report.hostname: each for each in day}
         counted = list(newest.values()) if strategies[key[0]] == SUM else day[-1:]
-        rows.append(tool_row(counted, day[0].arrived_us))
+        rows.append(build_tool_row(counted, day[0].arrived_us))
     return rows
 
 

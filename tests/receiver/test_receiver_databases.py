@@ -71,7 +71,7 @@ class Lake(NamedTuple):
         assert isinstance(count, int)
         return count
 
-    def tool_row(self, developer: str, columns: str) -> tuple[Any, ...]:
+    def build_tool_row(self, developer: str, columns: str) -> tuple[Any, ...]:
         [row] = query(self.url, f"SELECT {columns} FROM {TOOL} WHERE developer_id = '{developer}'")
         return row
 
@@ -112,7 +112,7 @@ def test_a_report_is_in_both_layers_when_it_is_answered(lake: Lake) -> None:
         assert answer.status_code == 200
         [raw_id, arrived_us] = lake.newest(f"reader {number}")
         expected = (number, raw_id, arrived_us)
-        row = lake.tool_row(f"reader {number}", "active_hours, _raw_data_id, arrived_us")
+        row = lake.build_tool_row(f"reader {number}", "active_hours, _raw_data_id, arrived_us")
         assert row == expected
         [(payload,)] = query(
             lake.url, f"SELECT payload FROM raw_developer_telemetry WHERE id = {raw_id}"
@@ -138,7 +138,7 @@ def test_32_senders_of_a_days_first_report_leave_one_row_the_newest(
     [raw_id, arrived_us] = lake.newest(developer)
     [(payload,)] = query(lake.url, f"SELECT payload FROM {RAW} WHERE id = {raw_id}")
     commits = json.loads(payload)["metrics"]["git_activity"]["total_commits"]
-    row = lake.tool_row(developer, "commits, hostname, _raw_data_id, arrived_us")
+    row = lake.build_tool_row(developer, "commits, hostname, _raw_data_id, arrived_us")
     assert row == (commits, f"host {commits}", raw_id, arrived_us)
 
 
@@ -159,7 +159,7 @@ def test_reports_of_8_hosts_at_once_are_summed(lake: Lake, attempt: int) -> None
 
     assert statuses == [[200, 200]] * 8
     assert lake.rows(RAW, developer) == 16
-    row = lake.tool_row(developer, "commits, _raw_data_id, arrived_us")
+    row = lake.build_tool_row(developer, "commits, _raw_data_id, arrived_us")
     assert row == (11_111_111, *lake.newest(developer))
 
 

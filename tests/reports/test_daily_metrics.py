@@ -14,11 +14,11 @@ from developer_telemetry.constants import strategy_of
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.reports.daily_metrics import (
     TOOL_COLUMNS,
-    Arrival,
+    ReceivedReport,
+    build_tool_row,
     newest_by_key,
     raw_params,
     timestamp,
-    tool_row,
 )
 from tests.support.factories import START_US, arrival
 
@@ -40,7 +40,7 @@ GIT_TOWER = {
 
 
 def test_row_of_one_report_carries_its_arrival_and_provenance() -> None:
-    row = tool_row([arrival(connection_id=7, after=3600, raw_id=42)], START_US)
+    row = build_tool_row([arrival(connection_id=7, after=3600, raw_id=42)], START_US)
     assert row.connection_id == 7
     assert row.arrived_us == START_US + 3_600_000_000
     assert row.created_at == "2026-11-23 20:26:40.123"
@@ -62,7 +62,7 @@ def test_provenance_columns_have_devlakes_names() -> None:
 
 
 def test_hosts_are_added_up() -> None:
-    row = tool_row(
+    row = build_tool_row(
         [
             arrival(
                 hostname="tower",
@@ -127,7 +127,7 @@ def test_hosts_are_added_up() -> None:
 def hours(*each: float) -> int:
     """The hours of a day on which each host reported so many."""
     hosts = [arrival(hostname=f"h{n}", active_hours=number) for n, number in enumerate(each)]
-    return tool_row(hosts, START_US).active_hours
+    return build_tool_row(hosts, START_US).active_hours
 
 
 def test_hours_are_brought_into_range_once_after_adding() -> None:
@@ -149,7 +149,7 @@ def test_fractions_add_up_to_the_same_in_any_order() -> None:
 
 
 def test_who_it_is_comes_from_the_newest_report_that_says_so() -> None:
-    row = tool_row(
+    row = build_tool_row(
         [
             arrival(hostname="a", after=1, email="old@example.com", name="Old", os_info="Linux"),
             arrival(hostname="b", after=2, email="new@example.com", name="", os_info="macOS"),
@@ -163,8 +163,8 @@ def test_who_it_is_comes_from_the_newest_report_that_says_so() -> None:
 
 def test_an_equal_arrival_is_decided_by_the_raw_id() -> None:
     twins = [arrival(hostname="a", raw_id=10), arrival(hostname="b", raw_id=9)]
-    assert tool_row(twins, START_US).hostname == "a"
-    assert tool_row(twins[::-1], START_US).raw_data_id == 10
+    assert build_tool_row(twins, START_US).hostname == "a"
+    assert build_tool_row(twins[::-1], START_US).raw_data_id == 10
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ NAMES = st.lists(st.sampled_from(["git", "vim", "go", "é"]), max_size=4)
 
 
 @st.composite
-def days(draw: st.DrawFn) -> list[Arrival]:
+def days(draw: st.DrawFn) -> list[ReceivedReport]:
     """Reports of one day, of different hosts; some arrived in the same microsecond."""
     return [
         arrival(
@@ -243,17 +243,17 @@ def days(draw: st.DrawFn) -> list[Arrival]:
 @settings(max_examples=100)
 @given(days(), st.randoms(use_true_random=False))
 def test_a_row_does_not_depend_on_the_order_of_its_reports(
-    day: list[Arrival], random: Random
+    day: list[ReceivedReport], random: Random
 ) -> None:
     shuffled = list(day)
     random.shuffle(shuffled)
-    assert tool_row(shuffled, START_US) == tool_row(day, START_US)
+    assert build_tool_row(shuffled, START_US) == build_tool_row(day, START_US)
 
 
 @settings(max_examples=100)
 @given(days(), st.randoms(use_true_random=False))
 def test_folding_gives_the_newest_whatever_the_order_and_however_often(
-    day: list[Arrival], random: Random
+    day: list[ReceivedReport], random: Random
 ) -> None:
     newest = sorted(day, key=lambda each: (each.arrived_us, each.raw_id))[-1]
     again = [*day, *day]

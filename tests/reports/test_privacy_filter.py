@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from developer_telemetry.constants import CONNECTION_TABLE, RAW_TABLE
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.reports.anonymizer import covered
-from developer_telemetry.reports.daily_metrics import ToolRow, tool_row
+from developer_telemetry.reports.daily_metrics import ToolRow, build_tool_row
 from developer_telemetry.reports.parser import Report, parse
 from developer_telemetry.reports.privacy_filter import Privacy, without_paths
 from developer_telemetry.reports.pseudonyms import DEVELOPER, EMAIL, HOST, NAME, Pseudonyms
@@ -74,7 +74,7 @@ BY_SHAPE = pytest.mark.parametrize("sent", SHAPES.values(), ids=list(SHAPES))
 
 
 def row_of(report: Report) -> ToolRow:
-    return tool_row([arrival()._replace(report=report)], 0)
+    return build_tool_row([arrival()._replace(report=report)], 0)
 
 
 def stored(report: Report) -> str:

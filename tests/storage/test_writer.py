@@ -18,7 +18,7 @@ from developer_telemetry.database import bulk_insert as inserts
 from developer_telemetry.database.bulk_insert import execute
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import prepare, reading, transact
-from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.storage.writer import _store, store
 from tests.support.factories import START_US, arrival
 from tests.support.layers import (
@@ -217,7 +217,7 @@ def test_a_text_too_long_for_its_column_is_an_error_and_nothing_is_stored(
     assert tool_rows(exact_engine) == []
 
 
-def _fields(of: Arrival) -> dict[str, Any]:
+def _fields(of: ReceivedReport) -> dict[str, Any]:
     return {name: getattr(of.report, name) for name in of.report.__struct_fields__}
 
 

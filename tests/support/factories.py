@@ -7,7 +7,7 @@ import json
 import uuid
 from typing import Any
 
-from developer_telemetry.reports.daily_metrics import Arrival, ToolRow, tool_row
+from developer_telemetry.reports.daily_metrics import ReceivedReport, ToolRow, build_tool_row
 from developer_telemetry.reports.parser import parse
 
 DEVELOPER = "ann.lee"
@@ -32,9 +32,9 @@ def arrival(
     connection_id: int = 1,
     raw_id: int = 0,
     **fields: Any,
-) -> Arrival:
+) -> ReceivedReport:
     """A report (of `fields`, or the body `sent`) that arrived `after` seconds from the start."""
-    return Arrival(
+    return ReceivedReport(
         report_id=str(uuid.UUID(int=next(_numbers))),
         connection_id=connection_id,
         arrived_us=START_US + round(after * SECOND_US),
@@ -46,4 +46,4 @@ def arrival(
 def row_of(*sent: bytes) -> ToolRow:
     """The row that these bodies give, added up; the first comes first."""
     arrivals = [arrival(each, after=n, raw_id=n + 1) for n, each in enumerate(sent)]
-    return tool_row(arrivals, START_US)
+    return build_tool_row(arrivals, START_US)

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.constants import OVERWRITE, SUM, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.pipeline.extract import reextract
-from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, Arrival, tool_row
+from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, ReceivedReport, build_tool_row
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
 from tests.support.rows import Row, raw_rows, tool_rows
@@ -34,11 +34,11 @@ def rewritten(engine: Engine, strategies: dict[int, str] = STRATEGIES) -> list[R
 
 
 def expected(
-    engine: Engine, arrivals: Iterable[Arrival], strategies: dict[int, str] = STRATEGIES
+    engine: Engine, arrivals: Iterable[ReceivedReport], strategies: dict[int, str] = STRATEGIES
 ) -> list[Row]:
     """The tool rows that these arrivals have to give, worked out without SQL."""
     ids = {row["report_id"]: row["id"] for row in raw_rows(engine)}
-    days: dict[tuple[int, str, str], list[Arrival]] = {}
+    days: dict[tuple[int, str, str], list[ReceivedReport]] = {}
     for each in arrivals:
         days.setdefault(each.key, []).append(each._replace(raw_id=ids[each.report_id]))
     result = []
@@ -46,11 +46,11 @@ def expected(
         day.sort(key=lambda each: (each.arrived_us, each.raw_id))
         newest = {each.report.hostname: each for each in day}
         counted = list(newest.values()) if strategies[key[0]] == SUM else day[-1:]
-        result.append(dict(zip(TOOL_COLUMNS, tool_row(counted, day[0].arrived_us))))
+        result.append(dict(zip(TOOL_COLUMNS, build_tool_row(counted, day[0].arrived_us))))
     return result
 
 
-def traffic(seed: int, count: int) -> list[Arrival]:
+def traffic(seed: int, count: int) -> list[ReceivedReport]:
     """Reports of two connections, few developers, days and hosts: many for the same row."""
     random = Random(seed)
     return [
@@ -81,7 +81,7 @@ def traffic(seed: int, count: int) -> list[Arrival]:
     ]
 
 
-def push_in_batches(engine: Engine, arrivals: Iterable[Arrival], random: Random) -> None:
+def push_in_batches(engine: Engine, arrivals: Iterable[ReceivedReport], random: Random) -> None:
     waiting = iter(arrivals)
     while batch := list(islice(waiting, random.randint(1, 12))):
         store(engine, batch, STRATEGIES)
@@ -100,7 +100,9 @@ def at_once(tasks: Sequence[Callable[[], None]]) -> None:
             future.result()
 
 
-def senders(engines: Sequence[Engine], batches: Sequence[Sequence[Arrival]], strategy: str) -> None:
+def senders(
+    engines: Sequence[Engine], batches: Sequence[Sequence[ReceivedReport]], strategy: str
+) -> None:
     """Store each batch from a thread of its own, through one of the engines."""
     at_once(
         [

@@ -21,7 +21,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.pipeline.runner import convert
-from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.privacy_filter import Privacy
 from developer_telemetry.reports.pseudonyms import Pseudonyms
 from developer_telemetry.storage.statistics import count_machines
@@ -131,7 +131,7 @@ def test_an_export_imported_elsewhere_gives_the_same_rows(
 
     @given(ARRIVALS)
     @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def there(arrivals: list[Arrival]) -> None:
+    def there(arrivals: list[ReceivedReport]) -> None:
         empty(engine)
         empty(other)
         store(engine, arrivals, STRATEGIES)

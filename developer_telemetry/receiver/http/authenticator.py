@@ -40,7 +40,7 @@ class TokenUnreadable(Unavailable):
         self.connection_id = connection_id
 
 
-class Doorkeeper:
+class Authenticator:
     """Decides from memory; asks the database once more before it turns anyone away."""
 
     def __init__(self, connections: Connections, require_token: bool) -> None:

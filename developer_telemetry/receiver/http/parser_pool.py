@@ -27,7 +27,7 @@ from developer_telemetry.receiver.http.parser_process import (
     read_reply,
     send_job,
 )
-from developer_telemetry.receiver.ingest.ingestor import Ingest
+from developer_telemetry.receiver.ingest.ingestor import Ingestor
 from developer_telemetry.reports.limits import ONE_REPORT
 from developer_telemetry.reports.parser import Report
 
@@ -85,7 +85,7 @@ class Parsers:
             self._inflated -= inflated
 
     async def many(
-        self, connection: Connection, body: bytes, encoding: str, ingest: Ingest
+        self, connection: Connection, body: bytes, encoding: str, ingest: Ingestor
     ) -> list[Result]:
         """Parse and keep the reports of a body, and return what became of each."""
         loop = asyncio.get_running_loop()
@@ -124,7 +124,7 @@ def _batch(reply: Reply, results: list[Result]) -> Batch:
     return Batch([], [], [Result(len(results), status, str(error), reply.field or "body")], True)
 
 
-async def _keep(ingest: Ingest, connection: Connection, batch: Batch) -> None:
+async def _keep(ingest: Ingestor, connection: Connection, batch: Batch) -> None:
     """Keep the reports of a batch, and correct the results of those that could not be kept."""
     if not batch.reports:
         return

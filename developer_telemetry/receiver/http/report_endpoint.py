@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Optional, TypeVar
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
 from developer_telemetry.receiver.http.authenticator import (
-    Doorkeeper,
+    Authenticator,
     TokenUnreadable,
     Unauthorized,
 )
@@ -32,7 +32,7 @@ from developer_telemetry.receiver.http.responses import (
     refusal,
     status_of,
 )
-from developer_telemetry.receiver.ingest.ingestor import Ingest
+from developer_telemetry.receiver.ingest.ingestor import Ingestor
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT
 from developer_telemetry.reports.parser import Report
@@ -85,13 +85,13 @@ class ReportEndpoint:
 
     def __init__(
         self,
-        ingest: Ingest,
-        doorkeeper: Doorkeeper,
+        ingest: Ingestor,
+        authenticator: Authenticator,
         tallies: Tallies,
         metrics: Metrics,
     ) -> None:
         self.ingest = ingest
-        self.doorkeeper = doorkeeper
+        self.authenticator = authenticator
         self.bodies = BodyReader()
         self.parsers = Parsers()
         self._tallies = tallies
@@ -182,7 +182,7 @@ class _Submission:
             self._fail(error)
 
     def _admit(self) -> None:
-        authenticator, route = self._endpoint.doorkeeper, self._route
+        authenticator, route = self._endpoint.authenticator, self._route
         credentials = (route.connection_id, self._authorization, route.must_have_token)
         try:
             connection = authenticator.check(*credentials)

@@ -26,11 +26,11 @@ from developer_telemetry.errors import TelemetryError
 from developer_telemetry.receiver.http.authenticator import (
     NO_BEARER,
     OTHER_TOKEN,
-    Doorkeeper,
+    Authenticator,
     Unauthorized,
 )
 from developer_telemetry.receiver.http.responses import Answer, answer, refusal
-from developer_telemetry.receiver.ingest.ingestor import Ingest, Outage
+from developer_telemetry.receiver.ingest.ingestor import Ingestor, Outage
 from developer_telemetry.receiver.ingest.spool import Spool
 
 NEVER_STORED = ("Cache-Control", "no-store")
@@ -49,15 +49,15 @@ class StatusEndpoint:
     def __init__(
         self,
         engine: Engine,
-        doorkeeper: Doorkeeper,
-        ingest: Ingest,
+        authenticator: Authenticator,
+        ingest: Ingestor,
         spool: Spool,
         outage: Outage,
         problem: Callable[[], str],
         name: str,
     ) -> None:
         self._engine = engine
-        self._doorkeeper = doorkeeper
+        self._authenticator = authenticator
         self._ingest = ingest
         self._spool = spool
         self._outage = outage
@@ -92,13 +92,13 @@ class StatusEndpoint:
         return response.with_header(*NEVER_STORED)
 
     async def _admit(self, connection_id: str, authorization: bytes) -> None:
-        """Raise the errors of `Doorkeeper.admit`.
+        """Raise the errors of `Authenticator.admit`.
 
         A connection without a token admits nobody here, with the words that any other has for the
         same request: a stranger can't tell by a GET which connections are open.
         """
         try:
-            await self._doorkeeper.admit(connection_id, authorization, must_have_token=True)
+            await self._authenticator.admit(connection_id, authorization, must_have_token=True)
         except Unauthorized as error:
             message = OTHER_TOKEN if authorization else NO_BEARER
             raise Unauthorized(message, error.connection_id) from None

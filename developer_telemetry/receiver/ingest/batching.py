@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Optional
 
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.limits import BATCH_CHARACTERS, BATCH_REPORTS
 
 # A report that waited so long goes to the spool, while there is time to answer: also when the
@@ -26,12 +26,12 @@ TICK_SECONDS = 0.1
 Done = Callable[[Optional[Unavailable]], None]
 
 
-class Waiting:
+class PendingReport:
     """A report whose sender waits for the answer."""
 
     __slots__ = ("answered", "arrival", "characters", "done", "since", "strategy")
 
-    def __init__(self, arrival: Arrival, strategy: str, done: Done) -> None:
+    def __init__(self, arrival: ReceivedReport, strategy: str, done: Done) -> None:
         self.arrival = arrival
         self.strategy = strategy
         self.done = done
@@ -44,16 +44,16 @@ class Deadlines:
     """Calls for help when a report has waited too long; lives on the event loop."""
 
     def __init__(
-        self, rescue: Callable[[Waiting], None], give_up: Callable[[Waiting], None]
+        self, rescue: Callable[[PendingReport], None], give_up: Callable[[PendingReport], None]
     ) -> None:
         self._rescue = rescue
         self._give_up = give_up
         # Each in the order in which they came, so only the oldest has to be looked at.
-        self._waiting: deque[Waiting] = deque()
-        self._rescued: deque[Waiting] = deque()
+        self._waiting: deque[PendingReport] = deque()
+        self._rescued: deque[PendingReport] = deque()
         self._timer: Optional[asyncio.TimerHandle] = None
 
-    def watch(self, waiting: Waiting) -> None:
+    def watch(self, waiting: PendingReport) -> None:
         """Look after a report until it is answered."""
         self._waiting.append(waiting)
         if self._timer is None:
@@ -71,7 +71,7 @@ class Deadlines:
             self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._look)
 
 
-def _overdue(reports: deque[Waiting], before: float) -> Iterator[Waiting]:
+def _overdue(reports: deque[PendingReport], before: float) -> Iterator[PendingReport]:
     """Take those from the front that wait since `before`, and leave out who has the answer."""
     while reports and (reports[0].answered or reports[0].since <= before):
         waiting = reports.popleft()
@@ -79,26 +79,26 @@ def _overdue(reports: deque[Waiting], before: float) -> Iterator[Waiting]:
             yield waiting
 
 
-class Batches:
+class BatchWorker:
     """A queue whose items one thread handles: all that wait together, within bounds."""
 
-    def __init__(self, handle: Callable[[Sequence[Waiting]], None], name: str) -> None:
+    def __init__(self, handle: Callable[[Sequence[PendingReport]], None], name: str) -> None:
         self._handle = handle
-        self._queue: queue.SimpleQueue[Optional[Waiting]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Optional[PendingReport]] = queue.SimpleQueue()
         # A daemon, since a database that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, item: Waiting) -> None:
+    def put(self, item: PendingReport) -> None:
         self._queue.put(item)
 
-    def stop(self, seconds: float) -> list[Waiting]:
+    def stop(self, seconds: float) -> list[PendingReport]:
         """Handle what is there, waiting for at most `seconds`; return what is left."""
         self._queue.put(None)
         self._thread.join(seconds)
-        left: list[Waiting] = []
+        left: list[PendingReport] = []
         while True:
             try:
                 item = self._queue.get_nowait()
@@ -115,8 +115,8 @@ class Batches:
             if ended:
                 return
 
-    def _next(self) -> tuple[list[Waiting], bool]:
-        batch: list[Waiting] = []
+    def _next(self) -> tuple[list[PendingReport], bool]:
+        batch: list[PendingReport] = []
         characters = 0
         item = self._queue.get()
         while item is not None:

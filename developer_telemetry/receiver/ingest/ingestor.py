@@ -16,13 +16,13 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.database.engine import now_us, reason
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.receiver.ingest.batching import Batches, Deadlines, Done, Waiting
+from developer_telemetry.receiver.ingest.batching import BatchWorker, Deadlines, Done, PendingReport
 from developer_telemetry.receiver.ingest.conflicts import Conflicts, day_group
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import spooled
-from developer_telemetry.receiver.ingest.tombstone_lease import Lease
+from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.parser import Report
 from developer_telemetry.reports.report_id import report_id
 from developer_telemetry.storage.bisecting import store_or_find_lock
@@ -82,7 +82,7 @@ class Outage:
         self.reason = ""
 
 
-class Ingest:
+class Ingestor:
     """Takes reports on the event loop, and returns when they are committed or spooled."""
 
     def __init__(
@@ -93,7 +93,7 @@ class Ingest:
         conflicts: Conflicts,
         tallies: Tallies,
         metrics: Metrics,
-        erased: Lease,
+        erased: TombstoneLease,
     ) -> None:
         self.clock_offset_us = 0
         self._engine = engine
@@ -106,8 +106,8 @@ class Ingest:
         self._tallies = tallies
         self._metrics = metrics
         self._erased = erased
-        self._to_store = Batches(self._store, "writer")
-        self._to_spool = Batches(self._put_into_spool, "spooler")
+        self._to_store = BatchWorker(self._store, "writer")
+        self._to_spool = BatchWorker(self._put_into_spool, "spooler")
         # The database may have a rescued report in the end, too: its id is unique there.
         self._deadlines = Deadlines(rescue=self._to_spool.put, give_up=self._give_up)
         self._last_arrival_us = 0
@@ -151,10 +151,10 @@ class Ingest:
         later_us = erased.after_all(connection.id, arrived_us, report)
         if later_us > arrived_us:
             arrived_us = self._last_later_us = max(later_us, self._last_later_us + 1)
-        arrival = Arrival(
+        arrival = ReceivedReport(
             report_id(arrived_us), connection.id, arrived_us, report, epoch=erased.epoch
         )
-        waiting = Waiting(arrival, connection.strategy, done)
+        waiting = PendingReport(arrival, connection.strategy, done)
         self._waiting += 1
         self._waiting_characters += characters
         self._deadlines.watch(waiting)
@@ -186,7 +186,7 @@ class Ingest:
         self._last_arrival_us = max(self._last_arrival_us + 1, now_us() + self.clock_offset_us)
         return self._last_arrival_us
 
-    def _store(self, batch: Sequence[Waiting]) -> None:
+    def _store(self, batch: Sequence[PendingReport]) -> None:
         batch = [each for each in batch if not each.answered]  # the rest was rescued meanwhile
         if self._conflicts:
             batch = self._let_wait(batch, lambda key: day_group(key) in self._conflicts)
@@ -209,10 +209,10 @@ class Ingest:
                 self._to_spool.put(each)
 
     def _let_wait(
-        self, batch: Sequence[Waiting], is_in_the_way: Callable[[Key], bool]
-    ) -> list[Waiting]:
+        self, batch: Sequence[PendingReport], is_in_the_way: Callable[[Key], bool]
+    ) -> list[PendingReport]:
         """Spool the reports of days that something is in the way of; return the others."""
-        others: list[Waiting] = []
+        others: list[PendingReport] = []
         for each in batch:
             if is_in_the_way(each.arrival.key):
                 self._to_spool.put(each)
@@ -220,7 +220,7 @@ class Ingest:
                 others.append(each)
         return others
 
-    def _store_directly(self, batch: Sequence[Waiting]) -> Kept:
+    def _store_directly(self, batch: Sequence[PendingReport]) -> Kept:
         """Store a batch as a whole, without the days that another transaction holds."""
         arrivals = [each.arrival for each in batch]
         strategies = {each.arrival.connection_id: each.strategy for each in batch}
@@ -236,7 +236,7 @@ class Ingest:
             )
         return kept
 
-    def _go_round(self, batch: Sequence[Waiting], error: Exception) -> None:
+    def _go_round(self, batch: Sequence[PendingReport], error: Exception) -> None:
         """Have the drain store a batch that failed, one by one where need be."""
         self._leave_session()
         try:
@@ -276,7 +276,7 @@ class Ingest:
             self._writing = self._engine.connect()
         return self._writing
 
-    def _put_into_spool(self, batch: Sequence[Waiting]) -> None:
+    def _put_into_spool(self, batch: Sequence[PendingReport]) -> None:
         try:
             with self._erased.held() as erased:
                 arrivals = erased.spare([each.arrival for each in batch])
@@ -295,11 +295,11 @@ class Ingest:
             self._metrics.spooled(each.connection_id for each in arrivals)
             self._answer(batch, None)
 
-    def _answer(self, batch: Sequence[Waiting], error: Optional[Unavailable]) -> None:
+    def _answer(self, batch: Sequence[PendingReport], error: Optional[Unavailable]) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._resolve, list(batch), error)
 
-    def _resolve(self, batch: list[Waiting], error: Optional[Unavailable]) -> None:
+    def _resolve(self, batch: list[PendingReport], error: Optional[Unavailable]) -> None:
         for waiting in batch:
             if waiting.answered:
                 continue  # stored and spooled both
@@ -311,7 +311,7 @@ class Ingest:
             except Exception as fault:  # the others want their answers
                 logger.error("an answer could not be given: %s", type(fault).__name__)
 
-    def _give_up(self, waiting: Waiting) -> None:
+    def _give_up(self, waiting: PendingReport) -> None:
         error = "neither database nor spool answered in time; send this report again"
         self._resolve([waiting], Unavailable(error))
 

@@ -6,7 +6,7 @@ import zlib
 from typing import NamedTuple, Optional
 
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.parser import Report, parse
 from developer_telemetry.storage.tombstones import (
     Tombstones,
@@ -29,7 +29,7 @@ class Spooled(NamedTuple):
         return zlib.crc32(fields.encode())
 
 
-def spooled(arrival: Arrival) -> Spooled:
+def spooled(arrival: ReceivedReport) -> Spooled:
     """Return the part of an arrival that the spool keeps."""
     return Spooled(
         arrival.report_id,
@@ -40,9 +40,9 @@ def spooled(arrival: Arrival) -> Spooled:
     )
 
 
-def arrival_of(spooled: Spooled, report: Report) -> Arrival:
+def arrival_of(spooled: Spooled, report: Report) -> ReceivedReport:
     """Return what a spooled report was when it arrived."""
-    return Arrival(
+    return ReceivedReport(
         spooled.report_id,
         spooled.connection_id,
         spooled.arrived_us,
@@ -59,7 +59,7 @@ def is_erased(known: Tombstones, report: Spooled) -> bool:
     return known.cover(arrival)
 
 
-def parse_spooled(report: Spooled) -> Optional[Arrival]:
+def parse_spooled(report: Spooled) -> Optional[ReceivedReport]:
     """Return a report of the spool as it arrived; None if the disk damaged it."""
     try:
         return arrival_of(report, parse(report.payload))

@@ -44,7 +44,7 @@ def _now() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-class Lease(Erased):
+class TombstoneLease(Erased):
     """What is known under a lease; `held` and `check` may be called from any thread.
 
     What was learned is kept in the spool. A receiver that starts while the database is away obeys

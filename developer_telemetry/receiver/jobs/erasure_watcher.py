@@ -32,7 +32,7 @@ from developer_telemetry.errors import ConfigurationError, Unavailable
 from developer_telemetry.private_files import replacing
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import Spooled, is_erased, parse_spooled
-from developer_telemetry.receiver.ingest.tombstone_lease import Lease
+from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.storage.tombstones import (
     Tombstone,
     Tombstones,
@@ -85,7 +85,7 @@ class ErasureWatcher(PeriodicThread):
     def __init__(
         self,
         engine: Engine,
-        lease: Lease,
+        lease: TombstoneLease,
         spool: Spool,
         identity: ReceiverIdentity,
         fingerprint: str,

@@ -16,7 +16,7 @@ from developer_telemetry.concurrency import PeriodicThread
 from developer_telemetry.connections.registry import Connection, Connections
 from developer_telemetry.database.engine import clock_offset_us, losses, reason
 from developer_telemetry.database.migrate import is_migrated
-from developer_telemetry.receiver.ingest.ingestor import Ingest, Outage
+from developer_telemetry.receiver.ingest.ingestor import Ingestor, Outage
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.storage.statistics import Tallies
 from developer_telemetry.storage.writer import probe
@@ -50,7 +50,7 @@ class Monitor(PeriodicThread):
         engine: Engine,
         writing: Engine,
         connections: Connections,
-        ingest: Ingest,
+        ingest: Ingestor,
         spool: Spool,
         outage: Outage,
         tallies: Tallies,

@@ -19,9 +19,9 @@ from developer_telemetry.receiver.ingest.decisions import Decisions
 from developer_telemetry.receiver.ingest.ingestor import Outage
 from developer_telemetry.receiver.ingest.spool import DAMAGED, START, Place, Spool
 from developer_telemetry.receiver.ingest.spooled_report import Spooled, arrival_of, is_erased
-from developer_telemetry.receiver.ingest.tombstone_lease import Lease
+from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.reports.daily_metrics import Arrival
+from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.limits import BATCH_REPORTS
 from developer_telemetry.storage.guarded_writer import store_excluding_erased
 from developer_telemetry.storage.statistics import Tallies
@@ -40,7 +40,7 @@ class _Parsed(NamedTuple):
     """A spooled report, parsed; `strategy` is the rule of its connection for reports of a day."""
 
     report: Spooled
-    arrival: Arrival
+    arrival: ReceivedReport
     strategy: str
 
     @property
@@ -65,7 +65,7 @@ class SpoolDrainer(PeriodicThread):
         connections: Connections,
         tallies: Tallies,
         metrics: Metrics,
-        erased: Lease,
+        erased: TombstoneLease,
         decisions: Decisions,
     ) -> None:
         super().__init__("spool drainer")
