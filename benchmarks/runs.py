@@ -65,7 +65,9 @@ def run_database(fresh: Fresh, sizes: Sequence[int], python: Path, seconds: floa
         url, more = full(fresh, rows)
         runs += more
     scheduled = incremental(url, largest)
-    return Figures(describe(url), runs, theirs, largest, scheduled, beside(fresh, smallest, seconds))
+    return Figures(
+        describe(url), runs, theirs, largest, scheduled, beside(fresh, smallest, seconds)
+    )
 
 
 def start_ups(url: str, repeats: int, devlake: Optional[Path]) -> dict[str, float]:
