@@ -36,14 +36,14 @@ from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.web.routes import Page
 from developer_telemetry.storage.statistics import Tallies
 
-# What is left of the time to stop is shared by the threads that end one after another.
+# The longest time to stop one thread; they stop one after the other.
 THREAD_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
 
 
 class Receiver:
-    """The whole of it: what takes reports, what answers looks, and the threads behind."""
+    """The report endpoint, the routes about the receiver, and the threads that they need."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Receiver:
         authenticator: Authenticator,
         monitor: Monitor,
         tallies: Tallies,
-        figures: Metrics,
+        metrics: Metrics,
         status_endpoint: StatusEndpoint,
         page: Page,
     ) -> None:
@@ -67,12 +67,12 @@ class Receiver:
         self._retention_job = retention_job
         self._spool = spool
         self._monitor = monitor
-        self._metrics = figures
-        self.reports = ReportEndpoint(ingest, authenticator, tallies, figures)
+        self._metrics = metrics
+        self.reports = ReportEndpoint(ingest, authenticator, tallies, metrics)
         self.app = self._make_app()
 
     def stop(self) -> None:
-        """Take nothing more; what was accepted is still written and answered."""
+        """Accept no more reports; those accepted before are still stored and answered."""
         self._monitor.stopping = True
         self.reports.stop()
 
@@ -92,7 +92,7 @@ class Receiver:
             lifespan=self._lifespan,
             exception_handlers=errors,
         )
-        app.router.redirect_slashes = False  # a collector takes a redirect as a refusal
+        app.router.redirect_slashes = False  # collectors treat a redirect as a refusal
         return app
 
     @asynccontextmanager
@@ -113,34 +113,34 @@ class Receiver:
         self._spool.close()
 
     async def live(self, request: Request) -> Answer:
-        """Whether the process answers at all."""
+        """Answer that the process is alive."""
         return answer(200, "alive")
 
     async def ready(self, request: Request) -> Answer:
-        """Whether a report sent now could be kept, and what anybody may know of why not."""
+        """Answer 200 if the receiver can accept a report now, else 503 with the reason."""
         return answer(503 if self._monitor.problem() else 200, self._monitor.public_status())
 
     async def metrics(self, request: Request) -> Response:
-        """Figures for Prometheus."""
-        return Response(self._metrics.page(), media_type=metrics.CONTENT_TYPE)
+        """Return the metrics in the format of Prometheus."""
+        return Response(self._metrics.exposition(), media_type=metrics.CONTENT_TYPE)
 
     async def openapi(self, request: Request) -> Response:
-        """What there is to ask, for programs."""
+        """Return the OpenAPI document of the receiver."""
         return Response(openapi.DOCUMENT, media_type="application/json")
 
 
 async def _http_error(request: Request, error: HTTPException) -> Answer:
     if error.status_code == 405:
-        given = answer(405, "look at it with GET")
+        response = answer(405, "this path accepts GET only")
     elif error.status_code == 404:
-        given = answer(404, f"nothing here; send reports to {REPORT_PATHS[0]}")
+        response = answer(404, f"no such path; send reports to {REPORT_PATHS[0]}")
     else:
-        given = answer(error.status_code, error.detail)
+        response = answer(error.status_code, error.detail)
     for name, value in (error.headers or {}).items():
-        given = given.with_header(name, value)
-    return given
+        response = response.with_header(name, value)
+    return response
 
 
 async def _server_error(request: Request, error: Exception) -> Answer:
     logger.error("a request failed: %r", error)
-    return refusal(Unavailable("the receiver failed; ask again", 30))
+    return refusal(Unavailable("the receiver failed; send the request again", 30))

@@ -1,8 +1,7 @@
-"""Log lines for people or for machines.
+"""Formats of log lines, for people or for programs.
 
-They never hold a body, a token or a home path. Text from elsewhere is made printable here, whatever
-wrote the line, and of an error only our own words about it are taken: what a driver says may quote
-a row.
+A line never contains a body, a token or a home path. All text is made printable here. Of an error
+it contains only `reason(error)`, since a driver's message may quote a row.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from datetime import datetime, timezone
 from developer_telemetry.database.engine import reason
 from developer_telemetry.printable import printable, printable_json, printable_lines
 
-# What strangers can have written: so many lines of one kind a minute, and then how many more.
+# Anyone who can connect can cause lines of these loggers. More lines of one kind are only counted.
 LINES_A_MINUTE = 120
 PROVOKED = (
     "asyncio",
@@ -26,12 +25,12 @@ PROVOKED = (
     "developer_telemetry.receiver.http.parser_pool",
 )
 
-# Before each line of a traceback, so that no text in it passes for a line of the log.
+# Precedes each line of a traceback, so that no text in it looks like a line of the log.
 INDENT = "    "
 
 
 class Bounded(logging.Filter):
-    """Lets through so many lines of one kind a minute of what strangers can have written."""
+    """A filter that allows LINES_A_MINUTE of one kind from the loggers in PROVOKED."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +38,7 @@ class Bounded(logging.Filter):
         self._counts: dict[tuple[str, str], int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a line is to be written, which then may tell of others that were not."""
+        """Return true for a line to write; append the number dropped in the minute before."""
         if not record.name.startswith(PROVOKED):
             return True
         dropped = 0
@@ -47,7 +46,7 @@ class Bounded(logging.Filter):
             dropped = sum(max(0, count - LINES_A_MINUTE) for count in self._counts.values())
             self._since, self._counts = record.created, {}
         kind = (record.name, str(record.msg)[:100])
-        # Kinds are few, unless somebody makes them up.
+        # There are few kinds, unless a sender makes them up.
         kind = kind if kind in self._counts or len(self._counts) < 100 else ("", "")
         self._counts[kind] = self._counts.get(kind, 0) + 1
         if dropped:
@@ -56,7 +55,7 @@ class Bounded(logging.Filter):
 
 
 class TextLines(logging.Formatter):
-    """A line for people, and below it the traceback if there is one."""
+    """A formatter of lines for people, each followed by the traceback if there is one."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s ")
@@ -69,14 +68,14 @@ class TextLines(logging.Formatter):
 
 
 class PlainLines(logging.Formatter):
-    """A remark of a command, such as `warning: ...`, without time and traceback."""
+    """A formatter of a command's remarks, as in `warning: ...`, without time and traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         return f"{record.levelname.lower()}: {_message(record)}"
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line."""
+    """A formatter of lines that are JSON objects."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, timezone.utc)
@@ -96,32 +95,37 @@ class JsonLines(logging.Formatter):
 def _message(record: logging.LogRecord) -> str:
     message, values = str(record.msg), record.args
     if isinstance(values, tuple):
-        values = tuple(reason(each) if isinstance(each, Exception) else each for each in values)
+        values = tuple(reason(value) if isinstance(value, Exception) else value for value in values)
     return printable(message % values if values else message)
 
 
 def _traceback(record: logging.LogRecord) -> Iterator[str]:
-    """Return where an error was raised, and each error that led to it, the first one first."""
+    """Yield the frames and the text of an error, after those of the errors that caused it."""
     chain: list[BaseException] = []
     error = record.exc_info[1] if record.exc_info else None
     while error is not None and error not in chain:
         chain.append(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    for each in reversed(chain):
-        for frame in traceback.format_tb(each.__traceback__):
+    for error in reversed(chain):
+        for frame in traceback.format_tb(error.__traceback__):
             yield from printable_lines(frame.rstrip("\n")).split("\n")
-        why = reason(each) if isinstance(each, Exception) else str(each)
-        yield printable(f"{type(each).__name__}: {why}")
+        text = reason(error) if isinstance(error, Exception) else str(error)
+        yield printable(f"{type(error).__name__}: {text}")
 
 
 def set_up_logs(level: str, log_format: str) -> None:
-    """Log to stderr at a level, as `text` or `json`."""
+    """Log to stderr.
+
+    Args:
+        level: the name of the lowest level, as in `info`.
+        log_format: `text` or `json`.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
     handler.addFilter(Bounded())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # A line that can't be written would show its raw parts on stderr otherwise.
+    # Otherwise a line that can't be written would show its raw parts on stderr.
     logging.raiseExceptions = False
-    # The libraries below say on these levels what we say ourselves, or what holds parameters.
+    # Below these levels, the libraries repeat our own lines, or log parameters of statements.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)

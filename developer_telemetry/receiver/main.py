@@ -1,4 +1,4 @@
-"""Put the receiver together and run it."""
+"""Construct the receiver and run it."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ from developer_telemetry.receiver.web.sessions import Sessions, is_loopback
 from developer_telemetry.storage.statistics import Tallies
 from developer_telemetry.storage.tombstones import Key
 
-# Twice what a front proxy opens to us, and little memory.
+# Twice the number of connections that a front proxy opens; this many cost little memory.
 MAX_OPEN_FILES = 65_536
-# The writer comes back from the database every few milliseconds and must not wait as long for its
-# turn: Python's own 5 ms cost a tenth of the reports a second.
+# The writer thread resumes every few milliseconds, after each statement. With Python's default of
+# 5 ms it would wait for as long, and the receiver would store a tenth fewer reports a second.
 SWITCH_SECONDS = 0.0005
-# New objects until Python looks for cycles among them. Reports make none, and with its own 700 the
-# search took a sixth of the receiver's time.
+# The number of new objects that starts a garbage collection. Reports create no cycles; with
+# Python's default of 700, collections took a sixth of the receiver's time.
 GARBAGE_THRESHOLD = 50_000
-# How long answers may take after SIGTERM; the threads behind them end in the seconds after.
+# The time for the last answers after SIGTERM; the threads end in the seconds after.
 STOP_SECONDS = 5
 
 
 class Server(uvicorn.Server):
-    """Tells the receiver at once when it is asked to stop."""
+    """A server that passes SIGTERM and SIGINT on to the receiver at once."""
 
     def __init__(self, config: uvicorn.Config, receiver: Receiver) -> None:
         super().__init__(config)
@@ -63,64 +63,36 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Optional[FrameType]) -> None:
         super().handle_exit(sig, frame)
-        # Not from here, in the middle of whatever the signal interrupted.
+        # Not directly: the signal may have interrupted any code.
         asyncio.get_running_loop().call_soon_threadsafe(self._receiver.stop)
 
 
 def make_receiver(engine: Engine, settings: Settings) -> Receiver:
-    """The receiver of one database."""
+    """Construct the receiver of one database."""
     spool = Spool(settings.spool_dir, settings.spool_max_bytes)
     memory = settings.spool_dir / "connections.json"
     connections = Connections(engine, settings.encryption_secret, memory)
     outage, conflicts, tallies, metrics = Outage(), Conflicts(), Tallies(), Metrics()
     writing = open_writing_engine(settings.db_url)
     key = Key(settings.encryption_secret)
-    erased = TombstoneLease(engine, key, spool)
+    lease = TombstoneLease(engine, key, spool)
     identity = ReceiverIdentity(settings.spool_dir, settings.port, settings.embedded)
-    erasure_watcher = ErasureWatcher(engine, erased, spool, identity, key.fingerprint)
-    ingest = Ingestor(writing, spool, outage, conflicts, tallies, metrics, erased)
+    erasure_watcher = ErasureWatcher(engine, lease, spool, identity, key.fingerprint)
+    ingest = Ingestor(writing, spool, outage, conflicts, tallies, metrics, lease)
     decisions = Decisions(settings.spool_dir)
     drainer = SpoolDrainer(
-        writing, spool, outage, conflicts, connections, tallies, metrics, erased, decisions
+        writing, spool, outage, conflicts, connections, tallies, metrics, lease, decisions
     )
     retention_job = RetentionJob(engine, outage)
     monitor = Monitor(engine, writing, connections, ingest, spool, outage, tallies)
     authenticator = Authenticator(connections, settings.require_token)
-    metrics.gauge("telemetry_queue", "Reports that wait for an answer", lambda: ingest.waiting)
-    metrics.gauge("telemetry_database_up", "1 if it takes reports", lambda: not outage)
-    metrics.gauge("telemetry_spool_reports", "Reports in the spool", lambda: spool.depth)
-    metrics.gauge("telemetry_spool_dead", "Reports set aside for good", lambda: spool.dead)
-    metrics.gauge(
-        "telemetry_spool_conflicting",
-        "Reports in the spool that wait by themselves, for a lock on their day or the like",
-        lambda: spool.conflicting,
-    )
-    metrics.gauge(
-        "telemetry_spool_orphans",
-        "Reports in the spool whose connection is not in the database",
-        lambda: sum(spool.orphans.values()),
-    )
-    metrics.gauge("telemetry_spool_bytes", "The spool's size on disk", lambda: spool.bytes)
-    metrics.gauge("telemetry_spool_limit_bytes", "What the spool may take", lambda: spool.max_bytes)
-    metrics.gauge(
-        "telemetry_spool_corruptions",
-        "Spool files damaged or gone",
-        lambda: spool.corruptions,
-    )
-    metrics.gauge(
-        "telemetry_spool_age_seconds", "Age of what waits longest", lambda: spool_age(spool)
-    )
-    metrics.gauge(
-        "telemetry_connections_unreadable",
-        "Connections that take no reports, since their token can't be read",
-        lambda: len(connections.unreadable()),
-    )
+    add_gauges(metrics, ingest, outage, spool, connections)
     self_test = SelfTest(engine, authenticator.check_own_token, spool)
-    looking = open_reading_engine(settings.db_url)
+    reading = open_reading_engine(settings.db_url)
     status_endpoint = StatusEndpoint(
-        looking, authenticator, ingest, spool, outage, monitor.problem, identity.label
+        reading, authenticator, ingest, spool, outage, monitor.problem, identity.label
     )
-    presenter = Presenter(looking, connections, monitor, spool, self_test)
+    presenter = Presenter(reading, connections, monitor, spool, self_test)
     is_open_locally = settings.embedded and is_loopback(settings.host)
     page = Page(presenter, Sessions(settings.admin_token, is_open_locally))
     return Receiver(
@@ -138,19 +110,63 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     )
 
 
+def add_gauges(
+    metrics: Metrics, ingest: Ingestor, outage: Outage, spool: Spool, connections: Connections
+) -> None:
+    """Add the receiver's present state to its metrics."""
+    for name, help_text, read in (
+        ("telemetry_queue", "Reports that wait for an answer", lambda: ingest.waiting),
+        ("telemetry_database_up", "1 if the database accepts reports, else 0", lambda: not outage),
+        ("telemetry_spool_reports", "Reports in the spool", lambda: spool.depth),
+        ("telemetry_spool_dead", "Reports that the database will never accept", lambda: spool.dead),
+        (
+            "telemetry_spool_conflicting",
+            "Reports in the spool that a lock or an error of their own delays",
+            lambda: spool.conflicting,
+        ),
+        (
+            "telemetry_spool_orphans",
+            "Reports in the spool whose connection is not in the database",
+            lambda: sum(spool.orphans.values()),
+        ),
+        ("telemetry_spool_bytes", "The spool's size on disk", lambda: spool.bytes),
+        (
+            "telemetry_spool_limit_bytes",
+            "The spool's largest size on disk",
+            lambda: spool.max_bytes,
+        ),
+        (
+            "telemetry_spool_corruptions",
+            "Spool files damaged or missing",
+            lambda: spool.corruptions,
+        ),
+        (
+            "telemetry_spool_age_seconds",
+            "Age of the oldest report in the spool",
+            lambda: spool_age(spool),
+        ),
+        (
+            "telemetry_connections_unreadable",
+            "Connections that accept no reports because their token can't be read",
+            lambda: len(connections.unreadable()),
+        ),
+    ):
+        metrics.gauge(name, help_text, read)
+
+
 def spool_age(spool: Spool) -> float:
-    """How long the oldest report has waited in the spool, in seconds; 0 if none does."""
-    oldest = spool.oldest_arrival_us() if spool.depth else None
-    return 0.0 if oldest is None else max(0.0, (now_us() - oldest) / 1_000_000)
+    """Return the age in seconds of the oldest report in the spool, 0 if it is empty."""
+    oldest_us = spool.oldest_arrival_us() if spool.depth else None
+    return 0.0 if oldest_us is None else max(0.0, (now_us() - oldest_us) / 1_000_000)
 
 
 def serve(engine: Engine, settings: Settings) -> None:
-    """Take reports until SIGTERM or SIGINT."""
+    """Accept reports until SIGTERM or SIGINT."""
     set_up_logs(settings.log_level, settings.log_format)
     sockets = listen(settings.host, settings.port)
     receiver = make_receiver(hurried(engine), settings)
-    # uvicorn stops in good order and then repeats the signal, which would end us as if killed.
-    signal.signal(signal.SIGTERM, _leave)
+    # After its shutdown, uvicorn raises the signal again, which by default would count as a kill.
+    signal.signal(signal.SIGTERM, _exit)
     admission = Admission(_allow_many_connections())
     config = uvicorn.Config(
         receiver.app,
@@ -164,23 +180,23 @@ def serve(engine: Engine, settings: Settings) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.freeze()  # what is loaded by now stays
+    gc.freeze()  # all that is loaded now stays in use
     gc.set_threshold(GARBAGE_THRESHOLD)
     Server(config, receiver).run(sockets)
 
 
 def _allow_many_connections() -> int:
-    """Have as many open files as we may, and return how many.
+    """Raise the limit of open files as far as allowed, and return it.
 
-    They are limited to 1,024 for old programs' sake; a fleet has more machines.
+    Systems limit them to 1,024 by default, for old programs; a fleet has more machines.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
+    target = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+        soft = target
     return MAX_OPEN_FILES if soft == resource.RLIM_INFINITY else min(soft, MAX_OPEN_FILES)
 
 
-def _leave(number: int, frame: Optional[FrameType]) -> None:
+def _exit(number: int, frame: Optional[FrameType]) -> None:
     raise SystemExit(0)

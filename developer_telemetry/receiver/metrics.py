@@ -1,4 +1,4 @@
-"""Figures for Prometheus. Label values are few: connections that exist, and words of ours."""
+"""Metrics for Prometheus. Labels have few values: ids of existing connections, and fixed words."""
 
 from __future__ import annotations
 
@@ -24,26 +24,28 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """What the receiver counts. Every method may be called from any thread."""
+    """The receiver's counters and gauges. All methods may be called from any thread."""
 
     def __init__(self) -> None:
-        # A second series for each counter, which nobody asks for.
+        # Without this, each counter would have a second series with its creation time.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         by_connection = ["connection"]
         self._reports = self._counter(
-            "telemetry_reports", "Reports by what became of them", [*by_connection, "outcome"]
+            "telemetry_reports", "Reports by outcome", [*by_connection, "outcome"]
         )
         self._refusals = self._counter(
             "telemetry_refusals", "Reports refused, by reason", [*by_connection, "reason"]
         )
-        self._drained = self._counter("telemetry_drained", "Spooled reports brought in", [])
+        self._drained = self._counter(
+            "telemetry_drained", "Spooled reports stored in the database", []
+        )
         self._dropped = self._counter(
-            "telemetry_dropped", "Spooled reports that an operator had deleted", []
+            "telemetry_dropped", "Spooled reports deleted by an operator", []
         )
         self._seconds = Histogram(
             "telemetry_request_seconds",
-            "From a report's headers to its answer",
+            "Time from a report's headers to its answer",
             ["status"],
             buckets=SECONDS,
             registry=self._registry,
@@ -56,48 +58,48 @@ class Metrics:
         )
         # Looking up the labels of each answer takes as long as the observation.
         self._seconds_of = cache(self._seconds.labels)
-        build = Info("telemetry_build", "What is running", registry=self._registry)
+        build = Info("telemetry_build", "The running release", registry=self._registry)
         build.info({"version": __version__})
 
     def stored(self, connection_ids: Iterable[int]) -> None:
-        """One transaction was committed, with one report for each id given."""
+        """Count one committed transaction, with a report for each of `connection_ids`."""
         ids = list(connection_ids)
         self._batch.observe(len(ids))
         for connection_id, count in Counts(ids).items():
             self._reports.labels(connection_id, "stored").inc(count)
 
     def spooled(self, connection_ids: Iterable[int]) -> None:
-        """These reports were synced to the spool."""
+        """Count reports that were synced to the spool, one for each of `connection_ids`."""
         for connection_id in connection_ids:
             self._reports.labels(connection_id, "spooled").inc()
 
     def set_aside(self, connection_id: int) -> None:
-        """A report that the database refuses for good went to the dead letters."""
+        """Count a report that moved to the dead letters."""
         self._reports.labels(connection_id, "set_aside").inc()
 
     def refused(self, connection_id: int, reason: str) -> None:
-        """A report was answered with anything but 200."""
+        """Count a report that was answered with any status but 200."""
         self._reports.labels(connection_id, "refused").inc()
         self._refusals.labels(connection_id, reason).inc()
 
     def drained(self, count: int) -> None:
-        """Reports came from the spool into the database."""
+        """Count reports that were stored from the spool."""
         self._drained.inc(count)
 
     def dropped(self, count: int) -> None:
-        """An operator had spooled reports deleted whose connection is gone."""
+        """Count spooled reports of a deleted connection that an operator had deleted."""
         self._dropped.inc(count)
 
     def answered(self, status: int, seconds: float) -> None:
-        """A request for a report route was answered."""
+        """Observe the time to the answer of a request for a report route."""
         self._seconds_of(status).observe(seconds)
 
     def gauge(self, name: str, help_text: str, value: Callable[[], float]) -> None:
-        """A figure that is asked for whenever somebody looks."""
+        """Add a gauge; `value` is called for each scrape."""
         Gauge(name, help_text, registry=self._registry).set_function(value)
 
-    def page(self) -> bytes:
-        """All figures in Prometheus' text format."""
+    def exposition(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def _counter(self, name: str, help_text: str, labels: list[str]) -> Counter:

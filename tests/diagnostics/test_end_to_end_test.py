@@ -205,7 +205,7 @@ def test_what_answers_instead_is_said(place: Place) -> None:
     assert "200, but not as a receiver does" in sent["said"]
 
     [sent] = place.steps("--url", f"{place.receiver.url}/nowhere", leaves=1)
-    assert "404 (nothing here" in sent["said"]
+    assert "404 (no such path" in sent["said"]
     assert "the front proxy doesn't send this address to the receiver" in sent["said"]
     assert place.is_empty()
 

@@ -202,7 +202,7 @@ def test_every_label_in_an_alert_is_one_that_the_receiver_gives() -> None:
     metrics.answered(503, 0.1)
     for reason in REASONS.values():
         metrics.refused(1, reason)
-    given = set(re.findall(r'(\w+)="([^"]*)"', metrics.page().decode()))
+    given = set(re.findall(r'(\w+)="([^"]*)"', metrics.exposition().decode()))
     asked = {
         (label, value)
         for rule in alerts()

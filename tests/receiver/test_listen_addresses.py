@@ -106,9 +106,9 @@ def test_an_address_in_one_network_names_its_interface_as_urls_do() -> None:
 
 
 WRONG = {
-    "an interface": ("no-such-interface0", "no address and no name of this machine"),
+    "an interface": ("no-such-interface0", "not an address or a name of this machine"),
     "somebody else's": ("192.0.2.77", "can't listen on 192.0.2.77"),
-    "no address": ("999.1.1.1", "no address and no name of this machine"),
+    "no address": ("999.1.1.1", "not an address or a name of this machine"),
 }
 
 
