@@ -24,7 +24,8 @@ from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import printable_json
 
 if TYPE_CHECKING:
-    from developer_telemetry.connections.onboarding import Home, Kept, Onboarding
+    from developer_telemetry.connections.backend import Backend, StoredConnection
+    from developer_telemetry.connections.onboarding import Onboarding
 
 connections = typer.Typer(no_args_is_help=True, help="Look at connections, and change them.")
 
@@ -38,7 +39,9 @@ AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 
 
 @contextmanager
-def home_of(devlake_url: Optional[str], making: bool = False) -> "Iterator[tuple[Home, Settings]]":
+def backend_of(
+    devlake_url: Optional[str], making: bool = False
+) -> "Iterator[tuple[Backend, Settings]]":
     """Give the place of the connections, and the settings with the address that machines have.
 
     Args:
@@ -51,7 +54,7 @@ def home_of(devlake_url: Optional[str], making: bool = False) -> "Iterator[tuple
     with clear_errors():
         settings = load(environment, with_database=False)
         if settings.devlake is None:
-            from developer_telemetry.connections.database_backend import Register
+            from developer_telemetry.connections.database_backend import DatabaseBackend
 
             settings = load(environment)
             if making:
@@ -59,13 +62,13 @@ def home_of(devlake_url: Optional[str], making: bool = False) -> "Iterator[tuple
             else:
                 engine = open_database(settings)
             try:
-                yield Register(engine, settings.encryption_secret), settings
+                yield DatabaseBackend(engine, settings.encryption_secret), settings
             finally:
                 engine.dispose()
             return
-        from developer_telemetry.connections.devlake_backend import DevLake
+        from developer_telemetry.connections.devlake_backend import DevLakeBackend
 
-        with DevLake(settings.devlake) as devlake:
+        with DevLakeBackend(settings.devlake) as devlake:
             front = settings.public_url or devlake.front
             yield devlake, settings._replace(public_url=front)
 
@@ -117,11 +120,11 @@ def connect(
         "test_and_build_tasks": test_and_build_tasks,
         "keep_accounts_unlinked": keep_accounts_unlinked,
     }
-    with home_of(devlake_url, making=True) as (home, settings):
+    with backend_of(devlake_url, making=True) as (backend, settings):
         from developer_telemetry.connections.onboarding import Onboarding, Wanted
 
         wanted = Wanted(name, secret_token, _set(given), _set(switches), project.strip())
-        onboarding = Onboarding(home, wanted)
+        onboarding = Onboarding(backend, wanted)
         try:
             onboarding.run()
         finally:  # a token is shown this once, whatever comes after it
@@ -167,9 +170,9 @@ def _show_onboarding(made: "Onboarding", settings: Settings, as_json: bool) -> N
 @connections.command("list")
 def list_connections(devlake_url: Optional[str] = DEVLAKE_URL, as_json: bool = AS_JSON) -> None:
     """List the connections, and the projects whose blueprints have them."""
-    with home_of(devlake_url) as (home, _):
-        known, rows = home.connections(), []
-        blueprints = home.blueprints()
+    with backend_of(devlake_url) as (backend, _):
+        known, rows = backend.connections(), []
+        blueprints = backend.blueprints()
         for kept in known:
             used = [each for each in blueprints if kept.id in each.connection_ids]
             rows.append({**_described(kept), "projects": [each.project for each in used]})
@@ -187,13 +190,13 @@ def show(
     name: str = NAME, devlake_url: Optional[str] = DEVLAKE_URL, as_json: bool = AS_JSON
 ) -> None:
     """Show what is set for a connection, what it holds, and how machines send to it."""
-    with home_of(devlake_url) as (home, settings):
+    with backend_of(devlake_url) as (backend, settings):
         from developer_telemetry.connections.onboarding import find
 
-        kept = find(home, name)
+        kept = find(backend, name)
         url = report_url(settings, kept.id)
         held = _counts(settings, kept)
-        used = [each for each in home.blueprints() if kept.id in each.connection_ids]
+        used = [each for each in backend.blueprints() if kept.id in each.connection_ids]
         shown = {
             **_described(kept),
             "blueprints": [each.name for each in used],
@@ -217,11 +220,11 @@ def rename(
     devlake_url: Optional[str] = DEVLAKE_URL,
 ) -> None:
     """Give a connection another name. Its address stays, and so machines notice nothing."""
-    with home_of(devlake_url) as (home, _):
+    with backend_of(devlake_url) as (backend, _):
         from developer_telemetry.connections import onboarding
 
-        kept = onboarding.find(home, name)
-        onboarding.rename(home, kept, new_name)
+        kept = onboarding.find(backend, name)
+        onboarding.rename(backend, kept, new_name)
         say(f"connection {kept.id}, {kept.name} until now, is called {new_name.strip()}")
 
 
@@ -232,21 +235,21 @@ def delete(
     devlake_url: Optional[str] = DEVLAKE_URL,
 ) -> None:
     """Delete a connection and all that its machines have sent, for good."""
-    with home_of(devlake_url) as (home, settings):
+    with backend_of(devlake_url) as (backend, settings):
         from developer_telemetry.connections.onboarding import find
 
-        kept = find(home, name)
+        kept = find(backend, name)
         held = _counts(settings, kept)
         unknown = "all that it holds (set DB_URL to see how much that is)"
         lost = ", ".join(f"{what} {number}" for what, number in held.items()) or unknown
-        say(f"Connection {kept.id} ({kept.name}) of {home.address} is deleted for good: {lost}.")
-        for each in home.blueprints():
+        say(f"Connection {kept.id} ({kept.name}) of {backend.address} is deleted for good: {lost}.")
+        for each in backend.blueprints():
             if kept.id in each.connection_ids:
                 project = f" of project {each.project}" if each.project else ""
                 say(f"The blueprint {each.name}{project} loses it, and nothing else.")
         if not yes and not _agreed():
             raise ConfigurationError("nothing was deleted; answer y, or give --yes")
-        home.delete(kept.id)
+        backend.delete(kept.id)
         say("deleted")
 
 
@@ -258,7 +261,7 @@ def _agreed() -> bool:
         return False
 
 
-def _counts(settings: Settings, kept: "Kept") -> dict[str, int]:
+def _counts(settings: Settings, kept: "StoredConnection") -> dict[str, int]:
     """What a connection holds, if a database is set; DevLake's API doesn't tell."""
     if not settings.db_url:
         return {}
@@ -270,7 +273,7 @@ def _counts(settings: Settings, kept: "Kept") -> dict[str, int]:
     return held
 
 
-def _described(kept: "Kept") -> dict[str, Any]:
+def _described(kept: "StoredConnection") -> dict[str, Any]:
     """What is set for it, for people and programs; of tokens only their ends."""
     from developer_telemetry.receiver.web.client_setup import MIN_HINTED_LENGTH
 
@@ -284,7 +287,7 @@ def _described(kept: "Kept") -> dict[str, Any]:
         "pseudonyms": bool(options.pop("pseudonyms", False)),
         **{name: value or None for name, value in options.items()},
         "token": kept.fault or (said if kept.token else "none"),
-        "old_token_until": moment(kept.previous_until) if kept.overlaps else None,
+        "old_token_until": moment(kept.previous_until) if kept.has_previous_token else None,
     }
 
 

@@ -15,7 +15,7 @@ from developer_telemetry.errors import TelemetryError
 from developer_telemetry.printable import printable_json
 
 if TYPE_CHECKING:
-    from developer_telemetry.connections.devlake_backend import DevLake
+    from developer_telemetry.connections.devlake_backend import DevLakeBackend
 
 URL = typer.Option(
     None,
@@ -57,7 +57,7 @@ def doctor(
 @contextmanager
 def site(
     url: Optional[str], devlake_url: Optional[str] = None
-) -> "Iterator[tuple[Settings, Optional[DevLake]]]":
+) -> "Iterator[tuple[Settings, Optional[DevLakeBackend]]]":
     """The settings, with the address that machines send to, and DevLake if there is one.
 
     Without a database where only DevLake is set.
@@ -76,13 +76,13 @@ def site(
         if settings.devlake is None:
             yield settings, None
             return
-        from developer_telemetry.connections.devlake_backend import DevLake
+        from developer_telemetry.connections.devlake_backend import DevLakeBackend
 
-        devlake = stack.enter_context(DevLake(settings.devlake))
+        devlake = stack.enter_context(DevLakeBackend(settings.devlake))
         yield settings._replace(public_url=settings.public_url or _front(devlake)), devlake
 
 
-def _front(devlake: "DevLake") -> str:
+def _front(devlake: "DevLakeBackend") -> str:
     try:
         return devlake.front
     except TelemetryError:  # of a DevLake that doesn't answer, which is for a check to say

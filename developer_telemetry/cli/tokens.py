@@ -17,7 +17,7 @@ from developer_telemetry.cli.connections import (
     AS_JSON,
     DEVLAKE_URL,
     NAME,
-    home_of,
+    backend_of,
     moment,
 )
 from developer_telemetry.config import load
@@ -40,12 +40,12 @@ def rotate(
     as_json: bool = AS_JSON,
 ) -> None:
     """Give a connection a new token. Receivers take it within seconds."""
-    with home_of(devlake_url) as (home, settings):
+    with backend_of(devlake_url) as (backend, settings):
         from developer_telemetry.connections import onboarding
 
         seconds = _seconds(keep_old)
-        kept = onboarding.find(home, name)
-        made = onboarding.rotate(home, kept, seconds)
+        kept = onboarding.find(backend, name)
+        made = onboarding.rotate(backend, kept, seconds)
         url = report_url(settings, kept.id)
         until = int(time.time()) + seconds if seconds and kept.token else 0
         if as_json:
@@ -55,7 +55,7 @@ def rotate(
         say(f"Secret token   {made}", "               It is not shown again.")
         ends = f"valid until {moment(until)}" if until else "no longer valid"
         say(f"The old one    {ends if kept.token else 'none'}")
-        if kept.overlaps:
+        if kept.has_previous_token:
             say("               The one before that, from an earlier rotation, has ended.")
         say("Try it:", "", f"  {curl_line(url, made)}")
 
@@ -72,17 +72,17 @@ def revoke(
 
     Receivers notice within seconds. DevLake's API keys stay; they end on its own page.
     """
-    with home_of(devlake_url) as (home, _):
+    with backend_of(devlake_url) as (backend, _):
         from developer_telemetry.connections import onboarding
 
-        kept = onboarding.find(home, name)
-        if previous and not kept.overlaps:
+        kept = onboarding.find(backend, name)
+        if previous and not kept.has_previous_token:
             raise ConfigurationError(f"connection {kept.id} ({kept.name}) has no token but one")
         if previous:
-            onboarding.revoke_previous(home, kept)
+            onboarding.revoke_previous(backend, kept)
             say(f"connection {kept.id} ({kept.name}): the token before the current one ended")
         else:
-            onboarding.revoke(home, kept)
+            onboarding.revoke(backend, kept)
             say(
                 f"connection {kept.id} ({kept.name}) takes no token any more;"
                 f" `developer-telemetry token rotate {kept.id}` gives it a new one"
@@ -96,14 +96,14 @@ def rewrite() -> None:
     For a DevLake that was put back to a release from before June 2026. The tokens stay the same.
     """
     with clear_errors():
-        from developer_telemetry.connections.database_backend import Register
+        from developer_telemetry.connections.database_backend import DatabaseBackend
 
         settings = load()
         engine = open_database(settings)
         try:
-            register = Register(engine, settings.encryption_secret)
-            for kept in register.connections():
-                done = "encrypted anew" if register.rewrite_secrets(kept.id) else "as it was"
+            backend = DatabaseBackend(engine, settings.encryption_secret)
+            for kept in backend.connections():
+                done = "encrypted anew" if backend.rewrite_secrets(kept.id) else "as it was"
                 fault = f"left as it was: {kept.fault}" if kept.fault else done
                 say(f"connection {kept.id} ({kept.name})  {fault}")
         finally:

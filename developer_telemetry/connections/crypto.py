@@ -29,7 +29,7 @@ PROBABLY_FORMAT = f"{UNKNOWN_FORMAT}, or {EARLIER_SECRET}"
 COMPARE = "compare it with the ENCRYPTION_SECRET of DevLake's server"
 UPDATE = "update developer-telemetry, and leave ENCRYPTION_SECRET as it is"
 ROTATE = "give that connection a new token with `developer-telemetry token rotate`"
-# What helps against each reason, the ones that contain others first.
+# The remedy for each reason; reasons that contain others are first.
 REMEDIES = {
     PROBABLY_FORMAT: f"{UPDATE}; if this is the newest release, {ROTATE}",
     PERHAPS_FORMAT: f"{COMPARE}; if they are equal, {UPDATE}",

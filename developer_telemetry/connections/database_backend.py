@@ -1,4 +1,4 @@
-"""The connections in a database that we open ourselves, and how to empty one of them."""
+"""Connections in a database that we open, which is DevLake's or one of our own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
+from developer_telemetry.connections.backend import OPTIONS, Backend, StoredConnection
 from developer_telemetry.connections.crypto import SecretReader, encrypt, is_cbc
-from developer_telemetry.connections.onboarding import OPTIONS, Home, Kept
 from developer_telemetry.connections.registry import add_scope, create, name_taken
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
@@ -32,16 +32,16 @@ from developer_telemetry.database.migrate import DEVLAKE_HISTORY
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.reports.daily_metrics import raw_params, timestamp
 
-# Whose developers are deleted some at a time, so that no transaction takes long.
+# Their developers are deleted a few at a time, so that no transaction takes long.
 REPORT_TABLES = (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE)
 DOMAIN_TABLES = (ACCOUNT_TABLE, TASK_TABLE)
 DEVELOPERS_AT_ONCE = 10
-# What DevLake's server, too, never leaves in clear.
+# DevLake's server encrypts these, too.
 SECRETS = ("secret_token", "previous_secret_token")
 
 
 class Counts(NamedTuple):
-    """What a connection has: reports as they came, and days, developers and machines of them."""
+    """Counts of a connection's reports, and of the days, developers and machines in them."""
 
     reports: int
     days: int
@@ -50,15 +50,15 @@ class Counts(NamedTuple):
 
 
 def newer_secrets(engine: Engine, encryption_secret: str) -> list[int]:
-    """The connections with a secret that releases of DevLake from before AES-GCM can't read."""
+    """Return the connections with a secret that DevLake from before AES-GCM can't read."""
     secrets = SecretReader(encryption_secret)
     with reading(engine).connect() as connection:
         rows = connection.exec_driver_sql(
             f"SELECT id, {', '.join(SECRETS)} FROM {CONNECTION_TABLE} ORDER BY id"
         ).fetchall()
     return [
-        int(number)
-        for number, *texts in rows
+        int(connection_id)
+        for connection_id, *texts in rows
         if any(
             text and not secrets.read(text)[1] and not is_cbc(text, encryption_secret)
             for text in texts
@@ -67,13 +67,13 @@ def newer_secrets(engine: Engine, encryption_secret: str) -> list[int]:
 
 
 def counts(engine: Engine, connection_id: int) -> Counts:
-    """Counted anew, which takes a while where there are millions."""
-    mark = dialect_of(engine).placeholder
+    """Count a connection's rows, which takes a while if there are millions."""
+    placeholder = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         rows = [
             connection.exec_driver_sql(
                 f"SELECT COUNT(*), COUNT(DISTINCT developer_id) FROM {table}"
-                f" WHERE connection_id = {mark}",
+                f" WHERE connection_id = {placeholder}",
                 (connection_id,),
             ).one()
             for table in REPORT_TABLES
@@ -82,33 +82,33 @@ def counts(engine: Engine, connection_id: int) -> Counts:
     return Counts(reports, days, developers, machines)
 
 
-class Register(Home):
+class DatabaseBackend(Backend):
     """The table of connections, in DevLake's database or in one of our own."""
 
     def __init__(self, engine: Engine, encryption_secret: str) -> None:
         self._engine = engine
         self._secret = encryption_secret
-        self._mark = dialect_of(engine).placeholder
+        self._placeholder = dialect_of(engine).placeholder
 
     @property
     def address(self) -> str:
         return f"the database {address_of(self._engine)}"
 
-    def connections(self) -> list[Kept]:
+    def connections(self) -> list[StoredConnection]:
         with reading(self._engine).connect() as connection:
-            found = connection.exec_driver_sql(f"SELECT * FROM {CONNECTION_TABLE} ORDER BY id")
-            rows = [row._asdict() for row in found]
+            result = connection.exec_driver_sql(f"SELECT * FROM {CONNECTION_TABLE} ORDER BY id")
+            rows = [row._asdict() for row in result]
         secrets = SecretReader(self._secret)
         secrets.learn(row[name] for row in rows for name in SECRETS)
-        return [self._kept(row, secrets) for row in rows]
+        return [self._stored_connection(row, secrets) for row in rows]
 
-    def _kept(self, row: Mapping[str, Any], secrets: SecretReader) -> Kept:
+    def _stored_connection(self, row: Mapping[str, Any], secrets: SecretReader) -> StoredConnection:
         token, reason = secrets.read(row["secret_token"])
         fault = f"it can't be decrypted: {reason}" if reason else ""
         previous, _ = secrets.read(row["previous_secret_token"])
         until = row["previous_token_until"] or 0
         options = {name: row[name] for name in OPTIONS if name in row}
-        return Kept(row["id"], row["name"], token, previous, until, options, fault)
+        return StoredConnection(row["id"], row["name"], token, previous, until, options, fault)
 
     def add(self, name: str, token: str) -> int:
         return create(self._engine, self._secret, name, token)
@@ -133,15 +133,15 @@ class Register(Home):
     ) -> None:
         # Where one secret is in AES-GCM, a release of DevLake from before that lists nothing.
         self._rewrite(connection_id, connection)
-        assignments = ", ".join(f"{name} = {self._mark}" for name in values)
+        assignments = ", ".join(f"{name} = {self._placeholder}" for name in values)
         connection.exec_driver_sql(
-            f"UPDATE {CONNECTION_TABLE} SET {assignments} WHERE id = {self._mark}",
+            f"UPDATE {CONNECTION_TABLE} SET {assignments} WHERE id = {self._placeholder}",
             (*values.values(), connection_id),
         )
 
     def _rewrite(self, connection_id: int, connection: SqlConnection) -> list[str]:
         row = connection.exec_driver_sql(
-            f"SELECT {', '.join(SECRETS)} FROM {CONNECTION_TABLE} WHERE id = {self._mark}",
+            f"SELECT {', '.join(SECRETS)} FROM {CONNECTION_TABLE} WHERE id = {self._placeholder}",
             (connection_id,),
         ).first()
         secrets = SecretReader(self._secret)
@@ -151,8 +151,8 @@ class Register(Home):
             if text and not reason and not is_cbc(text, self._secret):
                 # DevLake may have saved another in the meantime.
                 connection.exec_driver_sql(
-                    f"UPDATE {CONNECTION_TABLE} SET {name} = {self._mark}"
-                    f" WHERE id = {self._mark} AND {name} = {self._mark}",
+                    f"UPDATE {CONNECTION_TABLE} SET {name} = {self._placeholder}"
+                    f" WHERE id = {self._placeholder} AND {name} = {self._placeholder}",
                     (self._stored(name, value), connection_id, text),
                 )
                 changed.append(name)
@@ -165,19 +165,19 @@ class Register(Home):
 
     def make_scope(self, connection_id: int) -> bool:
         def work(connection: SqlConnection) -> bool:
-            found = connection.exec_driver_sql(
-                f"SELECT 1 FROM {SCOPE_TABLE} WHERE connection_id = {self._mark}"
-                f" AND id = {self._mark}",
+            row = connection.exec_driver_sql(
+                f"SELECT 1 FROM {SCOPE_TABLE} WHERE connection_id = {self._placeholder}"
+                f" AND id = {self._placeholder}",
                 (connection_id, SCOPE_ID),
             ).first()
-            if found is None:
+            if row is None:
                 add_scope(connection, connection_id)
-            return found is None
+            return row is None
 
         return transact(self._engine, work)
 
     def delete(self, connection_id: int) -> None:
-        """The connection goes last: whoever is interrupted can do it again.
+        """Delete the connection last, so that an interrupted deletion can be repeated.
 
         :raises ConfigurationError: the database is DevLake's, whose blueprints may use it.
         """
@@ -191,43 +191,44 @@ class Register(Home):
             for table in REPORT_TABLES:
                 while transact(self._engine, partial(self._delete_some, connection_id, table)):
                     pass
-            transact(self._engine, partial(self._delete_rest, connection_id, tables))
+            transact(self._engine, partial(self._delete_remaining, connection_id, tables))
 
     def _delete_some(self, connection_id: int, table: str, connection: SqlConnection) -> bool:
-        """Delete the rows of some developers; whether there were any."""
-        found = connection.exec_driver_sql(
-            f"SELECT DISTINCT developer_id FROM {table} WHERE connection_id = {self._mark}"
+        """Delete the rows of some developers; return False if there were none."""
+        rows = connection.exec_driver_sql(
+            f"SELECT DISTINCT developer_id FROM {table} WHERE connection_id = {self._placeholder}"
             f" LIMIT {DEVELOPERS_AT_ONCE}",
             (connection_id,),
         )
-        developers = [row[0] for row in found]
+        developers = [row[0] for row in rows]
         if developers:
-            marks = ", ".join([self._mark] * len(developers))
+            placeholders = ", ".join([self._placeholder] * len(developers))
             connection.exec_driver_sql(
-                f"DELETE FROM {table} WHERE connection_id = {self._mark}"
-                f" AND developer_id IN ({marks})",
+                f"DELETE FROM {table} WHERE connection_id = {self._placeholder}"
+                f" AND developer_id IN ({placeholders})",
                 (connection_id, *developers),
             )
         return bool(developers)
 
-    def _delete_rest(
+    def _delete_remaining(
         self, connection_id: int, tables: list[str], connection: SqlConnection
     ) -> None:
         for table in DOMAIN_TABLES:
             connection.exec_driver_sql(
-                f"DELETE FROM {table} WHERE _raw_data_params = {self._mark}"
-                f" AND _raw_data_table = {self._mark}",
+                f"DELETE FROM {table} WHERE _raw_data_params = {self._placeholder}"
+                f" AND _raw_data_table = {self._placeholder}",
                 (raw_params(connection_id), RAW_TABLE),
             )
-        # Once more also what came in the meantime.
-        ours = [each for each in tables if each.startswith("_tool_developer_telemetry_")]
+        # Reports may have arrived in the meantime.
+        ours = [table for table in tables if table.startswith("_tool_developer_telemetry_")]
         for table in (*REPORT_TABLES, *ours):
-            columns = {each["name"] for each in inspect(connection).get_columns(table)}
-            # Reports of a person who was erased may still lie in a spool.
+            columns = {column["name"] for column in inspect(connection).get_columns(table)}
+            # A spool may still have reports of a person who was erased.
             if "connection_id" in columns and table != TOMBSTONE_TABLE:
                 connection.exec_driver_sql(
-                    f"DELETE FROM {table} WHERE connection_id = {self._mark}", (connection_id,)
+                    f"DELETE FROM {table} WHERE connection_id = {self._placeholder}",
+                    (connection_id,),
                 )
         connection.exec_driver_sql(
-            f"DELETE FROM {CONNECTION_TABLE} WHERE id = {self._mark}", (connection_id,)
+            f"DELETE FROM {CONNECTION_TABLE} WHERE id = {self._placeholder}", (connection_id,)
         )

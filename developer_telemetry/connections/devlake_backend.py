@@ -1,7 +1,4 @@
-"""DevLake's API, as far as connections, scopes and blueprints go.
-
-Its answers are those of DevLake's server of 2026; `Home` says what the methods are for.
-"""
+"""Connections, scopes and blueprints through DevLake's API, as its server of 2026 has it."""
 
 from __future__ import annotations
 
@@ -13,6 +10,12 @@ from typing import Any, Optional
 import httpx
 
 from developer_telemetry.config import DevLakeAccess
+from developer_telemetry.connections.backend import (
+    OPTIONS,
+    Backend,
+    Blueprint,
+    StoredConnection,
+)
 from developer_telemetry.connections.devlake_refusals import (
     NOT_LET_IN,
     PLUGIN,
@@ -22,7 +25,6 @@ from developer_telemetry.connections.devlake_refusals import (
     weight,
 )
 from developer_telemetry.connections.http_client import make_client, proxy_remark
-from developer_telemetry.connections.onboarding import OPTIONS, Blueprint, Home, Kept
 from developer_telemetry.constants import SCOPE_ID
 from developer_telemetry.errors import ConfigurationError, TelemetryError, Unavailable
 
@@ -36,10 +38,10 @@ DELETE_SECONDS = 600.0
 PAGE_SIZE = 100
 
 
-class DevLake(Home):
-    """DevLake at an address: of its server, or of the front proxy that its web UI has.
+class DevLakeBackend(Backend):
+    """Connections of the DevLake at an address: that of its server, or of its front proxy.
 
-    `with` closes its connections.
+    A `with` statement closes the client.
     """
 
     def __init__(self, access: DevLakeAccess) -> None:
@@ -53,7 +55,7 @@ class DevLake(Home):
             auth=(access.user, access.password) if access.user else None, headers=headers
         )
 
-    def __enter__(self) -> DevLake:
+    def __enter__(self) -> DevLakeBackend:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -65,14 +67,14 @@ class DevLake(Home):
 
     @property
     def base(self) -> str:
-        """The address that all paths follow: the given one, perhaps with `/api` and `/rest`."""
+        """Return the address that all paths are appended to, with `/api` and `/rest` if needed."""
         if not self._base:
             self._base = self._find()
         return self._base
 
     @property
     def front(self) -> str:
-        """What the report's paths follow behind DevLake's front proxy; `""` if this is none."""
+        """Return the address that report paths are appended to; `""` without a front proxy."""
         base = self.base[: -len("/rest")] if self._access.api_key else self.base
         return base if base.endswith("/api") else ""
 
@@ -84,21 +86,21 @@ class DevLake(Home):
         missing: bool = False,
         seconds: Optional[float] = None,
     ) -> Any:
-        """The JSON that a call is answered with.
+        """Return the JSON that DevLake answers a call with.
 
-        With `missing` it is None when DevLake has no such thing. Raises a `TelemetryError` that
-        says in words what is wrong, and what to do.
+        With `missing`, return None if DevLake has no such thing. Raises a `TelemetryError` that
+        tells what is wrong, and what to do.
         """
         answer = self._send(method, self.base + path, body, seconds)
-        said = json_of(answer)
-        if answer.is_success and said is not None:
-            return said
-        if answer.status_code == 404 and missing and said is not None:
+        content = json_of(answer)
+        if answer.is_success and content is not None:
+            return content
+        if answer.status_code == 404 and missing and content is not None:
             return None
         raise self._refusal(answer, f"{method} {path}")
 
-    def connections(self) -> list[Kept]:
-        return sorted(_kept(each) for each in self.call("GET", CONNECTIONS))
+    def connections(self) -> list[StoredConnection]:
+        return sorted(_stored_connection(row) for row in self.call("GET", CONNECTIONS))
 
     def add(self, name: str, token: str) -> int:
         return int(self.call("POST", CONNECTIONS, {"name": name, "secretToken": token})["id"])
@@ -110,25 +112,27 @@ class DevLake(Home):
     def make_scope(self, connection_id: int) -> bool:
         if self._scope(connection_id) is not None:
             return False
-        # DevLake inserts what it is given: one that is there would be an error.
+        # DevLake inserts the scope, which fails if it is there already.
         scope = {"id": SCOPE_ID, "name": "All reports", "connectionId": connection_id}
         self.call("PUT", f"{CONNECTIONS}/{connection_id}/scopes", {"data": [scope]})
         return True
 
     def _scope(self, connection_id: int) -> Optional[dict[str, Any]]:
         path = f"{CONNECTIONS}/{connection_id}/scopes/{SCOPE_ID}"
-        found = self.call("GET", path, missing=True)
-        return dict(found["scope"]) if found else None
+        answer = self.call("GET", path, missing=True)
+        return dict(answer["scope"]) if answer else None
 
-    def configure(self, kept: Kept, switches: Mapping[str, bool]) -> str:
+    def configure(self, connection: StoredConnection, switches: Mapping[str, bool]) -> str:
         wanted = _camel(switches)
-        path = f"{CONNECTIONS}/{kept.id}/scope-configs"
-        scope = self._scope(kept.id) or {}
-        config_id = scope.get("scopeConfigId") or self._loose_config(path, kept)
+        path = f"{CONNECTIONS}/{connection.id}/scope-configs"
+        scope = self._scope(connection.id) or {}
+        config_id = scope.get("scopeConfigId") or self._loose_config(path, connection)
         if not config_id:
-            made = self.call("POST", path, {"name": kept.name, "entities": ["CROSS"], **wanted})
+            made = self.call(
+                "POST", path, {"name": connection.name, "entities": ["CROSS"], **wanted}
+            )
             config_id = made["id"]
-            done = f"{kept.name}, made"
+            done = f"{connection.name}, made"
         else:
             config = self.call("GET", f"{path}/{config_id}")
             wanted = {name: value for name, value in wanted.items() if config.get(name) != value}
@@ -137,21 +141,21 @@ class DevLake(Home):
             done = f"{config['name']}, changed" if wanted else ""
         if scope.get("scopeConfigId") != config_id:
             used = {"scopeConfigId": config_id}
-            self.call("PATCH", f"{CONNECTIONS}/{kept.id}/scopes/{SCOPE_ID}", used)
+            self.call("PATCH", f"{CONNECTIONS}/{connection.id}/scopes/{SCOPE_ID}", used)
         return done
 
-    def _loose_config(self, path: str, kept: Kept) -> int:
-        """The config that an earlier call has made and not come to use; 0 for none."""
-        for each in self._pages(path):  # those of all connections
-            if (each["connectionId"], each["name"]) == (kept.id, kept.name):
-                return int(each["id"])
+    def _loose_config(self, path: str, connection: StoredConnection) -> int:
+        """Return the config that an interrupted call has made; 0 if there is none."""
+        for config in self._pages(path):  # it lists those of all connections
+            if (config["connectionId"], config["name"]) == (connection.id, connection.name):
+                return int(config["id"])
         return 0
 
     def blueprints(self) -> list[Blueprint]:
-        return [_blueprint(each) for each in self._pages("/blueprints", "blueprints")]
+        return [_blueprint(entry) for entry in self._pages("/blueprints", "blueprints")]
 
     def _pages(self, path: str, name: str = "") -> Iterator[dict[str, Any]]:
-        """The entries of a list that comes in pages, each one perhaps under a name."""
+        """Yield the entries of a list that has pages; `name` is their key in a page, if any."""
         for page in itertools.count(1):
             answer = self.call("GET", f"{path}?page={page}&pageSize={PAGE_SIZE}")
             entries = answer[name] if name else answer
@@ -160,8 +164,10 @@ class DevLake(Home):
                 return
 
     def find_project(self, name: str) -> Optional[Blueprint]:
-        # Asked for by its name, one with a slash in it is not found with an API key.
-        return next((each for each in self.blueprints() if each.project == name), None)
+        # With an API key, DevLake does not find a project by a name that has a slash.
+        return next(
+            (blueprint for blueprint in self.blueprints() if blueprint.project == name), None
+        )
 
     def make_project(self, name: str) -> Blueprint:
         wanted = {"name": name, "description": "", "metrics": []}
@@ -169,46 +175,46 @@ class DevLake(Home):
 
     def attach(self, blueprint: Blueprint, connection_id: int) -> bool:
         used = self._used(blueprint)
-        ours = next((each for each in used if _is_ours(each, connection_id)), None)
+        ours = next((entry for entry in used if _is_ours(entry, connection_id)), None)
         if ours is None:
             ours = {"pluginName": PLUGIN, "connectionId": connection_id, "scopes": []}
             used.append(ours)
         scopes = ours["scopes"] or []
-        if any(each["scopeId"] == SCOPE_ID for each in scopes):
+        if any(entry["scopeId"] == SCOPE_ID for entry in scopes):
             return False
         ours["scopes"] = [*scopes, {"scopeId": SCOPE_ID}]
         self.call("PATCH", f"/blueprints/{blueprint.id}", {"connections": used})
         return True
 
     def _used(self, blueprint: Blueprint) -> list[dict[str, Any]]:
-        """The connections of a blueprint, of all plugins."""
+        """Return the connections of a blueprint, of all plugins."""
         return list(self.call("GET", f"/blueprints/{blueprint.id}")["connections"] or [])
 
     def delete(self, connection_id: int) -> None:
-        for each in self.blueprints():
-            if connection_id in each.connection_ids:
-                used = self._used(each)
-                left = [other for other in used if not _is_ours(other, connection_id)]
-                self.call("PATCH", f"/blueprints/{each.id}", {"connections": left})
+        for blueprint in self.blueprints():
+            if connection_id in blueprint.connection_ids:
+                used = self._used(blueprint)
+                left = [entry for entry in used if not _is_ours(entry, connection_id)]
+                self.call("PATCH", f"/blueprints/{blueprint.id}", {"connections": left})
         path = f"{CONNECTIONS}/{connection_id}"
         if self._scope(connection_id) is not None:
             self.call("DELETE", f"{path}/scopes/{SCOPE_ID}", seconds=DELETE_SECONDS)
         self.call("DELETE", path)
 
     def _find(self) -> str:
-        """Which of the addresses that may be meant DevLake answers at."""
+        """Return the address at which DevLake answers, of those that may be meant."""
         url = self._access.url
-        rest = "/rest" if self._access.api_key else ""
-        url = url[: -len(rest)] if rest and url.endswith(rest) else url
+        suffix = "/rest" if self._access.api_key else ""
+        url = url[: -len(suffix)] if suffix and url.endswith(suffix) else url
         # The web UI answers every other path with its page.
-        places = [url] if url.endswith("/api") else [f"{url}/api", url]
-        answers = [self._send("GET", f"{place}{rest}/version") for place in places]
-        for place, answer in zip(places, answers):
-            if isinstance(said := json_of(answer), dict) and "version" in said:
-                return place + rest
-        place, answer = max(zip(places, answers), key=lambda each: weight(each[1]))
+        addresses = [url] if url.endswith("/api") else [f"{url}/api", url]
+        answers = [self._send("GET", f"{address}{suffix}/version") for address in addresses]
+        for address, answer in zip(addresses, answers):
+            if isinstance(content := json_of(answer), dict) and "version" in content:
+                return address + suffix
+        address, answer = max(zip(addresses, answers), key=lambda pair: weight(pair[1]))
         if answer.status_code in NOT_LET_IN and json_of(answer) is not None:
-            return place + rest  # whoever refuses a key in words is DevLake
+            return address + suffix  # only DevLake refuses a key in JSON
         if weight(answer) > 0:
             raise self._refusal(answer, "GET /version")
         title = next(filter(None, map(page_title, answers)), "")
@@ -223,25 +229,25 @@ class DevLake(Home):
     ) -> httpx.Response:
         seconds = seconds or ANSWER_SECONDS
         where = f"DevLake at {self._access.url}"
-        again = "what was done so far stays, so run the command again"
+        again = "completed steps stay, so run the command again"
         try:
             timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
             return self._client.request(method, url, json=body, timeout=timeout)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             why = str(error) or f"no answer within {CONNECT_SECONDS:.0f} s"
-            mend = "check DEVLAKE_URL, and that DevLake runs"
+            remedy = "check DEVLAKE_URL, and that DevLake runs"
             if "CERTIFICATE" in why:
-                mend = "set SSL_CERT_FILE to the certificate of who signed DevLake's"
+                remedy = "set SSL_CERT_FILE to the authority that signed DevLake's certificate"
             by = proxy_remark(url)
-            raise Unavailable(f"can't reach {where}{by}: {why}; {mend}") from None
+            raise Unavailable(f"can't reach {where}{by}: {why}; {remedy}") from None
         except httpx.TimeoutException:
             raise Unavailable(
                 f"{where} did not answer {method} {_path(url)} within {seconds:.0f} s; {again}"
-                " when it answers (its log says what keeps it)"
+                " when it answers (its log tells the reason)"
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unavailable(
-                f"{where} broke off {method} {_path(url)}: {error}; {again}"
+                f"{where} did not complete {method} {_path(url)}: {error}; {again}"
             ) from None
 
     def _refusal(self, answer: httpx.Response, what: str) -> TelemetryError:
@@ -256,10 +262,10 @@ def _camel(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {re.sub("_([a-z])", lambda m: m[1].upper(), name): fields[name] for name in fields}
 
 
-def _kept(row: Mapping[str, Any]) -> Kept:
+def _stored_connection(row: Mapping[str, Any]) -> StoredConnection:
     camel = zip(OPTIONS, _camel(dict.fromkeys(OPTIONS)))
     options = {name: row[spelled] for name, spelled in camel if spelled in row}
-    return Kept(
+    return StoredConnection(
         id=row["id"],
         name=row["name"],
         token=row.get("secretToken") or "",
@@ -270,7 +276,7 @@ def _kept(row: Mapping[str, Any]) -> Kept:
 
 
 def _assert_taken(wanted: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-    """DevLake passes over fields that its plugin does not declare."""
+    """Check that DevLake took all fields: it ignores those that its plugin does not declare."""
     unknown = [name for name in wanted if name not in answer]
     if unknown:
         raise ConfigurationError(
@@ -279,11 +285,11 @@ def _assert_taken(wanted: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         )
 
 
-def _blueprint(found: Mapping[str, Any]) -> Blueprint:
-    used = found["connections"] or []
-    ours = frozenset(each["connectionId"] for each in used if each["pluginName"] == PLUGIN)
-    advanced = found["mode"] == "ADVANCED"
-    return Blueprint(found["id"], found["name"], found["projectName"], ours, advanced)
+def _blueprint(answer: Mapping[str, Any]) -> Blueprint:
+    used = answer["connections"] or []
+    ours = frozenset(entry["connectionId"] for entry in used if entry["pluginName"] == PLUGIN)
+    advanced = answer["mode"] == "ADVANCED"
+    return Blueprint(answer["id"], answer["name"], answer["projectName"], ours, advanced)
 
 
 def _is_ours(used: Mapping[str, Any], connection_id: int) -> bool:

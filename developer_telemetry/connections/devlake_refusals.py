@@ -50,8 +50,8 @@ def json_of(answer: httpx.Response) -> Any:
 
 def message_of(answer: httpx.Response) -> str:
     """Return DevLake's own words, without the chain of causes that it appends."""
-    said = json_of(answer)
-    message = said.get("message") if isinstance(said, dict) else None
+    content = json_of(answer)
+    message = content.get("message") if isinstance(content, dict) else None
     first, _, _ = str(message or "").strip().partition("\n")
     return re.sub(r" \(\d{3}\)$", "", first)
 
@@ -78,7 +78,7 @@ class Refusal:
         self._answer = answer
         self._what = what
         self._where = f"DevLake at {access.url}"
-        self._said = message_of(answer)
+        self._reason = message_of(answer)
         self._is_json = json_of(answer) is not None
         self._turned = _turned(answer)
 
@@ -90,7 +90,7 @@ class Refusal:
         if self._turned.is_redirect:
             return self._redirect()
         if status in NOT_LET_IN:
-            return NotLetIn(f"{self._where} {self._stranger(self._said or str(status))}")
+            return NotLetIn(f"{self._where} {self._stranger(self._reason or str(status))}")
         if status == MIGRATION_PENDING:
             return self._migration()
         path = self._what.partition(" ")[2]
@@ -123,7 +123,7 @@ class Refusal:
             f" {PASS_SIGN_ON}"
         )
 
-    def _stranger(self, said: str) -> str:
+    def _stranger(self, reason: str) -> str:
         access = self._access
         if self._turned.asks_for_password and not access.user:
             return (
@@ -132,54 +132,54 @@ class Refusal:
                 + (", and unset DEVLAKE_API_KEY, or let /api/rest/ pass" if access.api_key else "")
             )
         if access.api_key:
-            return self._key_refused(said)
+            return self._key_refused(reason)
         if access.user:
-            return self._password_refused(said)
+            return self._password_refused(reason)
         if access.forwarded_user:
             return (
-                f"does not take DEVLAKE_FORWARDED_USER: {said}; give its server's"
+                f"does not take DEVLAKE_FORWARDED_USER: {reason}; give its server's"
                 " FORWARDED_USER_SECRET as DEVLAKE_FORWARDED_USER_SECRET, and see that no proxy on"
                 " the way drops X-Forwarded-User-Secret"
             )
         other = "" if self._is_json else f", or where that is a sign-on {PASS_SIGN_ON}"
-        return f"wants to know who you are: {said}; {SET_IDENTITY}{other}"
+        return f"wants to know who you are: {reason}; {SET_IDENTITY}{other}"
 
-    def _key_refused(self, said: str) -> str:
-        if said == BARE and not self._access.forwarded_user:
+    def _key_refused(self, reason: str) -> str:
+        if reason == BARE and not self._access.forwarded_user:
             return (
                 "has AUTH_ENABLED=true, and no release before its pull request #9008 (after June"
-                f" 2026) takes API keys then: {said}; update DevLake, or set"
+                f" 2026) takes API keys then: {reason}; update DevLake, or set"
                 " DEVLAKE_FORWARDED_USER and DEVLAKE_FORWARDED_USER_SECRET as well, or in place of"
                 " the key DEVLAKE_USER and DEVLAKE_PASSWORD"
             )
-        if said == BARE:
+        if reason == BARE:
             return (
-                f"takes neither DEVLAKE_API_KEY alone nor DEVLAKE_FORWARDED_USER: {said}; give its"
-                " server's FORWARDED_USER_SECRET as DEVLAKE_FORWARDED_USER_SECRET"
+                f"takes neither DEVLAKE_API_KEY alone nor DEVLAKE_FORWARDED_USER: {reason}; give"
+                " its server's FORWARDED_USER_SECRET as DEVLAKE_FORWARDED_USER_SECRET"
             )
         return (
-            f"refuses DEVLAKE_API_KEY: {said}; make one on its page API Keys, with the allowed"
+            f"refuses DEVLAKE_API_KEY: {reason}; make one on its page API Keys, with the allowed"
             " path `.*`"
         )
 
-    def _password_refused(self, said: str) -> str:
+    def _password_refused(self, reason: str) -> str:
         if ":" in self._access.password and self._is_json:
             return (
-                f"refuses DEVLAKE_USER and DEVLAKE_PASSWORD: {said}, since DevLake's own server"
+                f"refuses DEVLAKE_USER and DEVLAKE_PASSWORD: {reason}, since DevLake's own server"
                 " takes no password with a colon in it; set one without, or DEVLAKE_API_KEY"
             )
         if self._is_json:
             return (
-                f"refuses DEVLAKE_USER and DEVLAKE_PASSWORD: {said}; set DEVLAKE_API_KEY in place"
+                f"refuses DEVLAKE_USER and DEVLAKE_PASSWORD: {reason}; set DEVLAKE_API_KEY in place"
                 " of them, since DevLake from September 2026 on takes no basic auth"
             )
         return (
-            f"refuses DEVLAKE_USER and DEVLAKE_PASSWORD: {said}; correct them, or where that is a"
+            f"refuses DEVLAKE_USER and DEVLAKE_PASSWORD: {reason}; correct them, or where that is a"
             f" sign-on {PASS_SIGN_ON}"
         )
 
     def _migration(self) -> TelemetryError:
-        if "in progress" in self._said:
+        if "in progress" in self._reason:
             return Unavailable(
                 f"{self._where} is migrating its database; try again when it is done"
             )
@@ -193,10 +193,10 @@ class Refusal:
 
     def _other(self, status: int) -> TelemetryError:
         unclear = "nothing that this command understands"
-        said = self._said or (unclear if self._answer.is_success else "no word of why")
-        said += _before(", but the page ", self._turned.title)
-        answered = f"{self._where} answered {self._what} with {status}: {said}"
-        if status == 500 and TOO_NEW in said:
+        reason = self._reason or (unclear if self._answer.is_success else "no word of why")
+        reason += _before(", but the page ", self._turned.title)
+        answered = f"{self._where} answered {self._what} with {status}: {reason}"
+        if status == 500 and TOO_NEW in reason:
             return ServerFailed(
                 f"{answered}: it is older than what has encrypted its connections, or has another"
                 " ENCRYPTION_SECRET; compare that with the one here, and if they are equal, let"

@@ -113,9 +113,9 @@ def proxy_remark(url: str) -> str:
     parts = urlsplit(url)
     if not parts.hostname or proxy_bypass(parts.hostname):
         return ""
-    known = getproxies()
+    proxies = getproxies()
     for scheme in (parts.scheme, "all"):
-        if scheme in known:
+        if scheme in proxies:
             name = f"{scheme}_proxy"
             shown = name if os.environ.get(name) else name.upper()
             return f", through the proxy in {shown} (NO_PROXY={parts.hostname} goes without)"
@@ -124,7 +124,7 @@ def proxy_remark(url: str) -> str:
 
 def _set_proxies() -> Iterator[str]:
     for name in _PROXIES:
-        yield from (each for each in (name.lower(), name) if os.environ.get(each))
+        yield from (variable for variable in (name.lower(), name) if os.environ.get(variable))
 
 
 def _check_proxy(name: str, value: str) -> None:

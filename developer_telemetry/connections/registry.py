@@ -19,8 +19,6 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
 from developer_telemetry.connections.api_keys import ApiKey, read_api_key
-
-# Also for those who take them from here.
 from developer_telemetry.connections.crypto import SecretReader, encrypt, remedy_of
 from developer_telemetry.constants import (
     API_KEY_TABLE,
@@ -42,10 +40,10 @@ from developer_telemetry.reports.pseudonyms import Pseudonyms
 
 MAX_NAME = 100
 
-# A stranger who guesses ids must not make us read the database for each guess.
+# A stranger who guesses ids must not cause a read of the database for each guess.
 RELOAD_SECONDS = 1.0
-# How long a restore may leave the table of connections empty. A sender that is told meanwhile that
-# there is no such connection may never send that day again.
+# The time for which a restore may leave the table of connections empty. A sender that gets a 404
+# meanwhile may never send that day again.
 EMPTY_SECONDS = 600.0
 
 logger = logging.getLogger(__name__)
@@ -54,9 +52,9 @@ logger = logging.getLogger(__name__)
 class Connection(NamedTuple):
     """A connection as the receiver needs it.
 
-    `token` is None where none is set or it can't be read; `fault` then says why, and is `""`
-    otherwise. `previous_token` counts until `previous_until` (epoch seconds), so that machines can
-    change over. `privacy` is None where reports are kept as they come.
+    `token` is None where none is set or it can't be read; `fault` is the reason then, and `""`
+    otherwise. `previous_token` is valid until `previous_until` (epoch seconds), while
+    machines change over. `privacy` is None where reports are stored unchanged.
     """
 
     id: int
@@ -70,44 +68,45 @@ class Connection(NamedTuple):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What an operator should know about it."""
+        """Return warnings for an operator."""
         who = f"connection {self.id} ({self.name})"
         if self.fault:
             remedy = remedy_of(self.fault)
             return (
-                f"{who} refuses every report: {self.fault}; {remedy} (DevLake's API keys let in)",
+                f"{who} refuses every report: {self.fault}; {remedy} (DevLake's API keys work)",
             )
         if self.is_open:
-            return (f"{who} has no secret token: whoever reaches this receiver can send to it",)
+            return (f"{who} has no secret token: anybody who reaches this receiver can send to it",)
         return ()
 
     @property
     def is_open(self) -> bool:
-        """Whether a report needs no token; a token that can't be read is one all the same."""
+        """Tell whether reports need no token; a token that can't be read counts as one."""
         return self.token is None and not self.fault
 
     @property
     def takes_tokens(self) -> bool:
-        """Whether any token is known to let a report in, or none is needed."""
+        """Tell whether a report with the right token would be accepted."""
         return self.is_open or bool(self.tokens)
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """Those that count now, the current one first."""
+        """Return the tokens that are valid now, the current one first."""
         rotating = time.time() < self.previous_until
-        each = (self.token, self.previous_token if rotating else None)
-        return tuple(filter(None, each))
+        candidates = (self.token, self.previous_token if rotating else None)
+        return tuple(filter(None, candidates))
 
     def accepts(self, token: bytes) -> bool:
-        """Whether `token`, as it was sent, is this connection's; compared in constant time."""
+        """Tell whether `token` is this connection's; it is compared in constant time."""
         current = _same(token, self.token)
         previous = _same(token, self.previous_token) and time.time() < self.previous_until
         return current or previous
 
     def parse(self, body: Union[bytes, str]) -> Report:
-        """One body as this connection keeps it; every way in leads through here.
+        """Parse a body with this connection's privacy settings; receiver and import both use this.
 
-        :raises ReportRefused: it can't be stored.
+        Raises:
+            ReportRefused: It can't be stored.
         """
         return parse(body) if self.privacy is None else self.privacy.parse(body)
 
@@ -117,7 +116,7 @@ def _same(token: bytes, expected: Optional[str]) -> bool:
 
 
 class Stored(NamedTuple):
-    """What the database says, secrets as it has them: encrypted or hashed."""
+    """The rows of the database, with secrets as they are stored: encrypted or hashed."""
 
     # id, name, secret, previous secret, its end, strategy, strip_paths, pseudonyms
     connections: list[list[Any]]
@@ -126,10 +125,10 @@ class Stored(NamedTuple):
 
 
 class Connections:
-    """All connections and API keys, in memory, so that a request asks the database nothing.
+    """All connections and API keys, in memory, so that no request needs the database.
 
-    `memory` is a file that outlives the process: whoever is known stays so while the database is
-    away. `reload` may be called from any thread, at any time.
+    `memory` is a file from which a new process reads them while the database is away. `reload` may
+    be called from any thread, at any time.
     """
 
     def __init__(
@@ -139,7 +138,7 @@ class Connections:
         self._secret = encryption_secret
         self._memory = memory
         self._stored = Stored([], [])
-        self._known: dict[int, Connection] = {}
+        self._connections: dict[int, Connection] = {}
         self._api_keys: dict[str, ApiKey] = {}
         self._secrets = SecretReader(encryption_secret)
         self._taken_when_proven = False
@@ -150,45 +149,51 @@ class Connections:
             self._recall(memory)
 
     def get(self, connection_id: int) -> Optional[Connection]:
-        """The connection as last read."""
-        return self._known.get(connection_id)
+        """Return the connection as last read; None if there is none."""
+        return self._connections.get(connection_id)
 
     def all(self) -> tuple[Connection, ...]:
-        """Every connection as last read, by id."""
-        return tuple(self._known[each] for each in sorted(self._known))
+        """Return all connections as last read, by id."""
+        return tuple(
+            self._connections[connection_id] for connection_id in sorted(self._connections)
+        )
 
     def unreadable(self) -> tuple[Connection, ...]:
-        """The connections that no token lets in, since it can't be read."""
-        return tuple(each for each in self.all() if each.fault and not each.takes_tokens)
+        """Return the connections that accept no token, since theirs can't be read."""
+        return tuple(
+            connection
+            for connection in self.all()
+            if connection.fault and not connection.takes_tokens
+        )
 
     def api_key(self, key: bytes) -> Optional[ApiKey]:
-        """What DevLake knows of a key that was sent."""
+        """Return the API key of DevLake that was sent; None if DevLake has no such key."""
         digest = hmac.new(self._secret.strip().encode(), key, hashlib.sha256).hexdigest()
-        found = self._api_keys.get(digest)
-        self._secrets.is_proven = self._secrets.is_proven or found is not None
-        return found
+        api_key = self._api_keys.get(digest)
+        self._secrets.is_proven = self._secrets.is_proven or api_key is not None
+        return api_key
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What an operator should know about connections and API keys."""
-        of_connections = [each for known in self.all() for each in known.remarks]
+        """Return warnings about connections and API keys for an operator."""
+        of_connections = [remark for connection in self.all() for remark in connection.remarks]
         return (*of_connections, *filter(None, (key.remark for key in self._api_keys.values())))
 
     def reload_due_in(self) -> float:
-        """Seconds until reading again is not too soon."""
+        """Return the seconds until the next reload may start."""
         return max(0.0, self._asked_at + RELOAD_SECONDS - time.monotonic())
 
     def reload(self) -> None:
-        """Read them all; what is known stays as it is when the database can't be asked."""
+        """Read all of them; if the database can't be read, the ones in memory stay."""
         with self._lock:
             self._asked_at = time.monotonic()
             stored = _read(self._engine)
             if stored != self._stored:
                 self._take(stored)
-                if stored.connections:  # of an empty table a start need not know
+                if stored.connections:  # an empty table is not worth remembering
                     self._remember()
             elif self._secrets.is_proven != self._taken_when_proven:
-                self._take(stored)  # why a token can't be read is clearer now
+                self._take(stored)  # the reason why a token can't be read is clearer now
 
     def _remember(self) -> None:
         if self._memory is None:
@@ -197,27 +202,27 @@ class Connections:
             with replacing(self._memory) as file:
                 file.write(json.dumps(self._stored._asdict()).encode())
         except OSError as error:  # a full disk is no reason to turn anyone away
-            logger.warning("can't remember the connections in %s: %s", self._memory, error)
+            logger.warning("can't write the connections to %s: %s", self._memory, error)
 
     def _recall(self, memory: Path) -> None:
         try:
             self._take(Stored(**json.loads(memory.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError) as error:
-            logger.warning("what %s remembers of connections can't be read: %s", memory, error)
+            logger.warning("the connections in %s can't be read: %s", memory, error)
 
     def may_be_back_soon(self) -> bool:
-        """Return true if all went at once lately, as they do while a dump is restored."""
+        """Tell whether all disappeared at once lately, as they do while a dump is restored."""
         return time.monotonic() - self._emptied_at < EMPTY_SECONDS
 
     def _take(self, stored: Stored) -> None:
-        if self._known and not stored.connections:
+        if self._connections and not stored.connections:
             self._emptied_at = time.monotonic()
         elif stored.connections:
             self._emptied_at = float("-inf")
         self._taken_when_proven = self._secrets.is_proven
-        # The previous tokens as well: each that can be read says something of the others.
+        # The previous tokens as well: a token that can be read narrows the reasons of the others.
         self._secrets.learn(text for row in stored.connections for text in row[2:4])
-        self._known = {row[0]: self._connection(*row) for row in stored.connections}
+        self._connections = {row[0]: self._connection(*row) for row in stored.connections}
         self._api_keys = {row[0]: read_api_key(*row[1:]) for row in stored.api_keys}
         self._stored = stored
 
@@ -229,7 +234,7 @@ class Connections:
         previous_secret: Optional[str],
         previous_until: Optional[int],
         strategy: Optional[str],
-        # What an older version remembers is without these.
+        # The file of an older version is without these.
         strip_paths: bool = False,
         pseudonyms: bool = False,
     ) -> Connection:
@@ -281,12 +286,12 @@ def _epoch(moment: Optional[datetime]) -> Optional[float]:
 
 
 def new_token() -> str:
-    """A secret token that nobody guesses and every shell takes unquoted."""
+    """Return a new secret token, which needs no quotes in any shell."""
     return secrets.token_urlsafe(32)
 
 
 def valid_name(name: str) -> str:
-    """A connection's name as it is stored."""
+    """Return a connection's name as it is stored; raise `ConfigurationError` if it can't be."""
     name = name.strip()
     if not name or len(name) > MAX_NAME:
         raise ConfigurationError(f"a connection's name has 1 to {MAX_NAME} characters")
@@ -300,7 +305,7 @@ def create(
     name = valid_name(name)
     strategy_of(strategy)
     now = timestamp(now_us())
-    mark = dialect_of(engine).placeholder
+    placeholder = dialect_of(engine).placeholder
     row = {
         "name": name,
         "endpoint": "",
@@ -313,7 +318,7 @@ def create(
     def work(connection: SqlConnection) -> int:
         insert(connection, CONNECTION_TABLE, tuple(row), [tuple(row.values())], "")
         connection_id: int = connection.exec_driver_sql(
-            f"SELECT id FROM {CONNECTION_TABLE} WHERE name = {mark}", (name,)
+            f"SELECT id FROM {CONNECTION_TABLE} WHERE name = {placeholder}", (name,)
         ).scalar_one()
         add_scope(connection, connection_id)
         return connection_id
@@ -325,7 +330,7 @@ def create(
 
 
 def name_taken(name: str) -> ConfigurationError:
-    """That two connections can't have one name."""
+    """Return the error for a name that another connection has."""
     return ConfigurationError(f"there is a connection named {name!r} already; choose another name")
 
 

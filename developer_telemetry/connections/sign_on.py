@@ -63,7 +63,7 @@ class Turned(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What the page calls itself, quoted and shortened; `""` if it has no title."""
+        """Return the page's title, quoted and shortened; `""` if it has none."""
         head = self.text[:_HEAD] if self.is_page else ""
         start = head.lower().find("<title")
         words = head[start:].partition(">")[2].partition("<")[0] if start >= 0 else ""

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Optional
 
 from developer_telemetry.config import Settings
-from developer_telemetry.connections.devlake_backend import DevLake
+from developer_telemetry.connections.devlake_backend import DevLakeBackend
 from developer_telemetry.diagnostics.checks import CHECKS, Check
 from developer_telemetry.diagnostics.facts import Facts, collect
 
 
 def examine(
-    settings: Settings, report_url: Callable[[int], str], devlake: Optional[DevLake]
+    settings: Settings, report_url: Callable[[int], str], devlake: Optional[DevLakeBackend]
 ) -> list[Check]:
     """Return all checks of one installation, in the order of docs/doctor.md.
 

@@ -16,10 +16,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.config import Settings
+from developer_telemetry.connections.backend import StoredConnection
 from developer_telemetry.connections.database_backend import newer_secrets
-from developer_telemetry.connections.devlake_backend import DevLake
+from developer_telemetry.connections.devlake_backend import DevLakeBackend
 from developer_telemetry.connections.devlake_refusals import PLUGIN, NotLetIn, ServerFailed
-from developer_telemetry.connections.onboarding import Kept
 from developer_telemetry.connections.registry import Connection, Connections
 from developer_telemetry.constants import SCOPE_ID
 from developer_telemetry.database.domain_texts import inexact_tables
@@ -87,7 +87,7 @@ class DevLakeFacts(NamedTuple):
     error: str = ""  # the reason why it answers nothing
     plugin_error: str = ""  # the reason why it does not list its connections
     has_failed: bool = False  # it answered with an error of its own
-    connections: Optional[Mapping[int, Kept]] = None  # None unless it listed them
+    connections: Optional[Mapping[int, StoredConnection]] = None  # None unless it listed them
     newest_pipeline: int = 0
     pipelines_error: str = ""
     in_blueprint: frozenset[int] = frozenset()
@@ -113,7 +113,7 @@ class Facts(NamedTuple):
 
 
 def collect(
-    settings: Settings, report_url: Callable[[int], str], devlake: Optional[DevLake]
+    settings: Settings, report_url: Callable[[int], str], devlake: Optional[DevLakeBackend]
 ) -> Facts:
     """Collect the facts; `report_url` returns the address to which a connection's machines send."""
     at_devlake = DevLakeFacts() if devlake is None else _ask_devlake(devlake)
@@ -223,7 +223,7 @@ def _people(connection: SqlConnection) -> Optional[People]:
 # DevLake's server.
 
 
-def _ask_devlake(devlake: DevLake) -> DevLakeFacts:
+def _ask_devlake(devlake: DevLakeBackend) -> DevLakeFacts:
     facts = DevLakeFacts(is_set=True)
     try:
         version = devlake.call("GET", "/version").get("version", "")
@@ -247,12 +247,12 @@ def _ask_devlake(devlake: DevLake) -> DevLakeFacts:
         return facts._replace(pipelines_error=str(error))
 
 
-def _newest_pipeline(devlake: DevLake) -> int:
+def _newest_pipeline(devlake: DevLakeBackend) -> int:
     newest = devlake.call("GET", "/pipelines?page=1&pageSize=1")["pipelines"] or []
     return max((int(pipeline["id"]) for pipeline in newest), default=0)
 
 
-def _in_blueprint(devlake: DevLake) -> Iterator[int]:
+def _in_blueprint(devlake: DevLakeBackend) -> Iterator[int]:
     """Yield our connections whose scope is in one of DevLake's blueprints."""
     for blueprint in devlake.blueprints():
         if blueprint.advanced:

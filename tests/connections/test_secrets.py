@@ -27,7 +27,7 @@ from developer_telemetry.connections.crypto import (
     encrypt,
     remedy_of,
 )
-from developer_telemetry.connections.database_backend import Register, newer_secrets
+from developer_telemetry.connections.database_backend import DatabaseBackend, newer_secrets
 from developer_telemetry.connections.onboarding import find, rename, rotate
 from developer_telemetry.connections.registry import Connections, create
 from developer_telemetry.constants import CONNECTION_TABLE
@@ -167,7 +167,7 @@ def accepted(engine: Engine, connection_id: int, *tokens: str) -> list[bool]:
 
 
 def test_reports_go_on_from_may_to_june_and_back(engine: Engine) -> None:
-    register = Register(engine, SECRET)
+    backend = DatabaseBackend(engine, SECRET)
     number = create(engine, SECRET, "fleet", LONG_TOKEN)
     patch_as_june(engine, number)
     assert accepted(engine, number, LONG_TOKEN, "", "x") == [True, False, False]
@@ -175,30 +175,30 @@ def test_reports_go_on_from_may_to_june_and_back(engine: Engine) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         listed_by_may(engine)
 
-    rename(register, find(register, "fleet"), "team")
+    rename(backend, find(backend, "fleet"), "team")
     assert accepted(engine, number, LONG_TOKEN) == [True]
     assert listed_by_may(engine) == [(LONG_TOKEN, "")]
 
     patch_as_june(engine, number)
-    new = rotate(register, find(register, "team"), WEEK)
+    new = rotate(backend, find(backend, "team"), WEEK)
     assert accepted(engine, number, new, LONG_TOKEN) == [True, True]
     assert listed_by_may(engine) == [(new, LONG_TOKEN)]
 
     patch_as_june(engine, number)
-    assert register.rewrite_secrets(number) == ["secret_token", "previous_secret_token"]
-    assert register.rewrite_secrets(number) == []
+    assert backend.rewrite_secrets(number) == ["secret_token", "previous_secret_token"]
+    assert backend.rewrite_secrets(number) == []
     assert newer_secrets(engine, SECRET) == []
     assert listed_by_may(engine) == [(new, LONG_TOKEN)]
     assert accepted(engine, number, new, LONG_TOKEN) == [True, True]
 
 
 def test_a_secret_that_can_not_be_read_is_left_as_it_is(engine: Engine) -> None:
-    register = Register(engine, SECRET)
+    backend = DatabaseBackend(engine, SECRET)
     number = create(engine, "another secret", "fleet", LONG_TOKEN)
     before = stored_token(engine)
 
-    assert register.rewrite_secrets(number) == []
-    rename(register, find(register, "fleet"), "team")
+    assert backend.rewrite_secrets(number) == []
+    rename(backend, find(backend, "fleet"), "team")
 
     assert stored_token(engine) == before
 
