@@ -1,1 +1,1 @@
-"""What `make bench` measures. Times are printed and written down, never asserted."""
+"""The measurements of `make bench`. Times are printed and written down, never asserted."""

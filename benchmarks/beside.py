@@ -25,7 +25,7 @@ PAUSE_SECONDS = 0.05
 
 
 class Beside(NamedTuple):
-    """What pushing came to, first alone and then beside extracts of everything."""
+    """The outcome of pushing, first alone and then beside extracts of everything."""
 
     alone: Outcome
     beside: Outcome
@@ -88,7 +88,7 @@ def _extracting(url: str, rows: int) -> Iterator[list[int]]:
 
 
 def _wrong(url: str) -> int:
-    """How many tool rows differ from those that the raw rows give to an empty tool layer."""
+    """Return how many tool rows differ from those that the raw rows give to an empty tool layer."""
     with opened(url) as engine:
 
         def stored() -> set[tuple[Any, ...]]:

@@ -38,7 +38,7 @@ Fresh = Callable[[], str]
 
 
 class OwnRate(NamedTuple):
-    """What the plain driver reaches over one connection."""
+    """The rate of the plain driver over one connection."""
 
     rows_a_second: float
     p50_ms: float  # of one transaction
@@ -107,7 +107,7 @@ def describe(url: str) -> str:
 
 
 def count(url: str, table: str) -> int:
-    """How many rows a table has."""
+    """Return how many rows a table has."""
     with opened(url) as engine, engine.connect() as connection:
         return int(connection.exec_driver_sql(f"SELECT COUNT(*) FROM {table}").scalar_one())
 

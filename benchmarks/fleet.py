@@ -78,7 +78,7 @@ def body(number: int) -> bytes:
 
 
 def developer_of(number: int) -> str:
-    """Who report `number` is about."""
+    """Return who report `number` is about."""
     return f"developer-{number * STRIDE % DEVELOPERS:05d}"
 
 

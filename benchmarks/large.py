@@ -123,7 +123,7 @@ def _rows(days: int) -> Iterator[str]:
 
 
 def _counts() -> Iterator[str]:
-    """What the receiver counts."""
+    """Return what the receiver counts."""
     yield (
         f"INSERT INTO {MACHINE_TABLE} (connection_id, developer_id, hostname, first_seen,"
         " last_seen, reports, _raw_data_params) SELECT connection_id, developer_id, hostname,"

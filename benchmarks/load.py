@@ -31,7 +31,7 @@ SUCCESS = b"200"
 
 
 class Outcome(NamedTuple):
-    """What came of one run; rates and times are those after the warm-up."""
+    """The outcome of one run; rates and times are those after the warm-up."""
 
     rate: float  # reports stored a second
     p50_ms: float
@@ -161,7 +161,7 @@ class Load:
         sender.send(self._head + body(number))
 
     def _answered(self, sender: Sender) -> bool:
-        """Whether the sender's request is over."""
+        """Return true if the sender's request is over."""
         try:
             status = sender.receive()
         except ConnectionError:

@@ -1,4 +1,5 @@
-"""How fast the receiver's page is in a large fleet, and whether reports notice who looks at it.
+"""Measure how fast the receiver's page is in a large fleet, and whether reports notice who looks
+at it.
 
     python -m benchmarks.looking --databases mariadb --rows 100000 --seconds 2
 
@@ -43,7 +44,7 @@ TITLE = "The page"
 
 
 class Figures(NamedTuple):
-    """What was measured on one database; times in ms."""
+    """The measurements on one database; times in ms."""
 
     described: str
     rows: int
@@ -63,7 +64,7 @@ def sign_in(receiver: Receiver) -> httpx.Client:
 
 
 def look(client: httpx.Client, path: str) -> float:
-    """How many ms an answer took.
+    """Return how many ms an answer took.
 
     :raises httpx.HTTPStatusError: it was none.
     """

@@ -1,4 +1,4 @@
-"""How long the dashboards' panels take on a large fleet.
+"""Measure how long the dashboards' panels take on a large fleet.
 
     python -m benchmarks.panels --databases mariadb --rows 100000
 
@@ -40,7 +40,7 @@ Panel = tuple[str, str]  # page and title
 
 
 class Figures(NamedTuple):
-    """What was measured on one database."""
+    """The measurements on one database."""
 
     described: str
     rows: int

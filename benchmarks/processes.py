@@ -1,4 +1,4 @@
-"""What the system knows of a running process."""
+"""Figures of a running process, from the system."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def peak_memory_mib(pid: int) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """How long a process has computed, in all of its threads."""
+    """Return how long a process has computed, in all of its threads."""
     fields = _read(pid, "stat").rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

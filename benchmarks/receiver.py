@@ -1,4 +1,4 @@
-"""How many reports the receiver takes, beside what the database does by itself.
+"""Measure how many reports the receiver takes, beside what the database does by itself.
 
     python -m benchmarks.receiver --databases mariadb --connections 1 64 --seconds 10
 

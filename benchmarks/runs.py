@@ -1,4 +1,4 @@
-"""How fast a run rewrites what is stored, and how fast each verb starts.
+"""Measure how fast a run rewrites what is stored, and how fast each verb starts.
 
 python -m benchmarks.runs --databases mariadb --rows 100000
 
@@ -46,7 +46,7 @@ TITLE = "Blueprint runs"
 
 
 class Figures(NamedTuple):
-    """What was measured on one database."""
+    """The measurements on one database."""
 
     described: str
     full: Sequence[Run]

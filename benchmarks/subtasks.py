@@ -59,12 +59,12 @@ class Run(NamedTuple):
 
 
 def context(url: str) -> dict[str, Any]:
-    """What DevLake's server passes to a subtask."""
+    """Return what DevLake's server passes to a subtask."""
     return {"db_url": url, "connection": FLEET, "scope": SCOPE, "scope_config": None}
 
 
 def call(command: Sequence[str], *documents: Any) -> list[str]:
-    """How a shell calls the plugin and lets its answers go."""
+    """Return how a shell calls the plugin and lets its answers go."""
     arguments = [*command, *map(json.dumps, documents)]
     return ["sh", "-c", 'exec "$@" 3>/dev/null', "sh", *arguments]
 

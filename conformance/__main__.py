@@ -30,7 +30,7 @@ from tests.support.servers import MariaDB, PostgreSQL, Running, ServerMissing
 
 
 class Given(NamedTuple):
-    """What an operator has: DevLakes, the oldest first, and perhaps a MySQL."""
+    """The operator's choice: DevLakes, the oldest first, and perhaps a MySQL."""
 
     devlakes: list[DevLake]
     mysql: str = ""
@@ -40,7 +40,7 @@ class Given(NamedTuple):
         return [each for each in self.devlakes if each.lake]
 
     def databases(self) -> dict[str, Callable[[], Database]]:
-        """What there is to run their servers on, by the name that the page gives it."""
+        """Return what there is to run their servers on, by the name that the page gives it."""
         ours: dict[str, Callable[[], Database]] = {"MariaDB": MariaDB, "PostgreSQL": PostgreSQL}
         return {**ours, "MySQL": lambda: Running("mysql", self.mysql)} if self.mysql else ours
 

@@ -62,7 +62,7 @@ class DevLake(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """What tells its server's binary from others."""
+        """Return what tells its server's binary from others."""
         return f"{hashlib.sha256(self.binary.read_bytes()).hexdigest()[:16]}..."
 
     def server(self, url: str, place: Path, plugins: Optional[Path] = None) -> Lake:
@@ -72,7 +72,8 @@ class DevLake(NamedTuple):
 
 
 def devlakes(checkouts: str, lakes: str, go_plugins: str) -> list[DevLake]:
-    """Those that were named, the oldest first. Each argument is a list of paths, parted by spaces.
+    """Return those that were named, the oldest first. Each argument is a list of paths, parted by
+    spaces.
 
     :raises Missing: none is named, a path does not exist, or the lists don't match.
     """
@@ -96,7 +97,7 @@ def devlakes(checkouts: str, lakes: str, go_plugins: str) -> list[DevLake]:
 
 
 def by_sdk(found: Sequence[DevLake]) -> list[list[DevLake]]:
-    """Those that have the same SDK together: what is tried on it alone needs no repetition.
+    """Return those that have the same SDK together: what is tried on it alone needs no repetition.
 
     :raises Unmet: one is no checkout of DevLake.
     """
@@ -107,7 +108,7 @@ def by_sdk(found: Sequence[DevLake]) -> list[list[DevLake]]:
 
 
 def names(found: Sequence[DevLake]) -> str:
-    """What a column is called that is about all of these."""
+    """Return what a column is called that is about all of these."""
     return ", ".join(each.name for each in found)
 
 

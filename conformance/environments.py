@@ -32,7 +32,8 @@ TEST_TOOLS = [
 
 
 class Tests(NamedTuple):
-    """How a run of pytest ended: numbers by outcome, and what failed or was skipped, and why."""
+    """The outcome of a run of pytest: numbers by outcome, and what failed or was skipped, and
+    why."""
 
     counts: Counter[str]
     failed: list[str]

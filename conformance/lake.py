@@ -102,7 +102,7 @@ class Lake:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def complaints(self) -> str:
-        """What its log last said of errors."""
+        """Return what its log last said of errors."""
         words = re.compile("error|panic", re.IGNORECASE)
         return " ".join([line for line in self.log.splitlines() if words.search(line)][-3:])
 

@@ -1,4 +1,5 @@
-"""What is tried side by side: the SDKs without a server, and DevLake's servers on each database."""
+"""The lanes that run side by side: the SDKs without a server, and DevLake's servers on each
+database."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ class Plugins(NamedTuple):
 
 
 class Lane:
-    """What one of them gives: columns for the page's tables, and the versions that were used."""
+    """The outcome of a lane: columns for the page's tables, and the versions that were used."""
 
     def __init__(self) -> None:
         self.used: dict[str, str] = {}

@@ -31,7 +31,7 @@ TRACES = (RAW, TOOL, MACHINES, "accounts", "user_accounts")
 
 
 def rows_of(url: str, table: str, connection_id: int) -> int:
-    """How many rows of a domain table came from a connection."""
+    """Return how many rows of a domain table came from a connection."""
     [(number,)] = query(
         url,
         f"SELECT COUNT(*) FROM {table} WHERE _raw_data_table LIKE '\\_raw\\_developer\\_telemetry%'"
@@ -166,7 +166,7 @@ class Life:
     def _command(
         self, *arguments: str, settings: Optional[dict[str, str]] = None, leaves: int = 0
     ) -> str:
-        """What an operator's command says, by itself through DevLake's API."""
+        """Return what an operator's command says, by itself through DevLake's API."""
         settings = settings or {"DEVLAKE_URL": self.lake.url}
         done = run_command(self.lake.folder, *arguments, **settings)
         if done.returncode != leaves:

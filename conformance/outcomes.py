@@ -1,4 +1,4 @@
-"""What was tried, and how each thing turned out."""
+"""The trials and their outcomes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Outcomes(list[Outcome]):
 
 
 class Table(NamedTuple):
-    """What was tried in the same steps in several places, each of which is a column."""
+    """Trials of the same steps in several places, each of which is a column."""
 
     title: str
     columns: list[Outcomes]

@@ -47,7 +47,7 @@ def ours_on_genuine(outcomes: Outcomes, python: Path, copy: Path) -> None:
 
 
 def _judged(tests: Tests, known: dict[str, str]) -> str:
-    """What there is to say of a run.
+    """Return what there is to say of a run.
 
     :raises Unmet: a test failed that is not known to.
     """
@@ -123,7 +123,7 @@ def plugins_on_ours(name: str, copies: Path) -> Outcomes:
 
 
 def answers(plugin: Path, verb: str, *arguments: Any) -> list[Any]:
-    """What a plugin's run.sh answers on file descriptor 3.
+    """Return what a plugin's run.sh answers on file descriptor 3.
 
     :raises Unmet: it ended with another status than 0.
     """

@@ -1,4 +1,4 @@
-"""What becomes of the Go plugin's tables under the genuine server, once ours is there instead."""
+"""The Go plugin's tables under the genuine server, once ours is there instead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def prepare_go_plugin(url: str) -> None:
 
 
 def take_over(lake: Lake, url: str, outcomes: Outcomes) -> None:
-    """What an operator who had the Go plugin finds after the server's first start with ours."""
+    """Try what an operator who had the Go plugin finds after the server's first start with ours."""
     with outcomes.trying("the Go plugin's rows survive the migrations") as remarks:
         remarks.append(migrations_are_done(url))
         expect(count(url, TOOL, 1), len(go_plugin.ODD_JSON) + 4, "rows")

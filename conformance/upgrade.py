@@ -195,7 +195,7 @@ class Upgrade:
         return decrypt(stored, SECRET)
 
     def _formats(self) -> str:
-        """How the tokens are encrypted."""
+        """Return how the tokens are encrypted."""
         found = query(self.url, f"SELECT secret_token FROM {TABLE} ORDER BY id")
         return ", ".join(_format(stored) for (stored,) in found)
 

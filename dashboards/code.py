@@ -1,4 +1,4 @@
-"""What happens to code on the machines, before and beside what is pushed?"""
+"""Dashboard: changes of code on the machines, before and beside what is pushed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What panels and dashboards look like, as Grafana 11 reads them."""
+"""The JSON of panels and dashboards, as Grafana 11 reads them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Dashboard(NamedTuple):
 
     @property
     def listed(self) -> bool:
-        """Whether people find it in lists."""
+        """Return true if people find it in lists."""
         return self.about == "fleet"
 
 

@@ -1,4 +1,4 @@
-"""What the dashboards' queries share; `dialects` has the words of each database.
+"""SQL that the dashboards' queries share; `dialects` has the words of each database.
 
 Queries run on MySQL 8, MariaDB 10.6 and PostgreSQL 12 and later, in whatever time zone, collation
 and SQL mode a session has. Grafana puts a variable's values into them as text, quotes doubled.
@@ -68,7 +68,8 @@ class Sql:
         raise NotImplementedError
 
     def person(self, alias: str) -> str:
-        """Who a row is about, in few characters: temporary tables have room for the longest."""
+        """Return who a row is about, in few characters: temporary tables have room for the
+        longest."""
         return self.person_of(f"{alias}.connection_id", f"{alias}.developer_id")
 
     def person_of(self, connection: str, developer: str) -> str:
@@ -104,7 +105,7 @@ class Sql:
         raise NotImplementedError
 
     def count_items(self, lists: str) -> str:
-        """How long the JSON list in a column is."""
+        """Return how long the JSON list in a column is."""
         raise NotImplementedError
 
     def counts(self, counts: str) -> str:
@@ -212,7 +213,8 @@ class Sql:
     AND ('' IN (${{developer:sqlstring}}) OR {alias}.developer_id IN (${{developer:sqlstring}}))"""
 
     def _linked_to(self, condition: str) -> str:
-        """Whose accounts are linked to some, found first: DISTINCT keeps MariaDB from asking for
+        """Return whose accounts are linked to some, found first: DISTINCT keeps MariaDB from
+        asking for
         each row of the metrics anew."""
         return f"""(
       SELECT who.id, who.developer_id FROM (

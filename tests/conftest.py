@@ -1,4 +1,4 @@
-"""What the plugin's tests share."""
+"""Fixtures that the plugin's tests share."""
 
 from __future__ import annotations
 

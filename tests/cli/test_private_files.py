@@ -1,4 +1,5 @@
-"""What is kept of people is in files that others can't read, whatever the umask, from the start."""
+"""Test what is kept of people is in files that others can't read, whatever the umask, from the
+start."""
 
 from __future__ import annotations
 

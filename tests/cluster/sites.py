@@ -33,16 +33,18 @@ class ClusterSite(Site):
         return Oracle(self.receiver, strategies, senders, proxy_port=self.balancer.port)
 
     def readiness(self) -> list[tuple[int, str]]:
-        """What each receiver answers whoever asks whether it is ready: status and message."""
+        """Return what each receiver answers whoever asks whether it is ready: status and
+        message."""
         answers = [each.client.get("/health/ready") for each in self.receivers]
         return [(answer.status_code, answer.json()["message"]) for answer in answers]
 
     def is_normal(self) -> bool:
-        """Whether both receivers store what they get, and neither has anything left to store."""
+        """Return true if both receivers store what they get, and neither has anything left to
+        store."""
         return self.readiness() == [(200, "ready")] * 2
 
     def is_spooling(self) -> bool:
-        """Whether both receivers have something in their spools."""
+        """Return true if both receivers have something in their spools."""
         return all("wait in the spool" in message for _, message in self.readiness())
 
 

@@ -26,7 +26,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ClusterSite
 
 
 def is_used(receiver: Receiver) -> bool:
-    """Whether it was sent a report since it was started."""
+    """Return true if it was sent a report since it was started."""
     return "telemetry_request_seconds_count" in receiver.client.get("/metrics").text
 
 

@@ -1,4 +1,4 @@
-"""What stayed from before a failover, each thing alone and without a second server."""
+"""Test what stayed from before a failover, each thing alone and without a second server."""
 
 from __future__ import annotations
 

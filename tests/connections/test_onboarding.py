@@ -263,7 +263,7 @@ def report_all(engine: Engine, connection_id: int) -> None:
 
 
 def belongs(row: dict[str, Any], table: str, connection_id: int) -> bool:
-    """Whether a row is of a connection, by its id or its provenance."""
+    """Return true if a row is of a connection, by its id or its provenance."""
     params = f'{{"ConnectionId":{connection_id},"ScopeId":"all"}}'
     named = row["id"] if table == CONNECTION_TABLE else row.get("connection_id")
     return named == connection_id or row.get("_raw_data_params") == params

@@ -141,7 +141,7 @@ def patch_as_june(engine: Engine, connection_id: int) -> None:
 
 
 def listed_by_may(engine: Engine) -> list[tuple[str, str]]:
-    """What DevLake of May lists: both secrets of each connection.
+    """Return what DevLake of May lists: both secrets of each connection.
 
     :raises ValueError: it can't read one, so it lists none.
     """

@@ -1,4 +1,4 @@
-"""What drivers say of an error, told without what they quote of a row."""
+"""Test what drivers say of an error, told without what they quote of a row."""
 
 from __future__ import annotations
 

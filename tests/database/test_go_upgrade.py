@@ -16,7 +16,7 @@ from tests.support.schemas import Database, fetch, operations_for
 
 @pytest.fixture(params=["mariadb_url", "mariadb_loose_url"])
 def left(request: pytest.FixtureRequest) -> Iterator[Database]:
-    """What the Go plugin left behind, in the collation that the server has by default."""
+    """Return what the Go plugin left behind, in the collation that the server has by default."""
     database = Database(request.getfixturevalue(request.param))
     for statement in STATEMENTS:
         database.execute(statement)

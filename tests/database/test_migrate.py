@@ -27,7 +27,7 @@ def empty(database_url: str, opened: Callable[[str], Engine]) -> Engine:
 
 
 def completed(version: int, name: str) -> str:
-    """What DevLake's server notes down after the last statement of a script."""
+    """Return what DevLake's server notes down after the last statement of a script."""
     return (
         "INSERT INTO _devlake_migration_history (script_version, script_name)"
         f" VALUES ({version}, '{name}')"

@@ -1,4 +1,4 @@
-"""Whoever asks for TLS gets it, and a server that isn't who it should be is turned down."""
+"""Test that TLS is used where it is asked for, and that a server with another name is refused."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def postgresql() -> Iterator[Place]:
 
 
 def cipher(url: str) -> str:
-    """What the session is encrypted by, "" if it is not; as our engines open it."""
+    """Return what the session is encrypted by, "" if it is not; as our engines open it."""
     engine = open_engine(url)
     question = (
         "SELECT CASE WHEN ssl THEN cipher ELSE '' END FROM pg_stat_ssl WHERE pid = pg_backend_pid()"

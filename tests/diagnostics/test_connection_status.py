@@ -1,4 +1,4 @@
-"""What `status` says of each connection, on every database."""
+"""Test what `status` says of each connection, on every database."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Site:
         self.receiver.stop()
 
     def checks(self, *arguments: str, leaves: int = 1, **settings: str) -> list[Check]:
-        """What `doctor` finds, having left with this status."""
+        """Return what `doctor` finds, having left with this status."""
         environment = {**self.settings, **settings}
         done = CliRunner().invoke(app, ["doctor", *arguments, "--json"], env=environment)
         assert done.exit_code == leaves, done.output

@@ -65,7 +65,7 @@ class Place:
         return CliRunner().invoke(app, [*arguments], env={**self.settings, **settings})
 
     def steps(self, *arguments: str, leaves: int = 0, **settings: str) -> list[dict[str, Any]]:
-        """What `send-test` says, having left with this status."""
+        """Return what `send-test` says, having left with this status."""
         done = self.run("send-test", *arguments, "--json", **settings)
         assert done.exit_code == leaves, done.output
         found: list[dict[str, Any]] = json.loads(done.stdout)

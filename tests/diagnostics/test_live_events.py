@@ -1,4 +1,4 @@
-"""What `watch` shows, and that it shows all of it once, on every database."""
+"""Test what `watch` shows, and that it shows all of it once, on every database."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def converted(
 
 
 def names(tasks: Sequence[Row]) -> dict[str, str]:
-    """What tasks are called, by the end of their id: kind, connection, developer, date."""
+    """Return what tasks are called, by the end of their id: kind, connection, developer, date."""
     return {task["id"].partition(":")[2]: task["name"] for task in tasks}
 
 

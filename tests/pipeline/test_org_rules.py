@@ -1,4 +1,4 @@
-"""Who our accounts belong to by the rules of DevLake's `org` plugin, on every database.
+"""Test who our accounts belong to by the rules of DevLake's `org` plugin, on every database.
 
 Its subtask `connectUserAccountsExact` looks at each account that has no user yet: the user of the
 same e-mail, else the one named like the account's full name, else the one named like its user
@@ -58,12 +58,12 @@ Rule = Callable[[str], str]
 
 
 def exactly(text: str) -> str:
-    """How the plugin compares until August 2026."""
+    """Return how the plugin compares until August 2026."""
     return text
 
 
 def folded(text: str) -> str:
-    """How it compares since then."""
+    """Return how it compares since then."""
     return text.lower()
 
 
@@ -71,7 +71,7 @@ RULES = pytest.mark.parametrize("rule", [exactly, folded], ids=["until August", 
 
 
 def connect_user_accounts_exact(engine: Engine, rule: Rule) -> None:
-    """What the plugin's subtask does."""
+    """Return what the plugin's subtask does."""
     emails: dict[str, str] = {}
     names: dict[str, str] = {}
     for identity, email, name in _rows(engine, "SELECT id, email, name FROM users ORDER BY id"):
@@ -94,7 +94,8 @@ def connect_user_accounts_exact(engine: Engine, rule: Rule) -> None:
 
 
 def linked(engine: Engine, *arrivals: ReceivedReport, rule: Rule = exactly) -> dict[str, str]:
-    """Whose user each developer is, after these reports and a blueprint's last two stages."""
+    """Return whose user each developer is, after these reports and a blueprint's last two
+    stages."""
     store(engine, arrivals, {1: OVERWRITE})
     for _ in convert(engine, 1):
         pass

@@ -62,7 +62,7 @@ HOUR_US = 3600 * SECOND_US
 
 
 class Site:
-    """What a receiver consists of that keeps reports and brings them in, and its folder."""
+    """The parts of a receiver that keeps reports and brings them in, and its folder."""
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self._engine = engine

@@ -86,7 +86,7 @@ class Lake(NamedTuple):
         return done.returncode, done.stdout + done.stderr
 
     def block(self, developer: str) -> None:
-        """What the command does with --block and --yes."""
+        """Return what the command does with --block and --yes."""
         with closing_engine(self.url) as engine:
             search = Search(engine, SECRET, developer)
             erase(engine, KEY, search, search.people(), block=True)
@@ -124,7 +124,7 @@ class Lake(NamedTuple):
 
 
 def bodies(developer: str) -> list[Any]:
-    """What one developer sends; of Ann also by another name, known by her address alone."""
+    """Return what one developer sends; of Ann also by another name, known by her address alone."""
     if developer != "ann.lee":
         return [report(developer, email=f"{developer}@example.com", hostname=f"{developer}-pc")]
     ann = {"email": EMAIL, "name": "Zoë Lee", "hostname": "anns-laptop"}
@@ -484,7 +484,7 @@ def test_a_receiver_that_learned_of_an_erasure_commits_nothing_it_began_before(
 
 
 def test_an_erasure_waits_for_reports_that_are_being_stored(engines: list[Engine]) -> None:
-    """Whoever writes has asked for the last time and hasn't committed yet."""
+    """Stop a writer after its last question and before its commit."""
     connection_id = create(engines[0], SECRET, "fleet", "token")
     report = arrival(connection_id=connection_id)
     started, finish = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""What is kept for a limited time goes in time, whatever else happens meanwhile."""
+"""Test what is kept for a limited time goes in time, whatever else happens meanwhile."""
 
 from __future__ import annotations
 

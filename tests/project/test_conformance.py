@@ -1,4 +1,4 @@
-"""What `make conformance` does before, after and around trying the plugin with DevLake."""
+"""Test what `make conformance` does before, after and around trying the plugin with DevLake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sender writes takes time by its length, whatever it is, and never keeps others waiting.
+"""Test that the time for a body grows with its length alone, and never holds up other senders.
 
 Processor time of this thread is what is measured, of a text and of one eight times as long; others
 on the machine add little to it. Where the longer one seems to take far more than eight times as
@@ -64,7 +64,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def growth(work: Callable[[int], Callable[[], object]]) -> float:
-    """How many times longer the long text takes; 0 where it takes next to nothing."""
+    """Return how many times longer the long text takes; 0 where it takes next to nothing."""
     short, long = work(SHORT), work(LONG)
     best_short = best_long = float("inf")
     ratio = 0.0
@@ -146,7 +146,8 @@ def pieces(text: str) -> list[str]:
 
 
 def used(way: str, body: Union[bytes, str]) -> Callable[[], object]:
-    """What becomes of a body: its report, and the day's row, alone and added to another's."""
+    """Return what becomes of a body: its report, and the day's row, alone and added to
+    another's."""
 
     def work() -> None:
         try:
@@ -363,7 +364,7 @@ def test_a_pattern_takes_time_by_the_length_of_a_text(name: str) -> None:
 
 
 def _methods(name: str) -> set[str]:
-    """How a pattern is used: what begins anywhere in a text has more to go back over."""
+    """Return how a pattern is used: what begins anywhere in a text has more to go back over."""
     if name.partition(":")[0] in USES:
         return {name.partition(":")[0]}
     attribute = name.rpartition(".")[2]

@@ -146,7 +146,8 @@ def tool_rows(stored: Sequence[ReceivedReport], strategies: Mapping[int, str]) -
 def people(
     made: Fleet, connections: Mapping[str, int]
 ) -> tuple[dict[Who, str], dict[str, tuple[str, list[str]]]]:
-    """Whose accounts are whose, and who is in which team; two people aren't linked at all."""
+    """Return whose accounts are whose, and who is in which team; two people aren't linked at
+    all."""
     users = {
         (connections[each.connection], each.id): f"user's \\ {each.id}"
         for each in made.developers[2:]
@@ -189,7 +190,7 @@ def add_devlake(
 
 
 def data_of(lake: Lake, chosen: Chosen) -> Data:
-    """What is there for whoever chose that."""
+    """Return what is there for whoever chose that."""
 
     def of_connection(connection_id: int) -> bool:
         projects = [lake.projects[name] for name in chosen.project]
@@ -325,7 +326,7 @@ def test_every_figure_about_a_person_is_right(lake: Lake) -> None:
 
 
 def estimated(value: Any, weight: float) -> Any:
-    """What is shown for a sample's count, share or name."""
+    """Return what is shown for a sample's count, share or name."""
     if isinstance(value, int):
         return pytest.approx(value * weight, abs=0.501)
     return pytest.approx(value, abs=1e-4) if isinstance(value, float) else value

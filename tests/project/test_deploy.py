@@ -1,4 +1,4 @@
-"""What deploy/ says agrees with the code: settings, ports, addresses, figures, times, folders.
+"""Test what deploy/ says agrees with the code: settings, ports, addresses, figures, times, folders.
 
 Whether each file is well-formed, `make check` asks the programs that read it.
 """
@@ -115,7 +115,7 @@ def test_every_command_that_is_named_exists(name: str) -> None:
 
 
 def _code(text: str) -> str:
-    """What is typed or run, without sentences about developer-telemetry."""
+    """Return what is typed or run, without sentences about developer-telemetry."""
     quoted = re.findall(r"`([^`\n]+)`", text)
     typed = [line for line in text.splitlines() if "/developer-telemetry " in line]
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)

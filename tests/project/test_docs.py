@@ -34,7 +34,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(page: Path) -> str:
-    """What of a page can be run here."""
+    """Return what of a page can be run here."""
     if page.name == "install.md":  # has a test of its own
         return ""
     return "".join(block for block in blocks(page, "sh") if not block.startswith(NEEDS))
@@ -98,7 +98,7 @@ def test_operators_pages_link_to_the_glossary() -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link can point to: the headings, as the usual renderers name them."""
+    """Return what a link can point to: the headings, as the usual renderers name them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
     words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {each.replace(" ", "-") for each in words}

@@ -34,7 +34,7 @@ class Running(NamedTuple):
     printed: str
 
     def shell(self, line: str, **variables: str) -> str:
-        """What a line pasted into a shell prints."""
+        """Return what a line pasted into a shell prints."""
         done = subprocess.run(
             ["sh", "-c", line],
             cwd=self.clone,

@@ -85,7 +85,7 @@ class Site(NamedTuple):
         return self.post(path, json=report("ann"), headers=HEADERS).status_code
 
     def by(self, path: str = REPORT) -> str:
-        """Who answers there, "" for nobody."""
+        """Return who answers there, "" for nobody."""
         sent = self.post(path)
         return str(sent.json()["by"]) if sent.status_code == 200 else ""
 
@@ -146,7 +146,7 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 
 def where(proxy: Nginx, line: str) -> str:
-    """Who answered: one line of the list."""
+    """Return who answered: one line of the list."""
     asked, _, path = line.rpartition(" ")
     method = asked or "POST"
     sent = proxy.client.request(method, path)

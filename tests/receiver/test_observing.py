@@ -1,4 +1,4 @@
-"""What an operator sees of a receiver: figures, readiness and log lines."""
+"""Test what an operator sees of a receiver: figures, readiness and log lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a collector meets: routes, bodies, refusals. Over a socket, on the embedded database."""
+"""Test what a collector meets: routes, bodies, refusals. Over a socket, on the embedded
+database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the receiver keeps, on each real database: at once, once, newest, through a stop."""
+"""Test what the receiver keeps, on each real database: at once, once, newest, through a stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the reports of one developer's day become one row."""
+"""Test how the reports of one developer's day become one row."""
 
 from __future__ import annotations
 

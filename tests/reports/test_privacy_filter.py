@@ -1,4 +1,5 @@
-"""What a connection takes out of reports is gone from every layer, and the rest still counts."""
+"""Test what a connection takes out of reports is gone from every layer, and the rest still
+counts."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ HOSTILE = {
 
 
 class Totals(NamedTuple):
-    """What came of rounds."""
+    """The outcome of rounds."""
 
     acknowledged: int = 0
     asked_to_come_back: int = 0

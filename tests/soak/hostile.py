@@ -1,4 +1,4 @@
-"""What hostile senders cost: the long form of the tests of connections and of heavy bodies.
+"""Measure what hostile senders cost: the long form of the tests of connections and of heavy bodies.
 
     python -m tests.soak.hostile [--seconds 8]
 
@@ -132,7 +132,7 @@ def _deaf(receiver: Receiver, stack: ExitStack) -> socket.socket:
 
 
 def _held(receiver: Receiver) -> int:
-    """How many connections the receiver has open, as the system knows it."""
+    """Return how many connections the receiver has open, as the system knows it."""
     port = f":{receiver.port:04X}"
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     # State 1 is an established connection; one of them is the one that asks.

@@ -192,7 +192,7 @@ def watch_memory(site: Site, reports: int) -> None:
 
 
 def memory_mib(pid: int) -> float:
-    """What a process takes of the machine's memory."""
+    """Return what a process takes of the machine's memory."""
     status = Path(f"/proc/{pid}/status").read_text()
     [kibibytes] = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
     return int(kibibytes) / 1024

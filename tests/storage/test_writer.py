@@ -1,4 +1,4 @@
-"""What lies in the raw and the tool layer after reports arrived, on every database."""
+"""Test what lies in the raw and the tool layer after reports arrived, on every database."""
 
 from __future__ import annotations
 

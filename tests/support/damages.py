@@ -1,4 +1,4 @@
-"""What can happen to a file on disk, for tests of what must survive it."""
+"""Kinds of damage to a file on disk, for tests of what must survive it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def replace(file: Path) -> None:
 
 
 def zero_the_header(file: Path) -> None:
-    """What says that it is a database is gone."""
+    """Return what says that it is a database is gone."""
     data = bytearray(file.read_bytes())
     data[:100] = bytes(100)
     file.write_bytes(data)

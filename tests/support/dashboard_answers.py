@@ -21,7 +21,8 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 
 
 class Chosen(NamedTuple):
-    """What somebody chose: an empty list is All. `user` is for the page of a person."""
+    """The choice of a dashboard's variables: an empty list is All. `user` is for the page of a
+    person."""
 
     connection: Sequence[int] = ()
     project: Sequence[str] = ()
@@ -40,7 +41,7 @@ class Machine(NamedTuple):
 
 
 class Data(NamedTuple):
-    """What the database holds, as far as it is chosen, and the seconds selected."""
+    """The database's rows that are chosen, and the seconds selected."""
 
     start: int
     end: int

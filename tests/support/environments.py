@@ -28,7 +28,7 @@ DEADLINE_SECONDS = 60
 
 
 class Outcome(NamedTuple):
-    """How a command ended."""
+    """The outcome of a command."""
 
     status: int
     out: str
@@ -138,7 +138,7 @@ def _redirect(number: int, kind: str, path: Path) -> None:
 
 
 def _stream(number: int, job: dict[str, Any]) -> Any:
-    """What Python makes of a descriptor when it starts."""
+    """Return what Python makes of a descriptor when it starts."""
     try:
         raw = io.FileIO(number, "w", closefd=False)
     except OSError:

@@ -1,4 +1,4 @@
-"""What Grafana 11 takes as a dashboard, as a JSON schema: of its model, all that ours use.
+"""A dashboard as Grafana 11 takes it, as a JSON schema: of its model, all that ours use.
 
 Nothing else is allowed, so that a misspelt field, which Grafana would pass over, is found.
 """

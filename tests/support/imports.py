@@ -23,7 +23,7 @@ CONNECTIONS = {
 
 
 class Done(NamedTuple):
-    """What an import did."""
+    """The outcome of an import."""
 
     counts: Counts
     refused: list[tuple[Item, str]]

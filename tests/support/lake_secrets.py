@@ -13,14 +13,14 @@ END = b"{nddtf}"
 
 
 def encrypt_as_june(value: str, secret: str) -> str:
-    """What a release with AES-GCM writes."""
+    """Return what a release with AES-GCM writes."""
     nonce = os.urandom(12)
     key = hashlib.sha256(secret.encode()).digest()
     return base64.b64encode(nonce + AESGCM(key).encrypt(nonce, value.encode() + END, None)).decode()
 
 
 def read_as_may(text: str, secret: str) -> str:
-    """What a release without AES-GCM reads.
+    """Return what a release without AES-GCM reads.
 
     :raises ValueError: it can't, and then lists no connections at all.
     """

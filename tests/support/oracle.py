@@ -67,7 +67,7 @@ class Stored(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What an oracle has seen."""
+    """The counts of an oracle."""
 
     sent: int
     acknowledged: int
@@ -123,17 +123,17 @@ class Oracle:
 
     @property
     def acknowledged(self) -> int:
-        """How many reports were answered 200 so far."""
+        """Return how many reports were answered 200 so far."""
         return len(self._acknowledged)
 
     @property
     def asked_to_come_back(self) -> int:
-        """How many reports were answered 503 so far."""
+        """Return how many reports were answered 503 so far."""
         return self._statuses[503]
 
     @property
     def figures(self) -> Figures:
-        """What has been seen so far."""
+        """Return what has been seen so far."""
         with self._lock:
             unanswered = len(self._sent) - sum(self._statuses.values())
             return Figures(
@@ -178,7 +178,7 @@ class Oracle:
         eventually(lambda: len(query(database_url, fresh)) == len(self._strategies), 10)
 
     def problems(self, database_url: str) -> list[str]:
-        """What differs between the promises and the database now, in words."""
+        """Return what differs between the promises and the database now, in words."""
         stored = self._read_raw(database_url)
         counts = Counter(row.sent for row in stored)
         keys = _by_day(stored)

@@ -87,7 +87,7 @@ class Receiver:
         return self._process.pid
 
     def memory(self) -> float:
-        """What it has in memory, in MiB; `peak` starts from here."""
+        """Return what it has in memory, in MiB; `peak` starts from here."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
         return self._in_mebibytes("VmRSS")
 
@@ -101,7 +101,7 @@ class Receiver:
         return int(kibibytes) / 1024
 
     def command(self) -> list[str]:
-        """What is run; a test may have its own start it in another way."""
+        """Return what is run; a test may have its own start it in another way."""
         return [str(COMMAND), "serve"]
 
     @property
@@ -162,7 +162,7 @@ class Receiver:
         self.client.close()
 
     def status(self, path: str) -> int:
-        """What a GET of `path` is answered with; 0 when nothing answers."""
+        """Return what a GET of `path` is answered with; 0 when nothing answers."""
         try:
             return self.client.get(path).status_code
         except httpx.TransportError:
@@ -296,7 +296,7 @@ def query(database_url: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def eventually(check: Callable[[], T], seconds: float) -> T:
-    """What `check` gives as soon as it gives something true; it must within `seconds`."""
+    """Return what `check` gives as soon as it gives something true; it must within `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := check()):
         assert time.monotonic() < deadline, f"not within {seconds} s; last: {value!r}"
@@ -305,7 +305,7 @@ def eventually(check: Callable[[], T], seconds: float) -> T:
 
 
 def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """What these calls give, all of them started at the same moment."""
+    """Return what these calls give, all of them started at the same moment."""
     start = threading.Barrier(len(calls))
 
     def run(call: Callable[[], T]) -> T:

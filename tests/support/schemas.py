@@ -27,7 +27,7 @@ WORKABLE = {
 
 
 def operations_for(dialect: str, scripts: Sequence[Any] = SCRIPTS) -> list[Any]:
-    """What scripts do on `mysql` or `postgres`, in order."""
+    """Return what scripts do on `mysql` or `postgres`, in order."""
     return [
         operation
         for script in scripts

@@ -58,7 +58,7 @@ class Site:
         return float(value)
 
     def spooled(self) -> int:
-        """How many reports wait in the spool."""
+        """Return how many reports wait in the spool."""
         return int(self.metric("telemetry_spool_reports"))
 
     def send(self, developer: str, connection_id: int = 0) -> int:
@@ -66,7 +66,7 @@ class Site:
         return self.receiver.send(report(developer), connection_id or self.overwriting).status_code
 
     def developers(self, table: str = RAW_TABLE) -> list[str]:
-        """Whose reports are there, once for each, sorted."""
+        """Return whose reports are there, once for each, sorted."""
         return sorted(row[0] for row in query(self.url, f"SELECT developer_id FROM {table}"))
 
     def becomes_stored(self, developers: list[str]) -> None:

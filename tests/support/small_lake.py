@@ -129,7 +129,7 @@ class SmallLake:
             return self._do(method, path, parse_qs(urlsplit(target).query), body)
 
     def _knows(self, headers: Mapping[str, str], keyed: bool) -> bool:
-        """Whether a server that wants to know its users knows this one."""
+        """Return true if a server that wants to know its users knows this one."""
         if headers.get("X-Forwarded-User") and self.forwarded:
             return headers.get("X-Forwarded-User-Secret") == self.forwarded
         kind, _, credentials = headers.get("Authorization", "").partition(" ")
@@ -254,7 +254,7 @@ class SmallLake:
 
 
 def _known(fields: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
-    """What a decoder makes of a body that passes over what it doesn't know."""
+    """Return what a decoder makes of a body that passes over what it doesn't know."""
     return {name: body.get(name, default) for name, default in fields.items()}
 
 

@@ -1,4 +1,4 @@
-"""What is exported, and that an import of it makes the same rows, in another database, too."""
+"""Test what is exported, and that an import of it makes the same rows, in another database, too."""
 
 from __future__ import annotations
 

@@ -71,7 +71,8 @@ def body(developer: str) -> bytes:
 
 
 def drip(line: Line, piece: str, seconds: float) -> bool:
-    """Whether the connection is gone at the end of sending a piece each tenth of a second."""
+    """Return true if the connection is gone at the end of sending a piece each tenth of a
+    second."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -83,7 +84,7 @@ def drip(line: Line, piece: str, seconds: float) -> bool:
 
 
 def is_cut_off(line: Line) -> bool:
-    """Whether 64 MiB more can't be sent."""
+    """Return true if 64 MiB more can't be sent."""
     try:
         for _ in range(1000):
             line.send("z" * 65536)

@@ -1,4 +1,4 @@
-"""What somebody without a token may learn of the receiver, and have it write."""
+"""Test what somebody without a token may learn of the receiver, and have it write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks and reads no answer, or opens connections without end, costs nobody else anything."""
+"""Test that clients that read no answer, or open connections without end, cost others nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in the way of one report holds up that one, and only its content sets it aside."""
+"""Test that a conflict holds up its own report alone, and that only content sets one aside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session keeps of rights and settings must not outlive their return."""
+"""Test what a session keeps of rights and settings must not outlive their return."""
 
 from __future__ import annotations
 

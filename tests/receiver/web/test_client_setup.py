@@ -1,4 +1,4 @@
-"""What an operator copies to a machine, and what it says there."""
+"""Test what an operator copies to a machine, and what it says there."""
 
 from __future__ import annotations
 

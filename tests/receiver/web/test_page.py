@@ -1,4 +1,4 @@
-"""What the page shows, and what is never on it."""
+"""Test what the page shows, and what is never on it."""
 
 from __future__ import annotations
 

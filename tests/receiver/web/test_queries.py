@@ -1,4 +1,4 @@
-"""What the page counts, on every database."""
+"""Test what the page counts, on every database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may see the page, and whose forms count."""
+"""Test who may see the page, and whose forms count."""
 
 from __future__ import annotations
 
