@@ -29,7 +29,7 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
 
 
 def map_concurrently(ask: Callable[[S], T], questions: Iterator[S]) -> Iterator[T]:
-    """What `ask` gives for each of `questions`, in their order; a few are asked at once."""
+    """Yield `ask(question)` for the questions, in their order; a few are asked at once."""
     with ThreadPoolExecutor(QUESTIONS) as threads:
         coming: deque[Future[T]] = deque()
         for question in questions:
@@ -47,14 +47,14 @@ class DaemonThreads:
     def __init__(self, number: int, name: str) -> None:
         self._queue: queue.SimpleQueue[Optional[Callable[[], None]]] = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._run, name=f"{name} {each}", daemon=True)
-            for each in range(number)
+            threading.Thread(target=self._run, name=f"{name} {index}", daemon=True)
+            for index in range(number)
         ]
         for thread in self._threads:
             thread.start()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What `work` gives or raises on one of the threads."""
+        """Return or raise the outcome of `work` on one of the threads."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 

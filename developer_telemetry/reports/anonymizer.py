@@ -145,7 +145,7 @@ class _Word(NamedTuple):
 
 
 class _Table(dict[int, Optional[str]]):
-    """What becomes of characters, for `str.translate`; filled as they come, within bounds."""
+    """A table of characters for `str.translate`, filled as they occur, within bounds."""
 
     def __init__(self, change: Callable[[str], Optional[str]]) -> None:
         super().__init__()
@@ -169,9 +169,9 @@ def _letters(character: str) -> Optional[str]:
         return character
     plain = unicodedata.normalize("NFKD", character).casefold().replace("\u0131", "i")
     kept = [
-        each
-        for each in unicodedata.normalize("NFKD", plain)
-        if unicodedata.category(each)[0] in "LN" or unicodedata.category(each) == "So"
+        item
+        for item in unicodedata.normalize("NFKD", plain)
+        if unicodedata.category(item)[0] in "LN" or unicodedata.category(item) == "So"
     ]
     return "".join(kept) or None
 
@@ -241,12 +241,12 @@ def _squashed(text: str) -> str:
 
 
 def _weight(text: str) -> int:
-    """How many letters a text is worth; one that stands for a syllable or a word is worth three."""
-    return sum(3 if each >= "\u2e80" else 1 for each in text if each.isalnum())
+    """Return the weight of a text in letters; one for a syllable or a word counts as three."""
+    return sum(3 if item >= "\u2e80" else 1 for item in text if item.isalnum())
 
 
 def _words(about: Mapping[str, str], owners: Iterable[str]) -> Iterator[_Word]:
-    """What to look for in the rest of a report, the surest first."""
+    """Return the texts to look for in the remainder of a report, the surest first."""
     for field, text in about.items():
         kind = IDENTITY[field]
         for spelled in _spellings(text[:TEXT_LIMIT]):
@@ -292,9 +292,9 @@ def _spellings(text: str) -> Iterable[str]:
 def _user_parts(text: str) -> Iterator[str]:
     """What names the user alone in `DOMAIN\\user`, in an e-mail address, and in ids like them."""
     if text[:16].lower().startswith(_DIRECTORY):
-        for each in text.split(","):
-            if each.strip().lower().startswith(_DIRECTORY):
-                yield from _personal(each.partition("=")[2])
+        for item in text.split(","):
+            if item.strip().lower().startswith(_DIRECTORY):
+                yield from _personal(item.partition("=")[2])
         return
     user, sign, _ = _BEFORE_USER.split(text)[-1].rpartition("@")
     if not sign:
@@ -331,7 +331,7 @@ def _windows(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _owners(text: str) -> dict[str, None]:
-    """Of home directories in a text, the first few that may be a person's."""
+    """Return the first few home directories in a text that may be a person's."""
     owners: dict[str, None] = {}
     for _, _, piece in _windows(text):
         for match in _HOME.finditer(piece) if _has_home(piece) else ():
@@ -360,7 +360,7 @@ class _Cover:
         # All at once takes a tenth of the time.
         whole = "\0".join(texts)
         words = _words(about, _owners(whole))
-        self._words = [each for each in words if each.text and not pseudonyms.knows(each.source)]
+        self._words = [item for item in words if item.text and not pseudonyms.knows(item.source)]
         self._named: dict[str, _Word] = {}
         for word in self._words:
             self._named.setdefault(word.text, word)
@@ -390,7 +390,7 @@ class _Cover:
         if isinstance(value, str):
             return self._person(value, kind) if kind else self._texts[value]
         if isinstance(value, list):
-            return [self._value(each, kind) for each in value]
+            return [self._value(item, kind) for item in value]
         return self.fields(value, kind) if isinstance(value, dict) else value
 
     def _person(self, text: str, kind: str) -> str:
@@ -425,7 +425,7 @@ class _Cover:
         return "".join([*pieces, text[done:]]) if pieces else text
 
     def _spans(self, text: str) -> Iterator[tuple[int, int, str]]:
-        """What to replace in a text, in order, and by what."""
+        """Return the replacements for a text, in order."""
         places = list(_places(text, self._words))
         if "@" in text:
             places += [(*span, _IS_EMAIL) for span in _emails(text)]
@@ -441,10 +441,10 @@ class _Cover:
             yield group[0][0], max(place[1] for place in group), self._name(text[start:end], number)
 
     def _unprotected(self, text: str, places: Sequence[_Place]) -> Iterator[_Place]:
-        """Those that don't touch a pseudonym that was made here."""
+        """Return the matches that don't touch a pseudonym that was made here."""
         if not places:
             return
-        known = [each.span() for each in SHAPE.finditer(text) if self._pseudonyms.knows(each[0])]
+        known = [item.span() for item in SHAPE.finditer(text) if self._pseudonyms.knows(item[0])]
         number = 0
         for place in places:
             while number < len(known) and known[number][1] <= place[0]:
@@ -534,7 +534,7 @@ def _spelled_otherwise(text: str, squashed: str, words: Sequence[_Word]) -> Iter
 
 
 def _is_one_word(text: str) -> bool:
-    return all(each.isalnum() or unicodedata.category(each)[0] == "M" for each in text)
+    return all(item.isalnum() or unicodedata.category(item)[0] == "M" for item in text)
 
 
 def _all_of(word: str, text: str) -> Iterator[int]:

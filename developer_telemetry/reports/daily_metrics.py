@@ -53,7 +53,7 @@ class ReceivedReport(NamedTuple):
 
     @property
     def key(self) -> tuple[int, str, str]:
-        """What one tool row stands for: connection, developer, date."""
+        """The key of the tool row: connection, developer, date."""
         return (self.connection_id, self.report.developer_id, self.report.date)
 
     @property
@@ -128,8 +128,8 @@ def build_tool_row(arrivals: Sequence[ReceivedReport], first_arrived_us: int) ->
     if len(arrivals) == 1:
         return _row(arrivals[0], arrivals[0].report, first_arrived_us)
     day = DaySum()
-    each = newest_of_each(arrivals, lambda arrival: arrival.report.hostname, attrgetter("age"))
-    for arrival in sorted(each, key=place_in_sum):
+    newest = newest_of_each(arrivals, lambda arrival: arrival.report.hostname, attrgetter("age"))
+    for arrival in sorted(newest, key=place_in_sum):
         day.add(arrival)
     return day.row(first_arrived_us)
 
@@ -272,30 +272,32 @@ def _covers(later: Mapping[str, Number], earlier: Mapping[str, Number]) -> bool:
 
 def _counted(repositories: Iterable[Repository]) -> dict[str, Number]:
     return {
-        f"{each.name} {field}": count
-        for each in repositories
-        for field, count in zip(REPOSITORY_COUNTS, each.counts)
+        f"{repository.name} {field}": count
+        for repository in repositories
+        for field, count in zip(REPOSITORY_COUNTS, repository.counts)
     }
 
 
 class _Total:
     """A sum of numbers, the same in whatever order they are added."""
 
-    __slots__ = ("_fractions", "_whole")
+    __slots__ = ("_fractions", "_integers")
 
     def __init__(self) -> None:
-        self._whole = 0
+        self._integers = 0
         self._fractions: Optional[Fraction] = None
 
     def add(self, value: Number) -> None:
         if isinstance(value, float):
             self._fractions = (self._fractions or Fraction()) + Fraction(value)
         else:
-            self._whole += value
+            self._integers += value
 
     @property
     def value(self) -> Number:
-        return self._whole if self._fractions is None else float(self._whole + self._fractions)
+        return (
+            self._integers if self._fractions is None else float(self._integers + self._fractions)
+        )
 
 
 class _Totals:
@@ -347,15 +349,15 @@ class _RepositorySum:
 
     def add(self, repositories: Iterable[Repository]) -> None:
         for repository in repositories:
-            known = self._by_name.get(repository.name)
-            if known is None:
+            sums = self._by_name.get(repository.name)
+            if sums is None:
                 if not self._room.take(repository.name):
                     continue
-                known = ([_Total() for _ in REPOSITORY_COUNTS], _Names(self._room))
-                self._by_name[repository.name] = known
-            for total, count in zip(known[0], repository.counts):
+                sums = ([_Total() for _ in REPOSITORY_COUNTS], _Names(self._room))
+                self._by_name[repository.name] = sums
+            for total, count in zip(sums[0], repository.counts):
                 total.add(count)
-            known[1].add(repository.branches)
+            sums[1].add(repository.branches)
 
     @property
     def all(self) -> tuple[Repository, ...]:
@@ -397,8 +399,8 @@ def _count(value: Number) -> int:
     """A whole number from 0 to `MAX_COUNT`; halves are rounded up."""
     if type(value) is int and 0 <= value <= MAX_COUNT:  # as nearly always
         return value
-    whole = math.floor(value + 0.5) if isinstance(value, float) else value
-    return max(0, min(MAX_COUNT, whole))
+    rounded = math.floor(value + 0.5) if isinstance(value, float) else value
+    return max(0, min(MAX_COUNT, rounded))
 
 
 def _rounded(counts: Mapping[str, Number]) -> dict[str, int]:
@@ -419,7 +421,7 @@ class _StoredRepository(msgspec.Struct):
 def _repositories(day: Report) -> list[_StoredRepository]:
     """Each repository once, those of one name added up."""
     repositories = day.repositories
-    if len({each.name for each in repositories}) < len(repositories):
+    if len({repository.name for repository in repositories}) < len(repositories):
         added = _RepositorySum()
         added.add(repositories)
         repositories = added.all

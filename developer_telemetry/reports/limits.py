@@ -9,7 +9,7 @@ MEBIBYTE = 1 << 20
 
 
 class Limit(NamedTuple):
-    """How many bytes a body may have as sent, and inflated."""
+    """The bytes that a body may have as sent, and inflated."""
 
     sent: int
     inflated: int
@@ -37,7 +37,7 @@ SURE_NAMES = MAX_CHARACTERS // 256
 
 
 class Room:
-    """What is left of the bounds while names are collected, until the first that does not fit."""
+    """The remaining bounds while names are collected, until the first that does not fit."""
 
     __slots__ = ("_characters", "_names", "full")
 

@@ -67,7 +67,7 @@ def _are_groups(parts: list[str]) -> bool:
     first, *middle, last = parts
     if len(last) != 3 or not 1 <= len(first) <= 3:
         return False
-    lengths = {len(each) for each in middle}
+    lengths = {len(digits) for digits in middle}
     return lengths <= {3} or (lengths == {2} and len(first) <= 2)
 
 

@@ -51,7 +51,7 @@ _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 
 class Repository(msgspec.Struct, frozen=True):
-    """What was done in one repository on one day; it has a name and never a path."""
+    """The work in one repository on one day; the repository has a name and never a path."""
 
     name: str
     counts: tuple[Number, ...]  # in the order of REPOSITORY_COUNTS
@@ -327,7 +327,9 @@ def _too_deep() -> ReportRefused:
 def _check_depth(document: object) -> None:
     level = [document] if isinstance(document, (dict, list)) else []
     for _ in range(MAX_DEPTH):
-        inside = [each.values() if isinstance(each, dict) else each for each in level]
+        inside = [
+            container.values() if isinstance(container, dict) else container for container in level
+        ]
         level = [item for items in inside for item in items if isinstance(item, (dict, list))]
         if not level:
             return
@@ -351,7 +353,7 @@ def _check_texts(document: object) -> None:
 
 
 def developer_of(document: Mapping[str, object]) -> str:
-    """Who a report is about; raises `ReportRefused` if it doesn't say."""
+    """Return the developer of a report; raise `ReportRefused` if it has none."""
     for field in ("developer", "developer_id"):
         developer = trimmed(document.get(field))
         if len(developer) > TEXT_LIMIT:

@@ -1,4 +1,4 @@
-"""What a connection's reports lose before they are stored anywhere: paths, and who they are about.
+"""Removes paths and identities from a connection's reports before they are stored anywhere.
 
 Both leave a report that is read like any other, and done twice they do no more than once, so a
 report may come by here again, out of a spool or an export.
@@ -28,7 +28,7 @@ _HOME = re.compile(HOME)
 
 
 class Privacy(NamedTuple):
-    """What is done to the reports of a connection."""
+    """The rules by which a connection's reports are changed."""
 
     strip_paths: bool
     pseudonyms: Optional[Pseudonyms]
@@ -66,20 +66,20 @@ def without_paths(document: Any) -> Any:
     if not isinstance(document, dict):
         return _stripped(document)
     about = {field: document[field] for field in IDENTITY if isinstance(document.get(field), str)}
-    rest = {field: value for field, value in document.items() if field not in about}
+    others = {field: value for field, value in document.items() if field not in about}
     # A name may have a slash in it, and who a report is about is for nobody here to change.
-    kept = {
+    identities = {
         field: without_path(text) if _HOME.search(text) and IDENTITY[field] != "dev" else text
         for field, text in about.items()
     }
-    return {**kept, **_stripped(rest)}
+    return {**identities, **_stripped(others)}
 
 
 def _stripped(value: Any) -> Any:
     if isinstance(value, str):
         return without_path(value) if "/" in value or "\\" in value or "~" in value else value
     if isinstance(value, list):
-        return [_stripped(each) for each in value]
+        return [_stripped(item) for item in value]
     return _object(value) if isinstance(value, dict) else value
 
 

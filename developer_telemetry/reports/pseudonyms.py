@@ -23,7 +23,7 @@ _CHECKED = 4
 
 
 class Pseudonyms:
-    """Those of one connection; for the same people another one has others."""
+    """The pseudonyms of one connection; another one has others for the same people."""
 
     def __init__(self, encryption_secret: str, connection_id: int) -> None:
         purpose = f"developer_telemetry pseudonyms {connection_id}"
@@ -38,7 +38,7 @@ class Pseudonyms:
         return self._checked(f"{kind}-{self._hash(kind, text)[:_HASHED]}")
 
     def knows(self, text: str) -> bool:
-        """Whether a text is a pseudonym that was made here."""
+        """Return true if a text is a pseudonym that was made here."""
         return bool(SHAPE.fullmatch(text)) and self._checked(text[:-_CHECKED]) == text
 
     def _checked(self, text: str) -> str:

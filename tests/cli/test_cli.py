@@ -349,4 +349,4 @@ def test_dead_letters_of_a_damaged_spool_say_what_to_do(tmp_path: Path) -> None:
 
     done = run_command(tmp_path, "dead-letters", TELEMETRY_SPOOL_DIR=str(tmp_path))
 
-    assert_failed(done, 2, "can't read .*spool.db .*; a receiver mends its spool when it starts")
+    assert_failed(done, 2, "can't read .*spool.db .*; a receiver fixes its spool when it starts")

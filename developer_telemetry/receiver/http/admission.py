@@ -1,4 +1,4 @@
-"""How many connections there may be, and how much they may hold, whoever opens them."""
+"""Bounds for the number of connections, and for the bytes that they hold."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Guest(Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether no request of it is being read or answered."""
+        """Return true if no request of it is being read or answered."""
 
     def abort(self) -> None:
         """Close it at once, whatever it is about."""
@@ -44,10 +44,10 @@ class Admission:
         self.held_bytes = 0
         # Both in order, like a queue: by arrival, and by the latest report.
         self._strangers: dict[Guest, None] = {}
-        self._known: dict[Guest, None] = {}
+        self._reporters: dict[Guest, None] = {}
 
     def __len__(self) -> int:
-        return len(self._strangers) + len(self._known)
+        return len(self._strangers) + len(self._reporters)
 
     def enter(self, guest: Guest) -> None:
         """Take note of a new connection."""
@@ -60,22 +60,22 @@ class Admission:
     def leave(self, guest: Guest) -> None:
         """Forget a connection that is closed."""
         self._strangers.pop(guest, None)
-        self._known.pop(guest, None)
+        self._reporters.pop(guest, None)
 
     def vouch(self, guest: Guest) -> None:
         """Take note that a report of it was kept."""
-        queue = self._known if guest in self._known else self._strangers
+        queue = self._reporters if guest in self._reporters else self._strangers
         if guest in queue:
             del queue[guest]
-            self._known[guest] = None
+            self._reporters[guest] = None
 
     def exceeds(self, held: int) -> bool:
-        """Whether a connection that holds so many bytes has to let go of them."""
+        """Return true if a connection that holds so many bytes has to be closed."""
         return self.held_bytes > MAX_HELD_BYTES and held > FAIR_SHARE_BYTES
 
     def _least_missed(self, newcomer: Guest) -> Guest:
         oldest = next(iter(self._strangers))
         if oldest is not newcomer:
             return oldest
-        looked_at = islice(self._known, LOOKED_AT)
+        looked_at = islice(self._reporters, LOOKED_AT)
         return next((guest for guest in looked_at if guest.idle), newcomer)

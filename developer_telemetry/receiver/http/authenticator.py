@@ -33,7 +33,7 @@ class Unauthorized(TelemetryError):
 
 
 class TokenUnreadable(Unavailable):
-    """Whether the token is right can't be told, since the stored one can't be read (HTTP 503)."""
+    """The stored token can't be read, so the sent one can't be compared with it (HTTP 503)."""
 
     def __init__(self, connection_id: int, fault: str) -> None:
         super().__init__(f"connection {connection_id} can't be used: {fault}", UNREADABLE_SECONDS)
@@ -70,7 +70,7 @@ class Authenticator:
 
     def check(self, connection_id: str, authorization: bytes, must_have_token: bool) -> Connection:
         """As `admit`, by what is known already."""
-        connection = self._known(connection_id)
+        connection = self._connection_of(connection_id)
         number = connection.id
         if connection.is_open and not (must_have_token or self._require_token):
             return connection
@@ -87,7 +87,7 @@ class Authenticator:
             raise Unauthorized(NO_BEARER, number)
         raise Unauthorized(OTHER_TOKEN, number)
 
-    def _known(self, connection_id: str) -> Connection:
+    def _connection_of(self, connection_id: str) -> Connection:
         digits = connection_id.isascii() and connection_id.isdigit() and len(connection_id) < 19
         number = int(connection_id) if digits else 0
         connection = self._connections.get(number)
@@ -100,8 +100,8 @@ class Authenticator:
         return connection
 
     def _key_allows(self, key: bytes, connection_id: int) -> bool:
-        known = self._connections.api_key(key)
-        return known is not None and known.allows(connection_id)
+        api_key = self._connections.api_key(key)
+        return api_key is not None and api_key.allows(connection_id)
 
     async def _read_again(self) -> None:
         """Wait for a reload that starts from now on; all who wait share one, a second apart."""

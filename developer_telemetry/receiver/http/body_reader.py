@@ -170,19 +170,19 @@ def _inflated(body: bytes) -> Iterator[bytes]:
     inflater = None
     # A little at a time, since zlib copies all of what it has not read yet, each time.
     for start in range(0, len(body), SIP):
-        rest = body[start : start + SIP]
+        unread = body[start : start + SIP]
         more = True
-        while rest or more:
+        while unread or more:
             if inflater is None:  # gzip files may be strung together
                 members += 1
                 if members > MAX_MEMBERS:
                     raise TooLarge(f"the body has more than {MAX_MEMBERS} compressed parts")
                 inflater = zlib.decompressobj(_BARE if bare else _GZIP_OR_ZLIB)
-            piece = inflater.decompress(rest, PIECE)
+            piece = inflater.decompress(unread, PIECE)
             more = len(piece) == PIECE  # it may hold back what did not fit
-            rest = inflater.unconsumed_tail
+            unread = inflater.unconsumed_tail
             if inflater.eof:
-                rest, more, inflater = inflater.unused_data, False, None
+                unread, more, inflater = inflater.unused_data, False, None
             yield piece
     if inflater is not None:
         raise ReportRefused("body", "the compressed body ends too early; send it all")

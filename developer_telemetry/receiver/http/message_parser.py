@@ -73,23 +73,23 @@ def check_start(received: bytes | bytearray) -> None:
 
 def parse_head(received: bytes) -> Head:
     """Read a head, its empty line included; raise `Malformed` if it is not one."""
-    found = _HEAD.fullmatch(received)
-    if found is None:
+    match = _HEAD.fullmatch(received)
+    if match is None:
         check_start(received)
         raise Malformed("a header is not `Name: value`")
-    method, target, minor, lines = found.groups()
+    method, target, minor, lines = match.groups()
     headers = [(name.lower(), value) for name, value in _FIELD.findall(lines)]
     if b" \r\n" in lines or b"\t\r\n" in lines:
         headers = [(name, value.rstrip(b" \t")) for name, value in headers]
     if len(headers) > MAX_HEADERS:
         raise Malformed(f"it has more than {MAX_HEADERS} headers")
-    found_once = dict(headers)
-    if len(found_once) != len(headers):
-        found_once[b"connection"] = _joined(headers)
+    fields = dict(headers)
+    if len(fields) != len(headers):
+        fields[b"connection"] = _joined(headers)
     if method == b"CONNECT":
         raise Malformed("this is no proxy")
     modern = minor == b"1"
-    if modern and b"host" not in found_once:
+    if modern and b"host" not in fields:
         raise Malformed("it has no Host header")
     path, _, query = target.partition(b"?")
     text = path.decode("ascii")
@@ -100,10 +100,10 @@ def parse_head(received: bytes) -> Head:
         query,
         "1.1" if modern else "1.0",
         headers,
-        found_once,
-        _body_length(found_once, modern),
-        modern and not _closes(found_once.get(b"connection", b"")),
-        modern and found_once.get(b"expect", b"").lower() == b"100-continue",
+        fields,
+        _body_length(fields, modern),
+        modern and not _closes(fields.get(b"connection", b"")),
+        modern and fields.get(b"expect", b"").lower() == b"100-continue",
     )
 
 
@@ -215,9 +215,9 @@ class Chunked:
             elif not _TRAILER.fullmatch(line):
                 raise Malformed("a trailer is not `Name: value`")
         else:
-            found = _CHUNK_SIZE.fullmatch(line)
-            if found is None:
+            match = _CHUNK_SIZE.fullmatch(line)
+            if match is None:
                 raise Malformed("a chunk doesn't begin with its size")
-            self._left = int(found[1], 16)
+            self._left = int(match[1], 16)
             self._in_trailers = not self._left
         return end + 2

@@ -142,14 +142,14 @@ class Processes:
         self._threads = DaemonThreads(number, name)
         self._all = [Process() for _ in range(number)]
         self._free: queue.SimpleQueue[Process] = queue.SimpleQueue()
-        for each in self._all:
-            self._free.put(each)
+        for process in self._all:
+            self._free.put(process)
 
     def stop(self) -> None:
         """Begin nothing more, and end what was begun."""
         self._threads.stop()
-        for each in self._all:
-            each.stop()
+        for process in self._all:
+            process.stop()
 
     async def run(self, work: Callable[[Iterator[Reply]], T], job: Job) -> T:
         """Return what `work` makes of the replies to a job, on a thread."""
@@ -159,14 +159,14 @@ class Processes:
             try:
                 return work(process.replies(job))
             finally:
-                process.rest()
+                process.reset()
                 self._free.put(process)
 
         return await self._threads.run(run)
 
 
 def _resident(pid: int) -> int:
-    """How much memory a process has, in bytes; 0 where the system doesn't tell."""
+    """Return the memory of a process in bytes; 0 where the system doesn't tell."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
     except (OSError, IndexError, ValueError):
@@ -196,7 +196,7 @@ class Process:
             ended = "it ended" if self._process is None else f"exit {self._process.poll()}"
             raise Unavailable(self._fault(ended), 30) from None
 
-    def rest(self) -> None:
+    def reset(self) -> None:
         """Be ready for another job; what is left of the last one is dropped with its process."""
         if self._busy or (self._process and _resident(self._process.pid) > TIDY_BYTES):
             self._end()

@@ -74,7 +74,7 @@ _decode = msgspec.msgpack.Decoder(Reply).decode
 
 
 def replies(job: Job) -> Iterator[Reply]:
-    """What becomes of a job, piece by piece; the last piece is whatever is no unfinished batch."""
+    """Yield the replies to a job; the last one is any that is no unfinished batch."""
     parser: Callable[[Union[bytes, str]], Report] = (
         parse if job.privacy is None else job.privacy.parse
     )
@@ -94,7 +94,7 @@ def replies(job: Job) -> Iterator[Reply]:
 
 
 def ends(reply: Reply) -> bool:
-    """Whether nothing follows."""
+    """Return true if no other reply follows this one."""
     return not isinstance(reply, Batch) or reply.ended
 
 

@@ -1,5 +1,7 @@
-"""A connection: reads one request at a time, within bounds of time and size for whatever comes,
-and has a short cut for reports that come whole."""
+"""A connection, which reads one request at a time within bounds of time and size.
+
+It passes reports to the report endpoint and all other requests to the ASGI application.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ NEVER = float("inf")
 
 
 class Protocol(asyncio.Protocol):
-    """Cuts off who takes his time with a request or an answer, or sends one without end.
+    """A connection that closes when its sender exceeds a bound of time or size.
 
     Whatever comes is kept unread until the request before it has its answer, and no more is taken
     from the network meanwhile: so a connection holds one request, one answer, and what one look at
@@ -164,7 +166,7 @@ class Protocol(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether no request is being read or answered."""
+        """Return true if no request is being read or answered."""
         return self._exchange is None and not self._received
 
     def abort(self) -> None:
@@ -390,6 +392,6 @@ class Protocol(asyncio.Protocol):
             self.abort()
 
 
-def _address(found: object) -> Optional[tuple[str, int]]:
+def _address(name: object) -> Optional[tuple[str, int]]:
     """Host and port, of either family."""
-    return (str(found[0]), int(found[1])) if isinstance(found, tuple) else None
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None

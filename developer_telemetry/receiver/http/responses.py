@@ -1,4 +1,4 @@
-"""What senders are told, in the shape of DevLake's own answers."""
+"""The answers to senders, in the shape of DevLake's own answers."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ def refusal(error: TelemetryError) -> Answer:
     if isinstance(error, ReportRefused):
         faults = [{"field": error.field, "message": error.message}]
         return answer(status, f"{error.field}: {error.message}", {"errors": faults})
-    given = answer(status, str(error))
+    response = answer(status, str(error))
     if isinstance(error, Unavailable):
-        given = given.with_header("Retry-After", str(error.retry_after))
+        response = response.with_header("Retry-After", str(error.retry_after))
     if isinstance(error, Unauthorized):
-        given = given.with_header("WWW-Authenticate", "Bearer")
-    return given
+        response = response.with_header("WWW-Authenticate", "Bearer")
+    return response
 
 
 def bulk_answer(results: Sequence[Result]) -> Answer:
@@ -101,8 +101,8 @@ def bulk_answer(results: Sequence[Result]) -> Answer:
         "results": list(results),
     }
     if lost:
-        given = answer(503, f"{lost} reports could not be kept; send all of it again", more)
-        return given.with_header("Retry-After", "5")
+        response = answer(503, f"{lost} reports could not be kept; send all of it again", more)
+        return response.with_header("Retry-After", "5")
     if any(result.status == 413 for result in results):
         return answer(413, f"{stored} reports stored, the rest is too much at once", more)
     if not stored:

@@ -69,7 +69,7 @@ class Conflicts:
         if not self._pauses:
             return []
         with self._lock:
-            return [each for each in groups if self._pauses.pop(each, None) is not None]
+            return [group for group in groups if self._pauses.pop(group, None) is not None]
 
     def pauses(self, group: str) -> bool:
         """Return true if it is too early to try a group again."""

@@ -13,7 +13,7 @@ POLL_SECONDS = 0.1
 
 
 class Decisions:
-    """Those of the spool in `folder`, as its receiver sees them."""
+    """The decisions about the spool in `folder`, as its receiver reads them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 class Outage:
-    """Whether the database is away, and why. Set by whoever finds out."""
+    """The state of the database: away or not, and why. Any thread that finds out sets it."""
 
     def __init__(self) -> None:
         self.reason = ""
@@ -58,7 +58,7 @@ class Outage:
 
     @property
     def hanging(self) -> bool:
-        """Whether the writer has waited for longer than any transaction takes."""
+        """Return true if the writer has waited for longer than any transaction takes."""
         since = self._busy_since
         return since is not None and time.monotonic() - since > HANGING_SECONDS
 
@@ -119,7 +119,7 @@ class Ingestor:
 
     @property
     def waiting(self) -> int:
-        """How many reports wait for an answer."""
+        """The number of reports that wait for an answer."""
         return self._waiting
 
     def start(self) -> None:
@@ -171,15 +171,15 @@ class Ingestor:
     ) -> list[Optional[Unavailable]]:
         """Keep reports, the first as the oldest; for each None, or why it can't be promised."""
         loop = asyncio.get_running_loop()
-        kept: list[asyncio.Future[Optional[Unavailable]]] = []
+        futures: list[asyncio.Future[Optional[Unavailable]]] = []
         for report in reports:
             future = loop.create_future()
-            kept.append(future)
+            futures.append(future)
             try:
                 self.put(connection, report, partial(_settle, future))
             except Unavailable as error:
                 future.set_result(error)
-        return await asyncio.gather(*kept)
+        return await asyncio.gather(*futures)
 
     def _arrival_time(self) -> int:
         # Never the same twice and never backwards, whatever the clock does.
@@ -187,54 +187,59 @@ class Ingestor:
         return self._last_arrival_us
 
     def _store(self, batch: Sequence[PendingReport]) -> None:
-        batch = [each for each in batch if not each.answered]  # the rest was rescued meanwhile
+        # An answered report was rescued meanwhile.
+        batch = [report for report in batch if not report.answered]
         if self._conflicts:
             batch = self._let_wait(batch, lambda key: day_group(key) in self._conflicts)
         if not batch:
             return
         self._outage.begin_transaction()
         try:
-            kept = self._store_directly(batch)
+            outcome = self._store_directly(batch)
         except Exception as error:  # whatever it is, the drain finds out whom it concerns
             self._go_round(batch, error)
             return
         finally:
             self._outage.end_transaction()
-        self._metrics.stored(kept.connection_ids)
+        self._metrics.stored(outcome.connection_ids)
         self._tallies.stored()
         # Who is blocked is to be told the same as all others.
-        self._answer([each for each in batch if each.arrival.report_id not in kept.waiting], None)
-        for each in batch:
-            if each.arrival.report_id in kept.waiting:
-                self._to_spool.put(each)
+        self._answer(
+            [report for report in batch if report.arrival.report_id not in outcome.waiting], None
+        )
+        for report in batch:
+            if report.arrival.report_id in outcome.waiting:
+                self._to_spool.put(report)
 
     def _let_wait(
         self, batch: Sequence[PendingReport], is_in_the_way: Callable[[Key], bool]
     ) -> list[PendingReport]:
         """Spool the reports of days that something is in the way of; return the others."""
         others: list[PendingReport] = []
-        for each in batch:
-            if is_in_the_way(each.arrival.key):
-                self._to_spool.put(each)
+        for report in batch:
+            if is_in_the_way(report.arrival.key):
+                self._to_spool.put(report)
             else:
-                others.append(each)
+                others.append(report)
         return others
 
     def _store_directly(self, batch: Sequence[PendingReport]) -> Kept:
         """Store a batch as a whole, without the days that another transaction holds."""
-        arrivals = [each.arrival for each in batch]
-        strategies = {each.arrival.connection_id: each.strategy for each in batch}
-        kept = store_excluding_erased(
+        arrivals = [report.arrival for report in batch]
+        strategies = {report.arrival.connection_id: report.strategy for report in batch}
+        outcome = store_excluding_erased(
             self._session(), self._erased, arrivals, strategies, store_or_find_lock
         )
         groups = {
-            day_group(each.arrival.key) for each in batch if each.arrival.report_id in kept.waiting
+            day_group(report.arrival.key)
+            for report in batch
+            if report.arrival.report_id in outcome.waiting
         }
         if groups and self._conflicts.hold(groups):
             logger.warning(
                 "reports of %d days wait in the spool for another transaction's lock", len(groups)
             )
-        return kept
+        return outcome
 
     def _go_round(self, batch: Sequence[PendingReport], error: Exception) -> None:
         """Have the drain store a batch that failed, one by one where need be."""
@@ -246,14 +251,14 @@ class Ingestor:
             self._outage.began(reason(outage))
         else:
             # Who sends for these days again meanwhile must not stop others in the same way.
-            self._conflicts.suspect(day_group(each.arrival.key) for each in batch)
+            self._conflicts.suspect(day_group(report.arrival.key) for report in batch)
             logger.warning(
                 "%d reports go through the spool, since storing them at once failed: %s",
                 len(batch),
                 reason(error),
             )
-        for each in batch:
-            self._to_spool.put(each)
+        for report in batch:
+            self._to_spool.put(report)
 
     def _leave_session(self) -> None:
         """Leave a session behind in which something went wrong, with what may be left of it."""
@@ -279,8 +284,8 @@ class Ingestor:
     def _put_into_spool(self, batch: Sequence[PendingReport]) -> None:
         try:
             with self._erased.held() as erased:
-                arrivals = erased.spare([each.arrival for each in batch])
-                self._spool.put([spooled(each) for each in arrivals])
+                arrivals = erased.spare([report.arrival for report in batch])
+                self._spool.put([spooled(arrival) for arrival in arrivals])
         except Unavailable as error:
             self._answer(batch, error)
         except Exception as error:  # the spooler has to outlive whatever one report does to it
@@ -292,7 +297,7 @@ class Ingestor:
             logger.exception("a report could not be spooled")
             self._answer(batch, Unavailable(f"the report could not be spooled: {reason(error)}"))
         else:
-            self._metrics.spooled(each.connection_id for each in arrivals)
+            self._metrics.spooled(arrival.connection_id for arrival in arrivals)
             self._answer(batch, None)
 
     def _answer(self, batch: Sequence[PendingReport], error: Optional[Unavailable]) -> None:

@@ -164,34 +164,34 @@ class Spool:
 
     @property
     def depth(self) -> int:
-        """How many reports wait."""
+        """The number of reports that wait."""
         return self._depth
 
     @property
     def dead(self) -> int:
-        """How many were set aside for good."""
+        """The number of reports that were set aside for good."""
         return self._dead
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing left of any report."""
+        """Return true if the spool holds no report."""
         return not (self._depth or self._dead or moved_aside(self._path))
 
     @property
     def bytes(self) -> int:
-        """What the file takes on disk."""
+        """The size of the file on disk, in bytes."""
         with suppress(FileNotFoundError):
             return self._path.stat().st_size
         return 0
 
     @property
     def max_bytes(self) -> int:
-        """What the file may take."""
+        """The largest size that the file may have, in bytes."""
         return self._max_pages * PAGE_BYTES
 
     @property
     def disk_free_bytes(self) -> int:
-        """What its disk has left for anybody."""
+        """The free bytes of its disk."""
         return shutil.disk_usage(self._path.parent).free
 
     def oldest_arrival_us(self) -> Optional[int]:
@@ -714,7 +714,7 @@ def _keep_whole(
 
 
 def _identity(path: Path) -> Optional[tuple[int, int]]:
-    """What tells a file from another one of its name; None if there is none."""
+    """Return an identity that differs between two files of one name; None if there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -723,7 +723,7 @@ def _identity(path: Path) -> Optional[tuple[int, int]]:
 
 
 class WaitingReports(NamedTuple):
-    """What waits for a connection, and when the oldest of it arrived."""
+    """The reports that wait for a connection, and the arrival of the oldest."""
 
     connection_id: int
     reports: int
@@ -741,7 +741,7 @@ def waiting_by_connection(folder: Path) -> list[WaitingReports]:
 
 
 def dead_letters(folder: Path) -> list[DeadLetter]:
-    """What was set aside in the spool of `folder`, read beside a running receiver."""
+    """Return the reports set aside in the spool of `folder`, beside a running receiver."""
     rows = _look_at(folder, f"SELECT {_COLUMNS}, reason FROM dead ORDER BY position")
     return [DeadLetter(Spooled(*row[:4]), row[5]) for row in rows]
 
@@ -756,7 +756,7 @@ def _look_at(folder: Path, query: str) -> list[tuple[Any, ...]]:
             return database.execute(query).fetchall()
     except sqlite3.DatabaseError as error:
         raise ConfigurationError(
-            f"can't read {path} ({error}); a receiver mends its spool when it starts"
+            f"can't read {path} ({error}); a receiver fixes its spool when it starts"
         ) from None
 
 

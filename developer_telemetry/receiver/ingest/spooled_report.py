@@ -52,7 +52,7 @@ def arrival_of(spooled: Spooled, report: Report) -> ReceivedReport:
 
 
 def is_erased(known: Tombstones, report: Spooled) -> bool:
-    """Whether a report in the spool is, or may be, of somebody who was erased since it arrived."""
+    """Return true if a report is, or may be, of a person erased since its arrival."""
     arrival = parse_spooled(report)
     if arrival is None:
         return known.may_cover(report.connection_id, report.arrived_us, report.epoch)

@@ -45,7 +45,7 @@ def _now() -> float:
 
 
 class TombstoneLease(Erased):
-    """What is known under a lease; `held` and `check` may be called from any thread.
+    """The tombstones under a lease; `held` and `check` may be called from any thread.
 
     What was learned is kept in the spool. A receiver that starts while the database is away obeys
     it from its first report on, and a database that was restored to an older state gets it back.
@@ -109,6 +109,6 @@ class TombstoneLease(Erased):
 
     @contextmanager
     def held(self) -> Iterator[Tombstones]:
-        """What is known, and stays all that is known until the end of the block."""
+        """Yield the tombstones, to which none is added until the end of the block."""
         with self._changing:
             yield self._known
