@@ -75,7 +75,7 @@ class Life:
                 self._try("accounts are linked to users by the org plugin", self._linked)
                 self._try("`doctor` behind the front proxy names what is amiss", self._examine)
                 self._try("a scheduled run looks only at what is new", self._look_at_new)
-                self._try("a re-transform mends all days from raw reports", self._mend)
+                self._try("a re-transform rebuilds all days from raw reports", self._mend)
                 self._try("a full sync completes", self._full_sync)
                 self._try("tasks of tests and builds go when switched off", self._switch_off)
             self._try("no report was lost, refused or stored twice", lambda: self._kept(fleet))
@@ -259,7 +259,7 @@ class Life:
         return "by e-mail, by full name, by user name; a name spelled otherwise stays unlinked"
 
     def _examine(self) -> str:
-        """One connection is in no blueprint yet, which the remedy that it names mends."""
+        """One connection is in no blueprint yet, which the remedy that it names fixes."""
         with Names({NAME: HOST}) as names:
             conf = server_conf(self.lake.folder, "", names.port, self.receiver.port)
             try:
@@ -279,7 +279,7 @@ class Life:
                 found = json.loads(self._command("doctor", "--json", settings=settings))
         states = {each["state"] for each in found["checks"]}
         expect(states, {"ok"} if self.lake.has_org else {"ok", "skipped"}, "what checks end as")
-        return "a connection in no blueprint; mended as it says, all is well"
+        return "a connection in no blueprint; once fixed as it says, all is well"
 
     def _look_at_new(self) -> None:
         """A run takes for settled what was stored ten minutes before it."""

@@ -11,7 +11,7 @@ AGES = ("1: up to a day", "2: up to 3 days", "3: up to 7 days", "4: up to 30 day
 
 
 def _known(d: Sql) -> str:
-    """The chosen machines heard of by the end of the range, by how long before it that was."""
+    """The chosen machines heard from by the end of the range, by how long before it that was."""
     return (
         f"SELECT m.connection_id, m.developer_id, m.hostname, m.reports, m.last_seen,"
         f" {END} - {d.epoch('m.last_seen')} AS age FROM {MACHINES} m"
@@ -61,7 +61,7 @@ FROM ages LEFT JOIN known ON known.newest = ages.newest ORDER BY ages.newest"""
 
 def quiet_machines(d: Sql) -> str:
     return f"""SELECT developer_id AS developer, hostname AS machine,
-  last_seen AS {d.quoted("last heard of")}, age AS silence, reports
+  last_seen AS {d.quoted("last heard from")}, age AS silence, reports
 FROM (
   {_known(d)}
 ) known
@@ -140,7 +140,7 @@ at *now*.""",
             "Who Reports",
             (
                 Panel(
-                    "Machines Heard of [Last 7 Days of Selected Time Range]",
+                    "Machines Heard From [Last 7 Days of Selected Time Range]",
                     "Machines whose newest report came in the 7 days before the end of the range.",
                     "stat",
                     machines_heard,
@@ -178,13 +178,13 @@ at *now*.""",
             (
                 Panel(
                     "Machines by Age of Newest Report",
-                    "How long before the end of the range each machine was last heard of.",
+                    "How long before the end of the range each machine was last heard from.",
                     "barchart",
                     freshness,
                 ),
                 Panel(
                     "Quiet Machines [Silent for More than 7 Days]",
-                    "Machines last heard of within the range, but not in its last 7 days: away,"
+                    "Machines last heard from within the range, but not in its last 7 days: away,"
                     " replaced, or with a collector that stopped.",
                     "table",
                     quiet_machines,

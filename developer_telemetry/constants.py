@@ -37,7 +37,7 @@ SUM = "sum"
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
-# After which a machine counts as quiet: longer than a weekend and the bank holiday after it.
+# After which a machine counts as quiet: longer than a weekend with a public holiday.
 QUIET_US = 7 * DAY_US
 
 

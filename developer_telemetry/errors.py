@@ -29,7 +29,7 @@ class Unavailable(TelemetryError):
 
 
 class ConfigurationError(TelemetryError):
-    """Only the operator can mend it; the message says how."""
+    """An error that the operator has to fix; the message says how."""
 
 
 class SpoolInUse(ConfigurationError):

@@ -84,7 +84,7 @@ class DeveloperMetrics(ToolModel, table=True):
 
 
 class Machine(ToolModel, table=True):
-    """A host of a developer: when it was first and last heard of, and how often."""
+    """A host of a developer: when it was first and last heard from, and how often."""
 
     __tablename__ = "_tool_developer_telemetry_machines"
 

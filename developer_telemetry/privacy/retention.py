@@ -254,7 +254,7 @@ class _Pruning:
         return gone._replace(developers=len(developers), machines=machines)
 
     def _remove_machines(self, connection: Connection) -> Pruned:
-        """Remove those that were last heard of before the first day that is kept."""
+        """Remove those that were last heard from before the first day that is kept."""
         limits = self._begin(connection)
         columns = ("connection_id", "developer_id", "hostname")
         keys = connection.exec_driver_sql(
