@@ -347,7 +347,7 @@ def weekly(*columns: str) -> Callable[[Data], Rows]:
 
 
 ANSWERS: dict[str, Callable[[Data], Rows]] = {
-    "Machines Heard from [Last 7 Days of Selected Time Range]": machines_heard,
+    "Machines Heard From [Last 7 Days of Selected Time Range]": machines_heard,
     "Machines with a Report about the Day": machines_by_day,
     "Coverage: Developers": coverage,
     "Developers with a Report about the Day": lambda data: by_day(data, data.rows, len),
