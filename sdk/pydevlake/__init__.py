@@ -1,4 +1,4 @@
-"""Writes Apache DevLake plugins in Python."""
+"""Write Apache DevLake plugins in Python."""
 
 import gc
 

@@ -64,7 +64,7 @@ class Request:
 
 
 class Response:
-    """What a source answered. The names of `headers` are found in any case."""
+    """A source's answer. The names of `headers` are found in any case."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Response:
 
     @cached_property
     def json(self) -> Any:
-        """The body as JSON. ValueError if it is something else."""
+        """Return the body as JSON. ValueError if it is something else."""
         return json.loads(self.body)
 
     def get_url_with_query_string(self) -> str:
@@ -103,7 +103,7 @@ class APIException(Exception):
 
 
 class RequestHook:
-    """Changes each request before it is sent. Declared as an attribute of an API."""
+    """A hook that changes each request before it is sent, declared on an API."""
 
     def apply(self, request: Request, api: "APIBase") -> Any:
         """Return None to keep the request, another one to send instead, or ABORT."""
@@ -111,7 +111,7 @@ class RequestHook:
 
 
 class ResponseHook:
-    """Looks at each response before it is returned. Declared as an attribute of an API."""
+    """A hook that inspects each response before it is returned, declared on an API."""
 
     def apply(self, response: Response, api: "APIBase") -> Any:
         """Return None to keep the response, another one to return instead, or ABORT."""
@@ -144,7 +144,7 @@ response_hook = CustomResponseHook
 
 
 class APIBase:
-    """Sends requests through hooks: those of base classes first, each class's in their order."""
+    """A client that sends requests through hooks, in order, those of base classes first."""
 
     # A plugin may declare it as a property as well.
     base_url: Any = None  # Optional[str]
@@ -158,7 +158,7 @@ class APIBase:
 
     @property
     def proxy(self) -> Optional[str]:
-        """The proxy for all requests, the connection's unless overridden."""
+        """Return the proxy for all requests, the connection's unless overridden."""
         return str(self.connection.proxy) if self.connection.proxy else None
 
     def get(self, *path_args: Any, **query_args: Any) -> Any:
@@ -167,7 +167,7 @@ class APIBase:
         return self.send(Request("/".join(str(part).strip("/") for part in parts), query_args))
 
     def send(self, request: Request) -> Any:
-        """The response, as the hooks leave it, or ABORT.
+        """Return the response, as the hooks leave it, or ABORT.
 
         :raises requests.RequestException: the source can't be reached or doesn't answer.
         """
@@ -207,14 +207,14 @@ class APIBase:
 
 
 class Paginator:
-    """Knows how a source splits a list into pages."""
+    """The way a source splits a list into pages."""
 
     def get_items(self, response: Response) -> Any:  # Optional[Iterable]
-        """The items of a page; None if the response is no page."""
+        """Return the items of a page; None if the response is no page."""
         raise NotImplementedError
 
     def get_next_page_id(self, response: Response) -> Any:  # Optional[Union[int, str]]
-        """What `set_next_page_param` asks the next page by; None on the last page."""
+        """Return the value for `set_next_page_param`; None on the last page."""
         raise NotImplementedError
 
     def set_next_page_param(self, request: Request, next_page_id: Any) -> None:
@@ -277,14 +277,14 @@ class PagedResponse(Response):
 
 
 class API(APIBase):
-    """Waits when a source asks to, raises when it refuses, and iterates over pages."""
+    """An API that obeys `Retry-After`, raises on refusals, and iterates over pages."""
 
     # A plugin may declare it as a property as well.
     paginator: Any = None  # Optional[Paginator]
 
     @response_hook
     def pause_if_too_many_requests(self, response: Response) -> Optional[Response]:
-        """After a 429 wait for as long as `Retry-After` says, and send the request again."""
+        """Wait after a 429, for as long as `Retry-After` demands, and send the request again."""
         if response.status != HTTPStatus.TOO_MANY_REQUESTS:
             return None
         seconds = _retry_after(response.headers.get("Retry-After", ""))
@@ -307,7 +307,7 @@ class API(APIBase):
 
 
 def _retry_after(value: str) -> float:
-    """Seconds to wait, from a header that has seconds or a date."""
+    """Return the seconds to wait, from a header that has seconds or a date."""
     if value.strip().isdecimal():
         return float(value)
     try:

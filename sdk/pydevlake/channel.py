@@ -18,7 +18,7 @@ _LONGEST_SILENCE = 1.5
 
 
 class Channel:
-    """Writes one compact JSON document a line and flushes it."""
+    """A writer of compact JSON documents, one a line, each flushed."""
 
     def __init__(self, descriptor: int = 3) -> None:
         try:
@@ -59,7 +59,7 @@ class Channel:
 
     @contextmanager
     def kept_awake(self) -> Iterator[None]:
-        """Repeats the last progress, with nothing added, when the work in the block is silent."""
+        """Repeat the last progress, with nothing added, when the work in the block is silent."""
         ended = threading.Event()
         thread = threading.Thread(target=self._repeat_progress, args=(ended,), daemon=True)
         thread.start()

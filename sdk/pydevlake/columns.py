@@ -32,7 +32,7 @@ def _naive(value: Any) -> Any:
 
 
 def fit_server(column: "Column[Any]") -> None:
-    """Gives a column the type that DevLake's server gives it, or one that binds to it.
+    """Give a column the type that DevLake's server gives it, or one that binds to it.
 
     The server makes a BIGINT of every integer and text of every enumeration. Psycopg 3 names the
     type of each value it sends, so a native enumeration or a value above 31 bits would fail.

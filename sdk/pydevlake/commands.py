@@ -31,7 +31,7 @@ class _Cancelled(SystemExit):
 
 
 def main(plugin_type: type[Plugin], arguments: list[str]) -> int:
-    """Carries out one call, `VERB CONFIG ARG...`, and returns the process's exit status.
+    """Carry out one call, `VERB CONFIG ARG...`, and return the process's exit status.
 
     CONFIG and each ARG are JSON documents. Answers go to file descriptor 3. A failure is one
     line on stderr (and a traceback at log level debug) and status 1; SIGTERM is status 143.
@@ -61,7 +61,7 @@ def main(plugin_type: type[Plugin], arguments: list[str]) -> int:
 
 
 class _Cancel:
-    """What SIGTERM does: raises `_Cancelled`, and remembers it where that gets lost.
+    """A handler of SIGTERM: raises `_Cancelled`, and remembers it if it gets lost.
 
     It may come while a driver talks to its server or an object is thrown away. Then another error
     takes its place, or none comes out at all.
@@ -114,7 +114,7 @@ def _dispatch(commands: "Commands", arguments: list[str]) -> None:
 
 
 def _verb(answers: Callable[..., Messages]) -> Callable[..., None]:
-    """Makes a command of a generator of messages: documents in, lines on descriptor 3 out.
+    """Make a command of a generator of messages: documents in, lines on descriptor 3 out.
 
     The first document is the remote config. An optional last one may be left out.
     """
@@ -162,7 +162,7 @@ def _check_type(parameter: Parameter, value: Any) -> None:
 
 
 class Commands:
-    """What DevLake's server asks of a plugin. Arguments are JSON documents, the config first."""
+    """The commands that DevLake's server sends. Arguments are JSON documents, the config first."""
 
     def __init__(self, plugin_type: type[Plugin]) -> None:
         self._plugin_type = plugin_type
@@ -172,12 +172,12 @@ class Commands:
 
     @_verb
     def plugin_info(self) -> Messages:
-        """Says what the plugin is made of."""
+        """Describe the plugin."""
         yield self._plugin().plugin_info()
 
     @_verb
     def test_connection(self, connection: dict[str, Any]) -> Messages:
-        """Says whether a connection works."""
+        """Test a connection."""
         plugin = self._plugin()
         # A connection that exists already is tested without its name.
         yield plugin.test_connection(
@@ -186,13 +186,13 @@ class Commands:
 
     @_verb
     def remote_scopes(self, connection: dict[str, Any], group_id: Optional[str] = None) -> Messages:
-        """Lists the groups of scopes, or the scopes of one group."""
+        """List the groups of scopes, or the scopes of one group."""
         plugin = self._plugin()
         yield from plugin.make_remote_scopes(plugin.connection_type(**connection), group_id)
 
     @_verb
     def make_pipeline(self, scope_config_pairs: list[Any], connection: dict[str, Any]) -> Messages:
-        """Plans a pipeline for scopes, each with its scope config or null."""
+        """Plan a pipeline for scopes, each with its scope config or null."""
         plugin = self._plugin()
         pairs = [
             (plugin.tool_scope_type(**scope), plugin.scope_config_type(**(config or {})))
@@ -202,17 +202,17 @@ class Commands:
 
     @_verb
     def collect(self, context: dict[str, Any], stream: str) -> Messages:
-        """Runs a stream's first step for a scope."""
+        """Run a stream's first step for a scope."""
         yield from self._run("collect", context, stream)
 
     @_verb
     def extract(self, context: dict[str, Any], stream: str) -> Messages:
-        """Runs a stream's second step for a scope."""
+        """Run a stream's second step for a scope."""
         yield from self._run("extract", context, stream)
 
     @_verb
     def convert(self, context: dict[str, Any], stream: str) -> Messages:
-        """Runs a stream's third step for a scope."""
+        """Run a stream's third step for a scope."""
         yield from self._run("convert", context, stream)
 
     def _plugin(self) -> Plugin:

@@ -1,4 +1,4 @@
-"""What a subtask is told about its run."""
+"""The context of a subtask's run."""
 
 from typing import Any, Optional
 
@@ -27,5 +27,5 @@ class Context:
 
     @property
     def incremental(self) -> bool:
-        """Whether the run goes on from the last one's state instead of starting anew."""
+        """Return true if the run continues from the last one's state."""
         return self.options.get("incremental") is True

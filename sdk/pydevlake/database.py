@@ -1,4 +1,4 @@
-"""From the database URL that DevLake is configured with to an SQLAlchemy engine."""
+"""SQLAlchemy engines for DevLake's database URL."""
 
 import re
 import ssl
@@ -57,7 +57,7 @@ class _Server(NamedTuple):
 
 
 def create_db_engine(db_url: str, **options: Any) -> Engine:
-    """Makes an engine, without connecting, for a URL in Go's style or in SQLAlchemy's.
+    """Make an engine, without connecting, for a URL in Go's style or in SQLAlchemy's.
 
     Understood are `mysql://user:password@host:3306/lake?charset=utf8mb4&parseTime=True&loc=UTC`,
     `user:password@tcp(host:3306)/lake`, `postgres://user:password@host:5432/lake?sslmode=disable`,
@@ -142,7 +142,7 @@ def _parse(rest: str, backend: str) -> _Server:
 
 
 def _hosts(addresses: str, backend: str) -> list[tuple[str, str]]:
-    """Host and port of each address in a list with commas."""
+    """Return the host and port of each address in a list with commas."""
     hosts: list[tuple[str, str]] = []
     for address in filter(None, addresses.split(",")):
         match = _HOST_AND_PORT.fullmatch(address)
@@ -257,13 +257,13 @@ def _set_variables(connection: Any, settings: dict[str, str]) -> None:
 
 
 def _set_config(settings: dict[str, str], local: bool) -> tuple[str, tuple[str, ...]]:
-    """A query that makes settings, for a transaction alone if they are `local`, and its values."""
+    """Return a query that makes settings, and its values; `local` ones last for a transaction."""
     calls = ", ".join([f"set_config(%s, %s, {str(local).lower()})"] * len(settings))
     return f"SELECT {calls}", tuple(each for pair in settings.items() for each in pair)
 
 
 def _is_pooled(connection: Any) -> bool:
-    """Whether somebody between us and PostgreSQL answers in the session's place.
+    """Return true if a pooler between us and PostgreSQL answers for the session.
 
     It need not be the same session in the next transaction then.
     """

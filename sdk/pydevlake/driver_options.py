@@ -73,7 +73,7 @@ class DatabaseUrlError(ValueError):
 
 
 class Tls(NamedTuple):
-    """How to encrypt: `mode` is preferred, skip-verify, verify-ca or verify; the rest are files.
+    """The encryption: `mode` is preferred, skip-verify, verify-ca or verify; the others are files.
 
     Only `verify` checks that the certificate is the host's, and that is the usual one.
     """
@@ -111,7 +111,7 @@ class Tls(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What a URL's options come to."""
+    """The meaning of a URL's options."""
 
     arguments: dict[str, Any]  # of the driver's connect
     settings: dict[str, str]  # of the session, made by statement once it is there
@@ -225,7 +225,7 @@ def postgresql_options(query: Mapping[str, str], psycopg: bool) -> Options:
 
 
 def _of_command_line(options: str) -> dict[str, str]:
-    """The settings in a server's command line, `-c name=value` or `--name=value`."""
+    """Return the settings in a server's command line, `-c name=value` or `--name=value`."""
     settings: dict[str, str] = {}
     place = 0
     options = options.strip()
@@ -264,7 +264,7 @@ def _readable(name: str, path: str) -> None:
 
 
 def _seconds(name: str, duration: str) -> int:
-    """A duration as Go writes it, rounded up to a whole second; 0 for none."""
+    """Return a duration as Go writes it, rounded up to a whole second; 0 for none."""
     parts = _DURATION.findall(duration)
     if "".join(number + unit for number, unit in parts) != duration or not parts:
         if duration == "0":

@@ -1,4 +1,4 @@
-"""Makes a tool row of a raw JSON object by what the model's fields say."""
+"""Extraction of a tool row from a raw JSON object by what the model's fields say."""
 
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ _MISSING = object()
 
 
 def autoextract(json: dict[str, Any], model_cls: type[_Row]) -> _Row:
-    """Fills a model's fields from a JSON object.
+    """Fill a model's fields from a JSON object.
 
     A field with a `source` is read at that JSON pointer (RFC 6901), any other by its name or its
     camelCase name. What isn't there takes the field's default; ValueError if a required field's

@@ -10,7 +10,7 @@ _LONGEST_CAUSE = 2000
 
 
 class Failure(Exception):
-    """What went wrong, and what to do next (a sentence)."""
+    """A failure: its reason, and what to do next (a sentence)."""
 
     def __init__(self, cause: str, advice: str) -> None:
         super().__init__(cause)
@@ -18,7 +18,7 @@ class Failure(Exception):
 
 
 def describe(subject: str, error: BaseException) -> str:
-    """One line: what failed (`subject`), why, and what to do next.
+    """Return one line: what failed (`subject`), why, and what to do next.
 
     A statement's parameters and a model's input are left out: both may hold secrets.
     """

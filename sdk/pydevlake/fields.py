@@ -13,7 +13,7 @@ def Field(
     schema_extra: Optional[dict[str, Any]] = None,
     **kwargs: Any,
 ) -> Any:
-    """Declares a model's field like `sqlmodel.Field`, with three marks more.
+    """Declare a model's field like `sqlmodel.Field`, with three marks more.
 
     `primary_key` and `auto_increment` also reach the JSON schema, from which DevLake's server
     makes the table. `source` is a JSON pointer (RFC 6901) that says where `autoextract` finds
@@ -34,6 +34,6 @@ def Field(
 
 
 def marks_of(field: Any) -> dict[str, Any]:
-    """What `Field` added to the JSON schema of a pydantic field."""
+    """Return the marks that `Field` added to the JSON schema of a pydantic field."""
     extra = field.json_schema_extra
     return extra if isinstance(extra, dict) else {}

@@ -18,7 +18,7 @@ _LONGEST_RECORD = 64 * 1024
 
 
 def configure(config: Any) -> None:
-    """Sets up the process's log from the remote config, `{"log_level": "info"}`, "" or null."""
+    """Set up the process's log from the remote config, `{"log_level": "info"}`, "" or null."""
     name = config.get("log_level") if isinstance(config, dict) else None
     formatter = _Formatter("%(levelname)s: %(message)s")
     output = logging.StreamHandler(sys.stdout)

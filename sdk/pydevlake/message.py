@@ -1,4 +1,4 @@
-"""What a plugin answers to DevLake's server, one JSON document each."""
+"""A plugin's answers to DevLake's server: one JSON document each."""
 
 from typing import Any, Literal, Optional, Protocol
 
@@ -47,7 +47,7 @@ class PluginInfo(Message):
 
 
 class RemoteProgress(Message):
-    """How far a subtask is: records since the last message, so far, and in all (0: unknown)."""
+    """A subtask's progress: records since the last message, so far, and in all (0: unknown)."""
 
     increment: int = 0
     current: int = 0
@@ -96,7 +96,7 @@ class ApiResponse(Protocol):
 
 
 class TestConnectionResult(Message):
-    """Whether a connection works; `status` becomes the HTTP status of the server's answer."""
+    """The result of a connection test; `status` becomes the HTTP status of the server's answer."""
 
     __test__ = False  # pytest would take the class for a test
 

@@ -78,7 +78,7 @@ MIGRATION_SCRIPTS: list[MigrationScript] = []
 
 
 class MigrationScriptBuilder:
-    """Writes down the operations of one script. Nothing runs before the server runs it."""
+    """A recorder of the operations of one script. Nothing runs before the server runs it."""
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
@@ -86,31 +86,31 @@ class MigrationScriptBuilder:
     def execute(
         self, sql: str, dialect: Optional[Dialect] = None, ignore_error: bool = False
     ) -> None:
-        """Runs one SQL statement, on one kind of database if `dialect` says so."""
+        """Run one SQL statement, on one kind of database if `dialect` says so."""
         self.operations.append(Execute(sql=sql, dialect=dialect, ignore_error=ignore_error))
 
     def add_column(self, table: str, column: str, type: str) -> None:
-        """Adds a column unless the table has it."""
+        """Add a column unless the table has it."""
         self.operations.append(AddColumn(table=table, column=column, column_type=type))
 
     def drop_column(self, table: str, column: str) -> None:
-        """Drops a column if the table has it."""
+        """Drop a column if the table has it."""
         self.operations.append(DropColumn(table=table, column=column))
 
     def rename_column(self, table: str, old_name: str, new_name: str) -> None:
-        """Renames a column if the table has it. A column of the new name is dropped first."""
+        """Rename a column if the table has it. A column of the new name is dropped first."""
         self.operations.append(RenameColumn(table=table, old_name=old_name, new_name=new_name))
 
     def drop_table(self, table: str) -> None:
-        """Drops a table if it exists."""
+        """Drop a table if it exists."""
         self.operations.append(DropTable(table=table))
 
     def rename_table(self, old_name: str, new_name: str) -> None:
-        """Renames a table if it exists."""
+        """Rename a table if it exists."""
         self.operations.append(RenameTable(old_name=old_name, new_name=new_name))
 
     def create_tables(self, *model_classes: type[SQLModel]) -> None:
-        """Makes a table for each model whose table doesn't exist, with the model's fields."""
+        """Make a table for each model whose table doesn't exist, with the model's fields."""
         for model_class in model_classes:
             model_info = DynamicModelInfo.from_model(model_class)
             self.operations.append(CreateTable(model_info=model_info))
@@ -119,7 +119,7 @@ class MigrationScriptBuilder:
 def migration(
     version: int, name: Optional[str] = None
 ) -> Callable[[Callable[[MigrationScriptBuilder], None]], MigrationScript]:
-    """Makes a script of a function that takes a `MigrationScriptBuilder`, and registers it.
+    """Make a script of a function that takes a `MigrationScriptBuilder`, and register it.
 
     `version` is the moment of writing as a number, YYYYMMDDhhmmss; ValueError if it isn't one.
     The name defaults to the function's.

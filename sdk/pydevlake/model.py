@@ -1,4 +1,4 @@
-"""What a plugin stores: connections, scopes, and rows of the raw, tool and domain layers."""
+"""The models of connections, scopes, and rows of the raw, tool and domain layers."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ class _Scratch(BaseModel):
 
 
 class Base(SQLModel):
-    """Lets models in pydantic's older style run on today's pydantic and SQLAlchemy.
+    """A base that lets models in pydantic's older style run on today's pydantic and SQLAlchemy.
 
     `Optional[X]` without a default means None. A row (`table=True`) converts what it is given
     (aliases, enumerations, times) but demands nothing: a missing field stays unset, a value that
@@ -64,7 +64,7 @@ class Base(SQLModel):
 
 
 def is_table(model: type[SQLModel]) -> bool:
-    """Whether the model was declared with `table=True`."""
+    """Return true if the model was declared with `table=True`."""
     return bool(model.model_config.get("table"))
 
 
@@ -138,7 +138,7 @@ class ToolTable(Base):
 
 
 class Connection(ToolTable, Model):
-    """Where and with what secret a plugin reaches its source. The server keeps the table."""
+    """The address of a plugin's source, and the secret to read it. The server keeps the table."""
 
     name: str = Field(unique=True)
     proxy: Optional[AnyUrl] = None
@@ -159,7 +159,7 @@ class DomainType(Enum):
 
 
 class ScopeConfig(ToolTable, Model):
-    """What an operator wants done with a scope. The server keeps the table."""
+    """An operator's settings for a scope. The server keeps the table."""
 
     name: str = Field(default="default")
     domain_types: list[DomainType] = Field(default=list(DomainType), alias="entities")
@@ -184,7 +184,7 @@ class RawModel(Base):
 
 
 class RawDataOrigin(Base):
-    """Which raw row a row was made of. DevLake deletes a scope's data by these columns."""
+    """The raw row that a row was made of. DevLake deletes a scope's data by these columns."""
 
     raw_data_params: Optional[str] = Field(
         default=None, alias="_raw_data_params", sa_column_kwargs={"name": "_raw_data_params"}
@@ -228,11 +228,11 @@ class ToolModel(ToolTable, NoPKModel):
     connection_id: Optional[int] = Field(default=None, primary_key=True, auto_increment=False)
 
     def domain_id(self) -> str:
-        """The id of the domain row made of this row. A plugin may override it."""
+        """Return the id of the domain row made of this row. A plugin may override it."""
         return domain_id(type(self), self.connection_id, *self.primary_keys())
 
     def primary_keys(self) -> Iterable[object]:
-        """The values of the primary key, in order, without the connection's id."""
+        """Return the values of the primary key, in order, without the connection's id."""
         for name in primary_key_names(type(self)):
             if name != "connection_id":
                 yield getattr(self, name)
@@ -257,7 +257,7 @@ class DomainScope(DomainModel):
 
 
 class SubtaskRun(Base, table=True):
-    """When a subtask ran for a connection, and the state that an incremental run goes on from."""
+    """A run of a subtask for a connection, and the state from which the next run continues."""
 
     __tablename__ = "_pydevlake_subtask_runs"
 
@@ -271,7 +271,7 @@ class SubtaskRun(Base, table=True):
 
 
 def primary_key_names(model: type[SQLModel]) -> list[str]:
-    """The fields of a model's primary key, in the table's order."""
+    """Return the fields of a model's primary key, in the table's order."""
     if is_table(model):
         mapper: Any = inspect_mapped(model)
         return [mapper.get_property_by_column(column).key for column in mapper.primary_key]
@@ -279,14 +279,14 @@ def primary_key_names(model: type[SQLModel]) -> list[str]:
 
 
 def domain_id(model_type: type, connection_id: Optional[int], *keys: object) -> str:
-    """The id of the domain row made of a tool row: `<plugin>:<class>:<connection>:<keys>`."""
+    """Return the id of a tool row's domain row: `<plugin>:<class>:<connection>:<keys>`."""
     return ":".join(
         [plugin_name_of(model_type), model_type.__name__, str(connection_id), *map(str, keys)]
     )
 
 
 def raw_data_params(connection_id: Optional[int], scope_id: Optional[str]) -> str:
-    """The text that ties a row to its scope, letter for letter as DevLake's server writes it."""
+    """Return the text that ties a row to its scope, exactly as DevLake's server writes it."""
     params = {"ConnectionId": connection_id, "ScopeId": scope_id}
     text = json.dumps(params, separators=(",", ":"), ensure_ascii=False)
     return text.translate(_ESCAPED_BY_GO)

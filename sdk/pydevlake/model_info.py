@@ -23,7 +23,7 @@ class DynamicModelInfo(BaseModel):
 
     @staticmethod
     def from_model(model_class: type[SQLModel]) -> "DynamicModelInfo":
-        """Describes a model. ValueError names a field whose type the server can't take."""
+        """Describe a model. ValueError names a field whose type the server can't take."""
         return DynamicModelInfo(
             json_schema=_server_schema(model_class), table_name=str(model_class.__tablename__)
         )
@@ -71,7 +71,7 @@ def _flatten(node: Any, definitions: dict[str, Any], seen: tuple[str, ...]) -> A
 
 
 def _without_choice(node: dict[str, Any]) -> dict[str, Any]:
-    """Replaces `anyOf` and its kin by the one alternative that holds all values."""
+    """Replace `anyOf` and its kin by the one alternative that holds all values."""
     for keyword in ("anyOf", "oneOf", "allOf"):
         if keyword not in node:
             continue
@@ -92,7 +92,7 @@ def _without_choice(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_type(node: dict[str, Any]) -> dict[str, Any]:
-    """Adds the type that an enumeration or a constant leaves out."""
+    """Add the type that an enumeration or a constant leaves out."""
     values = node.get("enum", [node["const"]] if "const" in node else None)
     if "type" in node or not values:
         return node

@@ -14,7 +14,7 @@ def camel_case(name: str) -> str:
 
 
 def plural(noun: str) -> str:
-    """The plural of a lower-case English noun, or of a compound that ends in one.
+    """Return the plural of a lower-case English noun, or of a compound that ends in one.
 
     Covers what class names are made of. A model whose plural comes out wrong names its table
     with `__tablename__`.
@@ -32,7 +32,7 @@ def plural(noun: str) -> str:
 
 
 def plugin_name_of(cls: type) -> str:
-    """The plugin that a class belongs to: the folder that holds its top-level package.
+    """Return the plugin that a class belongs to: the folder that holds its top-level package.
 
     A class from no file (typed into a shell) belongs to its top-level module.
     """

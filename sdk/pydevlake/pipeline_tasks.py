@@ -15,7 +15,7 @@ def gitextractor(
     proxy: Optional[str],
     no_shallow_clone: Optional[bool] = False,
 ) -> PipelineTask:
-    """Clones a repository and reads its commits and refs."""
+    """Clone a repository and read its commits and refs."""
     return PipelineTask(
         plugin="gitextractor",
         options={
@@ -30,7 +30,7 @@ def gitextractor(
 
 
 class RefDiffOptions(BaseModel):
-    """Which tags refdiff compares: how many, in what order, matching what (a Go expression)."""
+    """The tags that refdiff compares: how many, in what order, matching what (a Go expression)."""
 
     model_config = ConfigDict(alias_generator=camel_case, populate_by_name=True)
 
@@ -40,7 +40,7 @@ class RefDiffOptions(BaseModel):
 
 
 def refdiff(repo_id: str, options: Optional[RefDiffOptions] = None) -> PipelineTask:
-    """Computes which commits and issues lie between two tags."""
+    """Compute which commits and issues lie between two tags."""
     options = options or RefDiffOptions()
     return PipelineTask(
         plugin="refdiff",

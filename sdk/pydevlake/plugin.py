@@ -44,7 +44,7 @@ class Plugin(ABC):
 
     @property
     def name(self) -> str:
-        """Goes into table names and routes: letters, digits and underscores only."""
+        """Return the name for table names and routes: letters, digits and underscores only."""
         return type(self).__name__.lower().removesuffix("plugin")
 
     @property
@@ -54,12 +54,12 @@ class Plugin(ABC):
     @property
     @abstractmethod
     def connection_type(self) -> Any:
-        """The subclass of Connection."""
+        """Return the subclass of Connection."""
 
     @property
     @abstractmethod
     def tool_scope_type(self) -> Any:
-        """The subclass of ToolScope."""
+        """Return the subclass of ToolScope."""
 
     @property
     def scope_config_type(self) -> Any:
@@ -72,19 +72,19 @@ class Plugin(ABC):
 
     @abstractmethod
     def test_connection(self, connection: Any) -> TestConnectionResult:
-        """Says whether the connection works. Raises if that can't be found out."""
+        """Test the connection. Raises if that can't be found out."""
 
     @abstractmethod
     def domain_scopes(self, tool_scope: Any) -> Iterable[Any]:
-        """The domain scopes that stand for a scope."""
+        """Return the domain scopes that stand for a scope."""
 
     @abstractmethod
     def remote_scopes(self, connection: Any, group_id: str) -> Iterable[Any]:
-        """The scopes in a group."""
+        """Return the scopes in a group."""
 
     @abstractmethod
     def remote_scope_groups(self, connection: Any) -> Iterable[RemoteScopeGroup]:
-        """The groups that scopes are chosen from."""
+        """Return the groups that scopes are chosen from."""
 
     @property
     def subtasks(self) -> list[Subtask]:
@@ -117,7 +117,7 @@ class Plugin(ABC):
     def make_remote_scopes(
         self, connection: Any, group_id: Optional[str] = None
     ) -> Iterator[RemoteScopeTreeNode]:
-        """The groups, or the scopes of one group."""
+        """Return the groups, or the scopes of one group."""
         if not group_id:
             yield from self.remote_scope_groups(connection)
             return
@@ -127,7 +127,7 @@ class Plugin(ABC):
             yield RemoteScope(id=scope.id, parent_id=group_id, name=scope.name, data=scope)
 
     def make_pipeline(self, scope_config_pairs: list[Any], connection: Any) -> PipelineData:
-        """The plan and the domain scopes for the scopes that a blueprint holds."""
+        """Return the plan and the domain scopes for the scopes that a blueprint holds."""
         scopes = []
         for tool_scope, _ in scope_config_pairs:
             for scope in self.domain_scopes(tool_scope):
@@ -158,7 +158,7 @@ class Plugin(ABC):
         return []
 
     def make_pipeline_stage(self, scope: Any, config: Any, connection: Any) -> list[PipelineTask]:
-        """The plugin's own task for a scope, then the extra ones."""
+        """Return the plugin's own task for a scope, then the extra ones."""
         options = {
             "scopeId": scope.id,
             "scopeName": scope.name,
@@ -175,7 +175,7 @@ class Plugin(ABC):
         return []
 
     def select_subtasks(self, scope: Any, config: Any) -> list[str]:
-        """The subtasks of the streams that run on the scope and whose domains are wanted."""
+        """Return the subtasks of the streams that run on the scope and whose domains are wanted."""
         return [
             subtask.name
             for stream in self._streams.values()
@@ -205,7 +205,7 @@ class Plugin(ABC):
         scope.raw_data_table = f"_raw_{self.name}_scopes"
 
     def _plugin_path(self) -> str:
-        """The plugin's run.sh, which lies beside the folder of its package."""
+        """Return the plugin's run.sh, which lies beside the folder of its package."""
         file = sys.modules[type(self).__module__].__file__ or ""
         path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(file))), "run.sh")
         if not os.access(path, os.X_OK):
@@ -214,7 +214,7 @@ class Plugin(ABC):
 
     @classmethod
     def start(cls) -> None:
-        """Does what the command line says and ends the process with the status of that."""
+        """Carry out the command line and end the process with the status of that."""
         from pydevlake.commands import main
 
         sys.exit(main(cls, sys.argv[1:]))

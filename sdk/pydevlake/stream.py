@@ -51,7 +51,7 @@ class Stream:
         return f"_raw_{self.qualified_name}"
 
     def raw_model(self, session: Session) -> type[RawModel]:
-        """The model of the stream's raw table, which is made if it doesn't exist."""
+        """Return the model of the stream's raw table, which is made if it doesn't exist."""
         if self._raw_model is None:
             model = _model_of_table(self.raw_model_table)
             _table_of(model).create(session.get_bind(), checkfirst=True)
@@ -59,7 +59,7 @@ class Stream:
         return self._raw_model
 
     def collect(self, state: dict[str, Any], context: Context) -> Iterable[Any]:
-        """Yields pairs of a raw JSON value and the state to go on from.
+        """Yield pairs of a raw JSON value and the state to go on from.
 
         `state` is what the last pair of the last completed run held; it is empty unless the run
         is incremental. `x_request_url` and `x_request_input` in a raw object are stored beside it.
@@ -71,7 +71,7 @@ class Stream:
         return row
 
     def convert(self, tool_model: Any, context: Context) -> Any:
-        """Returns a domain row, an iterable of them, or None."""
+        """Return a domain row, an iterable of them, or None."""
         raise NotImplementedError(f"{type(self).__name__} converts nothing: override `convert`.")
 
     def should_run_on(self, scope: ToolScope) -> bool:

@@ -44,7 +44,7 @@ class Subtask:
         return f"{self.verb.capitalize()} {self.stream.plugin_name} {self.stream.name.lower()}"
 
     def run(self, ctx: Context, sync_point_interval: int = 100) -> Iterator[RemoteProgress]:
-        """Processes all records, yielding progress.
+        """Process all records, yielding progress.
 
         Unless the run is incremental, what an earlier run made of the scope is deleted first.
         Every `sync_point_interval` records, what was done is committed together with the state.
@@ -79,21 +79,21 @@ class Subtask:
                 yield RemoteProgress(increment=done - reported, current=done)
 
     def prepare(self, ctx: Context) -> None:
-        """Makes the tables that the step needs of its own, before its transaction begins."""
+        """Make the tables that the step needs of its own, before its transaction begins."""
         SubtaskRun.__table__.create(ctx.engine, checkfirst=True)  # type: ignore[attr-defined]
         with Session(ctx.engine) as session:
             self.stream.raw_model(session)
 
     def fetch(self, state: State, session: Session, ctx: Context) -> Iterable[tuple[Any, State]]:
-        """Yields pairs of a record and the state that a later run may go on from."""
+        """Yield pairs of a record and the state that a later run may go on from."""
         raise NotImplementedError
 
     def process(self, data: Any, session: Session, ctx: Context) -> None:
-        """Takes one record that `fetch` yielded."""
+        """Process one record that `fetch` yielded."""
         raise NotImplementedError
 
     def delete(self, session: Session, ctx: Context) -> None:
-        """Deletes what earlier runs made of the scope."""
+        """Delete what earlier runs made of the scope."""
         raise NotImplementedError
 
     def _start(self, session: Session, ctx: Context) -> SubtaskRun:
@@ -227,7 +227,7 @@ def _rows_of_scope(session: Session, model: Any, ctx: Context) -> Iterator[Any]:
 
 
 def _paged(session: Session, model: Any, condition: Any) -> Iterator[Any]:
-    """Reads rows in the order of their key, a page at a time.
+    """Read rows in the order of their key, a page at a time.
 
     A cursor over all of them would end at the first sync point's commit.
     """

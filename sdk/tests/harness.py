@@ -111,7 +111,7 @@ def call(verb: str, *documents: Any, config: Any = "") -> Answer:
 
 
 def context(db_url: str, source: str, **more: Any) -> dict[str, Any]:
-    """What the server passes to a subtask for the book b1."""
+    """Return what the server passes to a subtask for the book b1."""
     return {
         "db_url": db_url,
         "scope": {"id": "b1", "name": "Lobby", "connectionId": 7, "source": source},

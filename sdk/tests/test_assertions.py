@@ -1,4 +1,4 @@
-"""What a plugin's own tests are made of has to fail when it should."""
+"""Tests of the assertions that plugins use in their own tests: they fail when they should."""
 
 from collections.abc import Iterable
 from typing import Any, Optional

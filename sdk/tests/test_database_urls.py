@@ -15,7 +15,7 @@ AWKWARD = "p@ss/w:o?r#d% "
 
 @pytest.fixture
 def connected(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What an engine's driver would be called with."""
+    """Return the arguments of an engine's driver."""
 
     def arguments(url: str) -> dict[str, Any]:
         engine = create_db_engine(url)

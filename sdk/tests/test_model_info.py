@@ -28,7 +28,7 @@ class Options(BaseModel):
 
 
 def described(annotation: Any, default: Any = None) -> dict[str, Any]:
-    """How a field of the type is described."""
+    """Return the description of a field of the type."""
     model = type(
         "Thing",
         (ScopeConfig,),

@@ -60,7 +60,7 @@ class ProjectMapping(NoPKModel, table=True):
 
 
 class ProjectPrMetric(DomainModel, table=True):
-    """How long a pull request took, from its first commit to its deployment, in minutes."""
+    """The durations of a pull request, from its first commit to its deployment, in minutes."""
 
     __tablename__ = "project_pr_metrics"
 

@@ -65,7 +65,7 @@ def assert_stream_convert(
     expected: Union[DomainModel, Iterable[DomainModel]],
     ctx: Optional[Context] = None,
 ) -> None:
-    """Extracts one raw object, converts the row, and compares all that comes out of it.
+    """Extract one raw object, convert the row, and compare the results.
 
     The rows have to be as many as expected, in order, of the same classes, and equal in every
     field but the times of storing.
@@ -89,7 +89,7 @@ def assert_stream_convert(
 def assert_stream_run(
     stream: Stream, connection: Connection, scope: ToolScope, scope_config: ScopeConfig
 ) -> None:
-    """Runs all three steps of a stream to their end, on a database in memory.
+    """Run all three steps of a stream to their end, on a database in memory.
 
     The database has every table of the models that were imported so far.
     """
@@ -105,7 +105,7 @@ def assert_stream_run(
 
 
 def assert_valid_plugin(plugin: Plugin) -> None:
-    """Checks what a plugin declares, without touching its source."""
+    """Check what a plugin declares, without touching its source."""
     name = plugin.name
     assert isinstance(name, str), "a plugin's name is a text"
     assert re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name), (
@@ -175,7 +175,7 @@ def assert_valid_pipeline_plan(
 def assert_plugin_run(
     plugin: Plugin, connection: Connection, scope_config: Optional[ScopeConfig] = None
 ) -> None:
-    """Checks a plugin against its source, and runs each stream on the first scope found."""
+    """Check a plugin against its source, and run each stream on the first scope found."""
     assert_valid_plugin(plugin)
     tested = plugin.test_connection(connection)
     assert tested.success, f"the connection doesn't work: {tested.message}"

@@ -1,4 +1,4 @@
-"""What DevLake's server demands of a PluginInfo before it loads a plugin."""
+"""The rules of DevLake's server for a PluginInfo before it loads a plugin."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ _OPERATIONS: dict[str, dict[str, type]] = {
 
 
 def assert_valid_plugin_info(info: dict[str, Any]) -> None:
-    """Fails, naming every fault, unless the server would load a plugin that answered `info`.
+    """Fail, naming every fault, unless the server would load a plugin that answered `info`.
 
     `info` is the JSON document that `plugin-info` writes.
     """
