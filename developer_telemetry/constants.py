@@ -21,6 +21,8 @@ HORIZON_TABLE = "_tool_developer_telemetry_horizons"
 TOMBSTONE_TABLE = "_tool_developer_telemetry_tombstones"
 RECEIVER_TABLE = "_tool_developer_telemetry_receivers"
 PROBE_TABLE = "_tool_developer_telemetry_probes"
+SCOPE_CONFIG_TABLE = "_tool_developer_telemetry_scope_configs"
+MIGRATION_TABLE = "_tool_developer_telemetry_migrations"  # of a database that is not DevLake's
 
 # DevLake's tables: those that our rows go into or are linked from, and its API keys.
 ACCOUNT_TABLE = "accounts"

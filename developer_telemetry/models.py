@@ -10,14 +10,22 @@ from typing import Optional
 
 from pydantic import SecretStr
 
-from developer_telemetry.constants import SCOPE_ID, SCOPE_NAME
+from developer_telemetry.constants import (
+    CONNECTION_TABLE,
+    MACHINE_TABLE,
+    SCOPE_CONFIG_TABLE,
+    SCOPE_ID,
+    SCOPE_NAME,
+    SCOPE_TABLE,
+    TOOL_TABLE,
+)
 from pydevlake import Connection, Field, ScopeConfig, ToolModel, ToolScope
 
 
 class TelemetryConnection(Connection):
     """A fleet of machines that send with one secret token."""
 
-    __tablename__ = "_tool_developer_telemetry_connections"
+    __tablename__ = CONNECTION_TABLE
 
     # Nothing is fetched from anywhere; the specification has the field, so it is kept.
     endpoint: Optional[str] = None
@@ -40,7 +48,7 @@ class TelemetryConnection(Connection):
 class TelemetryScope(ToolScope, table=True):
     """All reports of a connection; there is one scope, its id is `all`."""
 
-    __tablename__ = "_tool_developer_telemetry_scopes"
+    __tablename__ = SCOPE_TABLE
 
     def domain_id(self) -> str:
         return f"developer_telemetry:TelemetryScope:{self.connection_id}:{self.id}"
@@ -49,7 +57,7 @@ class TelemetryScope(ToolScope, table=True):
 class TelemetryScopeConfig(ScopeConfig):
     """How a blueprint treats the reports."""
 
-    __tablename__ = "_tool_developer_telemetry_scope_configs"
+    __tablename__ = SCOPE_CONFIG_TABLE
 
     # True leaves out the blueprint's last stage, which links accounts to users.
     keep_accounts_unlinked: Optional[bool] = None
@@ -60,7 +68,7 @@ class TelemetryScopeConfig(ScopeConfig):
 class DeveloperMetrics(ToolModel, table=True):
     """One developer's day. The JSON columns hold text with sorted keys."""
 
-    __tablename__ = "_tool_developer_metrics"
+    __tablename__ = TOOL_TABLE
 
     developer_id: str = Field(primary_key=True, max_length=255)
     date: datetime.date = Field(primary_key=True)
@@ -86,7 +94,7 @@ class DeveloperMetrics(ToolModel, table=True):
 class Machine(ToolModel, table=True):
     """A host of a developer: when it was first and last heard from, and how often."""
 
-    __tablename__ = "_tool_developer_telemetry_machines"
+    __tablename__ = MACHINE_TABLE
 
     developer_id: str = Field(primary_key=True, max_length=255)
     hostname: str = Field(primary_key=True, max_length=255)

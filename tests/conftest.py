@@ -12,8 +12,9 @@ from hypothesis import settings
 from sqlalchemy import inspect
 from sqlalchemy.engine import Engine
 
+from developer_telemetry.constants import MIGRATION_TABLE
 from developer_telemetry.database.engine import open_engine
-from developer_telemetry.database.migrate import HISTORY, migrate
+from developer_telemetry.database.migrate import migrate
 from tests.support.mysql_words import search_statements
 from tests.support.servers import create_database, drop_database, in_database, make_hostile
 
@@ -116,7 +117,7 @@ def migrated(
         url: str = request.getfixturevalue(f"{kind}_once")
         with opened(url).begin() as connection:
             for table in inspect(connection).get_table_names():
-                if table != HISTORY:
+                if table != MIGRATION_TABLE:
                     connection.exec_driver_sql(f"DELETE FROM {table}")
         return url
 

@@ -15,6 +15,7 @@ from developer_telemetry.cli.common import (
     table,
 )
 from developer_telemetry.config import load
+from developer_telemetry.storage.tables import ERASED_TABLES
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -29,15 +30,8 @@ GONE = typer.Option(
     show_default=False,
 )
 
-# What an operator calls the tables.
-_COLUMNS = {
-    "_raw_developer_telemetry": "reports",
-    "_tool_developer_metrics": "days",
-    "_tool_developer_telemetry_machines": "machines",
-    "accounts": "accounts",
-    "user_accounts": "user accounts",
-    "cicd_tasks": "tasks",
-}
+# An operator's words for the tables.
+_COLUMNS = {table.name: table.label for table in ERASED_TABLES}
 
 
 def prune(

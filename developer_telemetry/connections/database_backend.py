@@ -15,15 +15,10 @@ from developer_telemetry.connections.backend import OPTIONS, Backend, StoredConn
 from developer_telemetry.connections.crypto import SecretReader, encrypt, is_cbc
 from developer_telemetry.connections.registry import add_scope, create, name_taken
 from developer_telemetry.constants import (
-    ACCOUNT_TABLE,
     CONNECTION_TABLE,
-    MACHINE_TABLE,
     RAW_TABLE,
     SCOPE_ID,
     SCOPE_TABLE,
-    TASK_TABLE,
-    TOMBSTONE_TABLE,
-    TOOL_TABLE,
 )
 from developer_telemetry.database.advisory_lock import alone
 from developer_telemetry.database.dialects.lookup import dialect_of
@@ -31,10 +26,9 @@ from developer_telemetry.database.engine import address_of, now_us, reading, tra
 from developer_telemetry.database.migrate import DEVLAKE_HISTORY
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.reports.daily_metrics import raw_params, timestamp
+from developer_telemetry.storage.tables import CONNECTION_TABLES, DEVELOPER_TABLES, PARAMS
 
-# Their developers are deleted a few at a time, so that no transaction takes long.
-REPORT_TABLES = (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE)
-DOMAIN_TABLES = (ACCOUNT_TABLE, TASK_TABLE)
+# Developers whose rows one transaction deletes, so that none takes long.
 DEVELOPERS_AT_ONCE = 10
 # DevLake's server encrypts these, too.
 SECRETS = ("secret_token", "previous_secret_token")
@@ -76,7 +70,7 @@ def counts(engine: Engine, connection_id: int) -> Counts:
                 f" WHERE connection_id = {placeholder}",
                 (connection_id,),
             ).one()
-            for table in REPORT_TABLES
+            for table in DEVELOPER_TABLES
         ]
     (reports, _), (days, developers), (machines, _) = rows
     return Counts(reports, days, developers, machines)
@@ -188,10 +182,10 @@ class DatabaseBackend(Backend):
                 " through DevLake, with --devlake-url or DEVLAKE_URL"
             )
         with alone(self._engine, connection_id):
-            for table in REPORT_TABLES:
+            for table in DEVELOPER_TABLES:
                 while transact(self._engine, partial(self._delete_some, connection_id, table)):
                     pass
-            transact(self._engine, partial(self._delete_remaining, connection_id, tables))
+            transact(self._engine, partial(self._delete_remaining, connection_id))
 
     def _delete_some(self, connection_id: int, table: str, connection: SqlConnection) -> bool:
         """Delete the rows of some developers; return False if there were none."""
@@ -210,25 +204,12 @@ class DatabaseBackend(Backend):
             )
         return bool(developers)
 
-    def _delete_remaining(
-        self, connection_id: int, tables: list[str], connection: SqlConnection
-    ) -> None:
-        for table in DOMAIN_TABLES:
-            connection.exec_driver_sql(
-                f"DELETE FROM {table} WHERE _raw_data_params = {self._placeholder}"
-                f" AND _raw_data_table = {self._placeholder}",
-                (raw_params(connection_id), RAW_TABLE),
-            )
-        # Reports may have arrived in the meantime.
-        ours = [table for table in tables if table.startswith("_tool_developer_telemetry_")]
-        for table in (*REPORT_TABLES, *ours):
-            columns = {column["name"] for column in inspect(connection).get_columns(table)}
-            # A spool may still have reports of a person who was erased.
-            if "connection_id" in columns and table != TOMBSTONE_TABLE:
-                connection.exec_driver_sql(
-                    f"DELETE FROM {table} WHERE connection_id = {self._placeholder}",
-                    (connection_id,),
-                )
-        connection.exec_driver_sql(
-            f"DELETE FROM {CONNECTION_TABLE} WHERE id = {self._placeholder}", (connection_id,)
-        )
+    def _delete_remaining(self, connection_id: int, connection: SqlConnection) -> None:
+        """Delete all other rows, and those that arrived in the meantime."""
+        for table in CONNECTION_TABLES:
+            column = table.connection_column
+            value = raw_params(connection_id) if column == PARAMS else connection_id
+            statement = f"DELETE FROM {table.name} WHERE {column} = {self._placeholder}"
+            if column == PARAMS:
+                statement += f" AND _raw_data_table = '{RAW_TABLE}'"
+            connection.exec_driver_sql(statement, (value,))

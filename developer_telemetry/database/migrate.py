@@ -14,6 +14,7 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from developer_telemetry.constants import MIGRATION_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.dialects.mysql import MySQL
 from developer_telemetry.database.engine import reading
@@ -22,7 +23,6 @@ from developer_telemetry.database.rights import require_schema
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from pydevlake.migration import MigrationScript
 
-HISTORY = "_tool_developer_telemetry_migrations"
 DEVLAKE_HISTORY = "_devlake_migration_history"
 
 # How long one process waits for another that migrates the same database.
@@ -94,12 +94,12 @@ def migrate(engine: Engine) -> list[str]:
             missing = _missing(connection)
             if missing:
                 require_schema(connection)
-            _create(connection, HISTORY, _HISTORY_COLUMNS)
+            _create(connection, MIGRATION_TABLE, _HISTORY_COLUMNS)
             for script in missing:
                 _run(connection, script)
                 # The values are our own constants: a number, and a name without quotes.
                 connection.exec_driver_sql(
-                    f"INSERT INTO {HISTORY} (script_version, script_name)"
+                    f"INSERT INTO {MIGRATION_TABLE} (script_version, script_name)"
                     f" VALUES ({script.version}, '{script.name}')"
                 )
             words = _DOMAIN_WORDS[dialect_of(connection).name]
@@ -161,7 +161,7 @@ def _run(connection: Connection, script: MigrationScript) -> None:
 def _missing(connection: Connection) -> list[MigrationScript]:
     applied: set[tuple[int, str]] = set()
     # A database may have been ours alone before DevLake took it over.
-    for history in (HISTORY, DEVLAKE_HISTORY):
+    for history in (MIGRATION_TABLE, DEVLAKE_HISTORY):
         if inspect(connection).has_table(history):
             rows = connection.exec_driver_sql(f"SELECT script_version, script_name FROM {history}")
             applied.update((int(row[0]), row[1]) for row in rows)

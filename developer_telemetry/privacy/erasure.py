@@ -17,12 +17,9 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.constants import (
-    ACCOUNT_TABLE,
-    LINK_TABLE,
     MACHINE_TABLE,
     RAW_TABLE,
     RECEIVER_TABLE,
-    TASK_TABLE,
     TOMBSTONE_TABLE,
     TOOL_TABLE,
 )
@@ -33,6 +30,7 @@ from developer_telemetry.database.rights import require
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.privacy.person_data import Traces, Until, tables_of
 from developer_telemetry.privacy.person_search import Person, Search
+from developer_telemetry.storage.tables import DAY_TABLES, DEVELOPER_TABLES, ERASED_TABLES
 from developer_telemetry.storage.tombstones import (
     ALL_CONNECTIONS,
     LEASE_SECONDS,
@@ -44,12 +42,9 @@ from developer_telemetry.storage.tombstones import (
 from developer_telemetry.storage.writer import developers
 
 _NEEDS = {
-    RAW_TABLE: ("SELECT", "DELETE"),
+    **{table.name: ("SELECT", "DELETE") for table in ERASED_TABLES},
+    # Of a day that has reports since the erasure the row is written anew.
     TOOL_TABLE: ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    MACHINE_TABLE: ("SELECT", "DELETE"),
-    ACCOUNT_TABLE: ("SELECT", "DELETE"),
-    LINK_TABLE: ("SELECT", "DELETE"),
-    TASK_TABLE: ("SELECT", "DELETE"),
     TOMBSTONE_TABLE: ("SELECT", "INSERT", "DELETE"),
     RECEIVER_TABLE: ("SELECT",),
 }
@@ -172,7 +167,7 @@ def forget_receiver(engine: Engine, name: str) -> int:
 
 def _everybody(engine: Engine, connection_id: int) -> Iterator[Person]:
     seen: set[str] = set()
-    for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE):
+    for table in DEVELOPER_TABLES:
         for some in developers(engine, table, connection_id):
             yield from (Person(connection_id, each) for each in some if each not in seen)
             seen.update(some)
@@ -188,7 +183,7 @@ def _has_older(engine: Engine, person: Person, until_us: int) -> bool:
                 f" AND arrived_us <= {mark} LIMIT 1",
                 (*person, until_us),
             ).first()
-            for table in (RAW_TABLE, TOOL_TABLE)
+            for table in DAY_TABLES
         )
 
 
@@ -260,7 +255,7 @@ def _newest_us(connection: Connection, people: Sequence[Person]) -> int:
     mark = dialect_of(connection).placeholder
     newest = 0
     for person in people:
-        for table in (RAW_TABLE, TOOL_TABLE):
+        for table in DAY_TABLES:
             found: Optional[int] = connection.exec_driver_sql(
                 f"SELECT MAX(arrived_us) FROM {table} WHERE connection_id = {mark}"
                 f" AND developer_id = {mark}",

@@ -10,26 +10,16 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.constants import (
-    ACCOUNT_TABLE,
-    LINK_TABLE,
-    MACHINE_TABLE,
-    RAW_TABLE,
-    TASK_TABLE,
-    TOOL_TABLE,
-)
+from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_ROWS, batches
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import be_thorough, reading, transact
 from developer_telemetry.privacy.person_search import Person
-from developer_telemetry.reports.daily_metrics import raw_params
-from developer_telemetry.storage.devlake_schema import KINDS, account_id, task_id
+from developer_telemetry.storage.person_rows import conditions
 from developer_telemetry.storage.raw_reports import days as days_of
 from developer_telemetry.storage.raw_reports import within
+from developer_telemetry.storage.tables import DAY_TABLES, ERASED_TABLES
 from developer_telemetry.storage.writer import upsert_tool
-
-_DATE = "YYYY-MM-DD"
 
 
 class Until(NamedTuple):
@@ -46,10 +36,10 @@ class Traces:
     """Of one developer of one connection."""
 
     def __init__(self, engine: Engine, person: Person, tables: Sequence[str]) -> None:
-        """`tables` are those that the database has."""
+        """Look in those of `tables` that an erasure covers; `tables` are the database's."""
         self._engine = engine
         self._person = person
-        self._tables = tables
+        self._tables = [table for table in ERASED_TABLES if table.name in tables]
         self._mark = dialect_of(engine).placeholder
         self._whose = f"connection_id = {self._mark} AND developer_id = {self._mark}"
 
@@ -57,16 +47,13 @@ class Traces:
         """Rows by table, of those tables that have any."""
         counts: Counter[str] = Counter()
         with reading(self._engine).connect() as connection:
-            for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE):
-                counts[table] = connection.exec_driver_sql(
-                    f"SELECT COUNT(*) FROM {table} WHERE {self._whose}", self._person
-                ).scalar_one()
-            for table, column in self._account_tables():
-                counts[table] = connection.exec_driver_sql(
-                    f"SELECT COUNT(*) FROM {table} WHERE {column} = {self._mark}",
-                    (self._account(connection),),
-                ).scalar_one()
-            counts[TASK_TABLE] = len(self._tasks(connection))
+            for table in self._tables:
+                counts[table.name] = sum(
+                    connection.exec_driver_sql(
+                        f"SELECT COUNT(*) FROM {table.name} WHERE {where}", parameters
+                    ).scalar_one()
+                    for where, parameters in conditions(connection, table, *self._person)
+                )
         return +counts
 
     def remove_days(self, strategy: str, until: Optional[Until]) -> Counter[str]:
@@ -87,20 +74,12 @@ class Traces:
         """
         return transact(self._engine, self._remove_rest)
 
-    def _account(self, connection: Connection) -> str:
-        return account_id(*self._person, texts_of(connection, ACCOUNT_TABLE))
-
-    def _account_tables(self) -> Iterator[tuple[str, str]]:
-        yield ACCOUNT_TABLE, "id"
-        if LINK_TABLE in self._tables:
-            yield LINK_TABLE, "account_id"
-
     def _dates(self) -> Iterator[list[str]]:
         """The person's days, some at a time, so that no transaction takes long."""
         with reading(self._engine).connect() as connection:
             dates = {
                 str(row[0])
-                for table in (RAW_TABLE, TOOL_TABLE)
+                for table in DAY_TABLES
                 for row in connection.exec_driver_sql(
                     f"SELECT DISTINCT date FROM {table} WHERE {self._whose}", self._person
                 )
@@ -133,34 +112,11 @@ class Traces:
     def _remove_rest(self, connection: Connection) -> Counter[str]:
         be_thorough(connection)
         gone: Counter[str] = Counter()
-        gone[MACHINE_TABLE] = self._delete(connection, MACHINE_TABLE, self._whose, self._person)
-        for table, column in self._account_tables():
-            account = (self._account(connection),)
-            gone[table] = self._delete(connection, table, f"{column} = {self._mark}", account)
-        for task in self._tasks(connection):
-            gone[TASK_TABLE] += self._delete(connection, TASK_TABLE, f"id = {self._mark}", (task,))
+        for table in self._tables:
+            if not table.has_days:
+                for condition in conditions(connection, table, *self._person):
+                    gone[table.name] += self._delete(connection, table.name, *condition)
         return gone
-
-    def _tasks(self, connection: Connection) -> list[str]:
-        """The ids of the person's tasks, also of days that were pruned since."""
-        connection_id, developer = self._person
-        # Each date is as long as any other, so what comes before it is the same for all of them.
-        texts = texts_of(connection, TASK_TABLE)
-        starts = [
-            task_id(kind, connection_id, developer, _DATE, texts)[: -len(_DATE)] for kind in KINDS
-        ]
-        alike = " OR ".join([f"SUBSTR(id, 1, {self._mark}) = {self._mark}"] * len(starts))
-        rows = connection.exec_driver_sql(
-            f"SELECT id FROM {TASK_TABLE} WHERE _raw_data_params = {self._mark}"
-            f" AND _raw_data_table = {self._mark} AND ({alike})",
-            (
-                raw_params(connection_id),
-                RAW_TABLE,
-                *(value for start in starts for value in (len(start), start)),
-            ),
-        )
-        # The table's own collation may take others for equal.
-        return [row[0] for row in rows if row[0][: -len(_DATE)] in starts]
 
     @staticmethod
     def _delete(connection: Connection, table: str, where: str, parameters: Sequence[Any]) -> int:

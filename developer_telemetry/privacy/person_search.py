@@ -11,7 +11,6 @@ from sqlalchemy.engine import Connection, Engine
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
-    MACHINE_TABLE,
     OVERWRITE,
     RAW_TABLE,
     TOOL_TABLE,
@@ -24,6 +23,7 @@ from developer_telemetry.reports.daily_metrics import raw_params
 from developer_telemetry.reports.parser import parse
 from developer_telemetry.reports.pseudonyms import DEVELOPER, EMAIL, Pseudonyms
 from developer_telemetry.storage.raw_reports import bodies
+from developer_telemetry.storage.tables import DEVELOPER_TABLES
 from developer_telemetry.storage.tombstones import ALL_CONNECTIONS, Key
 
 # Raw rows to look for at a time.
@@ -158,7 +158,7 @@ def strategies(engine: Engine, only: Optional[int] = None) -> dict[int, str]:
         # Whatever a deleted connection may have left is somebody's, too.
         left = {
             row[0]: OVERWRITE
-            for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE)
+            for table in DEVELOPER_TABLES
             for row in connection.exec_driver_sql(f"SELECT DISTINCT connection_id FROM {table}")
         }
     known = {**left, **{row[0]: _strategy(row[1]) for row in found}}
@@ -192,7 +192,7 @@ def _known(connection: Connection, connection_id: int, developers: Collection[st
                 " LIMIT 1",
                 (connection_id, developer),
             ).first()
-            for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE)
+            for table in DEVELOPER_TABLES
         )
     ]
 

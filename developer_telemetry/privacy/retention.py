@@ -21,7 +21,6 @@ from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
     HORIZON_TABLE,
-    LINK_TABLE,
     MACHINE_TABLE,
     RAW_TABLE,
     TASK_TABLE,
@@ -42,17 +41,13 @@ from developer_telemetry.database.rights import require
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, timestamp
 from developer_telemetry.storage.devlake_schema import KINDS, account_id, task_id
 from developer_telemetry.storage.retention_marks import FIRST_DAY, horizon
+from developer_telemetry.storage.tables import PRUNED_TABLES, Key
 from developer_telemetry.storage.writer import developers
 
 _NEEDS = {
     CONNECTION_TABLE: ("SELECT",),
     HORIZON_TABLE: ("SELECT", "INSERT", "UPDATE"),
-    RAW_TABLE: ("SELECT", "DELETE"),
-    TOOL_TABLE: ("SELECT", "DELETE"),
-    MACHINE_TABLE: ("SELECT", "DELETE"),
-    ACCOUNT_TABLE: ("SELECT", "DELETE"),
-    LINK_TABLE: ("SELECT", "DELETE"),
-    TASK_TABLE: ("SELECT", "DELETE"),
+    **{table.name: ("SELECT", "DELETE") for table in PRUNED_TABLES},
 }
 # A pause is as long as what came before it, within reason.
 MAX_PAUSE_SECONDS = 1.0
@@ -167,7 +162,10 @@ class _Pruning:
         self._id = connection_id
         self._today = today_of(engine)
         self._mark = dialect_of(engine).placeholder
-        self._has_links = inspect(engine).has_table(LINK_TABLE)
+        there = inspect(engine).get_table_names()
+        self._account_tables = [
+            table for table in PRUNED_TABLES if table.key is Key.ACCOUNT and table.name in there
+        ]
 
     def steps(self) -> Iterator[Pruned]:
         """Remove all that is due; gives what each transaction removed."""
@@ -242,9 +240,8 @@ class _Pruning:
         developers = sorted(set(leaving) - {row[0] for row in left})
         texts = texts_of(connection, ACCOUNT_TABLE)
         accounts = [account_id(self._id, each, texts) for each in developers]
-        self._delete(connection, ACCOUNT_TABLE, "id", accounts)
-        if self._has_links:
-            self._delete(connection, LINK_TABLE, "account_id", accounts)
+        for table in self._account_tables:
+            self._delete(connection, table.name, table.id_column, accounts)
         machines = 0
         if developers:
             machines = connection.exec_driver_sql(

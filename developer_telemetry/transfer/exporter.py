@@ -19,25 +19,16 @@ import msgspec
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 
-from developer_telemetry.constants import (
-    ACCOUNT_TABLE,
-    LINK_TABLE,
-    MACHINE_TABLE,
-    RAW_TABLE,
-    TASK_TABLE,
-    TOOL_TABLE,
-)
-from developer_telemetry.database.bulk_insert import batches
-from developer_telemetry.database.dialects.base import flat
+from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.domain_texts import texts_of
 from developer_telemetry.database.engine import reading
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import escape_json, printable
 from developer_telemetry.private_files import is_device, open_new, replacing
 from developer_telemetry.reports.daily_metrics import LONG_COLUMNS, TOOL_COLUMNS
-from developer_telemetry.storage.devlake_schema import KINDS, account_id, task_id
+from developer_telemetry.storage.person_rows import conditions
 from developer_telemetry.storage.raw_reports import FETCHED, SHORT, bodies
+from developer_telemetry.storage.tables import EXPORTED_TABLES
 from developer_telemetry.storage.writer import developers
 from developer_telemetry.transfer.input_files import COMPRESSED, TABLE, defuse
 
@@ -216,39 +207,23 @@ def connection_ids(engine: Engine, table: str) -> list[int]:
 
 
 def derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iterator[Row]:
-    """What else there is of developers: machines, and in DevLake's domain layer account and tasks.
+    """Return the rows of developers that are made of reports: machines, accounts, tasks, users.
 
-    And which user the account is linked to, where DevLake is there to do so.
+    Rows that link accounts to users are there only where DevLake makes them.
     """
-    mark = dialect_of(engine).placeholder
-    has_users = inspect(engine).has_table(LINK_TABLE)
+    there = inspect(engine).get_table_names()
+    tables = [table for table in EXPORTED_TABLES if table.name in there and not table.has_days]
     for person in people:
-        of_person = f"connection_id = {mark} AND developer_id = {mark}"
         with reading(engine).connect() as connection:
-            account_texts = texts_of(connection, ACCOUNT_TABLE)
-            task_texts = texts_of(connection, TASK_TABLE)
-        account = (account_id(*person, account_texts),)
-        wanted = [
-            (MACHINE_TABLE, f"{of_person} ORDER BY hostname", person),
-            (ACCOUNT_TABLE, f"id = {mark}", account),
-        ]
-        if has_users:
-            wanted.append((LINK_TABLE, f"account_id = {mark}", account))
-        with reading(engine).connect() as connection:
-            days = connection.exec_driver_sql(
-                f"SELECT date FROM {TOOL_TABLE} WHERE {of_person} ORDER BY date", person
-            ).fetchall()
-            tasks = [
-                task_id(kind, *person, str(day[0]), task_texts) for day in days for kind in KINDS
-            ]
-            for batch in batches(connection, [(task,) for task in tasks]):
-                marks = ", ".join([mark] * len(batch))
-                wanted.append((TASK_TABLE, f"id IN ({marks}) ORDER BY id", flat(batch)))
             rows = [
                 row
-                for table, where, parameters in wanted
+                for table in tables
+                for condition in conditions(connection, table, *person)
                 for row in _read(
-                    connection, table, f"SELECT * FROM {table} WHERE {where}", parameters
+                    connection,
+                    table.name,
+                    f"SELECT * FROM {table.name} WHERE {condition.sql} ORDER BY {table.id_column}",
+                    condition.parameters,
                 )
             ]
         yield from rows

@@ -32,9 +32,9 @@ from developer_telemetry.connections.onboarding import (
     rotate,
 )
 from developer_telemetry.connections.registry import Connections, create
-from developer_telemetry.constants import CONNECTION_TABLE, OVERWRITE
+from developer_telemetry.constants import CONNECTION_TABLE, MIGRATION_TABLE, OVERWRITE
 from developer_telemetry.database.engine import open_engine
-from developer_telemetry.database.migrate import DEVLAKE_HISTORY, HISTORY, migrate
+from developer_telemetry.database.migrate import DEVLAKE_HISTORY, migrate
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.pipeline.accounts import convert
 from developer_telemetry.storage.writer import store
@@ -84,7 +84,7 @@ def content(engine: Engine) -> dict[str, list[dict[str, Any]]]:
         found = {
             table: connection.exec_driver_sql(f"SELECT * FROM {table}")
             for table in inspect(engine).get_table_names()
-            if table != HISTORY
+            if table != MIGRATION_TABLE
         }
         return {
             table: sorted((row._asdict() for row in rows), key=repr)

@@ -1,0 +1,199 @@
+"""Every table that we write to: which columns hold a person, and what covers its rows.
+
+Counting, exporting, deleting a connection, pruning and erasing iterate over this declaration. A
+test compares it with the real schema: each column of text stands here, personal or not.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple, Optional
+
+from developer_telemetry.constants import (
+    ACCOUNT_TABLE,
+    CONNECTION_TABLE,
+    HORIZON_TABLE,
+    LINK_TABLE,
+    MACHINE_TABLE,
+    MIGRATION_TABLE,
+    PROBE_TABLE,
+    RAW_TABLE,
+    RECEIVER_TABLE,
+    REFUSAL_TABLE,
+    RUN_TABLE,
+    SCOPE_CONFIG_TABLE,
+    SCOPE_TABLE,
+    TASK_TABLE,
+    TOMBSTONE_TABLE,
+    TOOL_TABLE,
+)
+
+PARAMS = "_raw_data_params"
+PROVENANCE = (PARAMS, "_raw_data_table", "_raw_data_remark")
+
+
+class Key(Enum):
+    """The columns by which rows name a person."""
+
+    DEVELOPER = "connection_id, developer_id"
+    ACCOUNT = "an id of DevLake's domain layer, made of connection and developer"
+    TASK = "an id of DevLake's domain layer, made of connection, developer and date"
+
+
+class Table(NamedTuple):
+    """One table, and what removes or exports its rows."""
+
+    name: str
+    # An operator's word for its rows.
+    label: str = ""
+    key: Optional[Key] = None
+    # The column that tells a person's rows apart; of `ACCOUNT` and `TASK` it has their id.
+    id_column: str = "id"
+    # Rows are a developer's days: they have `date` and `arrived_us`.
+    has_days: bool = False
+    # Columns of text that may hold a person, and those that never do.
+    personal: tuple[str, ...] = ()
+    impersonal: tuple[str, ...] = ()
+    # The column by which the deletion of a connection finds its rows; empty if they stay.
+    connection_column: str = ""
+    is_erased: bool = False
+    is_pruned: bool = False
+    is_exported: bool = False
+    # Why personal rows are not covered by one of these.
+    exemption: str = ""
+
+
+TABLES = (
+    Table(
+        RAW_TABLE,
+        "reports",
+        Key.DEVELOPER,
+        has_days=True,
+        personal=("developer_id", "hostname", "payload"),
+        impersonal=("params", "report_id"),
+        connection_column="connection_id",
+        is_erased=True,
+        is_pruned=True,
+        is_exported=True,
+    ),
+    Table(
+        TOOL_TABLE,
+        "days",
+        Key.DEVELOPER,
+        has_days=True,
+        personal=(
+            "developer_id",
+            "email",
+            "name",
+            "hostname",
+            "tools_used",
+            "project_context",
+            "command_counts",
+            "os_info",
+            "git_activity",
+            "development_activity",
+        ),
+        impersonal=PROVENANCE,
+        connection_column="connection_id",
+        is_erased=True,
+        is_pruned=True,
+        is_exported=True,
+    ),
+    Table(
+        MACHINE_TABLE,
+        "machines",
+        Key.DEVELOPER,
+        "hostname",
+        personal=("developer_id", "hostname"),
+        impersonal=PROVENANCE,
+        connection_column="connection_id",
+        is_erased=True,
+        is_pruned=True,
+        is_exported=True,
+    ),
+    Table(
+        ACCOUNT_TABLE,
+        "accounts",
+        Key.ACCOUNT,
+        personal=("id", "email", "full_name", "user_name"),
+        impersonal=(*PROVENANCE, "avatar_url", "organization"),
+        connection_column=PARAMS,
+        is_erased=True,
+        is_pruned=True,
+        is_exported=True,
+    ),
+    Table(
+        LINK_TABLE,
+        "user accounts",
+        Key.ACCOUNT,
+        "account_id",
+        personal=("user_id", "account_id"),
+        impersonal=PROVENANCE,
+        is_erased=True,
+        is_pruned=True,
+        is_exported=True,
+        exemption="where DevLake makes such rows, its server deletes those of a connection",
+    ),
+    Table(
+        TASK_TABLE,
+        "tasks",
+        Key.TASK,
+        personal=("id", "name"),
+        impersonal=(
+            *PROVENANCE,
+            "pipeline_id",
+            "result",
+            "status",
+            "original_status",
+            "original_result",
+            "type",
+            "environment",
+            "cicd_scope_id",
+        ),
+        connection_column=PARAMS,
+        is_erased=True,
+        is_pruned=True,
+        is_exported=True,
+    ),
+    Table(
+        TOMBSTONE_TABLE,
+        personal=("subject",),
+        exemption="a keyed hash that keeps reports of an erased person out; spools may have some",
+    ),
+    Table(SCOPE_TABLE, impersonal=("id", "name", *PROVENANCE), connection_column="connection_id"),
+    Table(SCOPE_CONFIG_TABLE, impersonal=("entities", "name"), connection_column="connection_id"),
+    Table(REFUSAL_TABLE, impersonal=("reason",), connection_column="connection_id"),
+    Table(
+        RUN_TABLE,
+        impersonal=("subtask", "settings", "report_id"),
+        connection_column="connection_id",
+    ),
+    Table(HORIZON_TABLE, connection_column="connection_id"),
+    # Last, so that a deletion that was interrupted can be repeated.
+    Table(
+        CONNECTION_TABLE,
+        impersonal=(
+            "name",
+            "proxy",
+            "endpoint",
+            "secret_token",
+            "duplicate_strategy",
+            "previous_secret_token",
+        ),
+        connection_column="id",
+    ),
+    # The name of a receiver is its server's.
+    Table(RECEIVER_TABLE, impersonal=("id", "name", "fingerprint")),
+    Table(PROBE_TABLE, impersonal=("nonce",)),
+    Table(MIGRATION_TABLE, impersonal=("script_name",)),
+)
+
+# Tables whose rows name connection and developer, of which an index begins with both.
+DEVELOPER_TABLES = tuple(table.name for table in TABLES if table.key is Key.DEVELOPER)
+# Tables with a person's days.
+DAY_TABLES = tuple(table.name for table in TABLES if table.has_days)
+ERASED_TABLES = tuple(table for table in TABLES if table.is_erased)
+PRUNED_TABLES = tuple(table for table in TABLES if table.is_pruned)
+EXPORTED_TABLES = tuple(table for table in TABLES if table.is_exported)
+# In the order in which the deletion of a connection empties them.
+CONNECTION_TABLES = tuple(table for table in TABLES if table.connection_column)
