@@ -24,11 +24,11 @@ PROBE_TABLE = "_tool_developer_telemetry_probes"
 SCOPE_CONFIG_TABLE = "_tool_developer_telemetry_scope_configs"
 MIGRATION_TABLE = "_tool_developer_telemetry_migrations"  # of a database that is not DevLake's
 
-# DevLake's tables: those that our rows go into or are linked from, and its API keys.
+# DevLake's tables; `storage/devlake_schema` has what we assume of them.
 ACCOUNT_TABLE = "accounts"
-LINK_TABLE = "user_accounts"  # which person of an organization an account belongs to
+LINK_TABLE = "user_accounts"  # the person of an organization to whom an account belongs
 TASK_TABLE = "cicd_tasks"
-API_KEY_TABLE = "_devlake_api_keys"
+DEVLAKE_MIGRATION_TABLE = "_devlake_migration_history"
 
 # The one scope of each connection.
 SCOPE_ID = "all"

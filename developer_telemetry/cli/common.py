@@ -112,10 +112,10 @@ def chosen(engine: Engine, settings: Settings, connection_id: Optional[int]) -> 
 
 def report_url(settings: Settings, connection_id: int) -> str:
     """Where machines send to: by the public address, or else to the receiver directly."""
-    path = f"plugins/developer-telemetry/{connection_id}/report"
-    if settings.public_url:
-        return f"{settings.public_url}/{path}"
-    return f"http://{answering_host(settings.host)}:{settings.port}/{path}"
+    from developer_telemetry.connections.report_url import report_url as join
+
+    base = settings.public_url or f"http://{answering_host(settings.host)}:{settings.port}"
+    return join(base, connection_id)
 
 
 def collector_config(url: str, token: str) -> dict[str, str]:

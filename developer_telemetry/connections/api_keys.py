@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Optional
 
 import re2
 
+from developer_telemetry.connections.report_url import devlake_path
+
 # What a pattern may take, compiled and while it is searched for: no allowed path that someone
 # typed comes near, and one that would is searched in milliseconds at most.
 MAX_PATTERN_BYTES = 512 << 10
@@ -32,8 +34,7 @@ class ApiKey(NamedTuple):
         """Tell if it may report to a connection now, whichever of the report URLs was used."""
         if self.pattern is None or self.has_expired:
             return False
-        path = f"/plugins/developer_telemetry/connections/{connection_id}/report"
-        return self.pattern.search(path) is not None
+        return self.pattern.search(devlake_path(connection_id)) is not None
 
     @property
     def has_expired(self) -> bool:

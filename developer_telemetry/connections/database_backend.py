@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import inspect
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
@@ -23,9 +22,9 @@ from developer_telemetry.constants import (
 from developer_telemetry.database.advisory_lock import alone
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import address_of, now_us, reading, transact
-from developer_telemetry.database.migrate import DEVLAKE_HISTORY
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.reports.daily_metrics import raw_params, timestamp
+from developer_telemetry.storage.devlake_schema import is_devlakes
 from developer_telemetry.storage.tables import CONNECTION_TABLES, DEVELOPER_TABLES, PARAMS
 
 # Developers whose rows one transaction deletes, so that none takes long.
@@ -175,8 +174,7 @@ class DatabaseBackend(Backend):
 
         :raises ConfigurationError: the database is DevLake's, whose blueprints may use it.
         """
-        tables = inspect(self._engine).get_table_names()
-        if DEVLAKE_HISTORY in tables:
+        if is_devlakes(self._engine):
             raise ConfigurationError(
                 "this database is DevLake's, whose blueprints may use the connection: delete it"
                 " through DevLake, with --devlake-url or DEVLAKE_URL"

@@ -25,7 +25,7 @@ from developer_telemetry.connections.devlake_refusals import (
     weight,
 )
 from developer_telemetry.connections.http_client import make_client, proxy_remark
-from developer_telemetry.constants import SCOPE_ID
+from developer_telemetry.constants import SCOPE_ID, SCOPE_NAME
 from developer_telemetry.errors import ConfigurationError, TelemetryError, Unavailable
 
 CONNECTIONS = f"/plugins/{PLUGIN}/connections"
@@ -113,7 +113,7 @@ class DevLakeBackend(Backend):
         if self._scope(connection_id) is not None:
             return False
         # DevLake inserts the scope, which fails if it is there already.
-        scope = {"id": SCOPE_ID, "name": "All reports", "connectionId": connection_id}
+        scope = {"id": SCOPE_ID, "name": SCOPE_NAME, "connectionId": connection_id}
         self.call("PUT", f"{CONNECTIONS}/{connection_id}/scopes", {"data": [scope]})
         return True
 

@@ -13,7 +13,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
-from sqlalchemy import inspect
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
@@ -21,10 +20,11 @@ from sqlalchemy.exc import IntegrityError
 from developer_telemetry.connections.api_keys import ApiKey, read_api_key
 from developer_telemetry.connections.crypto import SecretReader, encrypt, remedy_of
 from developer_telemetry.constants import (
-    API_KEY_TABLE,
     CONNECTION_TABLE,
     OVERWRITE,
+    RAW_TABLE,
     SCOPE_ID,
+    SCOPE_NAME,
     SCOPE_TABLE,
     strategy_of,
 )
@@ -37,6 +37,7 @@ from developer_telemetry.reports.daily_metrics import raw_params, timestamp
 from developer_telemetry.reports.parser import Report, parse
 from developer_telemetry.reports.privacy_filter import Privacy
 from developer_telemetry.reports.pseudonyms import Pseudonyms
+from developer_telemetry.storage.devlake_schema import api_keys
 
 MAX_NAME = 100
 
@@ -270,13 +271,10 @@ def _read(engine: Engine) -> Stored:
             "SELECT id, name, secret_token, previous_secret_token, previous_token_until,"
             f" duplicate_strategy, strip_paths, pseudonyms FROM {CONNECTION_TABLE} ORDER BY id"
         ).fetchall()
-        api_keys: list[list[Any]] = []
-        if inspect(connection).has_table(API_KEY_TABLE):  # not in a database of our own
-            rows = connection.exec_driver_sql(
-                f"SELECT api_key, allowed_path, expired_at, name FROM {API_KEY_TABLE} ORDER BY id"
-            )
-            api_keys = [[key, path, _epoch(expiry), name] for key, path, expiry, name in rows]
-    return Stored([list(row) for row in connections], api_keys)
+        keys = [
+            [key, path, _epoch(expiry), name] for key, path, expiry, name in api_keys(connection)
+        ]
+    return Stored([list(row) for row in connections], keys)
 
 
 def _epoch(moment: Optional[datetime]) -> Optional[float]:
@@ -340,10 +338,10 @@ def add_scope(connection: SqlConnection, connection_id: int) -> None:
     scope = {
         "connection_id": connection_id,
         "id": SCOPE_ID,
-        "name": "All reports",
+        "name": SCOPE_NAME,
         "created_at": now,
         "updated_at": now,
         "_raw_data_params": raw_params(connection_id),
-        "_raw_data_table": "_raw_developer_telemetry_scopes",
+        "_raw_data_table": f"{RAW_TABLE}_scopes",
     }
     insert(connection, SCOPE_TABLE, tuple(scope), [tuple(scope.values())], "")

@@ -14,7 +14,12 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.constants import MIGRATION_TABLE
+from developer_telemetry.constants import (
+    ACCOUNT_TABLE,
+    DEVLAKE_MIGRATION_TABLE,
+    MIGRATION_TABLE,
+    TASK_TABLE,
+)
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.dialects.mysql import MySQL
 from developer_telemetry.database.engine import reading
@@ -22,8 +27,6 @@ from developer_telemetry.database.migrations import MYSQL_TABLE_OPTIONS, SCRIPTS
 from developer_telemetry.database.rights import require_schema
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from pydevlake.migration import MigrationScript
-
-DEVLAKE_HISTORY = "_devlake_migration_history"
 
 # How long one process waits for another that migrates the same database.
 LOCK_SECONDS = 60
@@ -69,7 +72,7 @@ _TASKS_COLUMNS = """
     started_date {time},
     finished_date {time},
     cicd_scope_id VARCHAR(255)"""
-_DOMAIN_TABLES = {"accounts": _ACCOUNTS_COLUMNS, "cicd_tasks": _TASKS_COLUMNS}
+_DOMAIN_TABLES = {ACCOUNT_TABLE: _ACCOUNTS_COLUMNS, TASK_TABLE: _TASKS_COLUMNS}
 _DOMAIN_WORDS = {
     "mysql": {"exact": "", "time": "DATETIME(3)", "text": "LONGTEXT"},
     "postgres": {"exact": ' COLLATE "C"', "time": "TIMESTAMPTZ(3)", "text": "TEXT"},
@@ -88,7 +91,7 @@ def migrate(engine: Engine) -> list[str]:
     """
     try:
         with _alone(engine) as connection:
-            if inspect(connection).has_table(DEVLAKE_HISTORY):
+            if inspect(connection).has_table(DEVLAKE_MIGRATION_TABLE):
                 _refuse_pending(connection)
                 return []
             missing = _missing(connection)
@@ -161,7 +164,7 @@ def _run(connection: Connection, script: MigrationScript) -> None:
 def _missing(connection: Connection) -> list[MigrationScript]:
     applied: set[tuple[int, str]] = set()
     # A database may have been ours alone before DevLake took it over.
-    for history in (MIGRATION_TABLE, DEVLAKE_HISTORY):
+    for history in (MIGRATION_TABLE, DEVLAKE_MIGRATION_TABLE):
         if inspect(connection).has_table(history):
             rows = connection.exec_driver_sql(f"SELECT script_version, script_name FROM {history}")
             applied.update((int(row[0]), row[1]) for row in rows)

@@ -14,7 +14,6 @@ collector's script sends, twice a day: the day so far in the morning, the whole 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from itertools import islice
@@ -40,6 +39,7 @@ from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.pipeline.accounts import convert
 from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.parser import parse
+from developer_telemetry.reports.report_id import uuid7
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
 
@@ -132,12 +132,10 @@ def _through(
 def arrivals(made: Fleet, connection_ids: Mapping[str, int]) -> Iterator[ReceivedReport]:
     """Its reports as our storage takes them, in order of arrival."""
     random = Random("identities")
-    for each in made.sent:
-        # Time-ordered, as the receiver's are.
-        identity = (each.arrived_us // 1000) << 80 | random.getrandbits(76)
-        report_id = str(uuid.UUID(int=identity & ~(0xF << 76 | 3 << 62) | 7 << 76 | 2 << 62))
+    for sent in made.sent:
+        report_id = uuid7(sent.arrived_us // 1000, random.getrandbits(80))
         yield ReceivedReport(
-            report_id, connection_ids[each.connection], each.arrived_us, parse(each.body)
+            report_id, connection_ids[sent.connection], sent.arrived_us, parse(sent.body)
         )
 
 

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple, Optional
 
-from sqlalchemy import inspect
-from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -37,22 +35,13 @@ from developer_telemetry.diagnostics.connection_status import ConnectionStatus, 
 from developer_telemetry.diagnostics.probe import new_nonce, nonce_left_in
 from developer_telemetry.diagnostics.receiver_survey import Survey, survey
 from developer_telemetry.errors import TelemetryError
-
-# DevLake's tables that hold ids of people.
-DOMAIN_TABLES = ("accounts", "users", "user_accounts", "teams", "team_users", "cicd_tasks")
-LINKED_ACCOUNTS = (
-    "SELECT COUNT(DISTINCT a.id), COUNT(DISTINCT u.account_id) FROM accounts a"
-    " LEFT JOIN user_accounts u ON u.account_id = a.id"
-    " WHERE a.id LIKE 'developer_telemetry:Account:%%'"
+from developer_telemetry.storage.devlake_schema import (
+    TABLES_OF_PEOPLE,
+    Links,
+    blueprint_connections,
+    count_links,
+    newest_pipeline,
 )
-
-
-class People(NamedTuple):
-    """Counts of DevLake's users, of our accounts, and of those that belong to a user."""
-
-    users: int
-    accounts: int
-    linked: int
 
 
 class DatabaseFacts(NamedTuple):
@@ -70,7 +59,7 @@ class DatabaseFacts(NamedTuple):
     clock_ahead_seconds: float = 0.0
     statuses: Sequence[ConnectionStatus] = ()
     in_blueprint: Optional[frozenset[int]] = None  # None where the database is not DevLake's
-    people: Optional[People] = None  # None where the database is not DevLake's
+    people: Optional[Links] = None  # None where the database is not DevLake's
 
     @property
     def is_usable(self) -> bool:
@@ -171,10 +160,10 @@ def read_database(engine: Engine, settings: Settings) -> DatabaseFacts:
         return facts
     with reading(engine).connect() as connection:
         facts = facts._replace(
-            newest_pipeline=_newest_pipeline_here(connection),
-            inexact_tables=inexact_tables(connection, DOMAIN_TABLES),
-            in_blueprint=_in_blueprint_here(connection),
-            people=_people(connection),
+            newest_pipeline=newest_pipeline(connection),
+            inexact_tables=inexact_tables(connection, TABLES_OF_PEOPLE),
+            in_blueprint=blueprint_connections(connection),
+            people=count_links(connection),
         )
     return facts._replace(
         durability_risks=tuple(losses(engine)),
@@ -193,31 +182,6 @@ def _connections_here(engine: Engine, settings: Settings) -> dict[int, Connectio
         connections.api_key(settings.devlake.api_key.encode())
         connections.reload()
     return {connection.id: connection for connection in connections.all()}
-
-
-def _newest_pipeline_here(connection: SqlConnection) -> int:
-    if not inspect(connection).has_table("_devlake_pipelines"):
-        return -1
-    newest = connection.exec_driver_sql("SELECT MAX(id) FROM _devlake_pipelines").scalar()
-    return int(newest or 0)
-
-
-def _in_blueprint_here(connection: SqlConnection) -> Optional[frozenset[int]]:
-    if not inspect(connection).has_table("_devlake_blueprint_scopes"):
-        return None
-    rows = connection.exec_driver_sql(
-        "SELECT connection_id FROM _devlake_blueprint_scopes"
-        f" WHERE plugin_name = '{PLUGIN}' AND scope_id = '{SCOPE_ID}'"
-    )
-    return frozenset(int(row[0]) for row in rows)
-
-
-def _people(connection: SqlConnection) -> Optional[People]:
-    if not inspect(connection).has_table("user_accounts"):
-        return None
-    users = connection.exec_driver_sql("SELECT COUNT(*) FROM users").scalar() or 0
-    accounts, linked = connection.exec_driver_sql(LINKED_ACCOUNTS, ()).one()
-    return People(users, accounts, linked)
 
 
 # DevLake's server.

@@ -17,6 +17,7 @@ from developer_telemetry.constants import RAW_TABLE, RUN_TABLE
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import reading, transact
+from developer_telemetry.storage.devlake_schema import running_flags
 
 # Of how the same reports give rows and accounts: raise it whenever they would give others.
 MAPPING = 3
@@ -106,11 +107,7 @@ def _is_scheduled(engine: Engine) -> bool:
     """
     try:
         with reading(engine).connect() as connection:
-            flags = connection.exec_driver_sql(
-                "SELECT p.skip_collectors, p.full_sync FROM _devlake_tasks t"
-                " JOIN _devlake_pipelines p ON p.id = t.pipeline_id"
-                " WHERE t.plugin = 'developer_telemetry' AND t.status = 'TASK_RUNNING'"
-            ).fetchall()
+            pipelines = running_flags(connection)
     except DBAPIError:  # not DevLake's database, or one of a version without these columns
         return False
-    return bool(flags) and not any(any(each) for each in flags)
+    return bool(pipelines) and not any(any(flags) for flags in pipelines)

@@ -14,16 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from developer_telemetry.connections.report_url import BULK_PATH, REPORT_PATHS
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.receiver import metrics
 from developer_telemetry.receiver.http import openapi
 from developer_telemetry.receiver.http.authenticator import Authenticator
-from developer_telemetry.receiver.http.report_endpoint import (
-    BULK_PATH,
-    PREFIXES,
-    REPORT_PATHS,
-    ReportEndpoint,
-)
+from developer_telemetry.receiver.http.report_endpoint import PREFIXES, ReportEndpoint
 from developer_telemetry.receiver.http.responses import Answer, answer, refusal
 from developer_telemetry.receiver.http.status_endpoint import StatusEndpoint
 from developer_telemetry.receiver.ingest.ingestor import Ingestor

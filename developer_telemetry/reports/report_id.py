@@ -1,4 +1,4 @@
-"""Ids of reports: UUIDs of version 7, which sort by the time of arrival."""
+"""Ids of reports: UUIDs of version 7, which sort by the time in their first 48 bits."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ _RANDOM = random.Random()
 
 
 def report_id(arrived_us: int) -> str:
-    """Return a new UUID of version 7; its first 48 bits are the time in milliseconds."""
-    random_bits = _RANDOM.getrandbits(80)
-    value = (arrived_us // 1000 & (1 << 48) - 1) << 80 | random_bits
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
+    """Return a new id for a report that arrived at this time, in microseconds since 1970."""
+    return uuid7(arrived_us // 1000, _RANDOM.getrandbits(80))
+
+
+def uuid7(milliseconds: int, bits: int) -> str:
+    """Return the UUID of version 7 of a time since 1970; of 80 `bits` it holds 74."""
+    value = (milliseconds & (1 << 48) - 1) << 80 | bits
+    value = value & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

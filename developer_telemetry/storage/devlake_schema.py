@@ -1,17 +1,147 @@
-"""TODO."""
+"""Everything that we assume of DevLake's own tables.
+
+Tried with DevLake v1.0.3 (beta12 of May 2026, main of 2026-06-25); read in v1.0.3-beta15. A release
+that changes a column below needs a change here, and in `deploy/` and `dashboards/` for those that
+only a query there reads.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional
 
+from sqlalchemy import inspect
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
+
+from developer_telemetry.constants import (
+    ACCOUNT_TABLE,
+    DEVLAKE_MIGRATION_TABLE,
+    LINK_TABLE,
+    SCOPE_ID,
+    TASK_TABLE,
+)
 from developer_telemetry.database.domain_texts import EXACTLY, TableTexts, hashed
 
+PLUGIN = "developer_telemetry"
 MAX_ID = 255
+API_KEY_TABLE = "_devlake_api_keys"
+USER_TABLE = "users"
+
+# The columns that we read or write.
+COLUMNS = {
+    # Written by Convert. `migrate` makes these two where DevLake's server does not.
+    ACCOUNT_TABLE: ("id", "email", "full_name", "user_name"),
+    TASK_TABLE: (
+        "id",
+        "name",
+        "pipeline_id",
+        "cicd_scope_id",
+        "result",
+        "status",
+        "original_status",
+        "original_result",
+        "type",
+        "environment",
+        "duration_sec",
+        "created_date",
+        "started_date",
+        "finished_date",
+    ),
+    # Written by DevLake's org plugin; an erasure deletes from the second.
+    USER_TABLE: ("id", "email", "name"),
+    LINK_TABLE: ("user_id", "account_id"),
+    # Read by dashboards alone.
+    "project_mapping": ("project_name", "table", "row_id"),
+    # Its presence means that DevLake's server migrates this database.
+    DEVLAKE_MIGRATION_TABLE: ("script_version", "script_name"),
+    API_KEY_TABLE: ("id", "name", "api_key", "allowed_path", "expired_at"),
+    # Re-transforms and full syncs are told from scheduled runs by these.
+    "_devlake_tasks": ("pipeline_id", "plugin", "status"),
+    "_devlake_pipelines": ("id", "skip_collectors", "full_sync"),
+    "_devlake_blueprint_scopes": ("plugin_name", "connection_id", "scope_id"),
+}
+# Tables whose collation decides whether people are told apart exactly.
+TABLES_OF_PEOPLE = (
+    ACCOUNT_TABLE,
+    USER_TABLE,
+    LINK_TABLE,
+    "teams",
+    "team_users",
+    TASK_TABLE,
+)
+
+
+def is_devlakes(engine: Engine) -> bool:
+    """Return true if DevLake's server owns this database."""
+    return bool(inspect(engine).has_table(DEVLAKE_MIGRATION_TABLE))
+
+
+def api_keys(connection: SqlConnection) -> Sequence[Sequence[Any]]:
+    """Return the hash, allowed path, end and name of each API key; none outside of DevLake."""
+    if not inspect(connection).has_table(API_KEY_TABLE):
+        return []
+    return connection.exec_driver_sql(
+        f"SELECT api_key, allowed_path, expired_at, name FROM {API_KEY_TABLE} ORDER BY id"
+    ).fetchall()
+
+
+def running_flags(connection: SqlConnection) -> Sequence[Sequence[Any]]:
+    """Return `skip_collectors` and `full_sync` of each pipeline that runs a task of ours.
+
+    Raises:
+        DBAPIError: The database is not DevLake's, or of a version without these columns.
+    """
+    return connection.exec_driver_sql(
+        "SELECT p.skip_collectors, p.full_sync FROM _devlake_tasks t"
+        " JOIN _devlake_pipelines p ON p.id = t.pipeline_id"
+        f" WHERE t.plugin = '{PLUGIN}' AND t.status = 'TASK_RUNNING'"
+    ).fetchall()
+
+
+def newest_pipeline(connection: SqlConnection) -> int:
+    """Return the id of the newest pipeline, 0 without any, -1 outside of DevLake."""
+    if not inspect(connection).has_table("_devlake_pipelines"):
+        return -1
+    return int(connection.exec_driver_sql("SELECT MAX(id) FROM _devlake_pipelines").scalar() or 0)
+
+
+def blueprint_connections(connection: SqlConnection) -> Optional[frozenset[int]]:
+    """Return the connections whose scope is in a blueprint; None outside of DevLake."""
+    if not inspect(connection).has_table("_devlake_blueprint_scopes"):
+        return None
+    rows = connection.exec_driver_sql(
+        "SELECT connection_id FROM _devlake_blueprint_scopes"
+        f" WHERE plugin_name = '{PLUGIN}' AND scope_id = '{SCOPE_ID}'"
+    )
+    return frozenset(int(row[0]) for row in rows)
+
+
+class Links(NamedTuple):
+    """Numbers of DevLake's users, of our accounts, and of accounts that have a user."""
+
+    users: int
+    accounts: int
+    linked: int
+
+
+def count_links(connection: SqlConnection) -> Optional[Links]:
+    """Count users and our accounts; None outside of DevLake."""
+    if not inspect(connection).has_table(LINK_TABLE):
+        return None
+    users = connection.exec_driver_sql(f"SELECT COUNT(*) FROM {USER_TABLE}").scalar() or 0
+    accounts, linked = connection.exec_driver_sql(
+        f"SELECT COUNT(DISTINCT a.id), COUNT(DISTINCT u.account_id) FROM {ACCOUNT_TABLE} a"
+        f" LEFT JOIN {LINK_TABLE} u ON u.account_id = a.id"
+        f" WHERE a.id LIKE '{PLUGIN}:Account:%%'",
+        (),
+    ).one()
+    return Links(users, accounts, linked)
 
 
 def account_id(connection_id: int, developer_id: str, texts: TableTexts = EXACTLY) -> str:
-    """The account's id in the domain layer; a developer that it can't hold exactly is hashed."""
-    prefix = f"developer_telemetry:Account:{connection_id}:"
+    """Return the account's id; a developer whom the table can't hold exactly is hashed."""
+    prefix = f"{PLUGIN}:Account:{connection_id}:"
     key = texts.key(developer_id)
     return prefix + (key if len(prefix) + len(key) <= MAX_ID else hashed(developer_id))
 
@@ -38,8 +168,8 @@ def task_id(
     date: str,
     texts: TableTexts = EXACTLY,
 ) -> str:
-    """The task's id in the domain layer; a developer that it can't hold exactly is hashed."""
-    prefix = f"developer_telemetry:{kind.identity}:{connection_id}"
+    """Return the task's id; a developer whom the table can't hold exactly is hashed."""
+    prefix = f"{PLUGIN}:{kind.identity}:{connection_id}"
     key = texts.key(developer_id)
     if len(prefix) + len(key) + len(date) + 2 > MAX_ID:
         key = hashed(developer_id)

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import uuid
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, NamedTuple, Optional, TypedDict
@@ -20,6 +19,7 @@ from developer_telemetry.database.error_texts import own_words
 from developer_telemetry.errors import ConfigurationError, ReportRefused
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, ReceivedReport
 from developer_telemetry.reports.parser import TEXT_LIMIT
+from developer_telemetry.reports.report_id import uuid7
 from developer_telemetry.transfer.input_files import Archives, Item
 
 logger = logging.getLogger(__name__)
@@ -232,18 +232,15 @@ def archive_id(connection_id: int, day: str, payload: str) -> str:
     A UUID of version 7, as those given on arrival; its time is the start of the report's day.
     """
     digest = hashlib.blake2b(f"{connection_id} {payload}".encode(), digest_size=10).digest()
-    return _uuid7(max(0, (date.fromisoformat(day) - _EPOCH).days) * _DAY_MS, digest)
+    return uuid7(
+        max(0, (date.fromisoformat(day) - _EPOCH).days) * _DAY_MS, int.from_bytes(digest, "big")
+    )
 
 
 def copy_id(report_id: str, connection_id: int) -> str:
     """The identity of a report's copy: in another connection of the same database."""
     digest = hashlib.blake2b(f"{connection_id} {report_id}".encode(), digest_size=16).digest()
-    return _uuid7(int.from_bytes(digest[:6], "big"), digest[6:])
-
-
-def _uuid7(milliseconds: int, ten_bytes: bytes) -> str:
-    value = milliseconds << 80 | int.from_bytes(ten_bytes, "big")
-    return str(uuid.UUID(int=value & ~(0xF << 76 | 3 << 62) | 7 << 76 | 2 << 62))
+    return uuid7(int.from_bytes(digest[:6], "big"), int.from_bytes(digest[6:], "big"))
 
 
 def _filled(item: Item, given: Given) -> bytes:

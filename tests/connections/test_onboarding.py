@@ -32,9 +32,14 @@ from developer_telemetry.connections.onboarding import (
     rotate,
 )
 from developer_telemetry.connections.registry import Connections, create
-from developer_telemetry.constants import CONNECTION_TABLE, MIGRATION_TABLE, OVERWRITE
+from developer_telemetry.constants import (
+    CONNECTION_TABLE,
+    DEVLAKE_MIGRATION_TABLE,
+    MIGRATION_TABLE,
+    OVERWRITE,
+)
 from developer_telemetry.database.engine import open_engine
-from developer_telemetry.database.migrate import DEVLAKE_HISTORY, migrate
+from developer_telemetry.database.migrate import migrate
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.pipeline.accounts import convert
 from developer_telemetry.storage.writer import store
@@ -275,7 +280,9 @@ def test_a_connection_of_devlakes_is_not_deleted_behind_its_back(tmp_path: Path)
     backend = DatabaseBackend(engine, SECRET)
     made = onboard(backend)
     with engine.begin() as connection:
-        connection.exec_driver_sql(f"CREATE TABLE {DEVLAKE_HISTORY} (script_version BIGINT)")
+        connection.exec_driver_sql(
+            f"CREATE TABLE {DEVLAKE_MIGRATION_TABLE} (script_version BIGINT)"
+        )
 
     with pytest.raises(ConfigurationError, match=r"DevLake's.*delete it through DevLake"):
         backend.delete(made.connection_id)

@@ -13,13 +13,13 @@ from developer_telemetry.database.domain_texts import TableTexts
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.diagnostics import checks
-from developer_telemetry.diagnostics.facts import DOMAIN_TABLES, Facts, read_database
+from developer_telemetry.diagnostics.facts import Facts, read_database
 from developer_telemetry.pipeline.accounts import convert
 from developer_telemetry.pipeline.cicd_tasks import convert_tasks
 from developer_telemetry.privacy.person_data import Traces, tables_of
 from developer_telemetry.privacy.person_search import Person
 from developer_telemetry.privacy.retention import prune
-from developer_telemetry.storage.devlake_schema import account_id
+from developer_telemetry.storage.devlake_schema import TABLES_OF_PEOPLE, account_id
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
 from tests.support.rows import rows
@@ -141,6 +141,8 @@ def test_doctor_names_such_tables_and_what_to_do(engine: Engine) -> None:
 
     check = character_sets(engine)
 
-    named: Sequence[str] = [each for each in DOMAIN_TABLES if f"{each} (utf8mb3" in check.message]
+    named: Sequence[str] = [
+        each for each in TABLES_OF_PEOPLE if f"{each} (utf8mb3" in check.message
+    ]
     assert named == ["accounts", "cicd_tasks"]
     assert "CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin" in check.remedy

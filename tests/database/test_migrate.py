@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import inspect
 from sqlalchemy.engine import Engine
 
+from developer_telemetry.constants import MIGRATION_TABLE
 from developer_telemetry.database import migrate as schema
 from developer_telemetry.database.migrations import SCRIPTS
 from developer_telemetry.errors import ConfigurationError, Unavailable
@@ -104,7 +105,7 @@ def test_devlakes_server_would_have_made_the_same(
     schema.migrate(opened(database.url))
 
     by_us = database.structure()
-    for beside in ("accounts", "cicd_tasks", schema.MIGRATION_TABLE):
+    for beside in ("accounts", "cicd_tasks", MIGRATION_TABLE):
         del by_us[beside]
     assert by_us == by_the_server
     database.close()

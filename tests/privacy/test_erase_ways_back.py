@@ -241,7 +241,9 @@ def test_a_running_receiver_whose_clock_is_ahead_takes_her_again_and_brings_noth
         assert f":{receiver.port}: its spool may hold reports of theirs" in done.stderr
         receiver.start()
         again = run_command(tmp_path, "erase", "ann.lee", "--yes", DB_URL=migrated_url)
-        assert (again.returncode, again.stderr) == (0, "")
+        assert again.returncode == 0, again.stderr
+        assert again.stderr.startswith("Database: ")
+        assert len(again.stderr.splitlines()) == 1
         assert receiver.send(report("bob"), connection).status_code == 200
         assert receiver.send(report("ann.lee", hostname="new"), connection).status_code == 200
 

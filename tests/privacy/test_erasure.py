@@ -32,7 +32,7 @@ from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.pipeline.accounts import convert
 from developer_telemetry.pipeline.cicd_tasks import convert_tasks
 from developer_telemetry.privacy.erasure import erase
-from developer_telemetry.privacy.person_data import Traces, Until
+from developer_telemetry.privacy.person_data import Traces, Until, tables_of
 from developer_telemetry.privacy.person_search import Person, Search
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import Spooled, is_erased
@@ -404,7 +404,7 @@ def test_the_tasks_of_developers_with_alike_ids_stay(engine: Engine) -> None:
         pass
     for developer in developers[2:]:
         search = Search(engine, SECRET, developer)
-        assert Traces(engine, Person(1, developer), []).counts()[TASK_TABLE] == 1
+        assert Traces(engine, Person(1, developer), tables_of(engine)).counts()[TASK_TABLE] == 1
         outcome = erase(engine, KEY, search, search.people(), block=False)
         assert outcome.removed[TASK_TABLE] == 1
 

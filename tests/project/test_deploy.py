@@ -21,9 +21,10 @@ import yaml
 
 from developer_telemetry.cli.main import app
 from developer_telemetry.config import SETTINGS
+from developer_telemetry.connections.report_url import BULK_PATH, REPORT_PATHS
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.receiver.app import THREAD_SECONDS
-from developer_telemetry.receiver.http.report_endpoint import BULK_PATH, REASONS, REPORT_PATHS
+from developer_telemetry.receiver.http.report_endpoint import REASONS
 from developer_telemetry.receiver.ingest.batching import ANSWER_SECONDS
 from developer_telemetry.receiver.main import MAX_OPEN_FILES, STOP_SECONDS
 from developer_telemetry.receiver.metrics import Metrics

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from developer_telemetry.connections.report_url import BULK_PATH, REPORT_PATHS
 from developer_telemetry.database.migrate import migrate
-from developer_telemetry.receiver.http.report_endpoint import BULK_PATH, REPORT_PATHS
 from tests.support.nginx import INDEX, NAME, Echo, Names, Nginx, server_conf
 from tests.support.receivers import TOKEN, Receiver, add_connection, eventually, query, report
 from tests.support.servers import HOST, ServerMissing, free_port

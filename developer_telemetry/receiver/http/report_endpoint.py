@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Optional, TypeVar
 
 from developer_telemetry.connections.registry import Connection
+from developer_telemetry.connections.report_url import BULK_PATH, REPORT_PATHS
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
 from developer_telemetry.receiver.http.authenticator import (
     Authenticator,
@@ -39,13 +40,6 @@ from developer_telemetry.reports.parser import Report
 from developer_telemetry.storage.statistics import Tallies
 
 T = TypeVar("T")
-
-REPORT_PATHS = (
-    "/plugins/developer-telemetry/{connection_id}/report",
-    "/plugins/developer_telemetry/connections/{connection_id}/report",
-    "/rest/plugins/developer_telemetry/connections/{connection_id}/report",
-)
-BULK_PATH = "/plugins/developer-telemetry/{connection_id}/reports"
 
 # The front proxy takes `/api` away, a receiver that is asked directly gets it.
 PREFIXES = ("", "/api")

@@ -9,6 +9,7 @@ import json
 from typing import NamedTuple
 
 from developer_telemetry.connections.registry import Connection
+from developer_telemetry.connections.report_url import report_url
 
 # Four characters would reveal too much of a shorter token.
 MIN_HINTED_LENGTH = 20
@@ -30,7 +31,7 @@ def instructions(base_url: str, connection: Connection) -> Instructions:
     Args:
         base_url: the receiver's scheme, host and port, as in `http://lake.example:8090`.
     """
-    url = f"{base_url}/plugins/developer-telemetry/{connection.id}/report"
+    url = report_url(base_url, connection.id)
     lines = [f"curl {url}", f'-d "{BODY}"']
     config = {"webhook_url": url, "api_key": ""}
     if not connection.is_open:

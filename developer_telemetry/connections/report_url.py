@@ -1,0 +1,26 @@
+"""The paths under which a receiver takes reports, and the URL that machines are given."""
+
+from __future__ import annotations
+
+# `{connection_id}` stands for the connection's id. The first is ours, which machines are given; the
+# others are those of DevLake's own plugins, behind its server and behind its front proxy.
+REPORT_PATHS = (
+    "/plugins/developer-telemetry/{connection_id}/report",
+    "/plugins/developer_telemetry/connections/{connection_id}/report",
+    "/rest/plugins/developer_telemetry/connections/{connection_id}/report",
+)
+BULK_PATH = "/plugins/developer-telemetry/{connection_id}/reports"
+
+
+def report_url(base_url: str, connection_id: int) -> str:
+    """Return the URL for a connection's reports.
+
+    Args:
+        base_url: Scheme, host and port, and the path of a proxy, without a slash at its end.
+    """
+    return base_url + REPORT_PATHS[0].format(connection_id=connection_id)
+
+
+def devlake_path(connection_id: int) -> str:
+    """Return the path with which the allowed path of one of DevLake's API keys is compared."""
+    return REPORT_PATHS[1].format(connection_id=connection_id)
