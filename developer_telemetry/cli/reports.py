@@ -68,7 +68,7 @@ def import_reports(
     """Store reports from files. What is stored already is passed over, so it may be repeated."""
     with clear_errors():
         from developer_telemetry.storage.tombstones import Erased, Key
-        from developer_telemetry.transfer.import_reader import Given, Reader
+        from developer_telemetry.transfer.import_reader import Defaults, Reader
         from developer_telemetry.transfer.importer import Counts, Importer
         from developer_telemetry.transfer.input_files import Archives, Rejects
 
@@ -79,7 +79,7 @@ def import_reports(
         )
         engine, settings = make_database(load())
         connections = {each.id: each for each in chosen(engine, settings, None)}
-        given = Given(developer, hostname, email, name, date_from_name)
+        given = Defaults(developer, hostname, email, name, date_from_name)
         batches = Reader(connections, connection, given).batches(archives)
         erased = Erased(engine, Key(settings.encryption_secret))
         counts = Counts()
@@ -91,7 +91,11 @@ def import_reports(
                 files_at_fault += [
                     f"{item.source}: {why}" for item, why in step.refused if item.is_file
                 ]
-                show(counts.read, archives.size, f"{counts.stored} stored, {counts.known} known")
+                show(
+                    counts.read,
+                    archives.size,
+                    f"{counts.stored} stored, {counts.already_stored} already stored",
+                )
         rejects.close()
         empty = [f"{name}: nothing is in it" for name in archives.empty]
         say_some([*files_at_fault, *empty])
@@ -111,7 +115,7 @@ def say_some(lines: Sequence[str]) -> None:
 def _said(counts: Any, passed_over: int, rejects: Path) -> list[str]:
     """What an import did, and what it left out."""
     lines = {
-        "stored already, passed over": counts.known,
+        "stored already, passed over": counts.already_stored,
         "days without a report behind them": counts.days,
         "rows left out that follow from the reports": counts.left_out,
         "rows left out of people who were erased": counts.erased,

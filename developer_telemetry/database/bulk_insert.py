@@ -56,7 +56,7 @@ def insert_with_ids(
 ) -> dict[str, int]:
     """Insert rows whose `key` (a column with a text) is not there yet; the ids of all by key."""
     dialect = dialect_of(connection)
-    place = columns.index(key)
+    key_index = columns.index(key)
     tail = dialect.on_conflict((key,), ())
     returning = connection.info["returning"]
     if returning:
@@ -67,14 +67,14 @@ def insert_with_ids(
         if returning:
             ids.update(cursor.fetchall())
         elif len(batch) == 1 and _made_one(connection, cursor):
-            ids[batch[0][place]] = cursor.lastrowid
-    unknown = [(row[place],) for row in rows if row[place] not in ids]
-    for some in batches(connection, unknown):
-        marks = ", ".join([dialect.placeholder] * len(some))
-        found = connection.exec_driver_sql(
-            f"SELECT {key}, id FROM {table} WHERE {key} IN ({marks})", flat(some)
+            ids[batch[0][key_index]] = cursor.lastrowid
+    unknown = [(row[key_index],) for row in rows if row[key_index] not in ids]
+    for keys in batches(connection, unknown):
+        marks = ", ".join([dialect.placeholder] * len(keys))
+        stored = connection.exec_driver_sql(
+            f"SELECT {key}, id FROM {table} WHERE {key} IN ({marks})", flat(keys)
         )
-        ids.update(tuple(row) for row in found)
+        ids.update(tuple(row) for row in stored)
     return ids
 
 

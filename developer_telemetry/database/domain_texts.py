@@ -39,7 +39,7 @@ class TableTexts(NamedTuple):
         if self.charset in _UTF8:
             return value
         if self.charset in _UTF8_OF_3_BYTES:
-            return "".join(each if each <= "\uffff" else REPLACEMENT for each in value)
+            return "".join(letter if letter <= "\uffff" else REPLACEMENT for letter in value)
         codec = _CODECS.get(self.charset, "ascii")
         return value.encode(codec, "replace").decode(codec)
 
@@ -52,13 +52,13 @@ def texts_of(connection: Connection, table: str) -> TableTexts:
     """Return how the table takes texts, by its column `id` or else its first with text."""
     if dialect_of(connection).name != "mysql":
         return EXACTLY
-    found = connection.exec_driver_sql(
+    row = connection.exec_driver_sql(
         "SELECT character_set_name, collation_name FROM information_schema.columns"
         " WHERE table_schema = DATABASE() AND table_name = %s AND collation_name IS NOT NULL"
         " ORDER BY column_name <> 'id', ordinal_position LIMIT 1",
         (table,),
     ).first()
-    return TableTexts(found[1] in EXACT, found[0]) if found else EXACTLY
+    return TableTexts(row[1] in EXACT, row[0]) if row else EXACTLY
 
 
 def inexact_tables(connection: Connection, tables: tuple[str, ...]) -> dict[str, str]:

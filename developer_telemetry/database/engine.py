@@ -55,12 +55,12 @@ def open_writing_engine(url: str) -> Engine:
     options = {"pool_pre_ping": False, "pool_reset_on_return": None}
     engine = create_db_engine(url, **options)
     event.listen(engine, "do_connect", _count_changed)
-    hurried(prepare(engine))
+    with_short_timeouts(prepare(engine))
     event.listen(engine, "connect", dialect_of(engine).wait_briefly)
     return engine
 
 
-def hurried(engine: Engine) -> Engine:
+def with_short_timeouts(engine: Engine) -> Engine:
     """The same engine, which from now on waits less for a server that went silent.
 
     For those who run short statements alone.
@@ -165,20 +165,20 @@ def database_now_us(connection: Connection) -> int:
 
 def losses(engine: Engine) -> list[str]:
     """Return what the database is set to that lets it lose commits, or take none of ours."""
-    found: list[str] = []
+    messages: list[str] = []
     with reading(engine).connect() as connection:
         for setting, question, risky, remedy in dialect_of(engine).risks:
             value = str(connection.exec_driver_sql(question).scalar_one())
             if value in risky:
-                found.append(
+                messages.append(
                     f"the database may lose reports that were acknowledged: {setting} is {value};"
                     f" {remedy}"
                 )
         if dialect_of(engine).refusal:
             question, reason_and_remedy = dialect_of(engine).refusal
             if connection.exec_driver_sql(question).first() is not None:
-                found.append(reason_and_remedy)
-    return found
+                messages.append(reason_and_remedy)
+    return messages
 
 
 def transact(database: Database, work: Callable[[Connection], T], awaits_locks: bool = True) -> T:

@@ -102,10 +102,10 @@ def _mysql(number: int, message: str) -> str:
     if number in _CLIENT_NUMBERS or number in _SERVER_NUMBERS or number in _QUOTES_NAMES:
         return f"({number}) {message}"
     named: Optional[re.Match[str]] = _NAMED_AT_THE_END.search(message)
-    rest = message[: named.start()] if named else message
+    opening = message[: named.start()] if named else message
     if len(message) >= _CUT_LENGTH:  # so that the last quotation mark may be one of the value
-        rest = _OPENING.split(rest, maxsplit=1)[0] + "'...'"
-    return f"({number}) {_unquoted(rest)}{named[1] if named else ''}"
+        opening = _OPENING.split(opening, maxsplit=1)[0] + "'...'"
+    return f"({number}) {_unquoted(opening)}{named[1] if named else ''}"
 
 
 def _unicode(error: UnicodeError) -> str:

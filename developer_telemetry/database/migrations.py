@@ -469,7 +469,7 @@ class Expressions(NamedTuple):
 
     without_dots: str
     end: str
-    rest: str
+    without_end: str
     earliest: str
     latest: str
     now: str
@@ -518,7 +518,7 @@ def _joined_machines(spelled: Expressions) -> list[str]:
     name = spelled.without_dots.format("LOWER(hostname)")
     cases = " ".join(
         f"WHEN {spelled.end.format(name, len(end))} = '{end}' AND {name} <> '{end}'"
-        f" THEN {spelled.rest.format(name, len(end))}"
+        f" THEN {spelled.without_end.format(name, len(end))}"
         for end in LOCAL_ENDS
     )
     machine = f"CASE {cases} ELSE {name} END"

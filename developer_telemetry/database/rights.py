@@ -106,7 +106,7 @@ def _mysql_schema(connection: Connection) -> list[str]:
             continue
         pattern = match[2]
         if pattern is None or _covers(pattern, database):
-            granted.update(each.strip() for each in (match[1] or match[3]).split(","))
+            granted.update(verb.strip() for verb in (match[1] or match[3]).split(","))
     if "ALL PRIVILEGES" in granted or "ALL" in granted:
         return []
     return [right for right in _SCHEMA_RIGHTS if right not in granted]

@@ -62,13 +62,13 @@ def convert(
     """
     if new is None:
         total = _count(engine, connection_id)
-        some: Iterator[Sequence[str]] = everybody(engine, TOOL_TABLE, connection_id)
+        developers: Iterator[Sequence[str]] = everybody(engine, TOOL_TABLE, connection_id)
     else:
         total = len(new)
-        some = _batches(sorted(new))
+        developers = _batches(sorted(new))
     done = 0
-    found = map_concurrently(partial(_accounts, engine, connection_id, new or {}), some)
-    for number, accounts in prefetch(found):
+    pages = map_concurrently(partial(_accounts, engine, connection_id, new or {}), developers)
+    for number, accounts in prefetch(pages):
         transact(engine, partial(_upsert, accounts=accounts))
         done += number
         yield Progress(done, max(done, total))
@@ -76,30 +76,30 @@ def convert(
 
 def newest_above(engine: Engine, connection_id: int, above: int) -> dict[str, Newest]:
     """Whose reports a connection has got since the raw id `above`, and the newest one of each."""
-    mark = dialect_of(engine).placeholder
+    param = dialect_of(engine).placeholder
     newest: dict[str, Newest] = {}
     with reading(engine).connect() as connection:
-        rest, _ = span(connection, connection_id, above)
-        while rest.above < rest.last:
+        remaining, _ = span(connection, connection_id, above)
+        while remaining.above < remaining.last:
             # A page at a time keeps every database from reading all there is by another index.
-            page, _ = first_page(connection, rest)
+            page, _ = first_page(connection, remaining)
             rows = connection.exec_driver_sql(
                 f"SELECT developer_id, arrived_us, id, date FROM {RAW_TABLE}"
-                f" WHERE connection_id = {mark} AND id > {mark} AND id <= {mark}",
+                f" WHERE connection_id = {param} AND id > {param} AND id <= {param}",
                 page,
             )
             for developer, arrived_us, raw_id, date in rows:
-                each = Newest(arrived_us, raw_id, str(date))
-                newest[developer] = max(each, newest.get(developer, each))
-            rest = rest._replace(above=page.last)
+                candidate = Newest(arrived_us, raw_id, str(date))
+                newest[developer] = max(candidate, newest.get(developer, candidate))
+            remaining = remaining._replace(above=page.last)
     return newest
 
 
 def _count(engine: Engine, connection_id: int) -> int:
-    mark = dialect_of(engine).placeholder
+    param = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         count: int = connection.exec_driver_sql(
-            f"SELECT COUNT(DISTINCT developer_id) FROM {TOOL_TABLE} WHERE connection_id = {mark}",
+            f"SELECT COUNT(DISTINCT developer_id) FROM {TOOL_TABLE} WHERE connection_id = {param}",
             (connection_id,),
         ).scalar_one()
     return count
@@ -118,9 +118,9 @@ def _accounts(
         texts = texts_of(connection, ACCOUNT_TABLE)
         days = _later_days(connection, connection_id, new, developers, texts) if new else []
         for find in (_newest_days, _days):
-            found = {row[0] for row in days}
-            rest = [developer for developer in developers if developer not in found]
-            days += find(connection, connection_id, rest) if rest else []
+            with_days = {row[0] for row in days}
+            without_days = [developer for developer in developers if developer not in with_days]
+            days += find(connection, connection_id, without_days) if without_days else []
     days.sort(key=lambda row: row[0])
     accounts = [
         _account(connection_id, developer, list(newest_first), texts)
@@ -181,7 +181,7 @@ def _newest_days(
     return list(
         connection.exec_driver_sql(
             "SELECT t.developer_id, t.email, t.name, t.updated_at, t._raw_data_id FROM ("
-            f" SELECT developer_id, date, arrived_us, {_place()} AS place FROM {RAW_TABLE}"
+            f" SELECT developer_id, date, arrived_us, {_rank_sql()} AS place FROM {RAW_TABLE}"
             f" WHERE {dialect.among(columns, len(keys))}"
             f") n {dialect.join_in_order} {TOOL_TABLE} t ON t.connection_id = {dialect.placeholder}"
             " AND t.developer_id = n.developer_id AND t.date = n.date"
@@ -201,9 +201,9 @@ def _days(connection: Connection, connection_id: int, developers: Sequence[str])
         connection.exec_driver_sql(
             "SELECT developer_id, email, name, updated_at, _raw_data_id FROM ("
             " SELECT developer_id, email, name, updated_at, _raw_data_id,"
-            f" {_place()} AS newest,"
-            f" {_place('email')} AS with_email,"
-            f" {_place('name')} AS with_name"
+            f" {_rank_sql()} AS newest,"
+            f" {_rank_sql('email')} AS with_email,"
+            f" {_rank_sql('name')} AS with_name"
             f" FROM {TOOL_TABLE} WHERE {dialect.among(columns, len(keys))}"
             ") days WHERE 1 IN (newest, with_email, with_name) ORDER BY developer_id, newest",
             dialect.parameters(columns, keys),
@@ -211,9 +211,9 @@ def _days(connection: Connection, connection_id: int, developers: Sequence[str])
     )
 
 
-def _place(known: str = "") -> str:
+def _rank_sql(column: str = "") -> str:
     """A row's place among its developer's, newest first; those with a text in `known` lead."""
-    first = f"CASE WHEN {known} > '' THEN 0 ELSE 1 END, " if known else ""
+    first = f"CASE WHEN {column} > '' THEN 0 ELSE 1 END, " if column else ""
     return (
         f"ROW_NUMBER() OVER (PARTITION BY developer_id ORDER BY {first}arrived_us DESC, date DESC)"
     )

@@ -60,10 +60,10 @@ def convert_tasks(
     Yields after each batch, not knowing how many there are.
     """
     done = 0
-    for some in _chunks(developers):
+    for chunk in _chunks(developers):
         last = START
         while True:
-            days = _days_after(engine, connection_id, last, some)
+            days = _days_after(engine, connection_id, last, chunk)
             if not days:
                 break
             transact(engine, partial(_rewrite, connection_id=connection_id, days=days))
@@ -74,9 +74,9 @@ def convert_tasks(
 
 def remove_tasks(engine: Engine, connection_id: int) -> None:
     """Delete all tasks of a connection, in a transaction of its own."""
-    mark = dialect_of(engine).placeholder
+    param = dialect_of(engine).placeholder
     statement = (
-        f"DELETE FROM {TASK_TABLE} WHERE _raw_data_params = {mark} AND _raw_data_table = {mark}"
+        f"DELETE FROM {TASK_TABLE} WHERE _raw_data_params = {param} AND _raw_data_table = {param}"
     )
     origin = (raw_params(connection_id), RAW_TABLE)
     transact(engine, lambda connection: connection.exec_driver_sql(statement, origin))
@@ -98,16 +98,16 @@ def _days_after(
     developers: Optional[Sequence[str]],
 ) -> Sequence[Any]:
     """The next batch of tool rows, in order, after developer and date `last`."""
-    mark = dialect_of(engine).placeholder
+    param = dialect_of(engine).placeholder
     among = ""
     if developers is not None:
-        among = f" AND developer_id IN ({', '.join([mark] * len(developers))})"
+        among = f" AND developer_id IN ({', '.join([param] * len(developers))})"
     with reading(engine).connect() as connection:
         # Written out, because MySQL walks no index for (a, b) > (x, y).
         return connection.exec_driver_sql(
             "SELECT developer_id, date, test_runs, builds, updated_at, _raw_data_id"
-            f" FROM {TOOL_TABLE} WHERE connection_id = {mark}{among}"
-            f" AND developer_id >= {mark} AND (developer_id > {mark} OR date > {mark})"
+            f" FROM {TOOL_TABLE} WHERE connection_id = {param}{among}"
+            f" AND developer_id >= {param} AND (developer_id > {param} OR date > {param})"
             f" ORDER BY developer_id, date LIMIT {MAX_ROWS}",
             (connection_id, *(developers or ()), last[0], *last),
         ).fetchall()
@@ -134,9 +134,9 @@ def _rewrite(connection: Connection, connection_id: int, days: Sequence[Any]) ->
 
 
 def _delete(connection: Connection, ids: Sequence[str]) -> None:
-    mark = dialect_of(connection).placeholder
-    for batch in batches(connection, [(each,) for each in ids]):
-        marks = ", ".join([mark] * len(batch))
+    param = dialect_of(connection).placeholder
+    for batch in batches(connection, [(task,) for task in ids]):
+        marks = ", ".join([param] * len(batch))
         connection.exec_driver_sql(f"DELETE FROM {TASK_TABLE} WHERE id IN ({marks})", flat(batch))
 
 

@@ -43,7 +43,7 @@ MAX_PART = 500
 PART_CHARACTERS = 4 << 20
 
 
-class Found(NamedTuple):
+class DaysRead(NamedTuple):
     """A page of raw rows, as the database gives it."""
 
     raw_rows: int
@@ -70,17 +70,19 @@ def reextract(
     deleted and no row is away at any moment. Yields after each batch how many raw rows are done.
     """
     with reading(engine).connect() as connection:
-        whole, total = span(connection, connection_id, above)
-        unforeseen = is_unforeseen(connection, whole, total)
+        new_rows, total = span(connection, connection_id, above)
+        unforeseen = is_unforeseen(connection, new_rows, total)
         first_day = horizon(connection, connection_id)
     if unforeseen:
         transact(engine, _analyze)
-    found = _new(engine, whole, strategy) if above else _all(engine, connection_id, strategy)
+    pages_read = (
+        _new(engine, new_rows, strategy) if above else _all(engine, connection_id, strategy)
+    )
     # The database looks for the next page and writes the last one while this one is decoded.
     pages = (
         page
-        for each in prefetch(found)
-        for page in _decoded(engine, connection_id, strategy, each, first_day)
+        for days_read in prefetch(pages_read)
+        for page in _decoded(engine, connection_id, strategy, days_read, first_day)
     )
     done = 0
     for page in prefetch(pages):
@@ -94,16 +96,16 @@ def _analyze(connection: Connection) -> None:
         connection.exec_driver_sql(f"ANALYZE {table}")
 
 
-def _all(engine: Engine, connection_id: int, strategy: str) -> Iterator[Found]:
+def _all(engine: Engine, connection_id: int, strategy: str) -> Iterator[DaysRead]:
     """All days of a connection."""
 
-    def find(page: DaysPage) -> Found:
+    def find(page: DaysPage) -> DaysRead:
         source = f"{RAW_TABLE} w WHERE {page.condition}"
         with reading(engine).connect() as connection:
-            return _found(connection, connection_id, source, page.parameters, strategy)
+            return _read_days(connection, connection_id, source, page.parameters, strategy)
 
-    found = map_concurrently(find, _days_pages(engine, connection_id))
-    return (page for page in found if page.raw_rows)
+    pages = map_concurrently(find, _days_pages(engine, connection_id))
+    return (page for page in pages if page.raw_rows)
 
 
 def _days_pages(engine: Engine, connection_id: int) -> Iterator[DaysPage]:
@@ -115,81 +117,81 @@ def _days_pages(engine: Engine, connection_id: int) -> Iterator[DaysPage]:
         last = page.last
 
 
-def _new(engine: Engine, whole: Span, strategy: str) -> Iterator[Found]:
+def _new(engine: Engine, new_rows: Span, strategy: str) -> Iterator[DaysRead]:
     """The days that raw rows of a span belong to."""
 
-    def find(page: tuple[Span, int]) -> Found:
+    def find(page: tuple[Span, int]) -> DaysRead:
         with reading(engine).connect() as connection:
-            found = _ending_in(connection, page[0], whole.last, strategy)
-        return found._replace(raw_rows=page[1])
+            days = _ending_in(connection, page[0], new_rows.last, strategy)
+        return days._replace(raw_rows=page[1])
 
-    return map_concurrently(find, _span_pages(engine, whole))
+    return map_concurrently(find, _span_pages(engine, new_rows))
 
 
-def _span_pages(engine: Engine, rest: Span) -> Iterator[tuple[Span, int]]:
-    while rest.above < rest.last:
+def _span_pages(engine: Engine, remaining: Span) -> Iterator[tuple[Span, int]]:
+    while remaining.above < remaining.last:
         with reading(engine).connect() as connection:
-            page, count = first_page(connection, rest)
+            page, count = first_page(connection, remaining)
         yield page, count
-        rest = rest._replace(above=page.last)
+        remaining = remaining._replace(above=page.last)
 
 
-def _ending_in(connection: Connection, page: Span, last: int, strategy: str) -> Found:
+def _ending_in(connection: Connection, page: Span, last: int, strategy: str) -> DaysRead:
     """The newest raw rows of the days whose last one up to the id `last` is in `page`.
 
     So each day is in one page.
     """
     dialect = dialect_of(connection)
-    mark = dialect.placeholder
+    param = dialect.placeholder
     days = (
-        f"SELECT developer_id, date FROM {RAW_TABLE} r WHERE connection_id = {mark}"
-        f" AND id > {mark} AND id <= {mark} AND NOT EXISTS (SELECT 1 FROM {RAW_TABLE} later"
-        f" WHERE later.connection_id = {mark} AND later.developer_id = r.developer_id"
-        f" AND later.date = r.date AND later.id > r.id AND later.id <= {mark})"
+        f"SELECT developer_id, date FROM {RAW_TABLE} r WHERE connection_id = {param}"
+        f" AND id > {param} AND id <= {param} AND NOT EXISTS (SELECT 1 FROM {RAW_TABLE} later"
+        f" WHERE later.connection_id = {param} AND later.developer_id = r.developer_id"
+        f" AND later.date = r.date AND later.id > r.id AND later.id <= {param})"
     )
     source = (
-        f"({days}) days {dialect.join_in_order} {RAW_TABLE} w ON w.connection_id = {mark}"
+        f"({days}) days {dialect.join_in_order} {RAW_TABLE} w ON w.connection_id = {param}"
         " AND w.developer_id = days.developer_id AND w.date = days.date"
     )
     parameters = (*page, page.connection_id, last, page.connection_id)
-    return _found(connection, page.connection_id, source, parameters, strategy)
+    return _read_days(connection, page.connection_id, source, parameters, strategy)
 
 
-def _found(
+def _read_days(
     connection: Connection,
     connection_id: int,
     source: str,
     parameters: Sequence[Any],
     strategy: str,
-) -> Found:
+) -> DaysRead:
     """The newest of the raw rows `w` in `source`, each with its tool row, if there is one."""
     try:
         rows = newest_of(connection, source, parameters, strategy, with_tool_rows=True)
-        return Found(sum(row.reports for row in rows), rows)
+        return DaysRead(sum(row.reports for row in rows), rows)
     except TooMany:
-        found = connection.exec_driver_sql(
+        days = connection.exec_driver_sql(
             f"SELECT w.developer_id, w.date, COUNT(*) FROM {source}"
             " GROUP BY w.developer_id, w.date",
             tuple(parameters),
         ).fetchall()
-        keys = sorted((connection_id, row[0], str(row[1])) for row in found)
-        return Found(sum(row[2] for row in found), (), keys)
+        keys = sorted((connection_id, row[0], str(row[1])) for row in days)
+        return DaysRead(sum(row[2] for row in days), (), keys)
 
 
 def _decoded(
-    engine: Engine, connection_id: int, strategy: str, found: Found, first_day: str
+    engine: Engine, connection_id: int, strategy: str, days_read: DaysRead, first_day: str
 ) -> Iterator[Page]:
     """The rows of a page, those of very long ones in several parts."""
-    stored = {row.tool_text for row in found.newest if row.tool_text is not None}
-    raw_rows = found.raw_rows
+    stored = {row.tool_text for row in days_read.newest if row.tool_text is not None}
+    raw_rows = days_read.raw_rows
     opened = reading(engine).connect
     rows = (
-        days(opened, found.keys, strategy)
-        if found.keys
-        else tool_rows(opened, connection_id, found.newest)
+        days(opened, days_read.keys, strategy)
+        if days_read.keys
+        else tool_rows(opened, connection_id, days_read.newest)
     )
-    kept = (row for row in rows if row.date >= first_day)
-    for part in cut(kept, MAX_PART, PART_CHARACTERS):
+    rows_in_time = (row for row in rows if row.date >= first_day)
+    for part in cut(rows_in_time, MAX_PART, PART_CHARACTERS):
         yield Page(raw_rows, part, stored)
         raw_rows = 0
     if raw_rows:

@@ -71,22 +71,24 @@ def begin(
 def complete(engine: Engine, run: Run) -> None:
     """Keep where the next run begins. A run that ends without this is repeated by the next."""
     dialect = dialect_of(engine)
-    tail = dialect.on_conflict(_COLUMNS[:2], [(each, dialect.new(each)) for each in _COLUMNS[2:]])
+    tail = dialect.on_conflict(
+        _COLUMNS[:2], [(column, dialect.new(column)) for column in _COLUMNS[2:]]
+    )
     row = (run.connection_id, run.subtask, run.settings, *run.next)
     transact(engine, lambda connection: insert(connection, RUN_TABLE, _COLUMNS, [row], tail))
 
 
 def _last(connection: Connection, connection_id: int, subtask: str, settings: str) -> int:
     """The watermark of the last completed run if it still holds, else 0."""
-    mark = dialect_of(connection).placeholder
+    param = dialect_of(connection).placeholder
     # The report is gone where rows were deleted or restored, so nobody knows what else is.
-    found: Optional[int] = connection.exec_driver_sql(
+    raw_id: Optional[int] = connection.exec_driver_sql(
         f"SELECT r.id FROM {RUN_TABLE} u JOIN {RAW_TABLE} r ON r.id = u.raw_id"
-        f" WHERE u.connection_id = {mark} AND u.subtask = {mark} AND u.settings = {mark}"
+        f" WHERE u.connection_id = {param} AND u.subtask = {param} AND u.settings = {param}"
         " AND r.report_id = u.report_id",
         (connection_id, subtask, settings),
     ).scalar()
-    return found or 0
+    return raw_id or 0
 
 
 def _settled(connection: Connection) -> Watermark:

@@ -104,23 +104,23 @@ def erase(
         locked=(RAW_TABLE, MACHINE_TABLE),
     )
     subjects = search.subjects(key, people)
-    before = {each.id: each.seen for each in _receivers(engine)}
+    before = {receiver.id: receiver.seen for receiver in _receivers(engine)}
     work = partial(_commit, subjects=subjects, people=people, block=block, now=_now(engine))
     stones = transact(engine, work)
     answers = _wait_for_receivers(engine, key, before, stones)
     _wait_for_writers(engine, RAW_TABLE)
-    named = {each.subject for each in _rows_above(engine, stones.last_id)}
+    named = {row.subject for row in _rows_above(engine, stones.last_id)}
     until = None if block else stones.until
     removed = Counter[str]()
     for connection_id in sorted(search.strategies):
-        found = set(search.people_of(connection_id))
+        matches = set(search.people_of(connection_id))
         if named:  # by receivers, of people whose address the database did not know
-            found.update(
-                each
-                for each in _everybody(engine, connection_id)
-                if key.developer(each.developer_id) in named
+            matches.update(
+                person
+                for person in _everybody(engine, connection_id)
+                if key.developer(person.developer_id) in named
             )
-        untils = dict.fromkeys(sorted(found), until)
+        untils = dict.fromkeys(sorted(matches), until)
         removed += _remove(engine, connection_id, search.strategies[connection_id], untils)
     _compact(engine)
     return Outcome(removed, answers)
@@ -133,16 +133,16 @@ def returned(
 
     People are known by their ids. Of those who are blocked everything is covered (None).
     """
-    known = Erased(engine, key).reload()
-    found: dict[Person, Optional[Until]] = {}
+    tombstones = Erased(engine, key).reload()
+    covered: dict[Person, Optional[Until]] = {}
     for connection_id in sorted(strategies):
-        for each in _everybody(engine, connection_id):
-            stone = known.of_developer(*each)
+        for person in _everybody(engine, connection_id):
+            stone = tombstones.of_developer(*person)
             if stone is not None:
                 until = None if stone.blocked else Until(0, stone.erased_us)
-                if until is None or _has_older(engine, each, until.arrived_us):
-                    found[each] = until
-    return found
+                if until is None or _has_older(engine, person, until.arrived_us):
+                    covered[person] = until
+    return covered
 
 
 def erase_again(
@@ -150,17 +150,19 @@ def erase_again(
 ) -> Counter[str]:
     """Remove what `returned` found; gives rows by table."""
     removed = Counter[str]()
-    for connection_id in sorted({each.connection_id for each in people}):
-        some = {who: until for who, until in people.items() if who.connection_id == connection_id}
-        removed += _remove(engine, connection_id, strategies[connection_id], some)
+    for connection_id in sorted({person.connection_id for person in people}):
+        of_connection = {
+            who: until for who, until in people.items() if who.connection_id == connection_id
+        }
+        removed += _remove(engine, connection_id, strategies[connection_id], of_connection)
     _compact(engine)
     return removed
 
 
 def forget_receiver(engine: Engine, name: str) -> int:
     """Expect nothing more from receivers of this name; returns how many there were."""
-    mark = dialect_of(engine).placeholder
-    forget = f"DELETE FROM {RECEIVER_TABLE} WHERE name = {mark} OR id = {mark}"
+    param = dialect_of(engine).placeholder
+    forget = f"DELETE FROM {RECEIVER_TABLE} WHERE name = {param} OR id = {param}"
     gone: int = transact(engine, lambda to: to.exec_driver_sql(forget, (name, name)).rowcount)
     return gone
 
@@ -168,19 +170,21 @@ def forget_receiver(engine: Engine, name: str) -> int:
 def _everybody(engine: Engine, connection_id: int) -> Iterator[Person]:
     seen: set[str] = set()
     for table in DEVELOPER_TABLES:
-        for some in developers(engine, table, connection_id):
-            yield from (Person(connection_id, each) for each in some if each not in seen)
-            seen.update(some)
+        for page in developers(engine, table, connection_id):
+            yield from (
+                Person(connection_id, developer) for developer in page if developer not in seen
+            )
+            seen.update(page)
 
 
 def _has_older(engine: Engine, person: Person, until_us: int) -> bool:
     """Whether there is a report or a day of a person that had arrived by then."""
-    mark = dialect_of(engine).placeholder
+    param = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         return any(
             connection.exec_driver_sql(
-                f"SELECT 1 FROM {table} WHERE connection_id = {mark} AND developer_id = {mark}"
-                f" AND arrived_us <= {mark} LIMIT 1",
+                f"SELECT 1 FROM {table} WHERE connection_id = {param} AND developer_id = {param}"
+                f" AND arrived_us <= {param} LIMIT 1",
                 (*person, until_us),
             ).first()
             for table in DAY_TABLES
@@ -194,13 +198,15 @@ def _remove(
     removed = Counter[str]()
     tables = tables_of(engine)
     with alone(engine, connection_id):
-        found = [(Traces(engine, each, tables), until) for each, until in people.items()]
-        for traces, until in found:
+        data_of_people = [
+            (Traces(engine, person, tables), until) for person, until in people.items()
+        ]
+        for traces, until in data_of_people:
             removed += traces.remove_days(strategy, until)
-        if found:
+        if data_of_people:
             # Who counts machines may have seen the reports that have just gone.
             _wait_for_writers(engine, MACHINE_TABLE)
-        for traces, _ in found:
+        for traces, _ in data_of_people:
             removed += traces.remove_rest()
     return removed
 
@@ -225,24 +231,26 @@ def _commit(
     block: bool,
     now: int,
 ) -> _Stones:
-    mark = dialect_of(connection).placeholder
+    param = dialect_of(connection).placeholder
     last_raw: Optional[int] = connection.exec_driver_sql(
         f"SELECT MAX(id) FROM {RAW_TABLE}"
     ).scalar_one()
     arrived_us = max(now + SLACK_US, _newest_us(connection, people))
     # What was erased or blocked before is so by these, whatever the clock has done since.
-    for place, subject in sorted(subjects):
-        scope = "" if place == ALL_CONNECTIONS else f" AND connection_id = {mark}"
-        of_subject = (subject,) if place == ALL_CONNECTIONS else (subject, place)
+    for scope_id, subject in sorted(subjects):
+        scope = "" if scope_id == ALL_CONNECTIONS else f" AND connection_id = {param}"
+        of_subject = (subject,) if scope_id == ALL_CONNECTIONS else (subject, scope_id)
         earlier: Optional[int] = connection.exec_driver_sql(
-            f"SELECT MAX(erased_us) FROM {TOMBSTONE_TABLE} WHERE subject = {mark}{scope}",
+            f"SELECT MAX(erased_us) FROM {TOMBSTONE_TABLE} WHERE subject = {param}{scope}",
             of_subject,
         ).scalar_one()
         arrived_us = max(arrived_us, (earlier or 0) + 1)
         connection.exec_driver_sql(
-            f"DELETE FROM {TOMBSTONE_TABLE} WHERE subject = {mark}{scope}", of_subject
+            f"DELETE FROM {TOMBSTONE_TABLE} WHERE subject = {param}{scope}", of_subject
         )
-    write(connection, [Tombstone(*each, arrived_us, block) for each in sorted(subjects)])
+    write(
+        connection, [Tombstone(*subject_key, arrived_us, block) for subject_key in sorted(subjects)]
+    )
     last_id: int = connection.exec_driver_sql(f"SELECT MAX(id) FROM {TOMBSTONE_TABLE}").scalar_one()
     return _Stones(last_id, Until(last_raw or 0, arrived_us))
 
@@ -252,16 +260,16 @@ def _newest_us(connection: Connection, people: Sequence[Person]) -> int:
 
     A tombstone that is no earlier also keeps out what was exported of them.
     """
-    mark = dialect_of(connection).placeholder
+    param = dialect_of(connection).placeholder
     newest = 0
     for person in people:
         for table in DAY_TABLES:
-            found: Optional[int] = connection.exec_driver_sql(
-                f"SELECT MAX(arrived_us) FROM {table} WHERE connection_id = {mark}"
-                f" AND developer_id = {mark}",
+            arrived_us: Optional[int] = connection.exec_driver_sql(
+                f"SELECT MAX(arrived_us) FROM {table} WHERE connection_id = {param}"
+                f" AND developer_id = {param}",
                 person,
             ).scalar_one()
-            newest = max(newest, found or 0)
+            newest = max(newest, arrived_us or 0)
     return min(newest, LAST_US)
 
 
@@ -272,19 +280,23 @@ def _wait_for_receivers(
     begun = time.monotonic()
     while True:
         # A receiver adds tombstones for developers whom it knows by an address; they count, too.
-        added = [each.last_id for each in _rows_above(engine, stones.last_id)]
+        added = [row.last_id for row in _rows_above(engine, stones.last_id)]
         wanted = max([stones.last_id, *added])
         receivers = _receivers(engine)
-        waiting = [each for each in receivers if _problem(each, key, wanted)]
+        waiting = [receiver for receiver in receivers if _problem(receiver, key, wanted)]
         passed = time.monotonic() - begun
         # The lease of one that doesn't answer has ended a second after it has for itself.
         patience = LEASE_SECONDS + 1
-        if any(each.seen != before.get(each.id) for each in waiting):
+        if any(receiver.seen != before.get(receiver.id) for receiver in waiting):
             patience = CLEARING_SECONDS
         if not waiting or passed > patience:
             return [
-                Answer(each.name, each.removed, *(_problem(each, key, wanted) or ("", "")))
-                for each in receivers
+                Answer(
+                    receiver.name,
+                    receiver.removed,
+                    *(_problem(receiver, key, wanted) or ("", "")),
+                )
+                for receiver in receivers
             ]
         time.sleep(POLL_SECONDS)
 
@@ -296,10 +308,10 @@ class _Row(NamedTuple):
 
 def _rows_above(engine: Engine, last_id: int) -> list[_Row]:
     """The tombstones that were added since."""
-    mark = dialect_of(engine).placeholder
+    param = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         rows = connection.exec_driver_sql(
-            f"SELECT id, subject FROM {TOMBSTONE_TABLE} WHERE id > {mark}", (last_id,)
+            f"SELECT id, subject FROM {TOMBSTONE_TABLE} WHERE id > {param}", (last_id,)
         )
         return [_Row(*row) for row in rows]
 

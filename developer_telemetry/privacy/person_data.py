@@ -40,8 +40,8 @@ class Traces:
         self._engine = engine
         self._person = person
         self._tables = [table for table in ERASED_TABLES if table.name in tables]
-        self._mark = dialect_of(engine).placeholder
-        self._whose = f"connection_id = {self._mark} AND developer_id = {self._mark}"
+        self._param = dialect_of(engine).placeholder
+        self._whose = f"connection_id = {self._param} AND developer_id = {self._param}"
 
     def counts(self) -> Counter[str]:
         """Rows by table, of those tables that have any."""
@@ -96,8 +96,8 @@ class Traces:
         until: Optional[Until],
     ) -> Counter[str]:
         be_thorough(connection)
-        days = f"{self._whose} AND date IN ({', '.join([self._mark] * len(dates))})"
-        limit = f" AND (id <= {self._mark} OR arrived_us <= {self._mark})" if until else ""
+        days = f"{self._whose} AND date IN ({', '.join([self._param] * len(dates))})"
+        limit = f" AND (id <= {self._param} OR arrived_us <= {self._param})" if until else ""
         # The tool rows first, as whoever adds to a day does it.
         tool = self._delete(connection, TOOL_TABLE, days, (*self._person, *dates))
         raw = self._delete(

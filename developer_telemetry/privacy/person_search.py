@@ -81,13 +81,17 @@ class Search:
 
     def people(self) -> list[Person]:
         """Everybody who is meant, of each connection in scope."""
-        return [person for each in sorted(self.strategies) for person in self.people_of(each)]
+        return [
+            person
+            for connection_id in sorted(self.strategies)
+            for person in self.people_of(connection_id)
+        ]
 
     def people_of(self, connection_id: int) -> list[Person]:
         """Everybody of one connection: by the id, or by an address in any of their reports."""
         names = self.names(connection_id)
         with reading(self._engine).connect() as connection:
-            developers = set(_known(connection, connection_id, names.developers))
+            developers = set(_with_rows(connection, connection_id, names.developers))
             if names.emails:
                 developers.update(
                     developer
@@ -96,7 +100,7 @@ class Search:
                 )
         if names.emails:
             developers.update(_senders(self._engine, connection_id, names.emails))
-        return [Person(connection_id, each) for each in sorted(developers)]
+        return [Person(connection_id, developer) for developer in sorted(developers)]
 
     def names(self, connection_id: int) -> Names:
         """Under what to look in a connection."""
@@ -113,15 +117,17 @@ class Search:
         In spools there may be reports of people whom the database doesn't know, or by names that
         they had before their connection took to pseudonyms.
         """
-        place = ALL_CONNECTIONS if self.only is None else self.only
-        subjects = {(place, key.developer(self.text))}
+        scope_id = ALL_CONNECTIONS if self.only is None else self.only
+        subjects = {(scope_id, key.developer(self.text))}
         if "@" in self.text:
-            subjects.add((place, key.email(self.text)))
+            subjects.add((scope_id, key.email(self.text)))
         for connection_id in self._with_pseudonyms.intersection(self.strategies):
             names = self.names(connection_id)
-            subjects.update((connection_id, key.developer(each)) for each in names.developers)
-            subjects.update((connection_id, key.email(each)) for each in names.emails)
-        subjects.update((each.connection_id, key.developer(each.developer_id)) for each in people)
+            subjects.update((connection_id, key.developer(name)) for name in names.developers)
+            subjects.update((connection_id, key.email(email)) for email in names.emails)
+        subjects.update(
+            (person.connection_id, key.developer(person.developer_id)) for person in people
+        )
         return subjects
 
     def namesakes(self, people: Collection[Person]) -> list[tuple[str, Person]]:
@@ -130,14 +136,18 @@ class Search:
         One that is nobody's own tells nothing of who somebody is, an empty one above all.
         """
         with reading(self._engine).connect() as connection:
-            known = [
+            pairs = [
                 (email, Person(connection_id, developer))
                 for connection_id in sorted(self.strategies)
                 for developer, email in _addresses(connection, connection_id)
             ]
-        addresses = {email for email, person in known if person in people and is_own(email)}
+        addresses = {email for email, person in pairs if person in people and is_own(email)}
         return sorted(
-            {(email, each) for email, each in known if email in addresses and each not in people}
+            {
+                (email, person)
+                for email, person in pairs
+                if email in addresses and person not in people
+            }
         )
 
 
@@ -152,7 +162,7 @@ def strategies(engine: Engine, only: Optional[int] = None) -> dict[int, str]:
     :raises ConfigurationError: there is no connection `only`.
     """
     with reading(engine).connect() as connection:
-        found = connection.exec_driver_sql(
+        connections = connection.exec_driver_sql(
             f"SELECT id, duplicate_strategy FROM {CONNECTION_TABLE}"
         ).fetchall()
         # Whatever a deleted connection may have left is somebody's, too.
@@ -161,14 +171,14 @@ def strategies(engine: Engine, only: Optional[int] = None) -> dict[int, str]:
             for table in DEVELOPER_TABLES
             for row in connection.exec_driver_sql(f"SELECT DISTINCT connection_id FROM {table}")
         }
-    known = {**left, **{row[0]: _strategy(row[1]) for row in found}}
+    by_connection = {**left, **{row[0]: _strategy(row[1]) for row in connections}}
     if only is None:
-        return known
-    if only not in known:
+        return by_connection
+    if only not in by_connection:
         raise ConfigurationError(
             f"there is no connection {only}; `developer-telemetry status` lists them"
         )
-    return {only: known[only]}
+    return {only: by_connection[only]}
 
 
 def _strategy(text: Optional[str]) -> str:
@@ -178,9 +188,11 @@ def _strategy(text: Optional[str]) -> str:
         return OVERWRITE
 
 
-def _known(connection: Connection, connection_id: int, developers: Collection[str]) -> list[str]:
+def _with_rows(
+    connection: Connection, connection_id: int, developers: Collection[str]
+) -> list[str]:
     """Those of the developers of whom there is anything."""
-    mark = dialect_of(connection).placeholder
+    param = dialect_of(connection).placeholder
     users = {user for user, _ in _accounts(connection, connection_id)}
     return [
         developer
@@ -188,7 +200,7 @@ def _known(connection: Connection, connection_id: int, developers: Collection[st
         if developer in users
         or any(
             connection.exec_driver_sql(
-                f"SELECT 1 FROM {table} WHERE connection_id = {mark} AND developer_id = {mark}"
+                f"SELECT 1 FROM {table} WHERE connection_id = {param} AND developer_id = {param}"
                 " LIMIT 1",
                 (connection_id, developer),
             ).first()
@@ -199,23 +211,23 @@ def _known(connection: Connection, connection_id: int, developers: Collection[st
 
 def _addresses(connection: Connection, connection_id: int) -> list[tuple[str, str]]:
     """Developers and the e-mail addresses, in lower case, that they have or had; no empty one."""
-    mark = dialect_of(connection).placeholder
+    param = dialect_of(connection).placeholder
     rows = connection.exec_driver_sql(
         f"SELECT DISTINCT developer_id, email FROM {TOOL_TABLE}"
-        f" WHERE connection_id = {mark} AND email > ''",
+        f" WHERE connection_id = {param} AND email > ''",
         (connection_id,),
     )
-    found = [(row[0], row[1]) for row in rows] + _accounts(connection, connection_id)
+    pairs = [(row[0], row[1]) for row in rows] + _accounts(connection, connection_id)
     # Rows of the Go plugin have blanks.
-    known = ((user, email.strip().lower()) for user, email in found)
-    return [(user, email) for user, email in known if email]
+    cleaned = ((user, email.strip().lower()) for user, email in pairs)
+    return [(user, email) for user, email in cleaned if email]
 
 
 def _accounts(connection: Connection, connection_id: int) -> list[tuple[str, str]]:
-    mark = dialect_of(connection).placeholder
+    param = dialect_of(connection).placeholder
     rows = connection.exec_driver_sql(
         f"SELECT user_name, email FROM {ACCOUNT_TABLE}"
-        f" WHERE _raw_data_params = {mark} AND _raw_data_table = {mark}",
+        f" WHERE _raw_data_params = {param} AND _raw_data_table = {param}",
         (raw_params(connection_id), RAW_TABLE),
     )
     return [(row[0], row[1] or "") for row in rows]
@@ -239,24 +251,24 @@ def _suspects(
 ) -> Iterator[Sequence[tuple[int, str, int]]]:
     """The raw rows whose bodies may have one of these addresses: id, developer and length."""
     dialect = dialect_of(engine)
-    mark = dialect.placeholder
+    param = dialect.placeholder
     # Not every database knows small letters beyond ASCII, and JSON may escape any letter.
-    parts = sorted({max(_PLAIN.findall(each), key=len, default="@") for each in emails})
-    may_have = [f"REPLACE(LOWER(payload), {mark}, '') <> LOWER(payload)"] * len(parts)
-    may_have.append(f"REPLACE(payload, {mark}, '') <> payload")
+    parts = sorted({max(_PLAIN.findall(email), key=len, default="@") for email in emails})
+    may_have = [f"REPLACE(LOWER(payload), {param}, '') <> LOWER(payload)"] * len(parts)
+    may_have.append(f"REPLACE(payload, {param}, '') <> payload")
     query = (
         f"SELECT id, developer_id, {dialect.octets}(payload) FROM {RAW_TABLE}"
-        f" WHERE connection_id = {mark} AND id > {mark} AND ({' OR '.join(may_have)})"
+        f" WHERE connection_id = {param} AND id > {param} AND ({' OR '.join(may_have)})"
         f" ORDER BY id LIMIT {PAGE}"
     )
     last = 0
     while True:
         with reading(engine).connect() as connection:
-            found: Sequence[tuple[int, str, int]] = [
+            page: Sequence[tuple[int, str, int]] = [
                 (row[0], row[1], row[2])
                 for row in connection.exec_driver_sql(query, (connection_id, last, *parts, "\\u"))
             ]
-        yield found
-        if len(found) < PAGE:
+        yield page
+        if len(page) < PAGE:
             return
-        last = found[-1][0]
+        last = page[-1][0]

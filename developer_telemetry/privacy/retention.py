@@ -106,12 +106,12 @@ def due(engine: Engine) -> list[int]:
 def preview(engine: Engine, connection_id: int) -> tuple[Limits, Pruned]:
     """What `prune` would remove now."""
     today = today_of(engine)
-    mark = dialect_of(engine).placeholder
+    param = dialect_of(engine).placeholder
     gone = (
-        f"SELECT developer_id FROM {TOOL_TABLE} WHERE connection_id = {mark}"
-        f" GROUP BY developer_id HAVING MAX(date) < {mark}"
+        f"SELECT developer_id FROM {TOOL_TABLE} WHERE connection_id = {param}"
+        f" GROUP BY developer_id HAVING MAX(date) < {param}"
     )
-    older = f"WHERE connection_id = {mark} AND date < {mark}"
+    older = f"WHERE connection_id = {param} AND date < {param}"
     with reading(engine).connect() as connection:
         limits = _limits(connection, connection_id, today)
 
@@ -125,8 +125,8 @@ def preview(engine: Engine, connection_id: int) -> tuple[Limits, Pruned]:
             count(f"{TOOL_TABLE} {older}", connection_id, limits.tool),
             count(f"({gone}) gone", connection_id, limits.tool),
             count(
-                f"{MACHINE_TABLE} WHERE connection_id = {mark}"
-                f" AND (last_seen < {mark} OR developer_id IN ({gone}))",
+                f"{MACHINE_TABLE} WHERE connection_id = {param}"
+                f" AND (last_seen < {param} OR developer_id IN ({gone}))",
                 *(connection_id, _midnight(limits.tool), connection_id, limits.tool),
             ),
         )
@@ -161,7 +161,7 @@ class _Pruning:
         self._engine = engine
         self._id = connection_id
         self._today = today_of(engine)
-        self._mark = dialect_of(engine).placeholder
+        self._param = dialect_of(engine).placeholder
         there = inspect(engine).get_table_names()
         self._account_tables = [
             table for table in PRUNED_TABLES if table.key is Key.ACCOUNT and table.name in there
@@ -171,8 +171,8 @@ class _Pruning:
         """Remove all that is due; gives what each transaction removed."""
         for table, remove in ((RAW_TABLE, self._remove_reports), (TOOL_TABLE, self._remove_days)):
             # Some at a time, so that an index leads to the oldest of each.
-            for some in developers(self._engine, table, self._id):
-                yield from self._repeated(partial(remove, developers=some))
+            for page in developers(self._engine, table, self._id):
+                yield from self._repeated(partial(remove, developers=page))
         yield from self._repeated(self._remove_machines)
         transact(self._engine, self._complete)
 
@@ -193,7 +193,7 @@ class _Pruning:
         values = {"connection_id": self._id, "raw_before": FIRST_DAY, column: day}
         connection.exec_driver_sql(
             f"INSERT INTO {HORIZON_TABLE} ({', '.join(values)})"
-            f" VALUES ({', '.join([self._mark] * len(values))}) "
+            f" VALUES ({', '.join([self._param] * len(values))}) "
             + dialect.on_conflict(("connection_id",), [(column, dialect.new(column))]),
             tuple(values.values()),
         )
@@ -201,7 +201,7 @@ class _Pruning:
     def _remove_reports(self, connection: Connection, developers: Sequence[str]) -> Pruned:
         limits = self._begin(connection)
         rows = connection.exec_driver_sql(
-            f"SELECT id FROM {RAW_TABLE} WHERE {self._whose(developers)} AND date < {self._mark}"
+            f"SELECT id FROM {RAW_TABLE} WHERE {self._whose(developers)} AND date < {self._param}"
             f" LIMIT {MAX_ROWS}",
             (self._id, *developers, limits.raw),
         ).fetchall()
@@ -210,13 +210,13 @@ class _Pruning:
     def _remove_days(self, connection: Connection, developers: Sequence[str]) -> Pruned:
         limits = self._begin(connection)
         # Beside each day whether any of its developer is kept.
-        kept = (
+        later = (
             f"SELECT 1 FROM {TOOL_TABLE} kept WHERE kept.connection_id = t.connection_id"
-            f" AND kept.developer_id = t.developer_id AND kept.date >= {self._mark}"
+            f" AND kept.developer_id = t.developer_id AND kept.date >= {self._param}"
         )
         rows = connection.exec_driver_sql(
-            f"SELECT developer_id, date, CASE WHEN EXISTS ({kept}) THEN 1 ELSE 0 END"
-            f" FROM {TOOL_TABLE} t WHERE {self._whose(developers)} AND date < {self._mark}"
+            f"SELECT developer_id, date, CASE WHEN EXISTS ({later}) THEN 1 ELSE 0 END"
+            f" FROM {TOOL_TABLE} t WHERE {self._whose(developers)} AND date < {self._param}"
             f" LIMIT {MAX_ROWS}",
             (limits.tool, self._id, *developers, limits.tool),
         ).fetchall()
@@ -239,7 +239,7 @@ class _Pruning:
         ).fetchall()
         developers = sorted(set(leaving) - {row[0] for row in left})
         texts = texts_of(connection, ACCOUNT_TABLE)
-        accounts = [account_id(self._id, each, texts) for each in developers]
+        accounts = [account_id(self._id, developer, texts) for developer in developers]
         for table in self._account_tables:
             self._delete(connection, table.name, table.id_column, accounts)
         machines = 0
@@ -255,8 +255,8 @@ class _Pruning:
         limits = self._begin(connection)
         columns = ("connection_id", "developer_id", "hostname")
         keys = connection.exec_driver_sql(
-            f"SELECT {', '.join(columns)} FROM {MACHINE_TABLE} WHERE connection_id = {self._mark}"
-            f" AND last_seen < {self._mark} LIMIT {MAX_ROWS}",
+            f"SELECT {', '.join(columns)} FROM {MACHINE_TABLE} WHERE connection_id = {self._param}"
+            f" AND last_seen < {self._param} LIMIT {MAX_ROWS}",
             (self._id, _midnight(limits.tool)),
         ).fetchall()
         self._delete_keys(connection, MACHINE_TABLE, columns, [tuple(key) for key in keys])
@@ -267,8 +267,8 @@ class _Pruning:
         self._record(connection, "pruned_on", self._today.isoformat())
 
     def _whose(self, developers: Sequence[str]) -> str:
-        marks = ", ".join([self._mark] * len(developers))
-        return f"connection_id = {self._mark} AND developer_id IN ({marks})"
+        marks = ", ".join([self._param] * len(developers))
+        return f"connection_id = {self._param} AND developer_id IN ({marks})"
 
     def _delete_keys(
         self,
@@ -289,7 +289,7 @@ class _Pruning:
     ) -> int:
         if not values:
             return 0
-        marks = ", ".join([self._mark] * len(values))
+        marks = ", ".join([self._param] * len(values))
         deleted: int = connection.exec_driver_sql(
             f"DELETE FROM {table} WHERE {column} IN ({marks})", tuple(values)
         ).rowcount
@@ -297,12 +297,13 @@ class _Pruning:
 
 
 def _limits(connection: Connection, connection_id: int, today: date) -> Limits:
-    mark = dialect_of(connection).placeholder
-    found = connection.exec_driver_sql(
-        f"SELECT raw_retention_days, tool_retention_days FROM {CONNECTION_TABLE} WHERE id = {mark}",
+    param = dialect_of(connection).placeholder
+    retention = connection.exec_driver_sql(
+        f"SELECT raw_retention_days, tool_retention_days FROM {CONNECTION_TABLE}"
+        f" WHERE id = {param}",
         (connection_id,),
     ).first()
-    return limits_on(today, *(found or (0, 0)))
+    return limits_on(today, *(retention or (0, 0)))
 
 
 def _midnight(day: str) -> str:

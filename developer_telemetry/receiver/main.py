@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.config import Settings
 from developer_telemetry.connections.registry import Connections
-from developer_telemetry.database.engine import hurried, now_us, open_writing_engine
+from developer_telemetry.database.engine import now_us, open_writing_engine, with_short_timeouts
 from developer_telemetry.receiver.app import Receiver
 from developer_telemetry.receiver.http.admission import Admission
 from developer_telemetry.receiver.http.authenticator import Authenticator
@@ -164,7 +164,7 @@ def serve(engine: Engine, settings: Settings) -> None:
     """Accept reports until SIGTERM or SIGINT."""
     set_up_logs(settings.log_level, settings.log_format)
     sockets = listen(settings.host, settings.port)
-    receiver = make_receiver(hurried(engine), settings)
+    receiver = make_receiver(with_short_timeouts(engine), settings)
     # After its shutdown, uvicorn raises the signal again, which by default would count as a kill.
     signal.signal(signal.SIGTERM, _exit)
     admission = Admission(_allow_many_connections())

@@ -35,8 +35,8 @@ class Outcome:
     def wait(self, arrivals: Iterable[ReceivedReport], failure: Exception) -> None:
         """Let arrivals be tried again."""
         why = reason(failure)
-        for each in arrivals:
-            self.waiting[each.report_id] = why
+        for arrival in arrivals:
+            self.waiting[arrival.report_id] = why
 
 
 def store_bisecting(
@@ -74,8 +74,8 @@ def store_or_find_lock(
             locked = _days_in_the_way(database, error, arrivals)
             if not locked:
                 raise
-            outcome.wait((each for each in arrivals if each.key in locked), error)
-            arrivals = [each for each in arrivals if each.key not in locked]
+            outcome.wait((arrival for arrival in arrivals if arrival.key in locked), error)
+            arrivals = [arrival for arrival in arrivals if arrival.key not in locked]
     return outcome
 
 
@@ -85,7 +85,7 @@ def _days_in_the_way(
     """Return the days that another transaction holds, if that is why `arrivals` failed."""
     if isinstance(error, DBAPIError) and dialect_of(database).is_lock_timeout(error):
         with suppress(Exception):  # nobody can say, then
-            return locked_days(database, [each.key for each in arrivals])
+            return locked_days(database, [arrival.key for arrival in arrivals])
     return set()
 
 
@@ -111,8 +111,8 @@ class _Search:
             failure = error
         self._failures += 1
         if locked := _days_in_the_way(self._database, failure, arrivals):
-            self.outcome.wait((each for each in arrivals if each.key in locked), failure)
-            if free := [each for each in arrivals if each.key not in locked]:
+            self.outcome.wait((arrival for arrival in arrivals if arrival.key in locked), failure)
+            if free := [arrival for arrival in arrivals if arrival.key not in locked]:
                 self.store(free)
             return
         # A statement can be so bad that it looks like an outage: ask with a harmless one.

@@ -13,7 +13,7 @@ from developer_telemetry.storage.tombstones import Erased, Outdated
 from developer_telemetry.storage.writer import Check
 
 
-class Kept(NamedTuple):
+class StoredReports(NamedTuple):
     """What became of arrivals of whom nobody was erased."""
 
     arrivals: Sequence[ReceivedReport]
@@ -24,7 +24,7 @@ class Kept(NamedTuple):
     def connection_ids(self) -> list[int]:
         """Those of the reports that were stored, one each."""
         left = {*self.refused, *self.waiting}
-        return [each.connection_id for each in self.arrivals if each.report_id not in left]
+        return [arrival.connection_id for arrival in self.arrivals if arrival.report_id not in left]
 
 
 Store = Callable[[Database, Sequence[ReceivedReport], Mapping[int, str], Check], Outcome]
@@ -36,19 +36,19 @@ def store_excluding_erased(
     arrivals: Sequence[ReceivedReport],
     strategies: Mapping[int, str],
     store_all: Store = store_bisecting,
-) -> Kept:
+) -> StoredReports:
     """Store arrivals but those of people who were erased since, or are blocked.
 
     Raises as `store_all` does.
     """
     while True:
-        known = erased.known()
-        kept = known.spare(arrivals)
-        if not kept:
-            return Kept((), {})
+        tombstones = erased.tombstones()
+        spared = tombstones.spare(arrivals)
+        if not spared:
+            return StoredReports((), {})
         try:
-            outcome = store_all(database, kept, strategies, partial(erased.check, known))
+            outcome = store_all(database, spared, strategies, partial(erased.check, tombstones))
         except Outdated:
             erased.reload()
         else:
-            return Kept(kept, outcome.refused, outcome.waiting)
+            return StoredReports(spared, outcome.refused, outcome.waiting)

@@ -30,16 +30,16 @@ def conditions(
     connection: SqlConnection, table: Table, connection_id: int, developer_id: str
 ) -> Iterator[Condition]:
     """Return conditions that together select a developer's rows of a table, and no row twice."""
-    mark = dialect_of(connection).placeholder
+    param = dialect_of(connection).placeholder
     if table.key is Key.DEVELOPER:
-        sql = f"connection_id = {mark} AND developer_id = {mark}"
+        sql = f"connection_id = {param} AND developer_id = {param}"
         yield Condition(sql, (connection_id, developer_id))
         return
     ids = [account_id(connection_id, developer_id, texts_of(connection, ACCOUNT_TABLE))]
     if table.key is Key.TASK:
         ids = _task_ids(connection, connection_id, developer_id)
     for batch in batches(connection, [(domain_id,) for domain_id in ids], MAX_KEYS):
-        marks = ", ".join([mark] * len(batch))
+        marks = ", ".join([param] * len(batch))
         yield Condition(f"{table.id_column} IN ({marks})", flat(batch))
 
 
@@ -50,11 +50,11 @@ def _task_ids(connection: SqlConnection, connection_id: int, developer_id: str) 
     starts = [
         task_id(kind, connection_id, developer_id, _DATE, texts)[: -len(_DATE)] for kind in KINDS
     ]
-    mark = dialect_of(connection).placeholder
-    alike = " OR ".join([f"SUBSTR(id, 1, {mark}) = {mark}"] * len(starts))
+    param = dialect_of(connection).placeholder
+    alike = " OR ".join([f"SUBSTR(id, 1, {param}) = {param}"] * len(starts))
     rows = connection.exec_driver_sql(
-        f"SELECT id FROM {TASK_TABLE} WHERE _raw_data_params = {mark}"
-        f" AND _raw_data_table = {mark} AND ({alike})",
+        f"SELECT id FROM {TASK_TABLE} WHERE _raw_data_params = {param}"
+        f" AND _raw_data_table = {param} AND ({alike})",
         (
             raw_params(connection_id),
             RAW_TABLE,

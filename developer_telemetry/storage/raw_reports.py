@@ -72,47 +72,48 @@ class DaysPage(NamedTuple):
 
 def span(connection: Connection, connection_id: int, above: int) -> tuple[Span, int]:
     """What there is above the id `above` by now, and how many raw rows that is."""
-    mark = dialect_of(connection).placeholder
+    param = dialect_of(connection).placeholder
     last, count = connection.exec_driver_sql(
-        f"SELECT MAX(id), COUNT(*) FROM {RAW_TABLE} WHERE connection_id = {mark} AND id > {mark}",
+        f"SELECT MAX(id), COUNT(*) FROM {RAW_TABLE} WHERE connection_id = {param} AND id > {param}",
         (connection_id, above),
     ).one()
     return Span(connection_id, above, last or above), count
 
 
-def is_unforeseen(connection: Connection, whole: Span, count: int) -> bool:
+def is_unforeseen(connection: Connection, raw_span: Span, count: int) -> bool:
     """Whether the planner has yet to hear how many raw rows a span has.
 
     A table that is new or grew at once has no statistics, and PostgreSQL then compares each row
     with each other one.
     """
     dialect = dialect_of(connection)
-    mark = dialect.placeholder
+    param = dialect.placeholder
     query = (
-        f"SELECT 1 FROM {RAW_TABLE} WHERE connection_id = {mark} AND id > {mark} AND id <= {mark}"
+        f"SELECT 1 FROM {RAW_TABLE}"
+        f" WHERE connection_id = {param} AND id > {param} AND id <= {param}"
     )
-    expected = dialect.expected_rows(connection, query, whole)
+    expected = dialect.expected_rows(connection, query, raw_span)
     return expected is not None and count > UNFORESEEN * max(1, expected)
 
 
-def first_page(connection: Connection, rest: Span) -> tuple[Span, int]:
+def first_page(connection: Connection, remaining: Span) -> tuple[Span, int]:
     """The start of a span and how many raw rows it has: 0 when there are none left."""
-    mark = dialect_of(connection).placeholder
+    param = dialect_of(connection).placeholder
     last, count = connection.exec_driver_sql(
-        f"SELECT MAX(id), COUNT(*) FROM (SELECT id FROM {RAW_TABLE} WHERE connection_id = {mark}"
-        f" AND id > {mark} AND id <= {mark} ORDER BY id LIMIT {PAGE}) page",
-        rest,
+        f"SELECT MAX(id), COUNT(*) FROM (SELECT id FROM {RAW_TABLE} WHERE connection_id = {param}"
+        f" AND id > {param} AND id <= {param} ORDER BY id LIMIT {PAGE}) page",
+        remaining,
     ).one()
-    return rest._replace(last=last or rest.last), count
+    return remaining._replace(last=last or remaining.last), count
 
 
 def days_page(connection: Connection, connection_id: int, last: Day) -> DaysPage:
     """The page of whole days after the day `last`, in order of developer and date."""
-    mark = dialect_of(connection).placeholder
+    param = dialect_of(connection).placeholder
     # Written out, because MySQL walks no index for (a, b) > (x, y).
     following = (
-        f"connection_id = {mark} AND developer_id >= {mark}"
-        f" AND (developer_id > {mark} OR date > {mark})"
+        f"connection_id = {param} AND developer_id >= {param}"
+        f" AND (developer_id > {param} OR date > {param})"
     )
     parameters = (connection_id, last[0], *last)
     end: Any = connection.exec_driver_sql(
@@ -123,7 +124,7 @@ def days_page(connection: Connection, connection_id: int, last: Day) -> DaysPage
     if end is None:
         return DaysPage(following, parameters, None)
     day = (end[0], str(end[1]))
-    until = f" AND developer_id <= {mark} AND (developer_id < {mark} OR date <= {mark})"
+    until = f" AND developer_id <= {param} AND (developer_id < {param} OR date <= {param})"
     return DaysPage(following + until, (*parameters, day[0], *day), day)
 
 
@@ -168,16 +169,16 @@ def days(opened: Opened, keys: Sequence[Key], strategy: str) -> Iterator[ToolRow
     Nothing is left open between two rows but what `opened` gives open.
     """
     for start in range(0, len(keys), MAX_KEYS):
-        some = keys[start : start + MAX_KEYS]
+        batch = keys[start : start + MAX_KEYS]
         try:
             with opened() as connection:
-                found = newest(connection, some, strategy)
-            yield from tool_rows(opened, some[0][0], found)
+                reports = newest(connection, batch, strategy)
+            yield from tool_rows(opened, batch[0][0], reports)
         except TooMany:
-            for key in some:
+            for key in batch:
                 with opened() as connection:
-                    found = _newest_hosts(connection, key, strategy)
-                yield from tool_rows(opened, key[0], found)
+                    reports = _newest_hosts(connection, key, strategy)
+                yield from tool_rows(opened, key[0], reports)
 
 
 def newest(connection: Connection, keys: Sequence[Key], strategy: str) -> list[Newest]:
@@ -212,19 +213,19 @@ def newest_of(
     """
     query = _newest_query(dialect_of(connection), source, strategy, with_tool_rows)
     rows = connection.exec_driver_sql(f"{query} LIMIT {MAX_NEWEST + 1}", tuple(parameters))
-    found = [Newest(*row) for row in rows]
-    if len(found) > MAX_NEWEST:
+    reports = [Newest(*row) for row in rows]
+    if len(reports) > MAX_NEWEST:
         raise TooMany
-    return found
+    return reports
 
 
 def _newest_hosts(connection: Connection, key: Key, strategy: str) -> list[Newest]:
     """Return the same of one day, without bodies, of those hosts alone that reported last."""
     dialect = dialect_of(connection)
-    mark = dialect.placeholder
+    param = dialect.placeholder
     source = (
-        f"{RAW_TABLE} w WHERE w.connection_id = {mark}"
-        f" AND w.developer_id = {mark} AND w.date = {mark}"
+        f"{RAW_TABLE} w WHERE w.connection_id = {param}"
+        f" AND w.developer_id = {param} AND w.date = {param}"
     )
     query = _newest_query(dialect, source, strategy, short=-1)
     rows = connection.exec_driver_sql(
@@ -322,9 +323,9 @@ def _fetched(opened: Opened, ids: Sequence[int]) -> Iterator[tuple[int, str]]:
         rows = connection.exec_driver_sql(
             f"SELECT id, payload FROM {RAW_TABLE} WHERE id IN ({marks})", tuple(ids)
         )
-        found = {row[0]: row[1] for row in rows}
+        payloads = {row[0]: row[1] for row in rows}
     for raw_id in ids:
-        yield raw_id, found.pop(raw_id, "")
+        yield raw_id, payloads.pop(raw_id, "")
 
 
 def _arrival(connection_id: int, row: Newest, payload: str) -> Optional[ReceivedReport]:

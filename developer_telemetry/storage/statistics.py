@@ -122,8 +122,8 @@ def _counting(dialect: Dialect) -> str:
     origin = "_raw_data_params, _raw_data_table, _raw_data_id"
     joined = " AND ".join(f"m.{key} = r.{key}" for key in keys)
     key_columns = ", ".join(f"r.{key}" for key in keys)
-    mark = dialect.placeholder
-    source = reports_of_machines(dialect, f"id > {mark} AND id <= {mark}")
+    param = dialect.placeholder
+    source = reports_of_machines(dialect, f"id > {param} AND id <= {param}")
     return (
         f"INSERT INTO {MACHINE_TABLE} ({', '.join(keys)}, first_seen, last_seen, reports, {origin})"
         f" SELECT {key_columns}, MIN(r.seen), MAX(r.seen), COUNT(*), MIN(r.params),"

@@ -134,7 +134,7 @@ class Tombstones:
         """The arrivals of whom nobody was erased."""
         if not self._stones:
             return arrivals
-        return [each for each in arrivals if not self.cover(each)]
+        return [arrival for arrival in arrivals if not self.cover(arrival)]
 
     def cover(self, arrival: ReceivedReport) -> bool:
         """Whether whoever a report is about was erased after it had arrived, or is blocked."""
@@ -167,7 +167,8 @@ class Tombstones:
         own = list(self._of(arrival.connection_id, report.developer_id, ""))
         for stone in self._of(arrival.connection_id, report.developer_id, report.email):
             is_new = not any(
-                each.erased_us >= stone.erased_us and each.blocked >= stone.blocked for each in own
+                other.erased_us >= stone.erased_us and other.blocked >= stone.blocked
+                for other in own
             )
             if is_new and self._covers(stone, arrival.arrived_us, arrival.epoch):
                 return stone
@@ -183,14 +184,16 @@ class Tombstones:
     def of_developer(self, connection_id: int, developer_id: str) -> Optional[Tombstone]:
         """The newest tombstone for a developer, spelled exactly so."""
         stones = self._of(connection_id, developer_id, "")
-        return max(stones, key=lambda each: (each.blocked, each.erased_us), default=None)
+        return max(stones, key=lambda stone: (stone.blocked, stone.erased_us), default=None)
 
     def lack(self, stones: Iterable[Tombstone]) -> list[Tombstone]:
         """Those tombstones that are not among these, and that none of these replaces."""
         return [
-            each
-            for each in stones
-            if not any(ours.replaces(each) for ours in self._stones.get(each.subject, {}).values())
+            stone
+            for stone in stones
+            if not any(
+                ours.replaces(stone) for ours in self._stones.get(stone.subject, {}).values()
+            )
         ]
 
     def _of(self, connection_id: int, developer_id: str, email: str) -> Iterator[Tombstone]:
@@ -199,11 +202,11 @@ class Tombstones:
         if email:
             subjects.append(self._key.email(email))
         for subject in subjects:
-            places = self._stones.get(subject)
-            if places is not None:
-                for place in (ALL_CONNECTIONS, connection_id):
-                    if place in places:
-                        yield places[place]
+            by_scope = self._stones.get(subject)
+            if by_scope is not None:
+                for scope_id in (ALL_CONNECTIONS, connection_id):
+                    if scope_id in by_scope:
+                        yield by_scope[scope_id]
 
     def _covers(self, stone: Tombstone, arrived_us: int, epoch: int) -> bool:
         if stone.blocked or arrived_us <= stone.erased_us:
@@ -230,22 +233,22 @@ class Erased:
         self._engine = engine
         self.key = key
         # None before the first reading, which `check` finds out.
-        self._known = Tombstones(key)
+        self._tombstones = Tombstones(key)
 
-    def known(self) -> Tombstones:
+    def tombstones(self) -> Tombstones:
         """The tombstones as last read."""
-        return self._known
+        return self._tombstones
 
-    def check(self, known: Tombstones, connection: Connection) -> None:
+    def check(self, before: Tombstones, connection: Connection) -> None:
         """Raise `Outdated` unless `known` is all there is; the last thing in a transaction."""
-        if version(connection) != known.version:
+        if version(connection) != before.version:
             raise Outdated
 
     def reload(self) -> Tombstones:
         """Read them again."""
         with reading(self._engine).connect() as connection:
-            self._known = read(connection, self.key)
-        return self._known
+            self._tombstones = read(connection, self.key)
+        return self._tombstones
 
 
 def version(connection: Connection) -> Version:
@@ -258,8 +261,8 @@ def version(connection: Connection) -> Version:
 
 def read(connection: Connection, key: Key) -> Tombstones:
     """All tombstones."""
-    stones, known = read_rows(connection)
-    return Tombstones(key, known, stones)
+    stones, table_version = read_rows(connection)
+    return Tombstones(key, table_version, stones)
 
 
 def read_rows(connection: Connection) -> tuple[list[Tombstone], Version]:

@@ -95,10 +95,10 @@ def probe(database: Database, date: str = "2000-01-01", arrived_us: int = 0) -> 
 
 def is_stored(database: Database, report_id: str) -> bool:
     """Return true if the raw layer has a report."""
-    mark = dialect_of(database).placeholder
+    param = dialect_of(database).placeholder
     with database.engine.connect() as connection:
         row = connection.exec_driver_sql(
-            f"SELECT 1 FROM {RAW_TABLE} WHERE report_id = {mark}", (report_id,)
+            f"SELECT 1 FROM {RAW_TABLE} WHERE report_id = {param}", (report_id,)
         ).first()
     return row is not None
 
@@ -111,11 +111,11 @@ def locked_days(database: Database, keys: Sequence[Key]) -> set[Key]:
     if not dialect.skipping_locked:
         return locked
     with database.engine.connect() as connection:
-        for some in batches(connection, sorted(set(keys)), MAX_KEYS):
+        for batch in batches(connection, sorted(set(keys)), MAX_KEYS):
             query = (
-                f"SELECT {columns} FROM {TOOL_TABLE} WHERE {dialect.among(KEY_COLUMNS, len(some))}"
+                f"SELECT {columns} FROM {TOOL_TABLE} WHERE {dialect.among(KEY_COLUMNS, len(batch))}"
             )
-            parameters = dialect.parameters(KEY_COLUMNS, some)
+            parameters = dialect.parameters(KEY_COLUMNS, batch)
             there = connection.exec_driver_sql(query, parameters).fetchall()
             query += dialect.skipping_locked
             free = connection.exec_driver_sql(query, parameters).fetchall()
@@ -127,17 +127,21 @@ def locked_days(database: Database, keys: Sequence[Key]) -> set[Key]:
 def _store(
     connection: Connection, arrivals: Sequence[ReceivedReport], strategies: Mapping[int, str]
 ) -> None:
-    summed = sorted({each.key for each in arrivals if strategies[each.connection_id] == SUM})
+    summed = sorted(
+        {arrival.key for arrival in arrivals if strategies[arrival.connection_id] == SUM}
+    )
     # Writing the tool rows first makes concurrent reports of one day queue up behind each other,
     # so that whoever comes second reads the first one's raw row. A lock on a row that isn't
     # there yet would not.
     claim(connection, summed)
-    kept = _insert_raw(connection, arrivals)
-    replacing = [each for each in kept if strategies[each.connection_id] == OVERWRITE]
+    stored = _insert_raw(connection, arrivals)
+    replacing = [arrival for arrival in stored if strategies[arrival.connection_id] == OVERWRITE]
     first: dict[Key, int] = {}
-    for each in replacing:
-        first[each.key] = earlier(each.arrived_us, first.get(each.key, 0))
-    rows = [build_tool_row([each], first[key]) for key, each in newest_by_key(replacing).items()]
+    for arrival in replacing:
+        first[arrival.key] = earlier(arrival.arrived_us, first.get(arrival.key, 0))
+    rows = [
+        build_tool_row([arrival], first[key]) for key, arrival in newest_by_key(replacing).items()
+    ]
     # Comparing ages costs a statement more than writing a row does; a day's first report meets no
     # other.
     if len(rows) != 1 or not insert_one(connection, TOOL_TABLE, TOOL_COLUMNS, rows[0], KEY_COLUMNS):
@@ -200,12 +204,15 @@ def _first_wins(dialect: Dialect) -> str:
     """The tail of an upsert that leaves a row as it is, unless it is only claimed."""
     is_written = f"{TOOL_TABLE}.arrived_us <> {UNWRITTEN}"
     # As below, what is compared comes last.
-    plain = [each for each in TOOL_COLUMNS if each not in (*KEY_COLUMNS, "arrived_us")]
+    plain = [column for column in TOOL_COLUMNS if column not in (*KEY_COLUMNS, "arrived_us")]
     return dialect.on_conflict(
         KEY_COLUMNS,
         [
-            (each, f"CASE WHEN {is_written} THEN {TOOL_TABLE}.{each} ELSE {dialect.new(each)} END")
-            for each in (*plain, "arrived_us")
+            (
+                column,
+                f"CASE WHEN {is_written} THEN {TOOL_TABLE}.{column} ELSE {dialect.new(column)} END",
+            )
+            for column in (*plain, "arrived_us")
         ],
     )
 
@@ -241,13 +248,13 @@ def _newer_wins(dialect: Dialect) -> str:
 
 def developers(engine: Engine, table: str, connection_id: int) -> Iterator[list[str]]:
     """Everybody who has rows in a table, some at a time and in order, by its index alone."""
-    mark = dialect_of(engine).placeholder
+    param = dialect_of(engine).placeholder
     last = ""
     while True:
         with reading(engine).connect() as connection:
             rows = connection.exec_driver_sql(
-                f"SELECT DISTINCT developer_id FROM {table} WHERE connection_id = {mark}"
-                f" AND developer_id > {mark} ORDER BY developer_id LIMIT {MAX_KEYS}",
+                f"SELECT DISTINCT developer_id FROM {table} WHERE connection_id = {param}"
+                f" AND developer_id > {param} ORDER BY developer_id LIMIT {MAX_KEYS}",
                 (connection_id, last),
             ).fetchall()
         if not rows:

@@ -87,25 +87,25 @@ def _page_end(connection: Connection, above: int, last: int) -> int:
 
     Asked for alone: with a condition on other columns a database may read all rows for each page.
     """
-    found: Optional[int] = connection.exec_driver_sql(
+    last_id: Optional[int] = connection.exec_driver_sql(
         f"SELECT MAX(id) FROM (SELECT id FROM {RAW_TABLE} WHERE id > {above} AND id <= {last}"
         f" ORDER BY id LIMIT {PAGE}) page"
     ).scalar()
-    return found or last
+    return last_id or last
 
 
 def _raw_of(engine: Engine, wanted: Wanted, person: tuple[int, str]) -> Iterator[Row]:
-    mark = dialect_of(engine).placeholder
+    param = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         # The index has the ids, so they are found without reading what others sent.
-        found = connection.exec_driver_sql(
-            f"SELECT id FROM {RAW_TABLE} WHERE connection_id = {mark} AND developer_id = {mark}",
+        rows = connection.exec_driver_sql(
+            f"SELECT id FROM {RAW_TABLE} WHERE connection_id = {param} AND developer_id = {param}",
             person,
         )
-        ids = sorted(row[0] for row in found)
+        ids = sorted(row[0] for row in rows)
     for start in range(0, len(ids), PAGE):
-        some = ", ".join(map(str, ids[start : start + PAGE]))
-        yield from _raw(engine, wanted, f"id IN ({some})")
+        page = ", ".join(map(str, ids[start : start + PAGE]))
+        yield from _raw(engine, wanted, f"id IN ({page})")
 
 
 def _raw(engine: Engine, wanted: Wanted, where: str) -> Iterator[Row]:
@@ -131,11 +131,11 @@ def _raw(engine: Engine, wanted: Wanted, where: str) -> Iterator[Row]:
 
 
 def _conditions(connection: Connection, wanted: Wanted) -> tuple[str, tuple[Any, ...]]:
-    mark = dialect_of(connection).placeholder
+    param = dialect_of(connection).placeholder
     limits = {
-        f" AND connection_id = {mark}": wanted.connection_id,
-        f" AND date >= {mark}": wanted.since,
-        f" AND date <= {mark}": wanted.until,
+        f" AND connection_id = {param}": wanted.connection_id,
+        f" AND date >= {param}": wanted.since,
+        f" AND date <= {param}": wanted.until,
     }
     asked = {condition: value for condition, value in limits.items() if value is not None}
     return "".join(asked), tuple(asked.values())
@@ -144,7 +144,7 @@ def _conditions(connection: Connection, wanted: Wanted) -> tuple[str, tuple[Any,
 def tool_rows(engine: Engine, wanted: Wanted) -> Iterator[Row]:
     """Rows of the tool layer, by connection, developer and day."""
     people = _all_developers(engine, wanted) if wanted.developers is None else wanted.developers
-    mark = dialect_of(engine).placeholder
+    param = dialect_of(engine).placeholder
     columns = ", ".join(f"t.{column}" for column in TOOL_COLUMNS)
     for person in people:
         for first, last in _day_spans(engine, wanted, person):
@@ -153,8 +153,8 @@ def tool_rows(engine: Engine, wanted: Wanted) -> Iterator[Row]:
                     connection,
                     TOOL_TABLE,
                     f"SELECT {columns}, r.report_id FROM (SELECT * FROM {TOOL_TABLE} WHERE"
-                    f" connection_id = {mark} AND developer_id = {mark} AND date >= {mark}"
-                    f" AND date <= {mark}) t LEFT JOIN {RAW_TABLE} r ON r.id = t._raw_data_id"
+                    f" connection_id = {param} AND developer_id = {param} AND date >= {param}"
+                    f" AND date <= {param}) t LEFT JOIN {RAW_TABLE} r ON r.id = t._raw_data_id"
                     " ORDER BY t.date",
                     (*person, first, last),
                 )
@@ -169,14 +169,14 @@ def _day_spans(
     size = " + ".join(f"COALESCE({dialect.octets}({column}), 0)" for column in LONG_COLUMNS)
     with reading(engine).connect() as connection:
         conditions, parameters = _conditions(connection, wanted)
-        found = connection.exec_driver_sql(
+        lengths = connection.exec_driver_sql(
             f"SELECT date, {size} FROM {TOOL_TABLE} WHERE connection_id = {dialect.placeholder}"
             f" AND developer_id = {dialect.placeholder}{conditions} ORDER BY date",
             (*person, *parameters),
         ).fetchall()
     days: list[str] = []
     total = 0
-    for day, length in found:
+    for day, length in lengths:
         if days and (total + length > FETCHED or len(days) == PAGE):
             yield days[0], days[-1]
             days, total = [], 0
@@ -189,21 +189,21 @@ def _day_spans(
 def _all_developers(engine: Engine, wanted: Wanted) -> Iterator[tuple[int, str]]:
     for connection_id in connection_ids(engine, TOOL_TABLE):
         if wanted.connection_id in (None, connection_id):
-            for some in developers(engine, TOOL_TABLE, connection_id):
-                yield from ((connection_id, developer) for developer in some)
+            for page in developers(engine, TOOL_TABLE, connection_id):
+                yield from ((connection_id, developer) for developer in page)
 
 
 def connection_ids(engine: Engine, table: str) -> list[int]:
     """The connections that a table has rows of, also of those that were deleted since."""
-    mark = dialect_of(engine).placeholder
+    param = dialect_of(engine).placeholder
     # Each is found in the index; to ask for all that differ would read the whole of it.
-    query = f"SELECT MIN(connection_id) FROM {table} WHERE connection_id > {mark}"
-    found: list[int] = []
+    query = f"SELECT MIN(connection_id) FROM {table} WHERE connection_id > {param}"
+    ids: list[int] = []
     last: Optional[int] = -1
     with reading(engine).connect() as connection:
         while (last := connection.exec_driver_sql(query, (last,)).scalar()) is not None:
-            found.append(last)
-    return found
+            ids.append(last)
+    return ids
 
 
 def derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iterator[Row]:

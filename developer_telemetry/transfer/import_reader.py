@@ -39,7 +39,7 @@ _REMEDIES = {
 }
 
 
-class Given(NamedTuple):
+class Defaults(NamedTuple):
     """What reports that lack it are given; `""` for nothing."""
 
     developer: str = ""
@@ -111,15 +111,18 @@ class Reader:
     """Makes of items what can be stored in a database with these connections."""
 
     def __init__(
-        self, connections: Mapping[int, Connection], connection_id: Optional[int], given: Given
+        self,
+        connections: Mapping[int, Connection],
+        connection_id: Optional[int],
+        defaults: Defaults,
     ) -> None:
         """Everything goes to `connection_id`; without it, rows of an export to their own one.
 
         :raises ConfigurationError: there is no such connection.
         """
         self._connections = connections
-        self._target = None if connection_id is None else self._known(connection_id)
-        self._given = given
+        self._target = None if connection_id is None else self._connection_with_id(connection_id)
+        self._defaults = defaults
 
     def batches(self, archives: Archives) -> Iterator[Batch]:
         """Read everything; what can't be stored is refused, and the next item read."""
@@ -164,7 +167,7 @@ class Reader:
     def _archived(self, item: Item) -> ReceivedReport:
         """A body as a collector sends or keeps it; nobody knows when it arrived, if ever."""
         connection = self._connection(None)
-        report = connection.parse(_filled(item, self._given))
+        report = connection.parse(_filled(item, self._defaults))
         if connection.strategy == SUM and not report.hostname:
             raise ReportRefused(
                 "hostname",
@@ -197,7 +200,7 @@ class Reader:
         if self._target is not None:
             return self._target
         if own is not None:
-            return self._known(own)
+            return self._connection_with_id(own)
         if len(self._connections) != 1:
             raise ConfigurationError(
                 f"there are {len(self._connections)} connections; say with --connection which one"
@@ -207,7 +210,7 @@ class Reader:
         [only] = self._connections.values()
         return only
 
-    def _known(self, connection_id: int) -> Connection:
+    def _connection_with_id(self, connection_id: int) -> Connection:
         connection = self._connections.get(connection_id)
         if connection is None:
             raise ConfigurationError(
@@ -243,12 +246,12 @@ def copy_id(report_id: str, connection_id: int) -> str:
     return uuid7(int.from_bytes(digest[:6], "big"), int.from_bytes(digest[6:], "big"))
 
 
-def _filled(item: Item, given: Given) -> bytes:
+def _filled(item: Item, defaults: Defaults) -> bytes:
     """A body with what it lacks added at its end; all else stays as it is, to the letter."""
-    values = {field: value for field, value in given._asdict().items() if value}
+    values = {field: value for field, value in defaults._asdict().items() if value}
     if values.pop("date_from_name", False):
-        found = _DATE_IN_NAME.search(os.path.basename(item.source))
-        values["date"] = found.group() if found else ""
+        date_in_name = _DATE_IN_NAME.search(os.path.basename(item.source))
+        values["date"] = date_in_name.group() if date_in_name else ""
     if not values:
         return item.content
     try:
@@ -257,12 +260,12 @@ def _filled(item: Item, given: Given) -> bytes:
         return item.content
     if not isinstance(document, dict):
         return item.content
-    known = {field for field, value in document.items() if str(value or "").strip()}
-    if "developer_id" in known:
-        known.add("developer")
-    if "timestamp" in known:
-        known.add("date")
-    lacking = {field: value for field, value in values.items() if field not in known}
+    present = {field for field, value in document.items() if str(value or "").strip()}
+    if "developer_id" in present:
+        present.add("developer")
+    if "timestamp" in present:
+        present.add("date")
+    lacking = {field: value for field, value in values.items() if field not in present}
     if not lacking:
         return item.content
     start = item.content.rstrip()[:-1].rstrip()

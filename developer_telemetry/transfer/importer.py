@@ -30,7 +30,7 @@ from developer_telemetry.reports.daily_metrics import (
     ToolRow,
     raw_params,
 )
-from developer_telemetry.storage.guarded_writer import Kept, store_excluding_erased
+from developer_telemetry.storage.guarded_writer import StoredReports, store_excluding_erased
 from developer_telemetry.storage.raw_reports import Key
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.tombstones import Erased
@@ -50,7 +50,7 @@ class Counts(NamedTuple):
 
     read: int = 0  # bytes of the files
     stored: int = 0
-    known: int = 0  # reports that were stored already
+    already_stored: int = 0  # reports that were stored already
     days: int = 0  # rows of the tool layer without a report behind them
     left_out: int = 0  # rows that follow from the reports
     erased: int = 0  # of people who were
@@ -72,7 +72,9 @@ class Importer:
     ) -> None:
         self._engine = engine
         self._erased = erased
-        self._strategies = {each.id: each.strategy for each in connections.values()}
+        self._strategies = {
+            connection.id: connection.strategy for connection in connections.values()
+        }
 
     def store(self, waiting: Iterator[Batch]) -> Iterator[Step]:
         """Store batches, each in one transaction; yields after each of them."""
@@ -92,23 +94,23 @@ class Importer:
     def _store(self, batch: Batch) -> Step:
         fresh = _fresh(self._engine, batch.reports)
         arrivals = [arrival for _, arrival in fresh]
-        kept = self._store_patiently(arrivals)
+        outcome = self._store_patiently(arrivals)
         refused = [
             *batch.refused,
             *(
-                (item, kept.refused[arrival.report_id])
+                (item, outcome.refused[arrival.report_id])
                 for item, arrival in fresh
-                if arrival.report_id in kept.refused
+                if arrival.report_id in outcome.refused
             ),
         ]
         alone_days = self._days(batch.days)
         days, refused_days = self._store_days(alone_days)
         refused += refused_days
-        spared = len(kept.arrivals) + days + len(refused_days)
+        spared = len(outcome.arrivals) + days + len(refused_days)
         return Step(
             Counts(
-                stored=len(kept.connection_ids),
-                known=len(batch.reports) - len(fresh),
+                stored=len(outcome.connection_ids),
+                already_stored=len(batch.reports) - len(fresh),
                 days=days,
                 left_out=batch.left_out + len(batch.days) - len(alone_days),
                 erased=len(arrivals) + len(alone_days) - spared,
@@ -117,18 +119,18 @@ class Importer:
             refused,
         )
 
-    def _store_patiently(self, arrivals: Sequence[ReceivedReport]) -> Kept:
+    def _store_patiently(self, arrivals: Sequence[ReceivedReport]) -> StoredReports:
         """Store arrivals, again and again those that something is in the way of."""
         gives_up_at = time.monotonic() + CONFLICT_SECONDS
         refused: dict[str, str] = {}
-        kept = Kept((), {})
+        outcome = StoredReports((), {})
         waiting = arrivals
         while waiting:
             now = store_excluding_erased(self._engine, self._erased, waiting, self._strategies)
             refused.update(now.refused)
-            waiting = [each for each in now.arrivals if each.report_id in now.waiting]
-            stored = [each for each in now.arrivals if each.report_id not in now.waiting]
-            kept = Kept([*kept.arrivals, *stored], refused)
+            waiting = [arrival for arrival in now.arrivals if arrival.report_id in now.waiting]
+            stored = [arrival for arrival in now.arrivals if arrival.report_id not in now.waiting]
+            outcome = StoredReports([*outcome.arrivals, *stored], refused)
             if waiting and time.monotonic() > gives_up_at:
                 why = now.waiting[waiting[0].report_id]
                 raise Unavailable(
@@ -137,7 +139,7 @@ class Importer:
                 )
             if waiting:
                 time.sleep(CONFLICT_PAUSE_SECONDS)
-        return kept
+        return outcome
 
     def _days(self, days: Sequence[tuple[Item, Mapping[str, Any]]]) -> list[tuple[Item, ToolRow]]:
         """The rows of days, sorted by key, that no report here accounts for."""
@@ -163,13 +165,13 @@ class Importer:
         """
         stored = 0
         refused: list[tuple[Item, str]] = []
-        for connection_id, some in groupby(days, key=lambda day: day[1].connection_id):
+        for connection_id, group in groupby(days, key=lambda day: day[1].connection_id):
             # Nothing of the raw layer is written here, which would let an erasure wait for us.
             with alone(self._engine, connection_id):
-                known = self._erased.reload()
-                kept = [day for day in some if not known.cover_person(*_person(day[1]))]
-                faults = self._upsert(kept)
-            stored += len(kept) - len(faults)
+                tombstones = self._erased.reload()
+                spared = [day for day in group if not tombstones.cover_person(*_person(day[1]))]
+                faults = self._upsert(spared)
+            stored += len(spared) - len(faults)
             refused += faults
         return stored, refused
 
@@ -220,18 +222,18 @@ def _identities(
 
     A report's identity is taken where another connection has it.
     """
-    found = _stored(engine, [report_id for report_id, _ in wanted])
+    stored = _stored(engine, [report_id for report_id, _ in wanted])
     identities: dict[tuple[str, int], tuple[str, Optional[int]]] = {}
     copies: dict[tuple[str, int], str] = {}
     for report_id, connection_id in wanted:
-        owner, raw_id = found.get(report_id, (connection_id, None))
+        owner, raw_id = stored.get(report_id, (connection_id, None))
         if owner == connection_id:
             identities[report_id, connection_id] = (report_id, raw_id)
         else:
             copies[report_id, connection_id] = copy_id(report_id, connection_id)
-    found = _stored(engine, list(copies.values()))
+    stored = _stored(engine, list(copies.values()))
     for pair, copy in copies.items():
-        identities[pair] = (copy, found[copy][1] if copy in found else None)
+        identities[pair] = (copy, stored[copy][1] if copy in stored else None)
     return identities
 
 
@@ -239,14 +241,14 @@ def _stored(engine: Engine, report_ids: Sequence[str]) -> dict[str, tuple[int, i
     """The connections and raw ids of those reports that are stored."""
     if not report_ids:
         return {}
-    mark = dialect_of(engine).placeholder
-    found: dict[str, tuple[int, int]] = {}
+    param = dialect_of(engine).placeholder
+    stored: dict[str, tuple[int, int]] = {}
     with reading(engine).connect() as connection:
         for batch in batches(connection, [(report_id,) for report_id in report_ids]):
             rows = connection.exec_driver_sql(
                 f"SELECT report_id, connection_id, id FROM {RAW_TABLE}"
-                f" WHERE report_id IN ({', '.join([mark] * len(batch))})",
+                f" WHERE report_id IN ({', '.join([param] * len(batch))})",
                 flat(batch),
             )
-            found.update({row[0]: (row[1], row[2]) for row in rows})
-    return found
+            stored.update({row[0]: (row[1], row[2]) for row in rows})
+    return stored

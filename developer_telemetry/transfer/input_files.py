@@ -82,7 +82,7 @@ class Item(NamedTuple):
     """What should be one report. `fault` says what is wrong with it already, if anything."""
 
     source: str  # the file's path
-    place: str  # such as "line 17"
+    position: str  # such as "line 17"
     content: bytes
     fault: str = ""
 
@@ -103,11 +103,11 @@ class Archives:
         self.passed_over = 0  # files in folders that are none of `SUFFIXES`, or no files
         self.empty: list[str] = []  # files, found to be so while they were read
         self.read = 0  # bytes, of `size`
-        given = list(names)
-        missing = [each for each in given if each != STANDARD_INPUT and not os.path.lexists(each)]
-        if missing == given:
+        paths = list(names)
+        missing = [name for name in paths if name != STANDARD_INPUT and not os.path.lexists(name)]
+        if missing == paths:
             raise ConfigurationError(f"there is no file or folder {missing[0]}; fix the path")
-        for name in given:
+        for name in paths:
             self._add(name)
         self.size: Optional[int] = None  # of all files together; None where nobody knows
         if STANDARD_INPUT not in self.files:
@@ -118,7 +118,7 @@ class Archives:
             self.files.append(name)
             return
         for folder, inside, files in os.walk(name):
-            inside[:] = sorted(each for each in inside if each not in _ADDED_FOLDERS)
+            inside[:] = sorted(name for name in inside if name not in _ADDED_FOLDERS)
             for file in sorted(files):
                 path = os.path.join(folder, file)
                 if file.startswith(_ADDED_NAMES):
@@ -166,8 +166,8 @@ def _kind(head: bytes) -> str:
     for start, kind in _KINDS:
         if head.startswith(start):
             return kind
-    place, mark = _TAR
-    if head[place:].startswith(mark):
+    position, magic = _TAR
+    if head[position:].startswith(magic):
         return "a tar archive; unpack it"
     if head[4:8] == b"ftyp" or (head.startswith(b"RIFF") and head[8:12] in (b"WEBP", b"AVI ")):
         return "a picture or film"
@@ -258,12 +258,12 @@ def _elements(source: str, pieces: Iterable[bytes]) -> Iterator[Item]:
         yield _item(source, f"element {number}", content)
 
 
-def _item(source: str, place: str, content: bytes) -> Item:
+def _item(source: str, position: str, content: bytes) -> Item:
     if len(content) > MAX_CHARACTERS:
         # As much as tells which it is: it may be a gigabyte, and can't be mended by hand.
         fault = f"above {MAX_CHARACTERS} bytes, of which the first are shown"
-        return Item(source, place, content[:200], fault)
-    return Item(source, place, content)
+        return Item(source, position, content[:200], fault)
+    return Item(source, position, content)
 
 
 class _Numbered:
@@ -282,9 +282,9 @@ class _Numbered:
     def _line(self) -> bytes:
         line = self._piece()
         if len(line) > MAX_CHARACTERS:
-            rest = line
-            while rest and not rest.endswith(b"\n"):
-                rest = self._piece()
+            piece = line
+            while piece and not piece.endswith(b"\n"):
+                piece = self._piece()
         return line
 
     def _piece(self) -> bytes:
@@ -330,19 +330,19 @@ def _records(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[Item]:
     """The rows of a CSV file as JSON objects; a cell that is empty without quotes is null."""
     columns: list[Optional[str]] = []
     for number, record in _whole_records(lines):
-        place = f"line {number}"
+        position = f"line {number}"
         try:
             cells = _cells(record.decode("utf-8").rstrip("\r\n"))
         except UnicodeDecodeError:
-            yield Item(source, place, record.strip(), "not UTF-8; save the file as UTF-8")
+            yield Item(source, position, record.strip(), "not UTF-8; save the file as UTF-8")
             continue
         if not columns:
             columns = cells
         elif len(cells) == len(columns):
-            yield _item(source, place, msgspec.json.encode(dict(zip(columns, cells))))
+            yield _item(source, position, msgspec.json.encode(dict(zip(columns, cells))))
         else:
             fault = f"not {len(columns)} cells of CSV, as in the first line"
-            yield Item(source, place, record.strip()[:MAX_CHARACTERS], fault)
+            yield Item(source, position, record.strip()[:MAX_CHARACTERS], fault)
 
 
 def _whole_records(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
@@ -365,11 +365,11 @@ def _whole_records(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, by
 def _cells(record: str) -> list[Optional[str]]:
     """A record's cells; none where it isn't CSV."""
     cells: list[Optional[str]] = []
-    place = 0
-    while match := _CSV_CELL.match(record, place):
+    position = 0
+    while match := _CSV_CELL.match(record, position):
         quoted, plain, end = match.groups()
         cells.append(plain or None if quoted is None else _as_it_was(quoted.replace('""', '"')))
-        place = match.end()
+        position = match.end()
         if not end:
             return cells
     return []
@@ -405,7 +405,7 @@ class Rejects:
         for item, reason in refused:
             if self._file is None:
                 self._file = self._opened()
-            why = printable(" ".join(f"{item.source} {item.place}: {reason}".split()))
+            why = printable(" ".join(f"{item.source} {item.position}: {reason}".split()))
             content = escape_json(item.content.decode("utf-8", "backslashreplace"))
             self._file.write(f"# {why}\n{content}\n".encode())
         if self._file is not None:

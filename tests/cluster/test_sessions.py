@@ -12,12 +12,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry.constants import MACHINE_TABLE, OVERWRITE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import (
-    hurried,
     open_engine,
     open_writing_engine,
     reading_newest,
     reason,
     transact,
+    with_short_timeouts,
 )
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
@@ -86,7 +86,7 @@ def test_a_writer_whose_session_turned_read_only_goes_on_in_a_new_one(writing: E
 def test_the_receiver_waits_less_for_a_silent_server_unless_told_otherwise(
     mariadb_url: str, opened: Callable[[str], Engine], option: str, seconds: int
 ) -> None:
-    engine = hurried(opened(mariadb_url + option))
+    engine = with_short_timeouts(opened(mariadb_url + option))
     with engine.connect() as connection:
         driver: Any = connection.connection.dbapi_connection
         assert driver._read_timeout == seconds

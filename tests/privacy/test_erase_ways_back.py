@@ -81,7 +81,7 @@ class Site:
             report_id = str(uuid.uuid4())
             sent = body(hostname=f"host-{number}", **fields).decode()
             arrived_us = now_us() + ahead_us + number
-            epoch = self.lease.known().epoch
+            epoch = self.lease.tombstones().epoch
             self.spool.put([Spooled(report_id, 1, arrived_us, sent, epoch)])
 
     def return_to_database(self) -> None:
@@ -190,7 +190,7 @@ def test_a_wrong_clock_of_the_database_neither_lets_in_nor_keeps_out(
     assert developers(engine) == []
 
     # As `Ingestor` does it: what arrives now is later than the tombstone, for everybody to see.
-    known = site.lease.known()
+    known = site.lease.tombstones()
     now = arrival()._replace(arrived_us=now_us(), epoch=known.epoch)
     now = now._replace(arrived_us=known.after_all(1, now.arrived_us, now.report))
     assert not known.cover(now)
@@ -326,8 +326,8 @@ def test_a_receiver_that_starts_without_a_database_obeys_what_it_remembers(
     site.return_to_database()
 
     again = TombstoneLease(engine, KEY, site.spool)
-    assert again.known().cover(arrival()._replace(arrived_us=now_us()))
-    assert again.known().epoch == site.lease.known().epoch == 1
+    assert again.tombstones().cover(arrival()._replace(arrived_us=now_us()))
+    assert again.tombstones().epoch == site.lease.tombstones().epoch == 1
 
 
 # An archive ---------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from developer_telemetry.privacy.person_search import Person, Search
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import Spooled, is_erased
 from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
-from developer_telemetry.storage.guarded_writer import Kept, store_excluding_erased
+from developer_telemetry.storage.guarded_writer import StoredReports, store_excluding_erased
 from developer_telemetry.storage.tombstones import (
     LEASE_SECONDS,
     NONE,
@@ -467,7 +467,9 @@ def test_a_receiver_stores_without_a_question_until_its_lease_ends(
     now += LEASE_SECONDS - 0.1
     assert len(store_excluding_erased(engines[0], lease, [arrival()], STRATEGIES).arrivals) == 1
     now += 0.1
-    assert store_excluding_erased(engines[0], lease, [arrival(after=1)], STRATEGIES) == Kept((), {})
+    assert store_excluding_erased(
+        engines[0], lease, [arrival(after=1)], STRATEGIES
+    ) == StoredReports((), {})
 
 
 def test_a_receiver_that_learned_of_an_erasure_commits_nothing_it_began_before(
@@ -475,7 +477,7 @@ def test_a_receiver_that_learned_of_an_erasure_commits_nothing_it_began_before(
 ) -> None:
     lease = TombstoneLease(engines[0], KEY)
     lease.reload()
-    known = lease.known()
+    known = lease.tombstones()
     block(engines[1])
     lease.reload()
 

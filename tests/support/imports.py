@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.storage.tombstones import Erased, Key
-from developer_telemetry.transfer.import_reader import Given, Reader
+from developer_telemetry.transfer.import_reader import Defaults, Reader
 from developer_telemetry.transfer.importer import Counts, Importer
 from developer_telemetry.transfer.input_files import Archives, Item
 from tests.support.layers import STRATEGIES
@@ -38,7 +38,7 @@ def imported(
 ) -> Done:
     """Import files, all into the connection `to` if one is named."""
     archives = Archives(map(str, paths))
-    batches = Reader(connections, to, Given(**given)).batches(archives)
+    batches = Reader(connections, to, Defaults(**given)).batches(archives)
     erased = Erased(engine, Key(SECRET))
     steps = list(Importer(engine, erased, connections).store(batches))
     assert steps[-1].counts.read == archives.size

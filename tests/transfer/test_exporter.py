@@ -141,7 +141,7 @@ def test_an_export_imported_elsewhere_gives_the_same_rows(
         assert told(other) == told(engine)
         # And twice is as once.
         again = imported(other, *whole(engine, tmp_path, as_csv))
-        assert (again.counts.stored, again.counts.known) == (0, len(arrivals))
+        assert (again.counts.stored, again.counts.already_stored) == (0, len(arrivals))
         assert told(other) == told(engine)
 
     there()
@@ -185,7 +185,7 @@ def test_a_connections_reports_can_be_copied_to_another(engine: Engine, tmp_path
         [row[each] for each in same] for row in raw[:40]
     ]
     assert [row for row in tool if row["connection_id"] == 1] == before[1]
-    assert imported(engine, path, to=2).counts.known == 40
+    assert imported(engine, path, to=2).counts.already_stored == 40
     assert told(engine) == (raw, tool)
 
 

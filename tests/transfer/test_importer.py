@@ -123,7 +123,7 @@ def test_a_day_comes_from_the_files_name_if_wanted(engine: Engine, tmp_path: Pat
     path = file_of(tmp_path, undated, body(date="2026-11-20"), name="daily_2026-11-21.ndjson")
     assert imported(engine, path, to=1).counts.refused == 1
     done = imported(engine, path, to=1, date_from_name=True)
-    assert (done.counts.stored, done.counts.known) == (1, 1)
+    assert (done.counts.stored, done.counts.already_stored) == (1, 1)
     assert [row["date"] for row in tool_rows(engine)] == ["2026-11-20", "2026-11-21"]
     nameless = file_of(tmp_path, undated, name="2026-11-215.ndjson")
     assert imported(engine, nameless, to=1, date_from_name=True).counts.refused == 1
@@ -142,12 +142,12 @@ def test_an_import_done_twice_changes_nothing(
     path = file_of(tmp_path, *(b" ".join(each.split()) for each in [*bodies, bodies[0]]))
     to = CONNECTION_OF[strategy]
     done = imported(engine, path, to=to)
-    assert (done.counts.stored, done.counts.known, done.counts.refused) == (40, 1, 0)
+    assert (done.counts.stored, done.counts.already_stored, done.counts.refused) == (40, 1, 0)
     before = everything(engine)
     machines = rows(engine, MACHINE_TABLE, ("hostname", "reports", "last_seen"), "hostname")
     assert [each["reports"] for each in machines] == [14, 13, 13]
     again = imported(engine, path, to=to)
-    assert (again.counts.stored, again.counts.known, again.counts.refused) == (0, 41, 0)
+    assert (again.counts.stored, again.counts.already_stored, again.counts.refused) == (0, 41, 0)
     assert everything(engine) == before
     assert rewritten(engine) == before[1]
     assert machines == rows(engine, MACHINE_TABLE, ("hostname", "reports", "last_seen"), "hostname")
@@ -286,7 +286,7 @@ def test_a_bad_report_is_named_and_the_others_are_stored(engine: Engine, tmp_pat
     )
     done = imported(engine, path, to=1)
     assert (done.counts.stored, done.counts.refused) == (2, 6)
-    reasons = {item.place: reason for item, reason in done.refused}
+    reasons = {item.position: reason for item, reason in done.refused}
     assert reasons["line 2"] == (
         "date: missing or not a date; send it as YYYY-MM-DD, or take it from the file's name with"
         " --date-from-name"
@@ -313,7 +313,7 @@ def test_a_report_that_the_database_refuses_is_named(
     monkeypatch.setattr(storage, "_raw_row", refused)
     people = [body(developer=name) for name in ("ann.lee", "zoë", "liam")]
     done = imported(engine, file_of(tmp_path, *(b" ".join(each.split()) for each in people)), to=1)
-    assert [item.place for item, _ in done.refused] == ["line 2"]
+    assert [item.position for item, _ in done.refused] == ["line 2"]
     assert "null" in done.refused[0][1].lower()
     assert [row["developer_id"] for row in tool_rows(engine)] == ["ann.lee", "liam"]
 
@@ -376,7 +376,7 @@ def test_a_day_that_the_database_refuses_does_not_keep_its_neighbours_out(
         with engine.begin() as connection:
             connection.exec_driver_sql(f"ALTER TABLE {TOOL_TABLE} DROP CONSTRAINT picky")
     [(item, why)] = done.refused
-    assert (item.place, done.counts.days) == ("line 2", 2)
+    assert (item.position, done.counts.days) == ("line 2", 2)
     assert "picky" in why
     assert "poison" not in why
 

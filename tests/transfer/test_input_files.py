@@ -104,7 +104,7 @@ def test_what_is_broken_does_not_spoil_its_neighbours(tmp_path: Path) -> None:
             ]
         ),
     )
-    assert [(each.place, each.content) for each in found] == [
+    assert [(each.position, each.content) for each in found] == [
         ("line 1", b'{"developer": "cut off'),
         ("line 2", good),
         ("line 3", b"no JSON at all"),
@@ -123,7 +123,7 @@ def test_a_line_without_bounds_is_cut_and_the_next_one_read(tmp_path: Path, end:
     found = items_of(tmp_path, lines(ONE) + long + end)
     later = items_of(tmp_path, lines(ONE) + long + b"\n" + lines(TWO))
     for each in (found, later):
-        assert each[1].place == "line 2"
+        assert each[1].position == "line 2"
         assert each[1].fault == f"above {MAX_CHARACTERS} bytes, of which the first are shown"
         assert long.startswith(each[1].content)
         assert len(each[1].content) < 1000
@@ -190,7 +190,7 @@ def test_cells_of_csv_come_as_they_were(tmp_path: Path) -> None:
         },
         {"table": "t", "number": "6", "text": "x", "null": None, "empty": "y"},
     ]
-    assert [each.place for each in found] == ["line 2", "line 5"]
+    assert [each.position for each in found] == ["line 2", "line 5"]
 
 
 @pytest.mark.parametrize(

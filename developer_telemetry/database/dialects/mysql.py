@@ -108,8 +108,8 @@ class MySQL(Dialect):
         return _code(error) in self.value_errors
 
     def statement_bytes(self, statement: str, parameters: Sequence[Any]) -> int:
-        texts = [_escaped(each) if isinstance(each, str) else str(each) for each in parameters]
-        return len(statement) + sum(len(each.encode()) for each in texts)
+        texts = [_escaped(value) if isinstance(value, str) else str(value) for value in parameters]
+        return len(statement) + sum(len(value.encode()) for value in texts)
 
     def is_stale(self, error: Any) -> bool:
         # The first of them also stands for other options that forbid something.
@@ -172,9 +172,9 @@ class MySQL(Dialect):
         self, columns: Sequence[str], rows: Sequence[Sequence[Any]]
     ) -> tuple[str, tuple[Any, ...]]:
         # Its drivers write parameters into the statement, for numbers at many times their cost.
-        values = [[str(each) if type(each) is int else "%s" for each in row] for row in rows]
+        values = [[str(value) if type(value) is int else "%s" for value in row] for row in rows]
         written = ", ".join([f"({', '.join(row)})" for row in values])
-        parameters = [each for row in rows for each in row if type(each) is not int]
+        parameters = [value for row in rows for value in row if type(value) is not int]
         return f"VALUES {written}", tuple(parameters)
 
     def start_session(self, cursor: Any, info: dict[str, Any]) -> None:

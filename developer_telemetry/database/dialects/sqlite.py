@@ -52,8 +52,8 @@ class SQLite(Dialect):
         return self.is_conflict(error)
 
     def blames_values(self, error: Any) -> bool:
-        said = str(error)
-        return type(error).__name__ == "DataError" or said.startswith(
+        message = str(error)
+        return type(error).__name__ == "DataError" or message.startswith(
             ("CHECK constraint", "NOT NULL constraint")
         )
 

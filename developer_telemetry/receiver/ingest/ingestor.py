@@ -26,7 +26,7 @@ from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.parser import Report
 from developer_telemetry.reports.report_id import report_id
 from developer_telemetry.storage.bisecting import store_or_find_lock
-from developer_telemetry.storage.guarded_writer import Kept, store_excluding_erased
+from developer_telemetry.storage.guarded_writer import StoredReports, store_excluding_erased
 from developer_telemetry.storage.raw_reports import Key
 from developer_telemetry.storage.statistics import Tallies
 from developer_telemetry.storage.writer import probe
@@ -146,7 +146,7 @@ class Ingestor:
             or self._waiting_characters + characters > MAX_WAITING_CHARACTERS
         ):
             raise Unavailable("too many reports are waiting; send this one again")
-        erased = self._erased.known()
+        erased = self._erased.tombstones()
         arrived_us = self._arrival_time()
         later_us = erased.after_all(connection.id, arrived_us, report)
         if later_us > arrived_us:
@@ -223,7 +223,7 @@ class Ingestor:
                 others.append(report)
         return others
 
-    def _store_directly(self, batch: Sequence[PendingReport]) -> Kept:
+    def _store_directly(self, batch: Sequence[PendingReport]) -> StoredReports:
         """Store a batch as a whole, without the days that another transaction holds."""
         arrivals = [report.arrival for report in batch]
         strategies = {report.arrival.connection_id: report.strategy for report in batch}

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from developer_telemetry.constants import DAY_US, MACHINE_TABLE, QUIET_US, REFUSAL_TABLE, TOOL_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.engine import hurried, limited, now_us, prepare
+from developer_telemetry.database.engine import limited, now_us, prepare, with_short_timeouts
 from developer_telemetry.reports.daily_metrics import timestamp
 
 # A longer statement would slow down the storing of reports.
@@ -102,7 +102,9 @@ def open_reading_engine(url: str) -> Engine:
     options: dict[str, Any] = {"pool_recycle": 600}
     if not url.startswith("sqlite"):
         options.update(pool_size=CONNECTIONS, max_overflow=0, pool_timeout=STATEMENT_SECONDS)
-    return limited(hurried(prepare(create_db_engine(url, **options))), STATEMENT_SECONDS)
+    return limited(
+        with_short_timeouts(prepare(create_db_engine(url, **options))), STATEMENT_SECONDS
+    )
 
 
 def fleets(connection: Connection) -> dict[int, Fleet]:
