@@ -1,4 +1,4 @@
-"""What can be set from outside, each thing declared once: name, default, what it is for."""
+"""The settings that come from the environment, each declared once: name, default and purpose."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def _value(environment: Mapping[str, str], setting: Setting) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigurationError(
-            f"{setting.name}_FILE: can't read {path} ({why}); mend the path, its rights or the file"
+            f"{setting.name}_FILE: can't read {path} ({why}); fix the path, its rights or the file"
         ) from None
 
 
@@ -211,7 +211,7 @@ def _embedded_secret(path: Path) -> str:
 
 
 def _admin_token(token: str) -> str:
-    # Nothing slows down whoever guesses; of so many characters nobody does.
+    # Guessing is not slowed down, but a token of this length is not guessed.
     if token and len(token) < ADMIN_TOKEN_LENGTH:
         raise ConfigurationError(
             f"TELEMETRY_ADMIN_TOKEN is shorter than {ADMIN_TOKEN_LENGTH} characters;"

@@ -1,6 +1,6 @@
-"""Names that DevLake and its operators know, and what they mean, apart from what works with them.
+"""The names of tables, scope and strategies that DevLake and its operators know.
 
-Most calls of the plugin need no more of us than these, and each is a process of its own.
+Most calls of the plugin need no other module of ours, and each call is a process of its own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SUM = "sum"
 
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
-# After which a machine counts as quiet: longer than a weekend with a public holiday.
+# A machine is quiet after this time: longer than a weekend with a holiday after it.
 QUIET_US = 7 * DAY_US
 
 

@@ -1,4 +1,12 @@
-"""What went wrong, grouped by what the caller should do about it."""
+"""Every exception of ours, grouped by what the caller should do about it.
+
+TelemetryError
+├── ReportRefused        the sender changes the report (HTTP 400)
+├── Unavailable          the sender repeats the report (HTTP 503)
+├── ConfigurationError   the operator changes a setting
+│   └── SpoolInUse
+└── StatementTooLarge    the caller stores fewer rows at once
+"""
 
 
 class TelemetryError(Exception):
@@ -6,7 +14,7 @@ class TelemetryError(Exception):
 
 
 class ReportRefused(TelemetryError):
-    """A report that can't be kept as it is: the sender has to change it (HTTP 400).
+    """A report that can't be stored as it is: the sender has to change it (HTTP 400).
 
     `field` names the part of the body at fault (`"body"` for the whole of it).
     """
@@ -18,7 +26,7 @@ class ReportRefused(TelemetryError):
 
 
 class Unavailable(TelemetryError):
-    """We can't promise to keep a report now: the sender should repeat it (HTTP 503).
+    """No report can be stored durably now: the sender should repeat it (HTTP 503).
 
     `retry_after` is in seconds.
     """
@@ -29,11 +37,11 @@ class Unavailable(TelemetryError):
 
 
 class ConfigurationError(TelemetryError):
-    """An error that the operator has to fix; the message says how."""
+    """The operator can fix the cause, as the message says."""
 
 
 class SpoolInUse(ConfigurationError):
-    """Another process has the spool."""
+    """Another process uses the spool."""
 
 
 class StatementTooLarge(TelemetryError):

@@ -1,4 +1,4 @@
-"""What DevLake's server is told about: connection, scope, scope config and tool tables.
+"""The models that DevLake's server is told about: connection, scope, scope config, tool tables.
 
 DevLake ignores a schema's defaults and fills fields that nobody set with zero values, so `""`,
 `0` and `false` always mean the default. Table names and ids are spelled out, because by
@@ -55,7 +55,7 @@ class TelemetryScope(ToolScope, table=True):
 
 
 class TelemetryScopeConfig(ScopeConfig):
-    """How a blueprint treats the reports."""
+    """The options of a blueprint for the reports."""
 
     __tablename__ = SCOPE_CONFIG_TABLE
 
@@ -92,7 +92,7 @@ class DeveloperMetrics(ToolModel, table=True):
 
 
 class Machine(ToolModel, table=True):
-    """A host of a developer: when it was first and last heard from, and how often."""
+    """A host of a developer: its first and last report, and how many there were."""
 
     __tablename__ = MACHINE_TABLE
 

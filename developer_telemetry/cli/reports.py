@@ -125,7 +125,7 @@ def _said(counts: Any, passed_over: int, rejects: Path) -> list[str]:
     said = [f"reports stored: {counts.stored}"]
     said += [f"{what}: {count}" for what, count in lines.items() if count]
     if counts.refused:
-        said.append(f"{rejects} has them, each with the reason; mend them there and import that")
+        said.append(f"{rejects} has them, each with the reason; fix them there and import that")
     return said
 
 

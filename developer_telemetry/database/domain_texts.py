@@ -23,7 +23,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class TableTexts(NamedTuple):
-    """How a table of DevLake's takes texts: `exact` if it takes no two ids for equal."""
+    """The way a table of DevLake compares texts: `exact` if no two ids are equal to it."""
 
     exact: bool = True
     charset: str = "utf8mb4"
@@ -77,12 +77,12 @@ def inexact_tables(connection: Connection, tables: tuple[str, ...]) -> dict[str,
 
 
 def hashed(developer_id: str) -> str:
-    """What stands for a developer in an id that can't hold the name itself."""
+    """Return the hash that replaces a developer in an id that can't hold the name."""
     return hashlib.sha256(developer_id.encode()).hexdigest()
 
 
 def _is_plain(developer_id: str) -> bool:
-    """Whether no other plain name is equal to it by any collation."""
+    """Return true if no other plain name is equal to it by any collation."""
     return (
         developer_id.isascii()
         and developer_id.isprintable()

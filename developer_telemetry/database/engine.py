@@ -1,4 +1,4 @@
-"""Engines whose sessions are set up as ours are, and transactions that are repeated until done."""
+"""Engines with our session settings, and transactions that are repeated after a conflict."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LOST_CONNECTIONS = 2
 
 
 class Progress(NamedTuple):
-    """How far a long piece of work is: units done, of how many."""
+    """The progress of a long piece of work: units done, and their total."""
 
     done: int
     total: int
 
 
 def open_engine(url: str) -> Engine:
-    """An engine for a Go-style or SQLAlchemy-style URL, its sessions set up as ours are."""
+    """Return an engine for a Go-style or SQLAlchemy-style URL, with our session settings."""
     from pydevlake.database import create_db_engine
 
     return prepare(create_db_engine(url))
@@ -44,7 +44,7 @@ def address_of(engine: Engine) -> str:
 
 
 def open_writing_engine(url: str) -> Engine:
-    """An engine for `transact` alone, which saves two round trips in each transaction.
+    """Return an engine for `transact` alone, which saves two round trips in each transaction.
 
     It neither asks whether a connection still lives, since `transact` repeats what one lost, nor
     rolls back when one is returned, since `transact` has committed. Its sessions count the rows
@@ -61,9 +61,9 @@ def open_writing_engine(url: str) -> Engine:
 
 
 def with_short_timeouts(engine: Engine) -> Engine:
-    """The same engine, which from now on waits less for a server that went silent.
+    """Return the same engine, which from now on waits less for a silent server.
 
-    For those who run short statements alone.
+    For callers that run short statements alone.
     """
     event.listen(engine, "do_connect", dialect_of(engine).hurry)
     engine.dispose()
@@ -93,7 +93,7 @@ def prepare(engine: Engine) -> Engine:
 
 
 def limited(engine: Engine, seconds: int) -> Engine:
-    """The same prepared engine, whose statements from now on end after so many seconds."""
+    """Return the same prepared engine, whose statements from now on end after so many seconds."""
     dialect = dialect_of(engine)
 
     def limit(connection: Any, record: Any) -> None:
@@ -120,18 +120,18 @@ def _begin(connection: Connection) -> None:
 
 
 def now_us() -> int:
-    """This machine's clock: UTC in microseconds since 1970."""
+    """Return this machine's time: UTC in microseconds since 1970."""
     return time.time_ns() // 1000
 
 
 def reading(engine: Engine) -> Engine:
-    """The same engine for transactions that only read: on SQLite they wait for no writer."""
+    """Return the same engine for transactions that only read: on SQLite they wait for no writer."""
     return engine.execution_options(reading=True)
 
 
 @contextmanager
 def reading_newest(engine: Engine) -> Iterator[Connection]:
-    """A connection to read what must not be old: not one that stayed with a former primary."""
+    """Give a connection that reads the newest rows: not one to a former primary."""
     question = dialect_of(engine).reads_only
     with reading(engine).connect() as connection:
         if not question or not connection.exec_driver_sql(question).scalar_one():
@@ -144,7 +144,7 @@ def reading_newest(engine: Engine) -> Iterator[Connection]:
 
 
 def clock_offset_us(engine: Engine) -> int:
-    """How far the database's clock is ahead of this machine's, in microseconds."""
+    """Return the microseconds by which the database's clock is ahead of this machine's."""
     clock = dialect_of(engine).clock
     if not clock:
         return 0
@@ -156,7 +156,7 @@ def clock_offset_us(engine: Engine) -> int:
 
 
 def database_now_us(connection: Connection) -> int:
-    """The database's clock: UTC in microseconds since 1970."""
+    """Return the database's time: UTC in microseconds since 1970."""
     clock = dialect_of(connection).clock
     if not clock:
         return now_us()
@@ -164,7 +164,7 @@ def database_now_us(connection: Connection) -> int:
 
 
 def losses(engine: Engine) -> list[str]:
-    """Return what the database is set to that lets it lose commits, or take none of ours."""
+    """Return messages about settings by which the database loses commits or refuses ours."""
     messages: list[str] = []
     with reading(engine).connect() as connection:
         for setting, question, risky, remedy in dialect_of(engine).risks:
@@ -223,11 +223,11 @@ def _transacted(connection: Connection, work: Callable[[Connection], T]) -> T:
 
 
 def reason(error: Exception) -> str:
-    """Return our own words about what the database said; what a row holds is not in them."""
+    """Return an error of the database in our own words, without values of rows."""
     return own_words(error)
 
 
 def be_thorough(connection: Connection) -> None:
-    """Leave no byte of what this transaction deletes."""
+    """Overwrite all bytes that this transaction deletes."""
     for statement in dialect_of(connection).thorough:
         connection.exec_driver_sql(statement)

@@ -1,4 +1,4 @@
-"""Bring a database to today's schema, or tell whether it is there.
+"""Bring a database to today's schema, or list what is pending.
 
 On a database of its own DevLake's server runs the migrations; on any other `migrate` runs the
 very same scripts.
@@ -116,7 +116,7 @@ def migrate(engine: Engine) -> list[str]:
 
 
 def pending(engine: Engine) -> list[str]:
-    """Versions and names of the scripts that nobody has completed on this database yet.
+    """Return versions and names of the scripts that are not completed on this database.
 
     Two or three small queries. A version counts from the moment its last statement is through,
     so that nothing is written to a table in the middle of its change.
@@ -126,7 +126,7 @@ def pending(engine: Engine) -> list[str]:
 
 
 def is_migrated(engine: Engine) -> bool:
-    """Whether reports can be stored: DevLake's server or `migrate` has completed every script."""
+    """Return true if DevLake's server or `migrate` has completed every script."""
     return not pending(engine)
 
 

@@ -437,7 +437,7 @@ RECEIVERS = Table(
 
 @migration(ADD_TOMBSTONES, name="developer telemetry: add tombstones and receivers")
 def add_tombstones(b: MigrationScriptBuilder) -> None:
-    """Who was erased, as a hash, and which receivers have taken notice of that."""
+    """Hashes of erased people, and the receivers that have confirmed them."""
     for table in (TOMBSTONES, RECEIVERS):
         b.execute(mysql_table(table), Dialect.MYSQL)
         for statement in other_table(table, POSTGRESQL_WORDS):
@@ -465,7 +465,7 @@ LOCAL_ENDS = (".localdomain", ".home.arpa", ".local", ".home", ".lan")
 
 
 class Expressions(NamedTuple):
-    """How one database spells what `_joined_machines` needs; `{0}` stands for an expression."""
+    """One database's spelling of what `_joined_machines` needs; `{0}` stands for an expression."""
 
     without_dots: str
     end: str

@@ -113,7 +113,7 @@ def _mysql_schema(connection: Connection) -> list[str]:
 
 
 def _covers(pattern: str, database: str) -> bool:
-    """Whether a grant's pattern of databases, with `%`, `_` and backslashes, has this one."""
+    """Return true if a grant's pattern of databases (`%`, `_`, backslashes) matches this one."""
     parts: list[str] = []
     for escaped, wild, plain in re.findall(r"\\(.)|([%_])|(.)", pattern):
         parts.append({"%": ".*", "_": "."}[wild] if wild else re.escape(escaped or plain))

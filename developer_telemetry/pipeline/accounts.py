@@ -75,7 +75,7 @@ def convert(
 
 
 def newest_above(engine: Engine, connection_id: int, above: int) -> dict[str, Newest]:
-    """Whose reports a connection has got since the raw id `above`, and the newest one of each."""
+    """Return the newest report of each developer with raw rows above the id `above`."""
     param = dialect_of(engine).placeholder
     newest: dict[str, Newest] = {}
     with reading(engine).connect() as connection:
@@ -113,7 +113,7 @@ def _batches(developers: Sequence[str]) -> Iterator[Sequence[str]]:
 def _accounts(
     engine: Engine, connection_id: int, new: Mapping[str, Newest], developers: Sequence[str]
 ) -> tuple[int, list[Account]]:
-    """How many developers these are, and the accounts of those who have tool rows."""
+    """Return the number of these developers, and the accounts of those with tool rows."""
     with reading(engine).connect() as connection:
         texts = texts_of(connection, ACCOUNT_TABLE)
         days = _later_days(connection, connection_id, new, developers, texts) if new else []

@@ -1,4 +1,4 @@
-"""What a blueprint run does: collect (nothing to fetch), extract, convert.
+"""The steps of a blueprint's run: collect (nothing to fetch), extract, convert.
 
 The SDK's own subtasks would delete raw rows to fetch them anew and empty the tool layer before
 filling it. Reports are pushed and can't be fetched again, so these subtasks delete nothing.

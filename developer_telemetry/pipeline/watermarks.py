@@ -1,4 +1,4 @@
-"""What a blueprint's run has to look at: what is new since the last one, or everything.
+"""The raw rows that a blueprint's run reads: those since the last run, or all.
 
 Each subtask keeps a watermark of its own with each connection: it is a process of its own, and
 any of them may be killed. It is a raw id up to which everything was committed when the subtask
@@ -102,10 +102,10 @@ def _settled(connection: Connection) -> Watermark:
 
 
 def _is_scheduled(engine: Engine) -> bool:
-    """Whether every run of ours that DevLake has going is one of a schedule's.
+    """Return true if every running task of ours in DevLake belongs to a scheduled run.
 
     The task doesn't say which connection it is for. So one that re-transforms or syncs all makes
-    the others do everything, too; and so does not knowing.
+    the others do everything, too; and so does a lack of this information.
     """
     try:
         with reading(engine).connect() as connection:

@@ -58,7 +58,7 @@ POLL_SECONDS = 0.1
 
 
 class Answer(NamedTuple):
-    """What became of a receiver's part."""
+    """A receiver's answer to an erasure."""
 
     name: str
     removed: int  # reports from its spool
@@ -67,7 +67,7 @@ class Answer(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What an erasure did."""
+    """The result of an erasure."""
 
     removed: Counter[str]  # rows by table
     answers: list[Answer]
@@ -129,7 +129,7 @@ def erase(
 def returned(
     engine: Engine, key: Key, strategies: Mapping[int, str]
 ) -> dict[Person, Optional[Until]]:
-    """Find whom earlier erasures were about and who is in the database by now, and what is covered.
+    """Return erased people who are in the database again, each with the limit of the erasure.
 
     People are known by their ids. Of those who are blocked everything is covered (None).
     """
@@ -178,7 +178,7 @@ def _everybody(engine: Engine, connection_id: int) -> Iterator[Person]:
 
 
 def _has_older(engine: Engine, person: Person, until_us: int) -> bool:
-    """Whether there is a report or a day of a person that had arrived by then."""
+    """Return true if a person has a report or a day that had arrived by then."""
     param = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         return any(
@@ -212,7 +212,7 @@ def _remove(
 
 
 def is_blocked(engine: Engine, subjects: Collection[tuple[int, str]]) -> bool:
-    """Whether an earlier erasure blocks one of these."""
+    """Return true if an earlier erasure blocks one of these."""
     with reading(engine).connect() as connection:
         rows = connection.exec_driver_sql(
             f"SELECT connection_id, subject FROM {TOMBSTONE_TABLE} WHERE blocked"
@@ -317,7 +317,7 @@ def _rows_above(engine: Engine, last_id: int) -> list[_Row]:
 
 
 def _problem(receiver: _Receiver, key: Key, last_id: int) -> Optional[tuple[str, str]]:
-    """What a receiver has not done yet, and what to do about it."""
+    """Return what a receiver has not done yet, and the remedy; None if it has confirmed."""
     if receiver.fingerprint != key.fingerprint:
         return (
             "its ENCRYPTION_SECRET is another one, so it knows nobody by this tombstone",

@@ -1,4 +1,4 @@
-"""What there is of one person in the database: counted, and removed."""
+"""Count and remove the rows of one person."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Until(NamedTuple):
 
 
 class Traces:
-    """Of one developer of one connection."""
+    """The rows of one developer of one connection."""
 
     def __init__(self, engine: Engine, person: Person, tables: Sequence[str]) -> None:
         """Look in those of `tables` that an erasure covers; `tables` are the database's."""

@@ -1,4 +1,4 @@
-"""Whom a developer's id or an e-mail address stands for, in the reports of each connection."""
+"""The search for the people behind a developer's id or an e-mail address."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Person(NamedTuple):
 
 
 class Names(NamedTuple):
-    """How somebody is called in one connection, in clear or as a pseudonym."""
+    """The names of a person in one connection, in clear or as pseudonyms."""
 
     developers: frozenset[str]
     emails: frozenset[str]  # in lower case
@@ -80,7 +80,7 @@ class Search:
             }
 
     def people(self) -> list[Person]:
-        """Everybody who is meant, of each connection in scope."""
+        """Return all people who match, of each connection in scope."""
         return [
             person
             for connection_id in sorted(self.strategies)
@@ -88,7 +88,7 @@ class Search:
         ]
 
     def people_of(self, connection_id: int) -> list[Person]:
-        """Everybody of one connection: by the id, or by an address in any of their reports."""
+        """Return all people of one connection who match by id or by an address in any report."""
         names = self.names(connection_id)
         with reading(self._engine).connect() as connection:
             developers = set(_with_rows(connection, connection_id, names.developers))
@@ -103,7 +103,7 @@ class Search:
         return [Person(connection_id, developer) for developer in sorted(developers)]
 
     def names(self, connection_id: int) -> Names:
-        """Under what to look in a connection."""
+        """Return the names to look for in a connection."""
         pseudonyms = Pseudonyms(self._secret, connection_id)
         developers = {self.text, pseudonyms.of(DEVELOPER, self.text)}
         if "@" not in self.text and not pseudonyms.knows(self.text):
@@ -112,7 +112,7 @@ class Search:
         return Names(frozenset(developers), frozenset(emails))
 
     def subjects(self, key: Key, people: Collection[Person]) -> set[tuple[int, str]]:
-        """What tombstones are for: connections, each with a hash of how somebody is called there.
+        """Return the subjects of tombstones: connections, each with a hash of a name there.
 
         In spools there may be reports of people whom the database doesn't know, or by names that
         they had before their connection took to pseudonyms.
@@ -152,7 +152,7 @@ class Search:
 
 
 def is_own(email: str) -> bool:
-    """Whether an address, in lower case, may be somebody's own, and not one that tools fill in."""
+    """Return true if an address, in lower case, may be a person's own, not a placeholder."""
     return bool(email) and not _PLACEHOLDER.fullmatch(email)
 
 
@@ -191,7 +191,7 @@ def _strategy(text: Optional[str]) -> str:
 def _with_rows(
     connection: Connection, connection_id: int, developers: Collection[str]
 ) -> list[str]:
-    """Those of the developers of whom there is anything."""
+    """Return those of the developers that have rows or an account."""
     param = dialect_of(connection).placeholder
     users = {user for user, _ in _accounts(connection, connection_id)}
     return [
@@ -234,7 +234,7 @@ def _accounts(connection: Connection, connection_id: int) -> list[tuple[str, str
 
 
 def _senders(engine: Engine, connection_id: int, emails: Collection[str]) -> Iterator[str]:
-    """Who sent a report with one of these addresses, which need not be the day's newest."""
+    """Return the senders of reports with one of these addresses, the newest of a day or not."""
     for page in _suspects(engine, connection_id, emails):
         developers = {row[0]: row[1] for row in page}
         sized = [(row[0], row[2]) for row in page]

@@ -1,4 +1,4 @@
-"""Remove what has been kept for longer than a connection wants: reports, days, and then people.
+"""Remove rows that are older than a connection keeps them: reports, days, and then people.
 
 Many short transactions, with pauses in between, so that reports are stored meanwhile. Each of them
 leaves everything in order: a day goes with its tasks, the last day of a developer with everything
@@ -61,7 +61,7 @@ class Limits(NamedTuple):
 
 
 class Pruned(NamedTuple):
-    """How much was removed, or would be."""
+    """The numbers of rows that were removed, or would be."""
 
     reports: int = 0
     days: int = 0
@@ -70,7 +70,7 @@ class Pruned(NamedTuple):
 
 
 def limits_on(today: date, raw_days: Optional[int], tool_days: Optional[int]) -> Limits:
-    """What is kept on a day when reports, and rows made of them, are kept for so many days.
+    """Return the first days to keep, by the days for which reports and rows made of them are kept.
 
     None, 0 and less stand for ever. Reports go with their rows at the latest: of those left over
     the next run would make the rows again.
@@ -104,7 +104,7 @@ def due(engine: Engine) -> list[int]:
 
 
 def preview(engine: Engine, connection_id: int) -> tuple[Limits, Pruned]:
-    """What `prune` would remove now."""
+    """Return the limits, and the rows that `prune` would remove now."""
     today = today_of(engine)
     param = dialect_of(engine).placeholder
     gone = (
@@ -181,7 +181,7 @@ class _Pruning:
             yield removed
 
     def _begin(self, connection: Connection) -> Limits:
-        """What is due as the connection is set now, and recorded before it goes."""
+        """Return the limits by the connection's options now, recorded before rows are deleted."""
         be_thorough(connection)
         limits = _limits(connection, self._id, self._today)
         if limits.raw > horizon(connection, self._id):
@@ -251,7 +251,7 @@ class _Pruning:
         return gone._replace(developers=len(developers), machines=machines)
 
     def _remove_machines(self, connection: Connection) -> Pruned:
-        """Remove those that were last heard from before the first day that is kept."""
+        """Remove machines whose last report came before the first day to keep."""
         limits = self._begin(connection)
         columns = ("connection_id", "developer_id", "hostname")
         keys = connection.exec_driver_sql(

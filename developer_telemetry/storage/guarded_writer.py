@@ -14,7 +14,7 @@ from developer_telemetry.storage.writer import Check
 
 
 class StoredReports(NamedTuple):
-    """What became of arrivals of whom nobody was erased."""
+    """The outcome for reports of people who were not erased."""
 
     arrivals: Sequence[ReceivedReport]
     refused: Mapping[str, str]  # for good, by their content: a report's id and the reason
@@ -22,7 +22,7 @@ class StoredReports(NamedTuple):
 
     @property
     def connection_ids(self) -> list[int]:
-        """Those of the reports that were stored, one each."""
+        """Return the connection of each report that was stored."""
         left = {*self.refused, *self.waiting}
         return [arrival.connection_id for arrival in self.arrivals if arrival.report_id not in left]
 

@@ -71,7 +71,7 @@ class DaysPage(NamedTuple):
 
 
 def span(connection: Connection, connection_id: int, above: int) -> tuple[Span, int]:
-    """What there is above the id `above` by now, and how many raw rows that is."""
+    """Return the raw rows above the id `above` as a span, and their number."""
     param = dialect_of(connection).placeholder
     last, count = connection.exec_driver_sql(
         f"SELECT MAX(id), COUNT(*) FROM {RAW_TABLE} WHERE connection_id = {param} AND id > {param}",
@@ -81,7 +81,7 @@ def span(connection: Connection, connection_id: int, above: int) -> tuple[Span, 
 
 
 def is_unforeseen(connection: Connection, raw_span: Span, count: int) -> bool:
-    """Whether the planner has yet to hear how many raw rows a span has.
+    """Return true if the planner does not know how many raw rows a span has.
 
     A table that is new or grew at once has no statistics, and PostgreSQL then compares each row
     with each other one.

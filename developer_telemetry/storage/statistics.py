@@ -1,4 +1,4 @@
-"""Counts for operators: machines heard from, reports refused. They lag behind by seconds."""
+"""Counts for operators: machines, refused reports. They lag behind by seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who was erased: every writer obeys this, so that nothing of them comes back.
+"""Tombstones of erased people: every writer obeys them, so that no erased row returns.
 
 A tombstone holds no name, only a hash under a key that is not in the database. It covers what
 arrived until a time, one that blocks whatever arrives. A writer leaves out what it knows to be
@@ -131,13 +131,13 @@ class Tombstones:
         return bool(self._stones)
 
     def spare(self, arrivals: Sequence[ReceivedReport]) -> Sequence[ReceivedReport]:
-        """The arrivals of whom nobody was erased."""
+        """Return the arrivals of people who were not erased."""
         if not self._stones:
             return arrivals
         return [arrival for arrival in arrivals if not self.cover(arrival)]
 
     def cover(self, arrival: ReceivedReport) -> bool:
-        """Whether whoever a report is about was erased after it had arrived, or is blocked."""
+        """Return true if the person of a report was erased after it had arrived, or is blocked."""
         report = arrival.report
         return self.cover_person(
             arrival.connection_id,
@@ -187,7 +187,7 @@ class Tombstones:
         return max(stones, key=lambda stone: (stone.blocked, stone.erased_us), default=None)
 
     def lack(self, stones: Iterable[Tombstone]) -> list[Tombstone]:
-        """Those tombstones that are not among these, and that none of these replaces."""
+        """Return the tombstones of `stones` that are neither here nor replaced by one here."""
         return [
             stone
             for stone in stones
@@ -217,7 +217,7 @@ class Tombstones:
         )
 
     def may_cover(self, connection_id: int, arrived_us: int, epoch: int = NO_EPOCH) -> bool:
-        """Whether anybody at all was erased after a report had arrived that nobody can read."""
+        """Return true if any person was erased after the arrival of an unreadable report."""
         return any(
             self._covers(stone._replace(blocked=False), arrived_us, epoch)
             for places in self._stones.values()
@@ -227,7 +227,7 @@ class Tombstones:
 
 
 class Erased:
-    """What a writer knows of the erased, by asking the database in each of its transactions."""
+    """The tombstones that a writer has read, checked against the database in each transaction."""
 
     def __init__(self, engine: Engine, key: Key) -> None:
         self._engine = engine
@@ -240,7 +240,7 @@ class Erased:
         return self._tombstones
 
     def check(self, before: Tombstones, connection: Connection) -> None:
-        """Raise `Outdated` unless `known` is all there is; the last thing in a transaction."""
+        """Raise `Outdated` unless `before` has all tombstones; the last step of a transaction."""
         if version(connection) != before.version:
             raise Outdated
 

@@ -1,4 +1,4 @@
-"""What a file's items are: reports as collectors send or keep them, and rows of our exports."""
+"""Items of files, read as reports of collectors or as rows of our exports."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _REMEDIES = {
 
 
 class Defaults(NamedTuple):
-    """What reports that lack it are given; `""` for nothing."""
+    """The values for reports that lack them; `""` for none."""
 
     developer: str = ""
     hostname: str = ""
@@ -93,7 +93,7 @@ class _Head(msgspec.Struct):
 
 
 class Batch:
-    """What will be stored in one transaction, in the order read."""
+    """The rows for one transaction, in the order read."""
 
     def __init__(self) -> None:
         self.reports: list[tuple[Item, ReceivedReport]] = []
@@ -230,7 +230,7 @@ def _table(content: bytes) -> str:
 
 
 def archive_id(connection_id: int, day: str, payload: str) -> str:
-    """The identity of a report that was given none: the same for the same content.
+    """Return the id of a report without one: the same for the same content.
 
     A UUID of version 7, as those given on arrival; its time is the start of the report's day.
     """
@@ -241,7 +241,7 @@ def archive_id(connection_id: int, day: str, payload: str) -> str:
 
 
 def copy_id(report_id: str, connection_id: int) -> str:
-    """The identity of a report's copy: in another connection of the same database."""
+    """Return the id of a report's copy in another connection of the same database."""
     digest = hashlib.blake2b(f"{connection_id} {report_id}".encode(), digest_size=16).digest()
     return uuid7(int.from_bytes(digest[:6], "big"), int.from_bytes(digest[6:], "big"))
 

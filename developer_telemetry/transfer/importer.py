@@ -46,7 +46,7 @@ CONFLICT_PAUSE_SECONDS = 1.0
 
 
 class Counts(NamedTuple):
-    """What became of what was read so far."""
+    """The numbers of items that were read so far, by outcome."""
 
     read: int = 0  # bytes of the files
     stored: int = 0

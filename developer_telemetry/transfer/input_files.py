@@ -79,7 +79,7 @@ _LINE_OF_REPORT = re.compile(rb"^[{\[]\s*(?:[\"{}\]]|$)", re.MULTILINE)
 
 
 class Item(NamedTuple):
-    """What should be one report. `fault` says what is wrong with it already, if anything."""
+    """One item of a file, which should be a report; `fault` tells why it is none."""
 
     source: str  # the file's path
     position: str  # such as "line 17"
@@ -88,7 +88,7 @@ class Item(NamedTuple):
 
     @property
     def is_file(self) -> bool:
-        """Whether a file can't be read, rather than one report of it."""
+        """Return true if a file can't be read, rather than one report of it."""
         return bool(self.fault) and not self.content
 
 
@@ -131,7 +131,7 @@ class Archives:
                     self.passed_over += 1
 
     def items(self) -> Iterator[Item]:
-        """What all of them hold; a file that can't be read (on) is an item with a fault."""
+        """Return the items of all files; a file that can't be read (on) is an item with a fault."""
         for name in self.files:
             try:
                 with _opened(name) as file:
@@ -162,7 +162,7 @@ def _size(path: str) -> int:
 
 
 def _kind(head: bytes) -> str:
-    """What a file is by its first bytes, if it is none that can be imported; else ""."""
+    """Return the kind of a file that can't be imported, by its first bytes; else an empty text."""
     for start, kind in _KINDS:
         if head.startswith(start):
             return kind
@@ -260,7 +260,7 @@ def _elements(source: str, pieces: Iterable[bytes]) -> Iterator[Item]:
 
 def _item(source: str, position: str, content: bytes) -> Item:
     if len(content) > MAX_CHARACTERS:
-        # As much as tells which it is: it may be a gigabyte, and can't be mended by hand.
+        # As much as tells which it is: it may be a gigabyte, and can't be fixed by hand.
         fault = f"above {MAX_CHARACTERS} bytes, of which the first are shown"
         return Item(source, position, content[:200], fault)
     return Item(source, position, content)
@@ -319,7 +319,7 @@ def _blocks(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[Item]:
 
 
 def _is_whole(block: Sequence[bytes]) -> bool:
-    """Whether a report ends with the last of these lines, though none begins with the next."""
+    """Return true if a report ends with the last of these lines, and none begins next."""
     last = block[-1].rstrip()
     if len(block) > 1:
         return last == b"}"
@@ -390,7 +390,7 @@ def _as_it_was(text: str) -> str:
 class Rejects:
     """A file for items that can't be imported: before each a line that says why.
 
-    That line is passed over when the file is imported, after its items were mended.
+    That line is passed over when the file is imported, after its items were fixed.
     """
 
     def __init__(self, path: Path, sources: Iterable[str]) -> None:

@@ -23,7 +23,7 @@ SEPARATOR = "\x1f"
 
 
 class Dialect:
-    """What differs from one database to the next; this base is the standard's side of it."""
+    """The differences between databases; this base class is standard SQL."""
 
     name = ""
     placeholder = "%s"
@@ -63,7 +63,7 @@ class Dialect:
     compacting = ""
 
     def is_conflict(self, error: DBAPIError) -> bool:
-        """Whether repeating the whole transaction may succeed: a deadlock, a lock not given."""
+        """Return true if a repeated transaction may succeed: after a deadlock or a lock timeout."""
         raise NotImplementedError
 
     def is_lock_timeout(self, error: DBAPIError) -> bool:
@@ -88,7 +88,7 @@ class Dialect:
         raise NotImplementedError
 
     def is_stale(self, error: Any) -> bool:
-        """Whether this error of the driver's may be one of this session's alone.
+        """Return true if a new session may not have this error of the driver.
 
         A session keeps rights, roles, settings and its database as they were when it began; a new
         one has them as they are now. A server that takes no writes has a successor after a
@@ -97,7 +97,7 @@ class Dialect:
         return False
 
     def is_denied(self, error: Any) -> bool:
-        """Whether by this error of the driver's the user lacks a right."""
+        """Return true if the user lacks a right, by this error of the driver."""
         return False
 
     def new(self, column: str) -> str:
@@ -120,7 +120,7 @@ class Dialect:
         return self.in_rows(columns, count)
 
     def text_of(self, columns: Sequence[str], prefix: str = "") -> str:
-        """What `text` gives for the same values; NULL where one of them is."""
+        """Return SQL for what `text` returns for the same values; NULL if one of them is."""
         return f" || '{SEPARATOR}' || ".join(prefix + column for column in columns)
 
     def text(self, values: Sequence[Any]) -> str:
@@ -220,7 +220,7 @@ class Dialect:
     def expected_rows(
         self, connection: Connection, query: str, parameters: Sequence[Any]
     ) -> Optional[int]:
-        """How many rows the planner expects of a query; None where plans don't hang on that."""
+        """Return the planner's guess of a query's rows; None where plans don't depend on it."""
         return None
 
     def start_session(self, cursor: Any, info: dict[str, Any]) -> None:

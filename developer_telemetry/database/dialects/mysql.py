@@ -140,7 +140,7 @@ class MySQL(Dialect):
 
     @staticmethod
     def lock_name(name: str) -> str:
-        """What a lock of this database's is called in the whole server."""
+        """Return the name of a lock of this database, which is unique in the server."""
         # In 64 characters at most. MySQL 9.6 and later have no MD5.
         return f"CONCAT('{name} ', LEFT(SHA2(DATABASE(), 256), 16))"
 

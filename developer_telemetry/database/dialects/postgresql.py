@@ -204,7 +204,7 @@ class PostgreSQL(Dialect):
 
 
 def _is_pooled(cursor: Any, info: dict[str, Any]) -> bool:
-    """Whether somebody between us and PostgreSQL answers in a session's place."""
+    """Return true if a pooler between us and PostgreSQL answers in place of a session."""
     if "pooled" not in info:
         cursor.execute("SELECT pg_backend_pid()")
         [answers] = cursor.fetchone()

@@ -62,34 +62,34 @@ class TombstoneLease(Erased):
         self._kept = True  # in the spool
         epoch = max((stone.epoch for stone in self._learned), default=0)
         read = UNREAD if self._learned else NONE
-        self._known = Tombstones(key, read, self._learned, epoch)
+        self._tombstones = Tombstones(key, read, self._learned, epoch)
 
-    def check(self, known: Tombstones, connection: Connection) -> None:
+    def check(self, before: Tombstones, connection: Connection) -> None:
         # The lease first: one that was renewed in between is for what was read then.
-        if _now() >= self._until or known is not self._known:
-            super().check(known, connection)
+        if _now() >= self._until or before is not self._tombstones:
+            super().check(before, connection)
 
     def reload(self) -> Tombstones:
         """Read them again if there are others by now."""
         with self._reading:
             asked_at = _now()
             with reading_newest(self._engine) as connection:
-                if version(connection) != self._known.version:
+                if version(connection) != self._tombstones.version:
                     known = self._learn(*read_rows(connection), database_now_us(connection))
                     with self._changing:
-                        self._known = known
+                        self._tombstones = known
             if not self._kept:
                 self._keep()
             self._until = asked_at + LEASE_SECONDS
-            return self._known
+            return self._tombstones
 
     def missing(self) -> list[Tombstone]:
         """Return what was learned and is in the database no more, nor anything in its place."""
-        return self._known.lack(self._learned)
+        return self._tombstones.lack(self._learned)
 
     def _learn(self, rows: Sequence[Tombstone], read: Version, now: int) -> Tombstones:
         epochs = {stone[:3]: stone.epoch for stone in self._learned}
-        epoch = self._known.epoch
+        epoch = self._tombstones.epoch
         if any(row[:3] not in epochs for row in rows):
             epoch += 1
         stones = [row._replace(epoch=epochs.get(row[:3], epoch)) for row in rows]
@@ -111,4 +111,4 @@ class TombstoneLease(Erased):
     def held(self) -> Iterator[Tombstones]:
         """Yield the tombstones, to which none is added until the end of the block."""
         with self._changing:
-            yield self._known
+            yield self._tombstones
