@@ -21,11 +21,12 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from developer_telemetry.connections.report_url import BULK_PATH, REPORT_PATHS
 from developer_telemetry.diagnostics.probe import ReceiverState
 from developer_telemetry.receiver.http.body_reader import ENCODINGS
 from developer_telemetry.receiver.http.bulk_upload import MAX_REPORTS, Result
 from developer_telemetry.receiver.http.openapi import document
-from developer_telemetry.receiver.http.report_endpoint import BULK_PATH, PREFIXES, REPORT_PATHS
+from developer_telemetry.receiver.http.report_endpoint import PREFIXES
 from developer_telemetry.receiver.http.responses import STATUS
 from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT
 from developer_telemetry.reports.parser import (
