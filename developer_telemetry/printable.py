@@ -27,8 +27,10 @@ def printable(text: object) -> str:
     """
     plain = str(text)
     if not plain.isprintable():
-        plain = "".join(each if each.isprintable() else _escape(each) for each in plain)
-    return _INVISIBLE.sub(lambda found: _escape(found[0]), plain)
+        plain = "".join(
+            character if character.isprintable() else _escape(character) for character in plain
+        )
+    return _INVISIBLE.sub(lambda match: _escape(match[0]), plain)
 
 
 def printable_lines(text: str) -> str:
@@ -49,7 +51,8 @@ def escape_json(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        each if each.isprintable() or each in "\n\t" else json.dumps(each)[1:-1] for each in text
+        character if character.isprintable() or character in "\n\t" else json.dumps(character)[1:-1]
+        for character in text
     ).replace("\x7f", "\\u007f")
 
 

@@ -117,7 +117,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def is_device(path: Path) -> bool:
-    """Whether a path leads to a device, a pipe or an open file, and not to a file of its own."""
+    """Tell whether a path leads to a device, a pipe or an open file, not to a file of its own."""
     return os.path.abspath(path).startswith(_DEVICES) or (
         path.exists() and not path.is_file() and not path.is_dir()
     )
@@ -132,12 +132,12 @@ def _new(path: Path) -> int:
 def _followed(path: Path) -> Path:
     """The file that a path names, through links of our own or root's alone."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return path
-    if not stat.S_ISLNK(found.st_mode):
+    if not stat.S_ISLNK(status.st_mode):
         return path
-    if found.st_uid not in (0, os.geteuid()):
+    if status.st_uid not in (0, os.geteuid()):
         raise ConfigurationError(
             f"{path} is a link that another user made; see where it leads, and remove it"
         )
@@ -145,13 +145,13 @@ def _followed(path: Path) -> Path:
 
 
 def _tighten(path: Path, mode: int) -> None:
-    found = path.lstat()
-    is_ours = found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode)
-    if not is_ours or not found.st_mode & 0o077:
+    status = path.lstat()
+    is_ours = status.st_uid == os.geteuid() and not stat.S_ISLNK(status.st_mode)
+    if not is_ours or not status.st_mode & 0o077:
         return
     path.chmod(mode)
     logger.warning(
         "%s could be read by others (its mode was %o); now it is private",
         path,
-        stat.S_IMODE(found.st_mode),
+        stat.S_IMODE(status.st_mode),
     )

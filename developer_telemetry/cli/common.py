@@ -1,4 +1,4 @@
-"""What the commands have in common: settings, the database, how faults and tables are shown."""
+"""Functions that all commands share: the database, errors, tables of text."""
 
 import json
 import shlex
@@ -22,7 +22,7 @@ USAGE_ERROR = 2
 
 
 class OutputFailed(TelemetryError):
-    """What a command prints can't be written."""
+    """The output of a command can't be written."""
 
 
 @contextmanager
@@ -36,8 +36,8 @@ def clear_errors() -> Iterator[None]:
     except SQLAlchemyError as error:
         from developer_telemetry.database.engine import reason
 
-        said = reason(error)
-        say(f"error: the database says: {said}; check DB_URL and the server", err=True)
+        message = reason(error)
+        say(f"error: the database says: {message}; check DB_URL and the server", err=True)
         raise typer.Exit(1) from None
 
 
@@ -97,17 +97,19 @@ def say_database(engine: Engine) -> None:
 
 
 def chosen(engine: Engine, settings: Settings, connection_id: Optional[int]) -> "list[Connection]":
-    """The connection of that id, or without one all of them."""
+    """Return the connection of that id, or all connections for None."""
     from developer_telemetry.connections.registry import Connections
 
-    connections = Connections(engine, settings.encryption_secret)
-    connections.reload()
-    found = [each for each in connections.all() if connection_id in (None, each.id)]
-    if connection_id is not None and not found:
+    registry = Connections(engine, settings.encryption_secret)
+    registry.reload()
+    if connection_id is None:
+        return list(registry.all())
+    connection = registry.get(connection_id)
+    if connection is None:
         raise TelemetryError(
             f"no connection {connection_id}; `developer-telemetry status` lists them"
         )
-    return found
+    return [connection]
 
 
 def report_url(settings: Settings, connection_id: int) -> str:
@@ -119,14 +121,14 @@ def report_url(settings: Settings, connection_id: int) -> str:
 
 
 def collector_config(url: str, token: str) -> dict[str, str]:
-    """What a collector's config.json has to say of where to send."""
+    """Return the part of a collector's config.json that tells it where to send."""
     return {"webhook_url": url, "api_key": token}
 
 
 def curl_line(url: str, token: str) -> str:
-    """A command that sends a first report, to paste into a shell.
+    """Return a command that sends a first report, to paste into a shell.
 
-    `token` may be `$TOKEN`, for the shell to fill in, or empty where none is needed.
+    `token` may be `$TOKEN`, which the shell replaces, or empty if none is needed.
     """
     body = {
         "developer": "ann.lee",
@@ -152,10 +154,7 @@ def table(rows: list[list[str]]) -> list[str]:
 
 
 def say(*lines: str, err: bool = False) -> None:
-    """Print lines, each made `printable`; every command prints through here.
-
-    An empty line where none is given.
-    """
+    """Print lines, each of them made `printable`; an empty line without arguments."""
     with output_errors("standard error" if err else "standard output"):
         for line in lines or ("",):
             typer.echo(printable(line), err=err)
@@ -163,7 +162,7 @@ def say(*lines: str, err: bool = False) -> None:
 
 @contextmanager
 def output_errors(name: str) -> Iterator[None]:
-    """Say that an output can't be written; one whose reader has gone away ends the command."""
+    """Report that an output can't be written; end the command if its reader has closed it."""
     try:
         yield
     except BrokenPipeError:

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from developer_telemetry.connections.backend import Backend, StoredConnection
     from developer_telemetry.connections.onboarding import Onboarding
 
-connections = typer.Typer(no_args_is_help=True, help="Look at connections, and change them.")
+connections = typer.Typer(no_args_is_help=True, help="List, show and change connections.")
 
 NAME = typer.Argument(help="Its name, or its id.", metavar="NAME")
 DEVLAKE_URL = typer.Option(
     None,
     "--devlake-url",
-    help="DevLake's address, DEVLAKE_URL without it; with neither it is done in the database.",
+    help="DevLake's address; the default is DEVLAKE_URL, and without both the database.",
 )
 AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 
@@ -42,7 +42,7 @@ AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 def backend_of(
     devlake_url: Optional[str], making: bool = False
 ) -> "Iterator[tuple[Backend, Settings]]":
-    """Give the place of the connections, and the settings with the address that machines have.
+    """Yield the backend of the connections, and the settings with the address for machines.
 
     Args:
         devlake_url: DevLake's address in place of DEVLAKE_URL.
@@ -74,7 +74,7 @@ def backend_of(
 
 
 def connect(
-    name: str = typer.Argument(help="What the connection is called, for example your team."),
+    name: str = typer.Argument(help="The connection's name, for example that of your team."),
     project: str = typer.Option("", help="DevLake's project to add it to, made if needed."),
     secret_token: str = typer.Option(
         "", help="The token that machines send; a random one without it."
@@ -91,10 +91,10 @@ def connect(
         None, help="Store pseudonyms in place of developers, e-mail addresses and hosts."
     ),
     raw_retention_days: Optional[int] = typer.Option(
-        None, min=0, help="How long reports are kept as they came; 0 for ever."
+        None, min=0, help="Days until reports as received are deleted; 0: never."
     ),
     tool_retention_days: Optional[int] = typer.Option(
-        None, min=0, help="How long days are kept; 0 for ever."
+        None, min=0, help="Days until rows of days are deleted; 0: never."
     ),
     test_and_build_tasks: Optional[bool] = typer.Option(
         None, help="In its scope config: make test runs and builds tasks of DevLake's."
@@ -105,11 +105,11 @@ def connect(
     devlake_url: Optional[str] = DEVLAKE_URL,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Make a connection with all that it needs, and say how machines send to it.
+    """Make a connection with all that it needs, and print how machines send to it.
 
-    What is there already stays, so it can be run again: for another project, to set options.
+    It can be repeated, to add another project or set options: existing parts stay.
     """
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "duplicate_strategy": duplicate_strategy,
         "strip_paths": strip_paths,
         "pseudonyms": pseudonyms,
@@ -123,17 +123,17 @@ def connect(
     with backend_of(devlake_url, making=True) as (backend, settings):
         from developer_telemetry.connections.onboarding import Onboarding, Wanted
 
-        wanted = Wanted(name, secret_token, _set(given), _set(switches), project.strip())
+        wanted = Wanted(name, secret_token, _set(options), _set(switches), project.strip())
         onboarding = Onboarding(backend, wanted)
         try:
             onboarding.run()
-        finally:  # a token is shown this once, whatever comes after it
+        finally:  # a token is shown once, so also if a later step failed
             if onboarding.connection_id:
                 _show_onboarding(onboarding, settings, as_json)
 
 
-def _set(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if value is not None}
+def _set(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _show_onboarding(made: "Onboarding", settings: Settings, as_json: bool) -> None:
@@ -160,7 +160,7 @@ def _show_onboarding(made: "Onboarding", settings: Settings, as_json: bool) -> N
     elif made.has_token:
         say(f"Secret token   not shown again; {rotate} gives another")
     else:
-        say(f"Secret token   none: everybody can send; {rotate} gives one")
+        say(f"Secret token   none: anybody can send; {rotate} gives it one")
     say("Try it:", "", f"  {curl_line(url, shown)}", "")
     say("The collector's config.json:", "", *printable_json(config, indent=2).split("\n"), "")
     if settings.devlake and not settings.public_url:
@@ -171,11 +171,15 @@ def _show_onboarding(made: "Onboarding", settings: Settings, as_json: bool) -> N
 def list_connections(devlake_url: Optional[str] = DEVLAKE_URL, as_json: bool = AS_JSON) -> None:
     """List the connections, and the projects whose blueprints have them."""
     with backend_of(devlake_url) as (backend, _):
-        known, rows = backend.connections(), []
+        stored_connections, rows = backend.connections(), []
         blueprints = backend.blueprints()
-        for kept in known:
-            used = [each for each in blueprints if kept.id in each.connection_ids]
-            rows.append({**_described(kept), "projects": [each.project for each in used]})
+        for connection in stored_connections:
+            used = [
+                blueprint for blueprint in blueprints if connection.id in blueprint.connection_ids
+            ]
+            rows.append(
+                {**_described(connection), "projects": [blueprint.project for blueprint in used]}
+            )
         if as_json:
             say(printable_json(rows))
             return
@@ -189,18 +193,22 @@ def list_connections(devlake_url: Optional[str] = DEVLAKE_URL, as_json: bool = A
 def show(
     name: str = NAME, devlake_url: Optional[str] = DEVLAKE_URL, as_json: bool = AS_JSON
 ) -> None:
-    """Show what is set for a connection, what it holds, and how machines send to it."""
+    """Show a connection's settings, how much it has, and how machines send to it."""
     with backend_of(devlake_url) as (backend, settings):
         from developer_telemetry.connections.onboarding import find
 
-        kept = find(backend, name)
-        url = report_url(settings, kept.id)
-        held = _counts(settings, kept)
-        used = [each for each in backend.blueprints() if kept.id in each.connection_ids]
+        connection = find(backend, name)
+        url = report_url(settings, connection.id)
+        held = _counts(settings, connection)
+        blueprints = [
+            blueprint
+            for blueprint in backend.blueprints()
+            if connection.id in blueprint.connection_ids
+        ]
         shown = {
-            **_described(kept),
-            "blueprints": [each.name for each in used],
-            "projects": [each.project for each in used if each.project],
+            **_described(connection),
+            "blueprints": [blueprint.name for blueprint in blueprints],
+            "projects": [blueprint.project for blueprint in blueprints if blueprint.project],
             "holds": held,
             "url": url,
         }
@@ -209,23 +217,26 @@ def show(
             return
         rows = [[label.replace("_", " "), _cell(value)] for label, value in shown.items()]
         say(*table(rows))
-        needed = "$TOKEN" if kept.token or kept.fault else ""
+        needed = "$TOKEN" if connection.token or connection.fault else ""
         say("", f"  {curl_line(url, needed)}")
 
 
 @connections.command()
 def rename(
     name: str = NAME,
-    new_name: str = typer.Argument(help="What it is called from now on."),
+    new_name: str = typer.Argument(help="Its new name."),
     devlake_url: Optional[str] = DEVLAKE_URL,
 ) -> None:
-    """Give a connection another name. Its address stays, and so machines notice nothing."""
+    """Give a connection another name. Its report URL stays, so machines need no change."""
     with backend_of(devlake_url) as (backend, _):
         from developer_telemetry.connections import onboarding
 
-        kept = onboarding.find(backend, name)
-        onboarding.rename(backend, kept, new_name)
-        say(f"connection {kept.id}, {kept.name} until now, is called {new_name.strip()}")
+        connection = onboarding.find(backend, name)
+        onboarding.rename(backend, connection, new_name)
+        say(
+            f"connection {connection.id}, formerly {connection.name}, is now called"
+            f" {new_name.strip()}"
+        )
 
 
 @connections.command()
@@ -234,60 +245,67 @@ def delete(
     yes: bool = typer.Option(False, "--yes", help="Don't ask."),
     devlake_url: Optional[str] = DEVLAKE_URL,
 ) -> None:
-    """Delete a connection and all that its machines have sent, for good."""
+    """Delete a connection and all reports of its machines, for good."""
     with backend_of(devlake_url) as (backend, settings):
         from developer_telemetry.connections.onboarding import find
 
-        kept = find(backend, name)
-        held = _counts(settings, kept)
-        unknown = "all that it holds (set DB_URL to see how much that is)"
+        connection = find(backend, name)
+        held = _counts(settings, connection)
+        unknown = "all of its reports (set DB_URL to see how many)"
         lost = ", ".join(f"{what} {number}" for what, number in held.items()) or unknown
-        say(f"Connection {kept.id} ({kept.name}) of {backend.address} is deleted for good: {lost}.")
-        for each in backend.blueprints():
-            if kept.id in each.connection_ids:
-                project = f" of project {each.project}" if each.project else ""
-                say(f"The blueprint {each.name}{project} loses it, and nothing else.")
+        say(
+            f"Connection {connection.id} ({connection.name}) of {backend.address} is deleted for"
+            f" good: {lost}."
+        )
+        for blueprint in backend.blueprints():
+            if connection.id in blueprint.connection_ids:
+                project = f" of project {blueprint.project}" if blueprint.project else ""
+                say(f"It is removed from the blueprint {blueprint.name}{project}.")
         if not yes and not _agreed():
             raise ConfigurationError("nothing was deleted; answer y, or give --yes")
-        backend.delete(kept.id)
+        backend.delete(connection.id)
         say("deleted")
 
 
 def _agreed() -> bool:
     try:
         return typer.confirm("Delete it?")
-    except typer.Abort:  # nobody is there to ask
+    except typer.Abort:  # there is no terminal
         say()
         return False
 
 
-def _counts(settings: Settings, kept: "StoredConnection") -> dict[str, int]:
-    """What a connection holds, if a database is set; DevLake's API doesn't tell."""
+def _counts(settings: Settings, connection: "StoredConnection") -> dict[str, int]:
+    """Return how much a connection has, if a database is set; DevLake's API doesn't tell."""
     if not settings.db_url:
         return {}
     from developer_telemetry.connections.database_backend import counts
 
     engine = engine_of(settings)
-    held = counts(engine, kept.id)._asdict()
+    held = counts(engine, connection.id)._asdict()
     engine.dispose()
     return held
 
 
-def _described(kept: "StoredConnection") -> dict[str, Any]:
-    """What is set for it, for people and programs; of tokens only their ends."""
+def _described(connection: "StoredConnection") -> dict[str, Any]:
+    """Return the fields of a connection to show; of tokens only the last characters."""
     from developer_telemetry.receiver.web.client_setup import MIN_HINTED_LENGTH
 
-    said = f"ends in {kept.token[-4:]}" if len(kept.token) >= MIN_HINTED_LENGTH else "set"
-    options = dict(kept.options)
+    hint = (
+        f"ends in {connection.token[-4:]}" if len(connection.token) >= MIN_HINTED_LENGTH else "set"
+    )
+    options = dict(connection.options)
     return {
-        "id": kept.id,
-        "name": kept.name,
+        "id": connection.id,
+        "name": connection.name,
         "duplicate_strategy": options.pop("duplicate_strategy", "") or "overwrite",
         "strip_paths": bool(options.pop("strip_paths", False)),
         "pseudonyms": bool(options.pop("pseudonyms", False)),
         **{name: value or None for name, value in options.items()},
-        "token": kept.fault or (said if kept.token else "none"),
-        "old_token_until": moment(kept.previous_until) if kept.has_previous_token else None,
+        "token": connection.fault or (hint if connection.token else "none"),
+        "old_token_until": moment(connection.previous_until)
+        if connection.has_previous_token
+        else None,
     }
 
 

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 URL = typer.Option(
     None,
     "--url",
-    help="Where machines reach the receiver, up to /plugins or all of it; TELEMETRY_PUBLIC_URL"
-    " without it.",
+    help="The address that machines send to, up to /plugins or complete; the default is"
+    " TELEMETRY_PUBLIC_URL.",
 )
 
 
 def doctor(
     url: Optional[str] = URL,
     devlake_url: Optional[str] = typer.Option(
-        None, help="DevLake's address, DEVLAKE_URL without it."
+        None, help="DevLake's address; the default is DEVLAKE_URL."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
 ) -> None:
@@ -58,9 +58,9 @@ def doctor(
 def site(
     url: Optional[str], devlake_url: Optional[str] = None
 ) -> "Iterator[tuple[Settings, Optional[DevLakeBackend]]]":
-    """The settings, with the address that machines send to, and DevLake if there is one.
+    """Yield the settings with the address that machines send to, and DevLake if it is set.
 
-    Without a database where only DevLake is set.
+    The settings have no database if only DevLake is set.
     """
     environment = dict(os.environ)
     if devlake_url is not None:
@@ -85,5 +85,5 @@ def site(
 def _front(devlake: "DevLakeBackend") -> str:
     try:
         return devlake.front
-    except TelemetryError:  # of a DevLake that doesn't answer, which is for a check to say
+    except TelemetryError:  # a check reports that DevLake does not answer
         return ""

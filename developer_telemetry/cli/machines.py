@@ -1,4 +1,4 @@
-"""Commands about the machines that report."""
+"""Commands about machines and their reports: `status`, `send-test`, `watch`."""
 
 import time
 from collections.abc import Iterator
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from developer_telemetry.connections.registry import Connection
     from developer_telemetry.diagnostics.live_events import Event
 
-# More of them are no help on a screen; --json has all.
+# More than these don't fit on a screen; --json prints all.
 MOST_QUIET = 10
 POLL_SECONDS = 1.0
 
 
 def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list.")) -> None:
-    """Show each connection: what came, from how many, which machines are quiet, what was refused.
+    """Show the reports and refusals of each connection, and machines that stopped reporting.
 
-    Quiet is a machine that was not heard of for 7 days.
+    A machine is quiet if its last report is older than 7 days.
     """
     with clear_errors():
         from developer_telemetry.connections.crypto import remedy_of
@@ -47,38 +47,44 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
             statuses = connection_statuses(engine)
             faults = token_faults(engine, settings.encryption_secret)
         if as_json:
-            quiet = [[machine._asdict() for machine in each.quiet] for each in statuses]
+            quiet = [[machine._asdict() for machine in status.quiet] for status in statuses]
             listed = [
-                {**each._asdict(), "quiet": some, "fault": faults.get(each.id, "")}
-                for each, some in zip(statuses, quiet)
+                {**status._asdict(), "quiet": machines, "fault": faults.get(status.id, "")}
+                for status, machines in zip(statuses, quiet)
             ]
             say(printable_json(listed))
             return
         head = ["id", "name", "reports", "today", "developers", "machines", "quiet"]
         rows = [[*head, "newest report (UTC)", "refused in 7 days"]]
-        for each in statuses:
-            counts = (each.reports, each.today, each.developers, each.machines, len(each.quiet))
-            refused = ", ".join(f"{reason} {count}" for reason, count in each.refused.items())
-            rows.append([str(each.id), each.name, *map(str, counts), each.newest, refused])
+        for status in statuses:
+            counts = (
+                status.reports,
+                status.today,
+                status.developers,
+                status.machines,
+                len(status.quiet),
+            )
+            refused = ", ".join(f"{reason} {count}" for reason, count in status.refused.items())
+            rows.append([str(status.id), status.name, *map(str, counts), status.newest, refused])
         say(*table(rows))
         for number, fault in faults.items():
-            say(f"takes no reports: connection {number}, {fault}; {remedy_of(fault)}")
-        for each in statuses:
-            if each.unread:
+            say(f"accepts no reports: connection {number}, {fault}; {remedy_of(fault)}")
+        for status in statuses:
+            if status.unread:
                 say(
-                    f"unread: in {each.unread} of the last 7 days' rows of connection {each.id} a"
-                    " number that can't be read counts as 0; _tool_developer_metrics names the"
+                    f"unread: in {status.unread} of the last 7 days' rows of connection {status.id}"
+                    " a number that can't be read counts as 0; _tool_developer_metrics names the"
                     " fields in _raw_data_remark, the raw layer has the reports"
                 )
-            for machine in each.quiet[:MOST_QUIET]:
+            for machine in status.quiet[:MOST_QUIET]:
                 say(
                     f"quiet: {_machine(machine.developer, machine.host)}"
-                    f" (connection {each.id}), last heard of {machine.last_seen}"
+                    f" (connection {status.id}), last heard from at {machine.last_seen}"
                 )
-            if len(each.quiet) > MOST_QUIET:
+            if len(status.quiet) > MOST_QUIET:
                 say(
-                    f"quiet: {len(each.quiet) - MOST_QUIET} more machines of connection {each.id};"
-                    " --json lists all"
+                    f"quiet: {len(status.quiet) - MOST_QUIET} more machines of connection"
+                    f" {status.id}; --json lists all"
                 )
 
 
@@ -89,16 +95,16 @@ def send_test(
     url: Optional[str] = URL,
     as_json: bool = typer.Option(False, "--json", help="Print a JSON list of the steps."),
 ) -> None:
-    """Send a report as a machine does, follow it through the database, and take it back.
+    """Send a report as a machine does, follow it through the database, and remove it again.
 
-    Leaves with 1 if one of the steps failed.
+    Exits with 1 if a step failed.
     """
     with site(url) as (settings, _):
         from developer_telemetry.diagnostics.end_to_end_test import Step, send_test
 
         if not settings.db_url:
             raise ConfigurationError(
-                "DB_URL is not set; a test report is followed, and taken back, in the database"
+                "DB_URL is not set; a test report is followed, and removed, in the database"
             )
         steps: list[Step] = []
         with _database(settings) as engine:
@@ -106,11 +112,11 @@ def send_test(
             for step in send_test(engine, chosen, report_url(settings, chosen.id)):
                 steps.append(step)
                 if not as_json:
-                    word = "ok" if step.well else "FAILED"
-                    say(f"{word:8} {step.name:12} {step.said}")
+                    word = "ok" if step.passed else "FAILED"
+                    say(f"{word:8} {step.name:12} {step.message}")
         if as_json:
             say(printable_json([step._asdict() for step in steps]))
-    raise typer.Exit(0 if all(step.well for step in steps) else 1)
+    raise typer.Exit(0 if all(step.passed for step in steps) else 1)
 
 
 @contextmanager
@@ -130,23 +136,25 @@ def _chosen(settings: Settings, engine: Engine, connection_id: Optional[int]) ->
     try:
         connections.reload()
     except SQLAlchemyError:
-        # With the database away, what a receiver on this machine remembers has to do.
+        # With the database away, a receiver on this machine has the connections in a file.
         connections = Connections(engine, secret, settings.spool_dir / "connections.json")
         if not connections.all():
             raise
-    found = [each for each in connections.all() if connection_id in (None, each.id)]
-    if len(found) == 1 and not found[0].fault:
-        return found[0]
-    if len(found) == 1:
+    candidates = [
+        connection for connection in connections.all() if connection_id in (None, connection.id)
+    ]
+    if len(candidates) == 1 and not candidates[0].fault:
+        return candidates[0]
+    if len(candidates) == 1:
         from developer_telemetry.connections.crypto import remedy_of
 
-        fault = found[0].fault
+        fault = candidates[0].fault
         raise ConfigurationError(
-            f"connection {found[0].id} can't be used; {fault}; {remedy_of(fault)}"
+            f"connection {candidates[0].id} can't be used; {fault}; {remedy_of(fault)}"
         )
-    if found:
-        known = ", ".join(f"{each.id} ({each.name})" for each in found)
-        raise ConfigurationError(f"there are several connections; name one of {known}")
+    if candidates:
+        choices = ", ".join(f"{connection.id} ({connection.name})" for connection in candidates)
+        raise ConfigurationError(f"there are several connections; name one of {choices}")
     which = "there is no connection" if connection_id is None else f"no connection {connection_id}"
     raise ConfigurationError(f"{which}; `developer-telemetry connections list` shows them")
 
@@ -172,7 +180,7 @@ def _watch(engine: Engine, as_json: bool) -> None:
             away = False
         except SQLAlchemyError as error:
             if not away:
-                say(f"the database can't be asked: {reason(error)}; trying on", err=True)
+                say(f"the database does not answer: {reason(error)}; trying again", err=True)
             away = True
             events = []
         for event in events:

@@ -1,4 +1,4 @@
-"""The command `developer-telemetry`: all that an operator types."""
+"""The command `developer-telemetry` with all its subcommands."""
 
 import io
 import logging
@@ -29,8 +29,10 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Developer telemetry for Apache DevLake: take reports from machines, look after them.",
-    epilog="Settings come from the environment: " + ", ".join(each.name for each in SETTINGS) + ".",
+    help="Developer telemetry for Apache DevLake: receive reports from machines, and manage them.",
+    epilog="Settings come from the environment: "
+    + ", ".join(setting.name for setting in SETTINGS)
+    + ".",
 )
 app.command()(serve)
 app.command()(migrate)
@@ -50,13 +52,12 @@ app.command()(demo)
 app.command(name="dead-letters")(dead_letters)
 app.add_typer(spool, name="spool")
 
-# Terminals are not as wide as some environments claim, and where the claim is no number, libraries
-# fail on it.
+# Some environments set a width that is not the terminal's, and libraries fail if it is no number.
 _WIDTHS = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
 
 
 def main() -> None:
-    """Run the command; what its environment does to it is told in one line."""
+    """Run the command; report an error that its environment causes in one line."""
     _prepare()
     try:
         os.getcwd()
@@ -72,7 +73,7 @@ def main() -> None:
 
 class _FolderGone(OutputFailed):
     def __str__(self) -> str:
-        return "the folder in which this command runs is gone; change to another one"
+        return "the folder in which this command runs no longer exists; change to another one"
 
 
 def _prepare() -> None:
@@ -80,7 +81,7 @@ def _prepare() -> None:
         if not re.fullmatch("[1-9][0-9]{0,2}", os.environ.get(name, "1")):
             del os.environ[name]
     for stream in (sys.stdout, sys.stderr):
-        # What an encoding lacks is shown as an escape.
+        # Characters that an encoding lacks are shown as escapes.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler()
@@ -90,7 +91,7 @@ def _prepare() -> None:
 
 
 def _failed(error: Exception) -> int:
-    """Say what went wrong where no command foresaw it."""
+    """Report an error that the command does not handle, and return the exit status."""
     if isinstance(error, BrokenPipeError):
         return 1
     if isinstance(error, typer.Abort):
@@ -101,18 +102,18 @@ def _failed(error: Exception) -> int:
         traceback.print_exception(type(error), error, error.__traceback__)
     kind = type(error).__name__
     if isinstance(error, OutputFailed):
-        said = str(error)
+        message = str(error)
     elif isinstance(error, OSError) and error.strerror:
-        said = f"{error.filename or 'the output'}: {error.strerror}"
+        message = f"{error.filename or 'the output'}: {error.strerror}"
     else:
-        said = f"unexpected {kind}: {own_words(error)}; TELEMETRY_LOG_LEVEL=debug shows where"
+        message = f"unexpected {kind}: {own_words(error)}; TELEMETRY_LOG_LEVEL=debug shows where"
     with suppress(Exception):
-        print(f"error: {printable(said)}", file=sys.stderr, flush=True)
+        print(f"error: {printable(message)}", file=sys.stderr, flush=True)
     return 1
 
 
 def _misused(error: Any) -> int:
-    """Say how a command is used; the message repeats what was typed."""
+    """Report wrong arguments; the message repeats them, so it is made printable."""
     error.message = printable(error.message)
     with suppress(OSError, ValueError):
         error.show()
@@ -120,7 +121,7 @@ def _misused(error: Any) -> int:
 
 
 def _flushed(status: int) -> int:
-    """Write out what waits; Python would tell of a failure in several lines at its end."""
+    """Write buffered output now: at its end, Python reports a failure in several lines."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""Commands about what is kept of people."""
+"""Commands that delete data about people: `prune` and `erase`."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -38,9 +38,9 @@ def prune(
     connection: Optional[int] = typer.Option(None, help="Its id; all connections without it."),
     yes: bool = typer.Option(False, "--yes", help="Do it; without this nothing is removed."),
 ) -> None:
-    """Show what is older than its connection keeps it, and with --yes remove it now.
+    """Show the reports and days that are older than their retention, and delete them with --yes.
 
-    A receiver does so by itself once a day.
+    A receiver does the same once a day.
     """
     with clear_errors():
         from developer_telemetry.privacy.retention import Pruned, preview
@@ -51,17 +51,17 @@ def prune(
         engine = open_database(settings)
         say_database(engine)
         rows = [["connection", "reports before", "days before", *Pruned._fields]]
-        for each in chosen(engine, settings, connection):
-            limits, pruned = preview(engine, each.id)
+        for target in chosen(engine, settings, connection):
+            limits, pruned = preview(engine, target.id)
             if yes:
                 pruned = Pruned()
-                for pruned in run(engine, each.id):  # noqa: B007  (the last one is the sum)
+                for pruned in run(engine, target.id):  # noqa: B007  (the last one is the sum)
                     pass
             first = ["(all kept)" if day == FIRST_DAY else day for day in limits]
-            rows.append([str(each.id), *first, *map(str, pruned)])
+            rows.append([str(target.id), *first, *map(str, pruned)])
         say(*table(rows))
         if not yes:
-            say("Nothing was removed. With --yes this is.")
+            say("Nothing was removed; --yes removes it.")
 
 
 def erase(
@@ -124,7 +124,7 @@ def _erase(
     if is_blocked(engine, search.subjects(key, people)) and not block:
         say("Reports for them are dropped now; without --block they are taken again.")
     if not yes:
-        say("Nothing was removed. With --yes this is, and what receivers have spooled.")
+        say("Nothing was removed; --yes removes this, and what receivers have spooled.")
         return
     for name in gone:
         if not forget_receiver(engine, name):
@@ -136,8 +136,8 @@ def _erase(
     _show_removed(outcome.removed)
     outstanding = [answer for answer in outcome.answers if answer.problem]
     for answer in outcome.answers:
-        said = answer.problem or f"{answer.removed} reports removed from its spool"
-        say(f"Receiver {answer.name}: {said}")
+        result = answer.problem or f"{answer.removed} reports removed from its spool"
+        say(f"Receiver {answer.name}: {result}")
     if outstanding:
         say(
             f"NOT COMPLETE: {len(outstanding)} of {len(outcome.answers)} receivers did not confirm."
@@ -161,7 +161,7 @@ def _erase_again(connection: Optional[int], yes: bool) -> None:
     people = returned(engine, Key(settings.encryption_secret), scope)
     _show(engine, people, "The database has nothing of anybody who was erased.")
     if not yes:
-        say("Nothing was removed. With --yes what arrived before the erasure is.")
+        say("Nothing was removed; --yes removes what arrived before the erasure.")
     elif people:
         _show_removed(erase_again(engine, scope, people))
 
@@ -171,9 +171,9 @@ def _show(engine: "Engine", people: "Iterable[Person]", nobody: str) -> None:
 
     tables = tables_of(engine)
     rows = [["connection", "developer", *_COLUMNS.values()]]
-    for each in people:
-        counts = Traces(engine, each, tables).counts()
-        rows.append([*map(str, each), *(str(counts[name]) for name in _COLUMNS)])
+    for person in people:
+        counts = Traces(engine, person, tables).counts()
+        rows.append([*map(str, person), *(str(counts[name]) for name in _COLUMNS)])
     say(*(table(rows) if len(rows) > 1 else [nobody]))
 
 

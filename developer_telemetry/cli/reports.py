@@ -23,14 +23,14 @@ SHOWN_ROWS = 1_000
 
 
 class Layer(str, Enum):
-    """What can be exported by itself."""
+    """A layer that can be exported by itself."""
 
     RAW = "raw"
     TOOL = "tool"
 
 
 class Format(str, Enum):
-    """How an export is written."""
+    """The format of an export."""
 
     NDJSON = "ndjson"
     CSV = "csv"
@@ -78,9 +78,9 @@ def import_reports(
             errors or Path(f"import-errors-{started:%Y%m%d-%H%M%S}.txt"), archives.files
         )
         engine, settings = make_database(load())
-        connections = {each.id: each for each in chosen(engine, settings, None)}
-        given = Defaults(developer, hostname, email, name, date_from_name)
-        batches = Reader(connections, connection, given).batches(archives)
+        connections = {target.id: target for target in chosen(engine, settings, None)}
+        defaults = Defaults(developer, hostname, email, name, date_from_name)
+        batches = Reader(connections, connection, defaults).batches(archives)
         erased = Erased(engine, Key(settings.encryption_secret))
         counts = Counts()
         files_at_fault: list[str] = []
@@ -99,21 +99,21 @@ def import_reports(
         rejects.close()
         empty = [f"{name}: nothing is in it" for name in archives.empty]
         say_some([*files_at_fault, *empty])
-        say(*_said(counts, archives.passed_over, rejects.path))
+        say(*_summary(counts, archives.passed_over, rejects.path))
         if counts.refused:
             raise typer.Exit(SOME_REFUSED)
 
 
 def say_some(lines: Sequence[str]) -> None:
-    """Print lines on standard error, of many the first."""
+    """Print lines on standard error; of many, the first MOST_FILES."""
     if lines:
         say(*lines[:MOST_FILES], err=True)
     if len(lines) > MOST_FILES:
         say(f"and {len(lines) - MOST_FILES} more files", err=True)
 
 
-def _said(counts: Any, passed_over: int, rejects: Path) -> list[str]:
-    """What an import did, and what it left out."""
+def _summary(counts: Any, passed_over: int, rejects: Path) -> list[str]:
+    """Return lines about what was imported, and what was not."""
     lines = {
         "stored already, passed over": counts.already_stored,
         "days without a report behind them": counts.days,
@@ -122,11 +122,13 @@ def _said(counts: Any, passed_over: int, rejects: Path) -> list[str]:
         "files in folders passed over for their names": passed_over,
         "can't be imported": counts.refused,
     }
-    said = [f"reports stored: {counts.stored}"]
-    said += [f"{what}: {count}" for what, count in lines.items() if count]
+    summary = [f"reports stored: {counts.stored}"]
+    summary += [f"{what}: {count}" for what, count in lines.items() if count]
     if counts.refused:
-        said.append(f"{rejects} has them, each with the reason; fix them there and import that")
-    return said
+        summary.append(
+            f"{rejects} has them with their reasons; correct them there, then import that file"
+        )
+    return summary
 
 
 def export(
@@ -214,12 +216,12 @@ def reextract(
 
         settings = load()
         engine = open_database(settings)
-        for each in chosen(engine, settings, connection):
-            who = f"connection {each.id}"
-            steps = extract(engine, each.id, each.strategy, everything=True)
+        for target in chosen(engine, settings, connection):
+            who = f"connection {target.id}"
+            steps = extract(engine, target.id, target.strategy, everything=True)
             reports = _watched(f"{who}, reports", steps)
-            with alone(engine, each.id):
-                accounts = _watched(f"{who}, accounts", convert(engine, each.id))
+            with alone(engine, target.id):
+                accounts = _watched(f"{who}, accounts", convert(engine, target.id))
             say(f"{who}: {reports} reports, {accounts} accounts")
 
 

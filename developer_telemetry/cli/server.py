@@ -82,7 +82,7 @@ def demo(
         made = fleet(developers, days, seed, datetime.now(timezone.utc))
         ids = fill(engine, settings.encryption_secret, made)
         say(f"{len(made.sent)} reports of {developers} developers are stored")
-        say(*(f"Connection {each}: {name}" for name, each in ids.items()))
+        say(*(f"Connection {connection}: {name}" for name, connection in ids.items()))
 
 
 def dead_letters(

@@ -31,12 +31,12 @@ def show(
         names = _connection_names(open_database(settings), settings)
         rows = [
             {
-                "connection": each.connection_id,
-                "name": names.get(each.connection_id),
-                "reports": each.reports,
-                "oldest": timestamp(each.oldest_us),
+                "connection": waiting_reports.connection_id,
+                "name": names.get(waiting_reports.connection_id),
+                "reports": waiting_reports.reports,
+                "oldest": timestamp(waiting_reports.oldest_us),
             }
-            for each in waiting_by_connection(settings.spool_dir)
+            for waiting_reports in waiting_by_connection(settings.spool_dir)
         ]
         if as_json:
             say(printable_json(rows))
@@ -72,7 +72,10 @@ def drop(
             raise TelemetryError(
                 f"connection {connection} is in the database; what waits for it comes in by itself"
             )
-        waiting = {each.connection_id: each for each in waiting_by_connection(settings.spool_dir)}
+        waiting = {
+            waiting_reports.connection_id: waiting_reports
+            for waiting_reports in waiting_by_connection(settings.spool_dir)
+        }
         if connection not in waiting:
             say(f"no report waits for connection {connection}")
             return

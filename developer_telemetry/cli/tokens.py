@@ -39,23 +39,28 @@ def rotate(
     devlake_url: Optional[str] = DEVLAKE_URL,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Give a connection a new token. Receivers take it within seconds."""
+    """Give a connection a new token. Receivers accept it within seconds."""
     with backend_of(devlake_url) as (backend, settings):
         from developer_telemetry.connections import onboarding
 
         seconds = _seconds(keep_old)
-        kept = onboarding.find(backend, name)
-        made = onboarding.rotate(backend, kept, seconds)
-        url = report_url(settings, kept.id)
-        until = int(time.time()) + seconds if seconds and kept.token else 0
+        connection = onboarding.find(backend, name)
+        made = onboarding.rotate(backend, connection, seconds)
+        url = report_url(settings, connection.id)
+        until = int(time.time()) + seconds if seconds and connection.token else 0
         if as_json:
-            result = {"id": kept.id, "token": made, "url": url, "old_token_until": until or None}
+            result = {
+                "id": connection.id,
+                "token": made,
+                "url": url,
+                "old_token_until": until or None,
+            }
             say(printable_json(result))
             return
         say(f"Secret token   {made}", "               It is not shown again.")
         ends = f"valid until {moment(until)}" if until else "no longer valid"
-        say(f"The old one    {ends if kept.token else 'none'}")
-        if kept.has_previous_token:
+        say(f"The old one    {ends if connection.token else 'none'}")
+        if connection.has_previous_token:
             say("               The one before that, from an earlier rotation, has ended.")
         say("Try it:", "", f"  {curl_line(url, made)}")
 
@@ -64,36 +69,41 @@ def rotate(
 def revoke(
     name: str = NAME,
     previous: bool = typer.Option(
-        False, "--previous", help="Only the one that the last rotation has kept."
+        False, "--previous", help="End only the token that stayed valid after the last rotation."
     ),
     devlake_url: Optional[str] = DEVLAKE_URL,
 ) -> None:
-    """End every token of a connection: machines are refused until it is given a new one.
+    """End every token of a connection: machines are refused until it has a new one.
 
     Receivers notice within seconds. DevLake's API keys stay; they end on its own page.
     """
     with backend_of(devlake_url) as (backend, _):
         from developer_telemetry.connections import onboarding
 
-        kept = onboarding.find(backend, name)
-        if previous and not kept.has_previous_token:
-            raise ConfigurationError(f"connection {kept.id} ({kept.name}) has no token but one")
+        connection = onboarding.find(backend, name)
+        if previous and not connection.has_previous_token:
+            raise ConfigurationError(
+                f"connection {connection.id} ({connection.name}) has only one token"
+            )
         if previous:
-            onboarding.revoke_previous(backend, kept)
-            say(f"connection {kept.id} ({kept.name}): the token before the current one ended")
-        else:
-            onboarding.revoke(backend, kept)
+            onboarding.revoke_previous(backend, connection)
             say(
-                f"connection {kept.id} ({kept.name}) takes no token any more;"
-                f" `developer-telemetry token rotate {kept.id}` gives it a new one"
+                f"connection {connection.id} ({connection.name}): the token before the current one"
+                " ended"
+            )
+        else:
+            onboarding.revoke(backend, connection)
+            say(
+                f"connection {connection.id} ({connection.name}) accepts no token any more;"
+                f" `developer-telemetry token rotate {connection.id}` gives it a new one"
             )
 
 
 @token.command()
 def rewrite() -> None:
-    """Encrypt all tokens anew, in the database, so that every release of DevLake reads them.
+    """Encrypt all tokens again, in the database, so that every release of DevLake reads them.
 
-    For a DevLake that was put back to a release from before June 2026. The tokens stay the same.
+    For a DevLake that was downgraded to a release from before June 2026. The tokens stay the same.
     """
     with clear_errors():
         from developer_telemetry.connections.database_backend import DatabaseBackend
@@ -102,20 +112,22 @@ def rewrite() -> None:
         engine = open_database(settings)
         try:
             backend = DatabaseBackend(engine, settings.encryption_secret)
-            for kept in backend.connections():
-                done = "encrypted anew" if backend.rewrite_secrets(kept.id) else "as it was"
-                fault = f"left as it was: {kept.fault}" if kept.fault else done
-                say(f"connection {kept.id} ({kept.name})  {fault}")
+            for connection in backend.connections():
+                done = (
+                    "encrypted again" if backend.rewrite_secrets(connection.id) else "not changed"
+                )
+                fault = f"not changed: {connection.fault}" if connection.fault else done
+                say(f"connection {connection.id} ({connection.name})  {fault}")
         finally:
             engine.dispose()
 
 
 def _seconds(text: str) -> int:
-    """A length of time such as 7d, 12h or 30m, in seconds; 0 for an empty one."""
+    """Return a length of time such as 7d, 12h or 30m in seconds; 0 for an empty text."""
     if not text:
         return 0
-    found = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text.strip())
-    seconds = int(found[1]) * UNITS[found[2]] if found else 0
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text.strip())
+    seconds = int(match[1]) * UNITS[match[2]] if match else 0
     if not 0 < seconds <= MOST_DAYS * UNITS["d"]:
         raise ConfigurationError(
             f"--keep-old is {text!r}; give a length of time up to {MOST_DAYS} days, such as 7d,"

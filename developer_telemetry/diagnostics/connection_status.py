@@ -1,4 +1,4 @@
-"""What an operator asks first: which connections there are, and whether machines report."""
+"""The connections, and whether their machines report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFUSAL_DAYS = 7
 
 
 class QuietMachine(NamedTuple):
-    """A machine that was not heard of for a week; `last_seen` is UTC."""
+    """A machine whose last report is older than a week; `last_seen` is UTC."""
 
     developer: str
     host: str
@@ -35,11 +35,13 @@ class QuietMachine(NamedTuple):
 
 
 class ConnectionStatus(NamedTuple):
-    """One connection: what came, ever and today (UTC); from whom; the newest's arrival, or "".
+    """Counts of one connection: `reports` in all and `today` (UTC), and their sources.
 
-    `quiet` are the machines not heard of for a week, the one heard of last first; `refused` counts
-    the last REFUSAL_DAYS days' refusals by reason, `unread` their rows of the tool layer in which
-    something that is no number counts as 0.
+    Attributes:
+        newest: The arrival of the newest report, or "".
+        quiet: The machines that stopped reporting, the latest first.
+        refused: The refusals of the last REFUSAL_DAYS days by reason.
+        unread: The tool rows of those days in which a text that is no number counts as 0.
     """
 
     id: int
@@ -64,11 +66,11 @@ _Machines = dict[tuple[str, str], _Machine]
 
 
 def connection_statuses(engine: Engine) -> list[ConnectionStatus]:
-    """All connections, by id. What it costs depends on the machines, not on their reports."""
+    """Return all connections by id. The cost depends on the machines, not on their reports."""
     now = now_us()
     with reading(engine).connect() as connection:
         names = connection.exec_driver_sql(f"SELECT id, name FROM {CONNECTION_TABLE} ORDER BY id")
-        known = [(int(row[0]), row[1]) for row in names]
+        connections = [(int(row[0]), row[1]) for row in names]
         machines = _machines(connection)
         today = _stored_since(connection, now // DAY_US * DAY_US)
         since = timestamp(now - (REFUSAL_DAYS - 1) * DAY_US)[:10]
@@ -76,9 +78,9 @@ def connection_statuses(engine: Engine) -> list[ConnectionStatus]:
         unread = _unread(connection, since)
     return [
         _status(
-            each, name, machines.get(each, {}), today[each], refused.get(each, {}), now
-        )._replace(unread=unread[each])
-        for each, name in known
+            number, name, machines.get(number, {}), today[number], refused.get(number, {}), now
+        )._replace(unread=unread[number])
+        for number, name in connections
     ]
 
 
@@ -87,41 +89,41 @@ def _status(
 ) -> ConnectionStatus:
     limit = timestamp(now - QUIET_US)
     silent = [
-        QuietMachine(developer, host, each.last_seen)
-        for (developer, host), each in machines.items()
-        if each.last_seen < limit
+        QuietMachine(developer, host, machine.last_seen)
+        for (developer, host), machine in machines.items()
+        if machine.last_seen < limit
     ]
     return ConnectionStatus(
         id=number,
         name=name,
-        reports=sum(each.reports for each in machines.values()),
+        reports=sum(machine.reports for machine in machines.values()),
         today=today,
         developers=len({developer for developer, _ in machines}),
         machines=len(machines),
-        newest=max((each.last_seen for each in machines.values()), default=""),
-        quiet=tuple(sorted(silent, key=lambda each: each.last_seen, reverse=True)),
+        newest=max((machine.last_seen for machine in machines.values()), default=""),
+        quiet=tuple(sorted(silent, key=lambda machine: machine.last_seen, reverse=True)),
         refused=refused,
     )
 
 
 def token_faults(engine: Engine, encryption_secret: str) -> dict[int, str]:
-    """The connections that take no reports because their token can't be read, and why that is."""
+    """Return the connections whose token can't be read, each with the reason."""
     connections = Connections(engine, encryption_secret)
     connections.reload()
-    return {each.id: each.fault for each in connections.unreadable()}
+    return {connection.id: connection.fault for connection in connections.unreadable()}
 
 
 def _machines(connection: Connection) -> dict[int, _Machines]:
-    """The machines of each connection, with the reports that receivers have yet to count."""
+    """Return the machines of each connection, with reports that are not counted yet."""
     dialect = dialect_of(connection)
-    found: dict[int, _Machines] = {}
+    machines: dict[int, _Machines] = {}
     rows = connection.exec_driver_sql(
         "SELECT connection_id, developer_id, hostname, reports, last_seen, _raw_data_id"
         f" FROM {MACHINE_TABLE}"
     )
     counted = 0
     for number, developer, host, reports, last_seen, raw_id in rows:
-        found.setdefault(number, {})[developer, host] = _Machine(
+        machines.setdefault(number, {})[developer, host] = _Machine(
             int(reports), text_of_moment(last_seen)
         )
         counted = max(counted, raw_id or 0)
@@ -132,47 +134,47 @@ def _machines(connection: Connection) -> dict[int, _Machines]:
         (counted,),
     )
     for number, developer, host, reports, newest in uncounted:
-        before = found.setdefault(number, {}).get((developer, host), _Machine())
-        found[number][developer, host] = _Machine(
+        before = machines.setdefault(number, {}).get((developer, host), _Machine())
+        machines[number][developer, host] = _Machine(
             before.reports + int(reports), max(before.last_seen, text_of_moment(newest))
         )
-    return found
+    return machines
 
 
 def _stored_since(connection: Connection, start_us: int) -> Counter[int]:
-    """How many reports of each connection arrived since a time, by the end of the raw layer.
+    """Count the reports of each connection since a time, at the end of the raw layer.
 
     No index has times of arrival; ids are nearly in the order in which reports were stored.
     """
-    mark = dialect_of(connection).placeholder
+    placeholder = dialect_of(connection).placeholder
     before = connection.exec_driver_sql(
-        f"SELECT id FROM {RAW_TABLE} WHERE stored_at < {mark} ORDER BY id DESC LIMIT 1",
+        f"SELECT id FROM {RAW_TABLE} WHERE stored_at < {placeholder} ORDER BY id DESC LIMIT 1",
         (timestamp(start_us),),
     ).scalar()
     rows = connection.exec_driver_sql(
-        f"SELECT connection_id, COUNT(*) FROM {RAW_TABLE} WHERE id > {mark}"
-        f" AND arrived_us >= {mark} GROUP BY connection_id",
+        f"SELECT connection_id, COUNT(*) FROM {RAW_TABLE} WHERE id > {placeholder}"
+        f" AND arrived_us >= {placeholder} GROUP BY connection_id",
         (before or 0, start_us),
     )
     return Counter({row[0]: int(row[1]) for row in rows})
 
 
 def _refusals(connection: Connection, since: str) -> dict[int, dict[str, int]]:
-    """Refusals by connection and reason, the most frequent reason first."""
+    """Return refusals by connection and reason, the most frequent reason first."""
     rows = connection.exec_driver_sql(
         f"SELECT connection_id, reason, SUM(count) FROM {REFUSAL_TABLE}"
         f" WHERE day >= {dialect_of(connection).placeholder} GROUP BY connection_id, reason"
         " ORDER BY 3 DESC, 2",
         (since,),
     )
-    found: dict[int, dict[str, int]] = {}
+    refusals: dict[int, dict[str, int]] = {}
     for number, reason, count in rows:
-        found.setdefault(number, {})[reason] = int(count)
-    return found
+        refusals.setdefault(number, {})[reason] = int(count)
+    return refusals
 
 
 def _unread(connection: Connection, since: str) -> Counter[int]:
-    """Days of each connection whose row has a remark, as one with an unread number has."""
+    """Count the rows of each connection that have a remark about an unread number."""
     rows = connection.exec_driver_sql(
         f"SELECT connection_id, COUNT(*) FROM {TOOL_TABLE}"
         f" WHERE date >= {dialect_of(connection).placeholder} AND _raw_data_remark <> ''"
@@ -183,7 +185,7 @@ def _unread(connection: Connection, since: str) -> Counter[int]:
 
 
 def text_of_moment(moment: Any) -> str:
-    """A time of the database's as `timestamp` writes it; "" for none."""
+    """Return a time from the database as `timestamp` writes it; "" for None."""
     if isinstance(moment, datetime.datetime):
         return moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:23]
     return moment or ""

@@ -1,4 +1,4 @@
-"""A test report that takes the whole way of a real one, from outside, and is taken back again."""
+"""A test report that is sent as by a machine, followed through the database, and removed again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from developer_telemetry.diagnostics.receiver_survey import ask_state
 from developer_telemetry.reports.daily_metrics import timestamp
 from developer_telemetry.storage.devlake_schema import account_id
 
-# No login has a space, so this is nobody's.
+# No login has a space, so this is no developer's.
 DEVELOPER = "developer-telemetry send-test"
 HOST = "developer-telemetry-send-test"
 
@@ -38,7 +38,7 @@ HOST = "developer-telemetry-send-test"
 STORED_SECONDS = 5.0
 # Machines are counted within 10 s.
 COUNTED_SECONDS = 15.0
-# For a run that goes on meanwhile.
+# The patience with a run that is in progress.
 REMOVAL_SECONDS = 60.0
 POLL_SECONDS = 0.1
 
@@ -46,17 +46,17 @@ WHAT_TO_DO = {
     401: "the receiver has another token for this connection: see `developer-telemetry doctor`",
     404: "the front proxy doesn't send this address to the receiver, or the receiver has another"
     " database: see `developer-telemetry doctor`",
-    502: "the front proxy finds no receiver: start `developer-telemetry serve`",
+    502: "the front proxy reaches no receiver: start `developer-telemetry serve`",
     503: "the receiver can't keep reports now",
 }
 
 
 class Step(NamedTuple):
-    """A part of the way, whether it went well, and what there is to say."""
+    """One step of the test, and a message for the operator."""
 
     name: str
-    well: bool
-    said: str
+    passed: bool
+    message: str
 
 
 class _Stored(NamedTuple):
@@ -66,34 +66,34 @@ class _Stored(NamedTuple):
 
 def send_test(engine: Engine, connection: Connection, url: str) -> Iterator[Step]:
     """Send a report to `connection` at its report URL, follow it, and remove what it left."""
-    mark = f"send-test {new_nonce()}"
+    marker = f"send-test {new_nonce()}"
     newest: Optional[int] = None
     try:
         yield from _clear_old(engine, connection)
         newest = _newest(engine)
     except SQLAlchemyError as error:
         yield Step("database", False, f"{reason(error)}; the report is sent all the same")
-    sent = _send(connection, url, mark)
+    sent = _send(connection, url, marker)
     yield sent
-    if not sent.well:
+    if not sent.passed:
         return
     stored = None
     if newest is not None:
-        stored = _wait(lambda: _find(engine, connection.id, newest or 0, mark), STORED_SECONDS)
+        stored = _wait(lambda: _find(engine, connection.id, newest or 0, marker), STORED_SECONDS)
     if stored is None:
         yield _elsewhere(connection, url, database_here=newest is not None)
         return
     yield Step("raw layer", True, f"it is row {stored.raw_id}")
     yield _seen(engine, connection.id, stored, TOOL_TABLE, "tool layer", 0)
     yield _seen(engine, connection.id, stored, MACHINE_TABLE, "machines", COUNTED_SECONDS)
-    yield _take_back(engine, connection.id, stored.developer)
+    yield _remove_test(engine, connection.id, stored.developer)
 
 
-def _send(connection: Connection, url: str, mark: str) -> Step:
+def _send(connection: Connection, url: str, marker: str) -> Step:
     headers = {} if connection.token is None else {"Authorization": f"Bearer {connection.token}"}
     started = time.monotonic()
     try:
-        reply = ask(url, headers, _body(mark))
+        reply = ask(url, headers, _body(marker))
     except NoAnswer as error:
         return Step("sent", False, f"{url}: {error}")
     took = f"{(time.monotonic() - started) * 1000:.0f} ms"
@@ -102,37 +102,37 @@ def _send(connection: Connection, url: str, mark: str) -> Step:
     return Step("sent", False, f"{url} answered {_words(reply)}")
 
 
-def _body(mark: str) -> dict[str, Any]:
+def _body(marker: str) -> dict[str, Any]:
     return {
         "developer": DEVELOPER,
         "date": timestamp(now_us())[:10],
         "hostname": HOST,
-        "metrics": {"active_hours": 0, "tools_used": [mark]},
+        "metrics": {"active_hours": 0, "tools_used": [marker]},
     }
 
 
 def _words(reply: Reply) -> str:
     hint = WHAT_TO_DO.get(reply.status, "that is no receiver's answer to a report")
     if 300 <= reply.status < 400:
-        hint = f"collectors don't follow it: give them {reply.headers.get('location', '')}"
+        hint = f"collectors don't follow redirects: give them {reply.headers.get('location', '')}"
     if reply.status == 200:
-        return f"200, but not as a receiver does ({reply.message}): {hint}"
+        return f"200, but not as a receiver answers ({reply.message}): {hint}"
     return f"{reply.status} ({reply.message}); {hint}"
 
 
-def _find(engine: Engine, connection_id: int, above: int, mark: str) -> Optional[_Stored]:
-    place = dialect_of(engine).placeholder
+def _find(engine: Engine, connection_id: int, above: int, marker: str) -> Optional[_Stored]:
+    placeholder = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         row = connection.exec_driver_sql(
-            f"SELECT id, developer_id FROM {RAW_TABLE} WHERE id > {place}"
-            f" AND connection_id = {place} AND payload LIKE {place}",
-            (above, connection_id, f"%{mark}%"),
+            f"SELECT id, developer_id FROM {RAW_TABLE} WHERE id > {placeholder}"
+            f" AND connection_id = {placeholder} AND payload LIKE {placeholder}",
+            (above, connection_id, f"%{marker}%"),
         ).first()
     return _Stored(*row) if row else None
 
 
 def _elsewhere(connection: Connection, url: str, database_here: bool) -> Step:
-    """Where an accepted report may be that is not in the database."""
+    """Return where an accepted report may be that is not in the database."""
     state = _state(connection, url)
     later = "run `developer-telemetry send-test` again then, which also removes this one"
     if state is not None and (state.outage or state.waiting):
@@ -140,16 +140,16 @@ def _elsewhere(connection: Connection, url: str, database_here: bool) -> Step:
         return Step(
             "spool",
             False,
-            f"only the spool of receiver {state.receiver} took it{why}: {state.waiting} reports"
-            f" wait there and come into the database once it takes them; {later}",
+            f"only the spool of receiver {state.receiver} has it{why}: {state.waiting} reports"
+            f" wait there and are stored once the database accepts them; {later}",
         )
     if not database_here:
-        return Step("spool", False, f"it was taken; once the database is back, {later}")
+        return Step("spool", False, f"it was accepted; once the database is back, {later}")
     return Step(
         "raw layer",
         False,
-        "it was taken, but is not in this database: the receiver stores elsewhere; compare DB_URL"
-        " here and there, and see `developer-telemetry doctor`",
+        "it was accepted, but is not in this database: the receiver stores elsewhere; compare"
+        " DB_URL here and there, and see `developer-telemetry doctor`",
     )
 
 
@@ -172,7 +172,7 @@ def _seen(
     return Step(name, False, "it has no row there; `developer-telemetry reextract` makes it")
 
 
-def _take_back(engine: Engine, connection_id: int, developer: str) -> Step:
+def _remove_test(engine: Engine, connection_id: int, developer: str) -> Step:
     try:
         removed = remove(engine, connection_id, developer)
     except Busy as error:
@@ -182,8 +182,8 @@ def _take_back(engine: Engine, connection_id: int, developer: str) -> Step:
 
 
 def _clear_old(engine: Engine, connection: Connection) -> Iterator[Step]:
-    """Remove what an earlier test left, whose report came out of a spool later."""
-    # It may have come before or after pseudonyms were switched on.
+    """Remove an earlier test report that reached the database later, out of a spool."""
+    # It may have arrived before or after pseudonyms were switched on.
     stored = connection.parse(json.dumps(_body(""))).developer_id
     for developer in sorted({DEVELOPER, stored}):
         if _count(engine, RAW_TABLE, connection.id, developer):
@@ -192,8 +192,8 @@ def _clear_old(engine: Engine, connection: Connection) -> Iterator[Step]:
             except Busy as error:
                 yield _still_there("earlier", error)
             else:
-                said = f"removed {removed[RAW_TABLE]} test reports that came late"
-                yield Step("earlier", True, said)
+                message = f"removed {removed[RAW_TABLE]} earlier test reports"
+                yield Step("earlier", True, message)
 
 
 def _still_there(name: str, error: Busy) -> Step:
@@ -201,7 +201,7 @@ def _still_there(name: str, error: Busy) -> Step:
 
 
 def remove(engine: Engine, connection_id: int, developer: str) -> dict[str, int]:
-    """Remove a developer from all tables that a report gets to; return rows by table."""
+    """Remove a developer from all tables of reports; return the count of rows by table."""
 
     def work(connection: SqlConnection) -> dict[str, int]:
         key = (connection_id, developer)
@@ -224,8 +224,8 @@ def remove(engine: Engine, connection_id: int, developer: str) -> dict[str, int]
 def _delete(
     connection: SqlConnection, table: str, columns: Sequence[str], values: tuple[Any, ...]
 ) -> int:
-    mark = dialect_of(connection).placeholder
-    where = " AND ".join(f"{column} = {mark}" for column in columns)
+    placeholder = dialect_of(connection).placeholder
+    where = " AND ".join(f"{column} = {placeholder}" for column in columns)
     return connection.exec_driver_sql(f"DELETE FROM {table} WHERE {where}", values).rowcount
 
 
@@ -236,18 +236,19 @@ def _newest(engine: Engine) -> int:
 
 
 def _count(engine: Engine, table: str, connection_id: int, developer: str) -> int:
-    mark = dialect_of(engine).placeholder
+    placeholder = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         count: int = connection.exec_driver_sql(
-            f"SELECT COUNT(*) FROM {table} WHERE connection_id = {mark} AND developer_id = {mark}",
+            f"SELECT COUNT(*) FROM {table}"
+            f" WHERE connection_id = {placeholder} AND developer_id = {placeholder}",
             (connection_id, developer),
         ).scalar_one()
     return count
 
 
 def _wait(look: Callable[[], Any], patience: float) -> Any:
-    """What `look` gives as soon as that is something, else what it gave last."""
+    """Call `look` until it returns a true value or `patience` is over; return its last result."""
     deadline = time.monotonic() + patience
-    while not (found := look()) and time.monotonic() < deadline:
+    while not (result := look()) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""What arrives and what is refused while somebody looks, on any database: by asking for more."""
+"""Reports and refusals as they arrive, by polling, which works on any database."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from developer_telemetry.database.engine import now_us, reading
 from developer_telemetry.diagnostics.connection_status import text_of_moment
 from developer_telemetry.reports.daily_metrics import timestamp
 
-# Writers commit in another order than that of their ids: so far back is looked again.
+# Writers don't commit in the order of ids, so these last rows are read again.
 ROWS_ANEW = 500
-# Of an import, that is; reports never come as fast.
+# Only an import stores that many between two calls.
 ROWS_AT_ONCE = 2_000
 
 
@@ -30,7 +30,7 @@ class Arrived(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """So many more reports to a connection were refused for a reason; `noticed` is UTC."""
+    """A count of new refusals of a connection for a reason; `noticed` is UTC."""
 
     connection: int
     reason: str
@@ -42,7 +42,7 @@ Event = Union[Arrived, Refused]
 
 
 class Watch:
-    """Looks at the raw layer and the counts of refusals, from when it is made."""
+    """The events in the raw layer and the counts of refusals, from its creation on."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = reading(engine)
@@ -54,7 +54,7 @@ class Watch:
             self._refusals = self._counts(connection)
 
     def look(self) -> list[Event]:
-        """What is new since the last time, reports first."""
+        """Return the events since the last call, reports first."""
         with self._engine.connect() as connection:
             arrived = self._arrived(connection)
             before, self._refusals = self._refusals, self._counts(connection)

@@ -312,7 +312,7 @@ def test_an_operators_commands_on_the_embedded_database(
     shown = json.loads(run("connections", "show", "fleet", "--json"))
     assert (shown["pseudonyms"], shown["token"]) == (True, f"ends in {made['token'][-4:]}")
     assert shown["holds"] == {"reports": 0, "days": 0, "developers": 0, "machines": 0}
-    assert "is called team" in run("connections", "rename", "fleet", "team")
+    assert "is now called team" in run("connections", "rename", "fleet", "team")
     assert "give a length of time" in run("token", "rotate", "team", "--keep-old", "7w", status=2)
     new = json.loads(run("token", "rotate", "team", "--keep-old", "7d", "--json"))
     assert abs(new["old_token_until"] - time.time() - WEEK) < 60
@@ -517,7 +517,7 @@ def test_a_connection_in_use_is_deleted_when_the_operator_agrees(
     for answer in ("n\n", ""):
         done = command("connections", "delete", "fleet", answer=answer, DEVLAKE_URL=lake.url)
         assert "nothing was deleted; answer y, or give --yes" in failed(done)
-        assert "The blueprint shop-Blueprint of project shop loses it" in done.stdout
+        assert "It is removed from the blueprint shop-Blueprint of project shop" in done.stdout
         assert "set DB_URL to see how much" in done.stdout
     assert len(lake.kept) == len(lake.scopes) == 2
 

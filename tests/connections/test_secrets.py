@@ -221,8 +221,8 @@ def test_the_command_rewrites_the_tokens_of_all_connections(tmp_path: Path) -> N
 
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
-    assert first.endswith("encrypted anew")
-    assert second.endswith(f"left as it was: it can't be decrypted: {UNKNOWN_FORMAT}")
+    assert first.endswith("encrypted again")
+    assert second.endswith(f"not changed: it can't be decrypted: {UNKNOWN_FORMAT}")
     [(text,)] = query(url, f"SELECT secret_token FROM {CONNECTION_TABLE} WHERE id = {number}")
     assert read_as_may(text, SECRET) == LONG_TOKEN
 
@@ -335,7 +335,7 @@ def test_a_token_that_can_not_be_read_is_said_and_counted_everywhere(
     assert numbers is not None
     assert str(connection) in numbers[1].split(", ")
     shown = run_command(lake.folder, "status", DB_URL=lake.url).stdout
-    assert f"takes no reports: connection {connection}, " in shown
+    assert f"accepts no reports: connection {connection}, " in shown
     assert f"{reason}; {REMEDIES[reason]}" in shown
     listed = json.loads(run_command(lake.folder, "status", "--json", DB_URL=lake.url).stdout)
     assert [reason in each["fault"] for each in listed if each["id"] == connection] == [True]

@@ -115,7 +115,7 @@ def test_the_table_lists_quiet_machines_and_shows_hostile_names_harmless(tmp_pat
     assert "\x1b" not in shown
     assert "\u202e" not in shown
     assert r"1   fl\x1b[31meet  84       0      12          12        12" in shown
-    assert r"quiet: dev\u202e0 on \x1b]0;host (connection 1), last heard of 20" in shown
+    assert r"quiet: dev\u202e0 on \x1b]0;host (connection 1), last heard from at 20" in shown
     assert "quiet: 2 more machines of connection 1; --json lists all" in shown
     assert len(listed[0]["quiet"]) == 12
     assert (

@@ -113,19 +113,19 @@ def test_the_report_goes_all_the_way_and_nothing_of_it_stays(
         steps = place.steps("--connection", str(number))
 
     assert names(steps) == ["sent", "raw layer", "tool layer", "machines", "removed"]
-    assert all(each["well"] for each in steps)
-    assert f"/plugins/developer-telemetry/{number}/report answered 200" in steps[0]["said"]
+    assert all(each["passed"] for each in steps)
+    assert f"/plugins/developer-telemetry/{number}/report answered 200" in steps[0]["message"]
     assert place.rows() == before
     for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE):
-        assert f"1 from {table}" in steps[-1]["said"]
+        assert f"1 from {table}" in steps[-1]["message"]
 
 
 def test_only_the_spool_took_it_and_the_next_one_clears_what_came_of_it(place: Place) -> None:
     with place.without(TOOL_TABLE):
         steps = place.steps(leaves=1)
         assert names(steps) == ["sent", "spool"]
-        assert re.search(r"only the spool of receiver .* \(no such table", steps[1]["said"])
-        assert "1 reports wait there" in steps[1]["said"]
+        assert re.search(r"only the spool of receiver .* \(no such table", steps[1]["message"])
+        assert "1 reports wait there" in steps[1]["message"]
     eventually(lambda: place.rows()[MACHINE_TABLE] == 1, seconds=15)
     # A run makes an account of it.
     assert place.run("reextract").exit_code == 0
@@ -135,8 +135,8 @@ def test_only_the_spool_took_it_and_the_next_one_clears_what_came_of_it(place: P
 
     assert again[0] == {
         "name": "earlier",
-        "well": True,
-        "said": "removed 1 test reports that came late",
+        "passed": True,
+        "message": "removed 1 earlier test reports",
     }
     assert place.is_empty()
 
@@ -145,8 +145,8 @@ def test_with_no_database_at_all_it_is_sent_by_what_the_receiver_remembers(place
     with place.without(RAW_TABLE, CONNECTION_TABLE):
         steps = place.steps(leaves=1)
         assert names(steps) == ["database", "sent", "spool"]
-        assert [each["well"] for each in steps] == [False, True, False]
-        assert "no such table" in steps[0]["said"]
+        assert [each["passed"] for each in steps] == [False, True, False]
+        assert "no such table" in steps[0]["message"]
 
     eventually(lambda: place.rows()[MACHINE_TABLE] == 1, seconds=15)
     place.steps()
@@ -160,12 +160,12 @@ def test_a_run_that_goes_on_keeps_it_from_being_removed(
     with alone(opened(place.url), 1):
         steps = place.steps(leaves=1)
     assert names(steps)[-1] == "removed"
-    assert "another run, prune or erase of connection 1 is going on" in steps[-1]["said"]
+    assert "another run, prune or erase of connection 1 is going on" in steps[-1]["message"]
     assert place.rows()[RAW_TABLE] == 1
 
     with alone(opened(place.url), 1):
         steps = place.steps(leaves=1)
-    assert [each["name"] for each in steps if not each["well"]] == ["earlier", "removed"]
+    assert [each["name"] for each in steps if not each["passed"]] == ["earlier", "removed"]
     assert place.rows()[RAW_TABLE] == 2
 
     assert names(place.steps())[0] == "earlier"
@@ -198,15 +198,15 @@ def _goes_by_a_pseudonym(place: Place, engine: Engine, monkeypatch: pytest.Monke
 def test_what_answers_instead_is_said(place: Place) -> None:
     nobody = f"http://{HOST}:{free_port()}"
     [sent] = place.steps("--url", nobody, leaves=1)
-    assert sent["said"].startswith(f"{nobody}/plugins/developer-telemetry/1/report: ")
+    assert sent["message"].startswith(f"{nobody}/plugins/developer-telemetry/1/report: ")
 
     with Echo("somebody else") as echo:
         [sent] = place.steps("--url", f"http://{HOST}:{echo.port}", leaves=1)
-    assert "200, but not as a receiver does" in sent["said"]
+    assert "200, but not as a receiver answers" in sent["message"]
 
     [sent] = place.steps("--url", f"{place.receiver.url}/nowhere", leaves=1)
-    assert "404 (no such path" in sent["said"]
-    assert "the front proxy doesn't send this address to the receiver" in sent["said"]
+    assert "404 (no such path" in sent["message"]
+    assert "the front proxy doesn't send this address to the receiver" in sent["message"]
     assert place.is_empty()
 
 
@@ -219,7 +219,7 @@ def test_another_database_is_said(
     steps = place.steps(leaves=1, DB_URL=f"sqlite:///{tmp_path}/telemetry.db")
 
     assert names(steps) == ["sent", "raw layer"]
-    assert "the receiver stores elsewhere; compare DB_URL" in steps[1]["said"]
+    assert "the receiver stores elsewhere; compare DB_URL" in steps[1]["message"]
     place.steps()
     assert place.is_empty()
 

@@ -183,7 +183,7 @@ def test_a_database_that_goes_away_is_said_once_and_waited_for(tmp_path: Path) -
         assert process.stderr is not None
         process.stderr.readline()
         query(url, f"ALTER TABLE {RAW_TABLE} RENAME TO moved_away")
-        assert "the database can't be asked: no such table" in process.stderr.readline()
+        assert "the database does not answer: no such table" in process.stderr.readline()
         query(url, f"ALTER TABLE moved_away RENAME TO {RAW_TABLE}")
         query(
             url,

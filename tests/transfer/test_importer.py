@@ -430,7 +430,7 @@ def test_a_day_with_the_command(embedded: Callable[..., str], tmp_path: Path) ->
         "1 reports stored: 3",
         "files in folders passed over for their names: 1",
         "can't be imported: 1",
-        "bad.txt has them, each with the reason; fix them there and import that",
+        "bad.txt has them with their reasons; correct them there, then import that file",
     ]
     reason, line = (tmp_path / "bad.txt").read_text().splitlines()
     assert reason.startswith(f"# {Path('archives') / path.name} line 2: date: missing")
