@@ -108,7 +108,9 @@ def _failed(error: Exception) -> int:
     else:
         message = f"unexpected {kind}: {own_words(error)}; TELEMETRY_LOG_LEVEL=debug shows where"
     with suppress(Exception):
-        print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+        # Not through `say`, which may be what failed.
+        sys.stderr.write(f"error: {printable(message)}\n")
+        sys.stderr.flush()
     return 1
 
 

@@ -319,7 +319,7 @@ def test_an_operators_commands_on_the_embedded_database(
     listed = json.loads(run("connections", "list", "--json"))
     assert [each["token"] for each in listed] == [f"ends in {new['token'][-4:]}"]
     assert "the token before the current one ended" in run("token", "revoke", "1", "--previous")
-    assert "no token but one" in run("token", "revoke", "1", "--previous", status=2)
+    assert "has only one token" in run("token", "revoke", "1", "--previous", status=2)
     assert "nothing was deleted" in run("connections", "delete", "team", status=2)
     assert run("connections", "delete", "team", "--yes").endswith("deleted\n")
     assert run("connections", "list", "--json") == "[]\n"
@@ -518,7 +518,7 @@ def test_a_connection_in_use_is_deleted_when_the_operator_agrees(
         done = command("connections", "delete", "fleet", answer=answer, DEVLAKE_URL=lake.url)
         assert "nothing was deleted; answer y, or give --yes" in failed(done)
         assert "It is removed from the blueprint shop-Blueprint of project shop" in done.stdout
-        assert "set DB_URL to see how much" in done.stdout
+        assert "set DB_URL to see how many" in done.stdout
     assert len(lake.kept) == len(lake.scopes) == 2
 
     said(command("connections", "delete", "fleet", answer="y\n", DEVLAKE_URL=lake.url))
