@@ -60,7 +60,9 @@ ENVIRONMENTS = {
     "odd terminal": Broken(
         {"TERM": "x\x1b", "COLUMNS": "9999999999", "LINES": "-1", "TERMINAL_WIDTH": "wide"}
     ),
-    "folder gone": Broken(how={"cwd": "gone"}, noticed_by={"status", "doctor"}, says="is gone"),
+    "folder gone": Broken(
+        how={"cwd": "gone"}, noticed_by={"status", "doctor"}, says="no longer exists"
+    ),
     "nowhere to keep data": Broken(
         {"TELEMETRY_DATA_DIR": "/dev/null/x", "DB_URL": ""},
         noticed_by={"serve", "import", "connect"},
