@@ -342,7 +342,12 @@ PATTERNS = {name: each for name, each in patterns() if name != f"{HTTP1}._FIELD"
 def test_the_patterns_of_the_package_are_found() -> None:
     found = " ".join(PATTERNS)
 
-    for name in ("covering._HOME", "reports._DATE", "intake._ROUTE", "archives._CSV_CELL"):
+    for name in (
+        "anonymizer._HOME",
+        "parser._DATE",
+        "report_endpoint._ROUTE",
+        "input_files._CSV_CELL",
+    ):
         assert name in found
     assert len(PATTERNS) > 20
 

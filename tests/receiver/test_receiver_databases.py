@@ -322,9 +322,9 @@ class Unlucky(Altered):
 
     def command(self) -> list[str]:
         run = (
-            "from developer_telemetry.receiver import health\n"
+            "from developer_telemetry.receiver.jobs import monitor\n"
             "def failing(engine): raise TypeError('no such option')\n"
-            "health.is_migrated = failing\n"
+            "monitor.is_migrated = failing\n"
             "from developer_telemetry.cli.main import app\n"
             "app(['serve'])"
         )
