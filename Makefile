@@ -7,7 +7,7 @@ PIP := scripts/pip_install.sh $(BIN)/python --constraint constraints.txt
 SHELL_SCRIPTS := $(wildcard run.sh build.sh sdk/*.sh scripts/*.sh .ci/run)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test test-cluster pictures soak check bench conformance reference constraints clean
+.PHONY: help install run demo test test-quick test-cluster pictures soak check bench conformance reference constraints clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -26,7 +26,10 @@ demo: install ## serve a made-up fleet, made anew each time, on SQLite in data/d
 
 test: .venv/installed-dev ## run every test; as root on Debian, install MariaDB, PostgreSQL, nginx
 	@scripts/install_servers.sh
-	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),--numprocesses 3 --dist loadfile)
+	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),--numprocesses 4 --dist loadfile --no-loadscope-reorder)
+
+test-quick: .venv/installed-dev ## run the tests that need no server, in less than a minute
+	$(BIN)/python -m pytest --numprocesses 2 -m "not server and not slow and not cluster" $(TESTS)
 
 test-cluster: .venv/installed-dev ## kill receivers and databases, promote standbys, for minutes
 	@scripts/install_servers.sh

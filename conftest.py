@@ -29,6 +29,9 @@ from tests.support.servers import (
     in_database,
 )
 
+WITHOUT_SERVERS = (
+    "not server and not slow and not cluster"  # the marks that `make test-quick` names
+)
 NOT_TESTED = pytest.StashKey[dict[str, str]]()
 
 
@@ -44,6 +47,44 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("NOT TESTED: something is missing", red=True, bold=True)
         for name, reason in missing.items():
             terminalreporter.line(f"{name}: {reason}", red=True)
+
+
+# A test that has one of these fixtures, or one of these parameters, needs a server or a browser.
+SERVER_FIXTURES = {"mariadb_server", "mariadb_loose_server", "postgresql_server", "chromium"}
+SERVER_PARAMETERS = ("mariadb", "postgresql")
+# A module that has one of these starts programs.
+STARTERS = {"subprocess", "Receiver", "Altered", "Impatient", "run_command", "Nginx", "receivers"}
+STARTERS |= {"MariaDB", "PostgreSQL", "Site", "ClusterSite", "lake_in", "free_port", "Call"}
+
+# The longest of the test files, longest first: no process is left alone with one at the end.
+LONGEST = (
+    *("ingest/test_faults", "ingest/test_conflicts", "project/test_build", "cli/test_cli"),
+    *("ingest/test_spool_faults", "project/test_benchmarks", "privacy/test_erasure"),
+    *("privacy/test_erase_ways_back", "receiver/test_receiver_databases", "test_migrations"),
+    *("sdk/tests/test_commands", "pipeline/test_plugin", "project/test_costs"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and _needs_a_server(item):
+            item.add_marker("server")
+    items.sort(key=_rank)
+
+
+def _needs_a_server(test: pytest.Function) -> bool:
+    if SERVER_FIXTURES.intersection(test.fixturenames):
+        return True
+    parameters = test.callspec.params.values() if hasattr(test, "callspec") else ()
+    if any(isinstance(one, str) and one.startswith(SERVER_PARAMETERS) for one in parameters):
+        return True
+    return any(hasattr(test.module, name) for name in STARTERS)
+
+
+def _rank(item: pytest.Item) -> int:
+    file = item.nodeid.partition("::")[0]
+    matches = (rank for rank, name in enumerate(LONGEST) if file.endswith(f"{name}.py"))
+    return next(matches, len(LONGEST))
 
 
 @pytest.fixture(params=["sqlite", "mariadb", "postgresql"])
@@ -101,8 +142,11 @@ def _server(
 ) -> Iterator[str]:
     """The URL of a server: the one in the setting, or one of our own.
 
-    One that isn't there is skipped, and said again at the end of the run; in CI it is a failure.
+    One that isn't there is skipped, and named again at the end of the run; in CI it is a failure.
+    A test that was taken for one without a server fails.
     """
+    if config.option.markexpr == WITHOUT_SERVERS:
+        pytest.fail(f"this test needs {name}, and nothing in its fixtures tells", pytrace=False)
     if setting in os.environ:
         yield os.environ[setting]
         return

@@ -14,6 +14,8 @@ from developer_telemetry.reports.daily_metrics import ReceivedReport, build_tool
 from developer_telemetry.reports.parser import parse
 from developer_telemetry.storage.writer import RAW_COLUMNS
 
+pytestmark = pytest.mark.server
+
 
 def test_the_receiver_is_measured(tmp_path: Path) -> None:
     output = tmp_path / "docs" / "benchmarks.md"

@@ -31,6 +31,8 @@ from developer_telemetry.reports.privacy_filter import Privacy
 from developer_telemetry.reports.pseudonyms import Pseudonyms
 from tests.support.factories import arrival
 
+pytestmark = pytest.mark.slow
+
 SHORT = 4 << 10
 TIMES = 8
 LONG = TIMES * SHORT
