@@ -88,7 +88,7 @@ def test_a_server_that_does_not_start_shows_its_log(
 def pytest_run(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a run of pytest beside this one; a server counts as missing if `hidden`."""
     (tmp_path / "hide_servers.py").write_text(
-        "from tests import servers\n"
+        "from tests.support import servers\n"
         "def _program(name): raise servers.ServerMissing(f'{name} is not installed')\n"
         "servers._program = _program\n"
     )
