@@ -324,6 +324,7 @@ class Unlucky(Altered):
         run = (
             "from developer_telemetry.receiver.jobs import monitor\n"
             "def failing(engine): raise TypeError('no such option')\n"
+            "monitor.is_migrated\n"  # an error where the name is gone
             "monitor.is_migrated = failing\n"
             "from developer_telemetry.cli.main import app\n"
             "app(['serve'])"
