@@ -146,7 +146,7 @@ def _server(
     A test that was taken for one without a server fails.
     """
     if config.option.markexpr == WITHOUT_SERVERS:
-        pytest.fail(f"this test needs {name}, and nothing in its fixtures tells", pytrace=False)
+        pytest.fail(f"this test needs {name}: mark it `server`", pytrace=False)
     if setting in os.environ:
         yield os.environ[setting]
         return

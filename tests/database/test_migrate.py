@@ -81,6 +81,7 @@ def test_domain_tables_have_devlakes_columns(engine: Engine, table: str) -> None
     assert inspect(engine).get_pk_constraint(table)["constrained_columns"] == ["id"]
 
 
+@pytest.mark.server
 def test_every_database_has_the_same_columns(
     migrated: Callable[[str], str], opened: Callable[[str], Engine]
 ) -> None:
