@@ -48,6 +48,7 @@ check: .venv/installed-dev ## lint, types, what deploy/ has, and that it all wor
 	@scripts/install_servers.sh check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/check_names.py
 	$(BIN)/mypy developer_telemetry tests benchmarks conformance dashboards scripts conftest.py
 	cd sdk && ../$(BIN)/mypy --config-file ../pyproject.toml pydevlake tests
 	@if [ -x $(BIN)/lint-imports ]; then $(BIN)/lint-imports --no-cache; \

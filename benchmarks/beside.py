@@ -30,8 +30,8 @@ class Beside(NamedTuple):
     alone: Outcome
     beside: Outcome
     extracts: int
-    looks: int  # how often the rows that were there from the start were counted
-    missing: int  # how many of them any of these looks missed
+    counts: int  # how often the rows that were there from the start were counted
+    missing: int  # how many of them any of these counts missed
     wrong: int  # rows that aren't, in the end, as their raw rows make them
 
 
@@ -51,8 +51,8 @@ def beside(fresh: Fresh, rows: int, seconds: float = SECONDS) -> Beside:
         alone = measure(*send)
         with _extracting(url, rows) as tally:
             together = measure(*send)
-    extracts, looks, missing = tally
-    return Beside(alone, together, extracts, looks, missing, _wrong(url))
+    extracts, counts, missing = tally
+    return Beside(alone, together, extracts, counts, missing, _wrong(url))
 
 
 @contextmanager
@@ -83,8 +83,8 @@ def _extracting(url: str, rows: int) -> Iterator[list[int]]:
             yield tally
         finally:
             ended.set()
-        for each in working:
-            each.result()
+        for item in working:
+            item.result()
 
 
 def _wrong(url: str) -> int:

@@ -132,7 +132,7 @@ def own_rate(url: str, batch: int, seconds: float) -> OwnRate:
         while sum(times) < seconds:
             numbers = range(first, first + max(1, ROWS_AHEAD // batch) * batch)
             first = numbers.stop
-            for parameters in [_parameters(some) for some in _cut(numbers, batch)]:
+            for parameters in [_parameters(part) for part in _cut(numbers, batch)]:
                 started = time.perf_counter()
                 if dialect.name == "sqlite":  # the drivers of the others begin by themselves
                     cursor.execute("BEGIN IMMEDIATE")
@@ -149,8 +149,8 @@ def _cut(numbers: range, size: int) -> list[range]:
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
-def _insert(table: str, columns: Sequence[str], rows: int, mark: str) -> str:
-    row = f"({', '.join([mark] * len(columns))})"
+def _insert(table: str, columns: Sequence[str], rows: int, parameter: str) -> str:
+    row = f"({', '.join([parameter] * len(columns))})"
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
 
 

@@ -49,16 +49,16 @@ def patterns(days: int) -> tuple[list[ToolRow], list[str]]:
     made = fleet(PATTERNS, days, 1, NOW)
     ids = {name: number + 1 for number, name in enumerate(CONNECTIONS)}
     newest: dict[tuple[int, str, str], ReceivedReport] = {}
-    for number, each in enumerate(arrivals(made, ids)):
-        newest[each.key] = each._replace(raw_id=number + 1)
-    rows = [build_tool_row([each], each.arrived_us) for _, each in sorted(newest.items())]
+    for number, item in enumerate(arrivals(made, ids)):
+        newest[item.key] = item._replace(raw_id=number + 1)
+    rows = [build_tool_row([item], item.arrived_us) for _, item in sorted(newest.items())]
     return rows, sorted({row.developer_id for row in rows})
 
 
 def fill(engine: Engine, rows: int, days: int) -> int:
     """Fill a migrated database with at least `rows` tool rows about `days`; how many developers."""
-    some, people = patterns(days)
-    copies = -(-rows // len(some))
+    part, people = patterns(days)
+    copies = -(-rows // len(part))
     for name, strategy in CONNECTIONS.items():
         create(engine, SECRET, name, new_token(), strategy)
     with engine.begin() as connection:
@@ -66,7 +66,7 @@ def fill(engine: Engine, rows: int, days: int) -> int:
         connection.exec_driver_sql("CREATE TABLE copies (n INT PRIMARY KEY)")
         numbers = ", ".join(f"({number})" for number in range(1, copies + 1))
         connection.exec_driver_sql(f"INSERT INTO copies VALUES {numbers}")
-    transact(engine, lambda to: insert(to, PATTERN, TOOL_COLUMNS, some, ""))
+    transact(engine, lambda to: insert(to, PATTERN, TOOL_COLUMNS, part, ""))
     with _roomy(engine):
         for statement in (*_rows(days), *_counts(), *_people()):
             with engine.begin() as connection:
@@ -142,15 +142,15 @@ def _people() -> Iterator[str]:
         yield f"CREATE TABLE {table} ({columns})"
     account = "CONCAT('developer_telemetry:Account:', connection_id, ':', developer_id)"
     user = "CONCAT('user ', connection_id, ' ', developer_id)"
-    known = (
+    recognized = (
         f"(SELECT DISTINCT connection_id, developer_id, _raw_data_params FROM {MACHINE_TABLE}) m"
     )
     yield (
         "INSERT INTO accounts (id, user_name, _raw_data_params)"
-        f" SELECT {account}, developer_id, _raw_data_params FROM {known}"
+        f" SELECT {account}, developer_id, _raw_data_params FROM {recognized}"
     )
-    yield f"INSERT INTO users (id, name) SELECT {user}, developer_id FROM {known}"
-    yield f"INSERT INTO user_accounts SELECT {account}, {user} FROM {known}"
+    yield f"INSERT INTO users (id, name) SELECT {user}, developer_id FROM {recognized}"
+    yield f"INSERT INTO user_accounts SELECT {account}, {user} FROM {recognized}"
     for number in range(TEAMS):
         yield f"INSERT INTO teams VALUES ('{number}', 'Team {number}')"
     yield (

@@ -92,8 +92,8 @@ def looking(receiver: Receiver) -> Iterator[list[float]]:
             yield times
         finally:
             ended.set()
-        for each in people:
-            each.result()
+        for item in people:
+            item.result()
 
 
 def measure_page(url: str, seconds: float, rounds: int) -> Figures:
@@ -134,16 +134,16 @@ def run_database(name: str, rows: int, days: int, seconds: float, rounds: int) -
 
 def report(databases: dict[str, Figures]) -> str:
     """The section of the page."""
-    described = "; ".join(f"{name} {each.described}" for name, each in databases.items())
+    described = "; ".join(f"{name} {item.described}" for name, item in databases.items())
     answers = [
         (
             name,
-            f"{each.machines:,}",
-            f"{each.rows:,}",
-            *(f"{ms:.0f}" for ms in (each.first, statistics.median(each.alone), max(each.alone))),
-            *(f"{ms:.0f}" for ms in (statistics.median(each.beside), max(each.beside))),
+            f"{item.machines:,}",
+            f"{item.rows:,}",
+            *(f"{ms:.0f}" for ms in (item.first, statistics.median(item.alone), max(item.alone))),
+            *(f"{ms:.0f}" for ms in (statistics.median(item.beside), max(item.beside))),
         )
-        for name, each in databases.items()
+        for name, item in databases.items()
     ]
     pushes = [
         (
@@ -154,8 +154,8 @@ def report(databases: dict[str, Figures]) -> str:
             ),
             sum(run.refused + run.broken for run in runs),
         )
-        for name, each in databases.items()
-        for who, runs in (("nobody looks", each.without), ("people look", each.watched))
+        for name, item in databases.items()
+        for who, runs in (("nobody looks", item.without), ("people look", item.watched))
     ]
     return f"""
 A receiver with a year of a large fleet in its database. {described}.

@@ -36,10 +36,10 @@ def put(path: Path, title: str, text: str) -> None:
     """Put a section into the page in place of the one with the same title."""
     page = path.read_text(encoding="utf-8") if path.exists() else _INTRODUCTION
     section = f"## {title}\n\n{machine()}\n\n{text.strip()}\n"
-    place = re.search(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
-    if place:
-        rest = page[place.end() :]
-        page = page[: place.start()] + section + ("\n" + rest if rest else "")
+    position = re.search(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
+    if position:
+        remainder = page[position.end() :]
+        page = page[: position.start()] + section + ("\n" + remainder if remainder else "")
     else:
         page = page.rstrip() + "\n\n" + section
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def machine() -> str:
     """Date, machine and versions, as a sentence."""
     today = datetime.now(timezone.utc).date().isoformat()
-    packages = ", ".join(f"{name} {found}" for name in _PACKAGES if (found := _version(name)))
+    packages = ", ".join(f"{name} {results}" for name in _PACKAGES if (results := _version(name)))
     return (
         f"Measured on {today}: {os.cpu_count()} cores ({_processor()}), {platform.system()}"
         f" {platform.release()}, Python {platform.python_version()}, {packages}."

@@ -50,7 +50,7 @@ class Figures(NamedTuple):
 
 def queries(name: str, person: str) -> Iterator[tuple[Panel, str]]:
     """Every panel's query: about all, about one team, about one person."""
-    [dialect] = [each for each in DIALECTS if each.name == name]
+    [dialect] = [item for item in DIALECTS if item.name == name]
     chosen = {"fleet": Chosen(), "team": Chosen(team=["1"]), "user": Chosen(user=[person])}
     end = int(NOW.timestamp())
     for page in PAGES:
@@ -96,10 +96,10 @@ def run_database(name: str, rows: int, days: int, repeats: int) -> Figures:
 
 def report(databases: dict[str, Figures], days: int) -> str:
     """The section of the page."""
-    some = next(iter(databases.values()))
-    described = "; ".join(f"{name} {each.described}" for name, each in databases.items())
+    part = next(iter(databases.values()))
+    described = "; ".join(f"{name} {item.described}" for name, item in databases.items())
     worst = max(
-        statistics.median(each) for one in databases.values() for each in one.seconds.values()
+        statistics.median(item) for one in databases.values() for item in one.seconds.values()
     )
     times = [
         (
@@ -113,11 +113,11 @@ def report(databases: dict[str, Figures], days: int) -> str:
                 )
             ),
         )
-        for page, title in some.seconds
+        for page, title in part.seconds
     ]
     head = [f"{name}, {what}" for name in databases for what in ("first s", "median s")]
     return f"""
-{some.rows:,} tool rows of {some.developers:,} developers over {days:,} days, and twice as many raw
+{part.rows:,} tool rows of {part.developers:,} developers over {days:,} days, and twice as many raw
 rows, in databases with the memory that they take by themselves (128 MB). Each panel shows the
 {SHOWN_DAYS} days up to the last one, of everybody (of one team or person on their pages), one panel
 after the other; the first look meets what filling left in memory. {described}. The slowest median

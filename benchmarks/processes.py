@@ -13,10 +13,10 @@ def peak_memory_mib(pid: int) -> float:
     :raises ProcessLookupError: it has ended.
     """
     status = _read(pid, "status")
-    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
-    if found is None:  # a process that ended and was not waited for has no memory
+    results = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    if results is None:  # a process that ended and was not waited for has no memory
         raise ProcessLookupError(pid)
-    return int(found[1]) / 1024
+    return int(results[1]) / 1024
 
 
 def cpu_seconds(pid: int) -> float:

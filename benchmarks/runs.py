@@ -60,7 +60,7 @@ def run_database(fresh: Fresh, sizes: Sequence[int], python: Path, seconds: floa
     """Full runs of all sizes, one of unique keys, an incremental and a disturbed one."""
     smallest, largest = min(sizes), max(sizes)
     theirs = row_by_row(fresh, min(MOST, max(2, smallest // PART)), python)
-    _, runs = full(fresh, smallest, each=1)
+    _, runs = full(fresh, smallest, item=1)
     for rows in sorted(sizes):
         url, more = full(fresh, rows)
         runs += more
@@ -98,12 +98,12 @@ def start_ups(url: str, repeats: int, devlake: Optional[Path]) -> dict[str, floa
             started = time.perf_counter()
             subprocess.run(command, cwd=ROOT, check=True)
             times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(each) for name, each in times.items()}
+    return {name: statistics.median(item) for name, item in times.items()}
 
 
 def report(databases: dict[str, Figures], starts: dict[str, float], sdk: str) -> str:
     """The section of the page."""
-    described = "; ".join(f"{name} {each.described}" for name, each in databases.items())
+    described = "; ".join(f"{name} {item.described}" for name, item in databases.items())
     return f"""
 A full run handles everything: `extract` reads raw rows, of which one or two are of each developer's
 day, `convert` reads tool rows. Beside it the same mapping on {sdk}'s own `Extractor` and
@@ -124,7 +124,7 @@ again (what is stored is spoilt each time, so that all of it is written):
 
 How long a call takes that has nothing to do (on an empty SQLite database), median:
 
-{table(("call", "ms"), [(name, f"{each * 1000:.0f}") for name, each in starts.items()])}
+{table(("call", "ms"), [(name, f"{item * 1000:.0f}") for name, item in starts.items()])}
 """
 
 
@@ -147,8 +147,8 @@ def _incremental_table(databases: dict[str, Figures]) -> str:
     lines = []
     for name, figures in databases.items():
         seconds = [run.seconds for run in figures.incremental]
-        each = [f"{one:.2f}" for one in (*seconds, sum(seconds))]
-        lines.append((name, f"{figures.rows:,}", *each))
+        item = [f"{one:.2f}" for one in (*seconds, sum(seconds))]
+        lines.append((name, f"{figures.rows:,}", *item))
     return table(
         ("database", "raw rows", "collect s", "extract s", "convert s", "together s"), lines
     )
@@ -157,12 +157,12 @@ def _incremental_table(databases: dict[str, Figures]) -> str:
 def _beside_table(databases: dict[str, Figures]) -> str:
     lines = []
     for name, figures in databases.items():
-        each = figures.beside
+        item = figures.beside
         times = [
-            f"{one:.0f}" for run in (each.alone, each.beside) for one in (run.p50_ms, run.p99_ms)
+            f"{one:.0f}" for run in (item.alone, item.beside) for one in (run.p50_ms, run.p99_ms)
         ]
-        failed = sum(run.refused + run.broken for run in (each.alone, each.beside))
-        counts = (each.extracts, failed, each.looks, each.missing, each.wrong)
+        failed = sum(run.refused + run.broken for run in (item.alone, item.beside))
+        counts = (item.extracts, failed, item.counts, item.missing, item.wrong)
         lines.append((name, *times, *(f"{one:,}" for one in counts)))
     head = (
         *("database", "p50 ms alone", "p99 ms alone", "p50 ms beside", "p99 ms beside", "extracts"),

@@ -91,15 +91,15 @@ def run(
     return Run(what, rows, seconds, memory)
 
 
-def full(fresh: Fresh, rows: int, each: int = 2) -> tuple[str, list[Run]]:
+def full(fresh: Fresh, rows: int, item: int = 2) -> tuple[str, list[Run]]:
     """Everything, of raw rows of which `each` are of a key; also gives the database's URL."""
-    url, keys = fresh(), rows // each
+    url, keys = fresh(), rows // item
     with opened(url) as engine:
         load(engine, range(rows), keys)
     runs = [
-        run(f"extract, {each} a day, no row there", rows, url, "extract"),
-        run(f"extract, {each} a day, every row there", rows, url, "extract"),
-        run(f"convert, {each} a day", keys, url, "convert"),
+        run(f"extract, {item} a day, no row there", rows, url, "extract"),
+        run(f"extract, {item} a day, every row there", rows, url, "extract"),
+        run(f"convert, {item} a day", keys, url, "convert"),
     ]
     _check(url, TOOL_TABLE, keys)
     _check(url, ACCOUNT_TABLE, min(keys, DEVELOPERS))
@@ -149,12 +149,12 @@ def load(engine: Engine, numbers: range, keys: int) -> None:
     columns = (*RAW_COLUMNS, "stored_at")
     step = MAX_ROWS * _INSERTS
     for first in range(numbers.start, numbers.stop, step):
-        some = range(first, min(first + step, numbers.stop))
-        values = [(*raw_row(number, number % keys), _STORED_AT) for number in some]
+        part = range(first, min(first + step, numbers.stop))
+        values = [(*raw_row(number, number % keys), _STORED_AT) for number in part]
         with engine.begin() as connection:
             insert(connection, RAW_TABLE, columns, values, "")
 
 
 def _check(url: str, table: str, expected: int) -> None:
-    found = count(url, table)
-    assert found == expected, f"{table} has {found} rows, not {expected}"
+    results = count(url, table)
+    assert results == expected, f"{table} has {results} rows, not {expected}"

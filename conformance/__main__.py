@@ -29,7 +29,7 @@ from conformance.outcomes import STOP, Table, Unmet, failures
 from tests.support.servers import MariaDB, PostgreSQL, Running, ServerMissing
 
 
-class Given(NamedTuple):
+class Choice(NamedTuple):
     """The operator's choice: DevLakes, the oldest first, and perhaps a MySQL."""
 
     devlakes: list[DevLake]
@@ -37,7 +37,7 @@ class Given(NamedTuple):
 
     @property
     def with_server(self) -> list[DevLake]:
-        return [each for each in self.devlakes if each.lake]
+        return [item for item in self.devlakes if item.lake]
 
     def databases(self) -> dict[str, Callable[[], Database]]:
         """Return what there is to run their servers on, by the name that the page gives it."""
@@ -45,32 +45,32 @@ class Given(NamedTuple):
         return {**ours, "MySQL": lambda: Running("mysql", self.mysql)} if self.mysql else ours
 
 
-def given(arguments: Sequence[str]) -> Given:
+def options(arguments: Sequence[str]) -> Choice:
     parser = argparse.ArgumentParser(prog="python -m conformance")
     for name in ("--devlake", "--lake", "--go-plugins", "--mysql"):
         parser.add_argument(name, default="")
-    found = parser.parse_args(arguments)
-    return Given(devlakes(found.devlake, found.lake, found.go_plugins), found.mysql)
+    results = parser.parse_args(arguments)
+    return Choice(devlakes(results.devlake, results.lake, results.go_plugins), results.mysql)
 
 
 def main(arguments: Sequence[str]) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
-            return _try_all(given(arguments), Path(folder))
+            return _try_all(options(arguments), Path(folder))
     except (Missing, ServerMissing) as missing:
         print(missing, file=sys.stderr)
         return 2
 
 
-def _try_all(have: Given, folder: Path) -> int:
+def _try_all(have: Choice, folder: Path) -> int:
     used = {"this project": revision(ROOT) or "unknown: no git checkout"}
-    for each in have.devlakes:
-        used[f"DevLake {each.name}"] = each.revision
+    for item in have.devlakes:
+        used[f"DevLake {item.name}"] = item.revision
     try:
         groups = by_sdk(have.devlakes)
-        for each in have.with_server:
-            used[f"server of {each.name}"] = f"the binary with the SHA-256 {each.digest}"
-            resources_of(each.binary, each.checkout)
+        for item in have.with_server:
+            used[f"server of {item.name}"] = f"the binary with the SHA-256 {item.digest}"
+            resources_of(item.binary, item.checkout)
         if _uncommitted():
             print("what is not committed is not tried", file=sys.stderr)
         print("installing the plugin", flush=True)
@@ -82,8 +82,8 @@ def _try_all(have: Given, folder: Path) -> int:
         for name, make in have.databases().items():
             lanes.append(partial(try_servers, name, make, have.with_server, plugins, folder))
     done = _side_by_side(lanes)
-    for found in (installed, *(lane.used for lane in done)):
-        used.update(found)
+    for results in (installed, *(lane.used for lane in done)):
+        used.update(results)
     tables = [
         Table(title, [column for lane in done for column in lane.columns[title]], text)
         for title, text in TABLES.items()
@@ -101,7 +101,7 @@ def _side_by_side(lanes: Sequence[Callable[[], Lane]]) -> list[Lane]:
     with ThreadPoolExecutor(len(lanes)) as pool:
         running = [pool.submit(lane) for lane in lanes]
         try:
-            return [each.result() for each in running]
+            return [item.result() for item in running]
         except BaseException:
             STOP.set()
             raise

@@ -65,10 +65,10 @@ class DevLake(NamedTuple):
         """Return what tells its server's binary from others."""
         return f"{hashlib.sha256(self.binary.read_bytes()).hexdigest()[:16]}..."
 
-    def server(self, url: str, place: Path, plugins: Optional[Path] = None) -> Lake:
+    def server(self, url: str, position: Path, plugins: Optional[Path] = None) -> Lake:
         """Its server on a database."""
         resources = resources_of(self.binary, self.checkout)
-        return Lake(self.binary, resources, url, place, plugins, self.go_plugins)
+        return Lake(self.binary, resources, url, position, plugins, self.go_plugins)
 
 
 def devlakes(checkouts: str, lakes: str, go_plugins: str) -> list[DevLake]:
@@ -77,10 +77,10 @@ def devlakes(checkouts: str, lakes: str, go_plugins: str) -> list[DevLake]:
 
     :raises Missing: none is named, a path does not exist, or the lists don't match.
     """
-    lists = [[Path(each) for each in shlex.split(text)] for text in (checkouts, lakes, go_plugins)]
+    lists = [[Path(item) for item in shlex.split(text)] for text in (checkouts, lakes, go_plugins)]
     if not lists[0]:
         raise Missing(NEEDED)
-    for path in (each for paths in lists for each in paths):
+    for path in (item for paths in lists for item in paths):
         if not path.exists():
             raise Missing(f"{path} does not exist.\n{NEEDED}")
     for name, paths in zip(("LAKE", "GO_PLUGINS"), lists[1:]):
@@ -89,27 +89,27 @@ def devlakes(checkouts: str, lakes: str, go_plugins: str) -> list[DevLake]:
                 f"DEVLAKE names {len(lists[0])} checkouts, {name} {len(paths)} paths: name one for"
                 f" each, in the same order.\n{NEEDED}"
             )
-    found = [
+    results = [
         DevLake(_name(checkout), checkout, lake, plugins)
-        for checkout, lake, plugins in zip_longest(*(map(Path.resolve, each) for each in lists))
+        for checkout, lake, plugins in zip_longest(*(map(Path.resolve, item) for item in lists))
     ]
-    return sorted(found, key=lambda each: _committed(each.checkout))
+    return sorted(results, key=lambda item: _committed(item.checkout))
 
 
-def by_sdk(found: Sequence[DevLake]) -> list[list[DevLake]]:
+def by_sdk(results: Sequence[DevLake]) -> list[list[DevLake]]:
     """Return those that have the same SDK together: what is tried on it alone needs no repetition.
 
     :raises Unmet: one is no checkout of DevLake.
     """
     groups: dict[str, list[DevLake]] = {}
-    for each in found:
-        groups.setdefault(_contents(each.sdk), []).append(each)
+    for item in results:
+        groups.setdefault(_contents(item.sdk), []).append(item)
     return list(groups.values())
 
 
-def names(found: Sequence[DevLake]) -> str:
+def names(results: Sequence[DevLake]) -> str:
     """Return what a column is called that is about all of these."""
-    return ", ".join(each.name for each in found)
+    return ", ".join(item.name for item in results)
 
 
 def revision(checkout: Path) -> str:

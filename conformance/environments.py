@@ -40,8 +40,8 @@ class Tests(NamedTuple):
     skipped: list[str]
 
     def __str__(self) -> str:
-        counts = [f"{self.counts[each]} {each}" for each in ("passed", "failed", "skipped")]
-        return ", ".join(each for each in counts if not each.startswith("0 "))
+        counts = [f"{self.counts[item]} {item}" for item in ("passed", "failed", "skipped")]
+        return ", ".join(item for item in counts if not item.startswith("0 "))
 
 
 def genuine_environment(sdk: Path, made_by: Path, folder: Path) -> Path:
@@ -115,8 +115,8 @@ def versions(python: Path, names: Sequence[str]) -> str:
         "found = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"
         "print(json.dumps([sys.version.split()[0], found]))"
     )
-    release, found = json.loads(_output(python, "-c", code))
-    listed = [f"{name} {found[name.lower()]}" for name in names if name.lower() in found]
+    release, results = json.loads(_output(python, "-c", code))
+    listed = [f"{name} {results[name.lower()]}" for name in names if name.lower() in results]
     return ", ".join([f"Python {release}", *listed])
 
 
@@ -127,8 +127,8 @@ def run_tests(
 
     :raises Unmet: it ran no test; the message ends with what it said.
     """
-    with tempfile.TemporaryDirectory() as place:
-        report = Path(place) / "report.xml"
+    with tempfile.TemporaryDirectory() as position:
+        report = Path(position) / "report.xml"
         command = [
             str(python),
             "-m",

@@ -30,7 +30,7 @@ class Fleet:
         self._receiver = receiver
         self._connection_id = connection_id
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=each) for each in (self._send, self._watch)]
+        self._threads = [threading.Thread(target=item) for item in (self._send, self._watch)]
 
     def __enter__(self) -> Fleet:
         for thread in self._threads:

@@ -60,6 +60,6 @@ def _build(plugin: Path, **settings: str) -> None:
     )
     if done.returncode != 0:
         raise Unmet(f"build.sh: {done.stderr.strip()}")
-    found = [str(each.relative_to(plugin)) for each in plugin.parent.rglob("run.sh")]
-    if found != ["run.sh"]:
-        raise Unmet(f"DevLake would call {', '.join(sorted(found))}")
+    results = [str(item.relative_to(plugin)) for item in plugin.parent.rglob("run.sh")]
+    if results != ["run.sh"]:
+        raise Unmet(f"DevLake would call {', '.join(sorted(results))}")

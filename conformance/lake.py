@@ -28,9 +28,9 @@ def resources_of(binary: Path, devlake: Path) -> Path:
 
     :raises Unmet: it is neither beside the binary nor in the checkout.
     """
-    for place in (binary.parent / "resources", devlake / "backend" / "resources"):
-        if (place / "swagger").is_dir():
-            return place
+    for position in (binary.parent / "resources", devlake / "backend" / "resources"):
+        if (position / "swagger").is_dir():
+            return position
     raise Unmet(f"no resources/swagger beside {binary.name} or in the checkout's backend folder")
 
 
@@ -194,11 +194,11 @@ class Lake:
         path = f"/pipelines/{pipeline['id']}"
 
         def ended() -> Any:
-            found = self.get(path)
-            return found if found["status"] in ENDED else None
+            results = self.get(path)
+            return results if results["status"] in ENDED else None
 
-        found = eventually(ended, RUN_SECONDS)
-        if found["status"] != "TASK_COMPLETED":
-            raise Unmet(f"the pipeline ended as {found['status']}: {found.get('message')}")
+        results = eventually(ended, RUN_SECONDS)
+        if results["status"] != "TASK_COMPLETED":
+            raise Unmet(f"the pipeline ended as {results['status']}: {results.get('message')}")
         tasks = self.get(f"{path}/tasks")["tasks"]
-        return [task["subtasks"] for task in sorted(tasks, key=lambda each: each["id"])]
+        return [task["subtasks"] for task in sorted(tasks, key=lambda item: item["id"])]

@@ -76,10 +76,10 @@ def install(groups: Sequence[list[DevLake]], folder: Path) -> tuple[Plugins, dic
         used[f"genuine SDK, {names(group)}, as build.sh installs it"] = versions(
             python_of(tree), NAMED
         )
-        for each in group:
-            plugins.in_trees[each.name] = tree
-            others = plugins.others[each.name] = folder / f"others-{each.name}"
-            for plugin in plugins_of(each.checkout):
+        for item in group:
+            plugins.in_trees[item.name] = tree
+            others = plugins.others[item.name] = folder / f"others-{item.name}"
+            for plugin in plugins_of(item.checkout):
                 copy_of(plugin, others)
     return plugins, used
 
@@ -115,18 +115,18 @@ def try_servers(
     with make() as server:
         [(version,)] = execute(server.url(""), "SELECT VERSION()")
         lane.used[name] = version.partition(" (")[0].removeprefix("PostgreSQL ")
-        for each in devlakes:
-            title = f"{each.name}, {name}"
-            for sdk, place in (
+        for item in devlakes:
+            title = f"{item.name}, {name}"
+            for sdk, position in (
                 ("our SDK", plugins.on_ours),
-                ("genuine SDK", plugins.in_trees[each.name]),
+                ("genuine SDK", plugins.in_trees[item.name]),
             ):
-                life = _life(each, server, place, folder, f"{title}, {sdk}")
+                life = _life(item, server, position, folder, f"{title}, {sdk}")
                 lane.columns[LIVES].append(life)
-            others = _others(each, server, plugins.others[each.name], folder, title)
+            others = _others(item, server, plugins.others[item.name], folder, title)
             lane.columns[OTHERS_UNDER_SERVERS].append(others)
         if len(devlakes) > 1:
-            ends = [Installed(each, plugins.in_trees[each.name]) for each in devlakes]
+            ends = [Installed(item, plugins.in_trees[item.name]) for item in devlakes]
             title = f"{devlakes[0].name} to {devlakes[-1].name}, {name}"
             lane.columns[UPGRADES].append(_upgrade(ends[0], ends[-1], server, folder, title))
     return lane
@@ -164,7 +164,7 @@ def _others(
         _database(url),
         devlake.server(url, folder / name, plugins) as lake,
     ):
-        others_run(lake, url, [each.name for each in plugins_of(devlake.checkout)], outcomes)
+        others_run(lake, url, [item.name for item in plugins_of(devlake.checkout)], outcomes)
     return outcomes
 
 

@@ -40,9 +40,9 @@ def rows_of(url: str, table: str, connection_id: int) -> int:
     return int(number)
 
 
-def expect(found: Any, wanted: Any, what: str) -> None:
-    if found != wanted:
-        raise Unmet(f"{what}: {found!r}, not {wanted!r}")
+def expect(results: Any, wanted: Any, what: str) -> None:
+    if results != wanted:
+        raise Unmet(f"{what}: {results!r}, not {wanted!r}")
 
 
 class Life:
@@ -78,7 +78,9 @@ class Life:
                 self._try("a re-transform rebuilds all days from raw reports", self._mend)
                 self._try("a full sync completes", self._full_sync)
                 self._try("tasks of tests and builds go when switched off", self._switch_off)
-            self._try("no report was lost, refused or stored twice", lambda: self._kept(fleet))
+            self._try(
+                "no report was lost, refused or stored twice", lambda: self._compare_stored(fleet)
+            )
             self._try("a person is erased, and no run brings anything back", self._erase)
             self._try("the server starts again without migrating", self._restart)
             self._try("data deletion empties the connection, and it alone", self._delete_data)
@@ -94,7 +96,7 @@ class Life:
         self.lake.stop()
         self.lake.start(self.plugins)
         expect(self.lake.asked_to_migrate, True, "asked before migrating")
-        names = [each["plugin"] for each in self.lake.get("/plugins")]
+        names = [item["plugin"] for item in self.lake.get("/plugins")]
         expect("developer_telemetry" in names, True, "loaded")
         return migrations_are_done(self.url)
 
@@ -107,8 +109,8 @@ class Life:
             made = self.lake.call("POST", f"{PLUGIN}/connections", {**fleet, "name": name})
             expect(made["id"], connection_id, f"the id of {name}")
         self.lake.call("PATCH", f"{PLUGIN}/connections/1", {"duplicateStrategy": "sum"})
-        found = self.lake.get(f"{PLUGIN}/connections/1")
-        expect((found["name"], found["duplicateStrategy"]), ("fleet", "sum"), "the change")
+        results = self.lake.get(f"{PLUGIN}/connections/1")
+        expect((results["name"], results["duplicateStrategy"]), ("fleet", "sum"), "the change")
         expect(len(self.lake.get(f"{PLUGIN}/connections")), 2, "connections listed")
         tested = self.lake.call("POST", f"{PLUGIN}/connections/1/test")
         expect(tested["success"], True, "the test of a saved connection")
@@ -124,8 +126,8 @@ class Life:
             [group] = self.lake.get(f"{path}/remote-scopes")["children"]
             [scope] = self.lake.get(f"{path}/remote-scopes?groupId={group['id']}")["children"]
             self.lake.call("PUT", f"{path}/scopes", {"data": [scope["data"]]})
-            [found] = self.lake.get(f"{path}/scopes")["scopes"]
-            expect(found["scope"]["id"], "all", "the scope")
+            [results] = self.lake.get(f"{path}/scopes")["scopes"]
+            expect(results["scope"]["id"], "all", "the scope")
         path = f"{PLUGIN}/connections/1"
         wanted = {
             "name": "with tasks",
@@ -152,15 +154,15 @@ class Life:
         options = ["--strip-paths", "--test-and-build-tasks", "--keep-accounts-unlinked"]
         self.onboarded = json.loads(self._command("connect", "more", "--json", *project, *options))
         after = self.lake.get(f"/blueprints/{self.blueprint_id}")
-        told = [each["connectionId"] for each in after["connections"]]
+        told = [item["connectionId"] for item in after["connections"]]
         expect(told, [1, self.onboarded["id"]] if project else [1], "the blueprint's connections")
         for name in before.keys() - {"plan", "connections", "updatedAt"}:
             expect(after[name], before[name], f"the blueprint's {name}")
-        everything = self._kept_by_devlake()
+        everything = self._compare_stored_by_devlake()
         again = self._command("connect", "more", *project, *options)
         expect(self.onboarded["token"] in again, False, "the token shown again")
         self._command("connect", "fleet", *project)
-        expect(self._kept_by_devlake(), everything, "what DevLake keeps")
+        expect(self._compare_stored_by_devlake(), everything, "what DevLake keeps")
         return "" if project else "without a project, for which DevLake needs org"
 
     def _command(
@@ -170,11 +172,11 @@ class Life:
         settings = settings or {"DEVLAKE_URL": self.lake.url}
         done = run_command(self.lake.folder, *arguments, **settings)
         if done.returncode != leaves:
-            said = f"{' '.join(arguments)}: {done.stdout} {done.stderr}"
-            raise Unmet(f"{said} The server's log: {self.lake.complaints()}")
+            message = f"{' '.join(arguments)}: {done.stdout} {done.stderr}"
+            raise Unmet(f"{message} The server's log: {self.lake.complaints()}")
         return done.stdout
 
-    def _kept_by_devlake(self) -> list[Any]:
+    def _compare_stored_by_devlake(self) -> list[Any]:
         path = f"{PLUGIN}/connections"
         return [
             self.lake.get(f"/blueprints/{self.blueprint_id}"),
@@ -200,7 +202,7 @@ class Life:
         self._command("connections", "delete", "fewer", "--yes")
         expect(count(self.url, RAW, number), 0, "raw rows of it")
         after = self.lake.get(f"/blueprints/{self.blueprint_id}")
-        told = [each["connectionId"] for each in after["connections"]]
+        told = [item["connectionId"] for item in after["connections"]]
         expect(told, [1], "the blueprint's connections")
         eventually(partial(self._answers, number, second, path, 404), 30)
 
@@ -211,11 +213,11 @@ class Life:
             "allowedPath": f"{PLUGIN}/connections/2/.*",
         }
         key = self.lake.call("POST", "/api-keys", wanted)["apiKey"]
-        rest = "/rest" + PLUGIN + "/connections/{}/report"
+        remainder = "/rest" + PLUGIN + "/connections/{}/report"
         for connection_id, credential, path, status in (
             (1, TOKEN, PLUGIN + "/connections/{}/report", 200),
-            (2, key, rest, 200),
-            (1, key, rest, 401),
+            (2, key, remainder, 200),
+            (1, key, remainder, 401),
             (1, "wrong", PLUGIN + "/connections/{}/report", 401),
             (99, TOKEN, PLUGIN + "/connections/{}/report", 404),
         ):
@@ -231,11 +233,11 @@ class Life:
         names = self.lake.run(self.blueprint_id)
         wanted = [SUBTASKS, ["connectUserAccountsExact"]] if self.lake.has_org else [SUBTASKS]
         # DevLake adds a task of its own that maps the project.
-        expect([each for each in names if each in wanted], wanted, f"the subtasks in {names}")
-        found = query(
+        expect([item for item in names if item in wanted], wanted, f"the subtasks in {names}")
+        results = query(
             self.url, "SELECT user_name FROM accounts WHERE id LIKE 'developer%' ORDER BY id"
         )
-        expect([row[0] for row in found], [*PEOPLE, "eve"], "accounts")
+        expect([row[0] for row in results], [*PEOPLE, "eve"], "accounts")
         for kind in ("TEST", "BUILD"):
             [(number,)] = query(self.url, f"SELECT COUNT(*) FROM cicd_tasks WHERE type = '{kind}'")
             expect(number > 0, True, f"tasks of type {kind}")
@@ -268,16 +270,16 @@ class Life:
                 raise LeftOut(str(reason)) from None
             with proxy:
                 settings = {"DEVLAKE_URL": proxy.address, "DB_URL": self.url}
-                found = json.loads(self._command("doctor", "--json", settings=settings, leaves=1))
-                failed = [each["name"] for each in found["checks"] if each["state"] == "failed"]
+                results = json.loads(self._command("doctor", "--json", settings=settings, leaves=1))
+                failed = [item["name"] for item in results["checks"] if item["state"] == "failed"]
                 expect(failed, ["blueprint"], "what is amiss")
                 if self.lake.has_org:
                     self._command("connect", "other", "--project", "p1", settings=settings)
                 else:  # without projects
-                    both = [(PLUGIN_NAME, each, "all") for each in (1, 2)]
+                    both = [(PLUGIN_NAME, item, "all") for item in (1, 2)]
                     self.lake.use(self.blueprint_id, *both)
-                found = json.loads(self._command("doctor", "--json", settings=settings))
-        states = {each["state"] for each in found["checks"]}
+                results = json.loads(self._command("doctor", "--json", settings=settings))
+        states = {item["state"] for item in results["checks"]}
         expect(states, {"ok"} if self.lake.has_org else {"ok", "skipped"}, "what checks end as")
         return "a connection in no blueprint; once fixed as it says, all is well"
 
@@ -297,8 +299,8 @@ class Life:
         expect(self._day(), self.right, "a day's row")
 
     def _spoilt(self) -> list[str]:
-        found = query(self.url, f"SELECT developer_id FROM {TOOL} WHERE email = 'spoilt'")
-        return [row[0] for row in found]
+        results = query(self.url, f"SELECT developer_id FROM {TOOL} WHERE email = 'spoilt'")
+        return [row[0] for row in results]
 
     def _day(self) -> list[Any]:
         """The row of a day that no machine reports on any more."""
@@ -315,7 +317,7 @@ class Life:
         self.lake.run(self.blueprint_id)
         expect(rows_of(self.url, "cicd_tasks", 1), 0, "tasks")
 
-    def _kept(self, fleet: Fleet) -> str:
+    def _compare_stored(self, fleet: Fleet) -> str:
         expect(fleet.refused, [], "refused")
         expect(fleet.lost, False, "fewer raw rows than before at any moment")
         # And the one report of `_push`.
@@ -336,7 +338,7 @@ class Life:
         return "gone from " + ", ".join(traces)
 
     def _traces(self) -> list[str]:
-        return [each for each in TRACES if GONE in str(query(self.url, f"SELECT * FROM {each}"))]
+        return [item for item in TRACES if GONE in str(query(self.url, f"SELECT * FROM {item}"))]
 
     def _restart(self) -> None:
         self.lake.stop()
@@ -367,8 +369,8 @@ class Life:
         self.lake.call("DELETE", f"{path}/scopes/all")
         self.lake.call("DELETE", f"{path}/scope-configs/{self.config_id}")
         self.lake.call("DELETE", path)
-        found = [each["name"] for each in self.lake.get(f"{PLUGIN}/connections")]
-        expect(found, ["other"], "connections listed")
+        results = [item["name"] for item in self.lake.get(f"{PLUGIN}/connections")]
+        expect(results, ["other"], "connections listed")
         eventually(lambda: self.receiver.send(report("ann"), 1, TOKEN).status_code == 404, 60)
 
 

@@ -78,9 +78,9 @@ class Table(NamedTuple):
 
 def failures(tables: Sequence[Table]) -> list[str]:
     return [
-        f"{table.title}: {column.title}: {each.what}"
+        f"{table.title}: {column.title}: {item.what}"
         for table in tables
         for column in table.columns
-        for each in column
-        if each.how == FAILED
+        for item in column
+        if item.how == FAILED
     ]

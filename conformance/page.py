@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 from conformance.environments import ROOT
 from conformance.outcomes import Outcome, Table
-from conformance.sdks import KNOWN
+from conformance.sdks import EXPECTED_FAILURES
 
 PAGE = ROOT / "docs" / "conformance.md"
 HEAD = """\
@@ -52,9 +52,9 @@ Tests of ours that fail on the genuine SDK:
 
 def write(versions: Mapping[str, str], tables: Sequence[Table]) -> None:
     """Replace the page."""
-    parts = [HEAD, _versions(versions), *(_table(each) for each in tables if each.columns)]
-    known = "".join(f"- `{name}`: {reason}.\n" for name, reason in KNOWN.items())
-    parts.append(DIFFERENCES + known)
+    parts = [HEAD, _versions(versions), *(_table(item) for item in tables if item.columns)]
+    recognized = "".join(f"- `{name}`: {reason}.\n" for name, reason in EXPECTED_FAILURES.items())
+    parts.append(DIFFERENCES + recognized)
     PAGE.write_text("\n".join(parts))
 
 
@@ -66,17 +66,17 @@ def _versions(versions: Mapping[str, str]) -> str:
 
 def _table(table: Table) -> str:
     titles = [column.title for column in table.columns]
-    steps = dict.fromkeys(each.what for column in table.columns for each in column)
-    found = [{each.what: each for each in column} for column in table.columns]
+    steps = dict.fromkeys(item.what for column in table.columns for item in column)
+    results = [{item.what: item for item in column} for column in table.columns]
     text = f"{table.text}\n\n" if table.text else ""
     head = f"| what | {' | '.join(titles)} | |\n|{' --- |' * (len(titles) + 2)}\n"
-    rows = "".join(_step(step, [each.get(step) for each in found]) for step in steps)
+    rows = "".join(_step(step, [item.get(step) for item in results]) for step in steps)
     return f"## {table.title}\n\n{text}{head}{rows}"
 
 
-def _step(step: str, found: Sequence[Outcome | None]) -> str:
-    hows = [each.how if each else "-" for each in found]
-    remarks = dict.fromkeys(_cell(each.remark) for each in found if each and each.remark)
+def _step(step: str, results: Sequence[Outcome | None]) -> str:
+    hows = [item.how if item else "-" for item in results]
+    remarks = dict.fromkeys(_cell(item.remark) for item in results if item and item.remark)
     return f"| {step} | {' | '.join(hows)} | {'; '.join(remarks)} |\n"
 
 

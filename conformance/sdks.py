@@ -26,7 +26,7 @@ OURS = (
 _LENIENT = ("-W", "ignore::DeprecationWarning")
 
 # Tests of ours that the genuine SDK doesn't pass, and why that is as it should be.
-KNOWN = {
+EXPECTED_FAILURES = {
     "test_a_failed_run_says_why_in_one_line": "the genuine SDK writes a traceback of many lines"
     " to stderr, all of which DevLake shows; ours writes one line",
     "test_statements_stay_under_a_quarter_of_what_mysql_takes": "measured by a method that only"
@@ -43,20 +43,20 @@ def ours_on_genuine(outcomes: Outcomes, python: Path, copy: Path) -> None:
         file = f"{name}.py"
         with outcomes.trying(file) as remarks:
             tests = run_tests(python, copy, "-p", "conformance.beside", *_LENIENT, f"tests/{file}")
-            remarks.append(_judged(tests, KNOWN))
+            remarks.append(_judged(tests, EXPECTED_FAILURES))
 
 
-def _judged(tests: Tests, known: dict[str, str]) -> str:
+def _judged(tests: Tests, recognized: dict[str, str]) -> str:
     """Return what there is to say of a run.
 
     :raises Unmet: a test failed that is not known to.
     """
-    expected = [name for name in tests.failed if _plain(name) in known]
+    expected = [name for name in tests.failed if _plain(name) in recognized]
     unexpected = [name for name in tests.failed if name not in expected]
     if unexpected:
         raise Unmet(f"{tests}: {', '.join(unexpected)}")
-    reasons = {known[_plain(name)] for name in expected}
-    return "; ".join([str(tests), *(f"known to fail: {each}" for each in sorted(reasons))])
+    reasons = {recognized[_plain(name)] for name in expected}
+    return "; ".join([str(tests), *(f"known to fail: {item}" for item in sorted(reasons))])
 
 
 def _plain(test: str) -> str:
@@ -80,8 +80,8 @@ def plugins_of(devlake: Path) -> list[Path]:
     python = devlake / "backend" / "python"
     return sorted(
         file.parent
-        for place in ("plugins", "test")
-        for file in (python / place).glob("*/run.sh")
+        for position in ("plugins", "test")
+        for file in (python / position).glob("*/run.sh")
         if (file.parent / file.parent.name / "main.py").is_file()
     )
 
@@ -128,7 +128,7 @@ def answers(plugin: Path, verb: str, *arguments: Any) -> list[Any]:
     :raises Unmet: it ended with another status than 0.
     """
     reader, writer = os.pipe()
-    documents: Sequence[str] = [json.dumps(each) for each in ({"log_level": "info"}, *arguments)]
+    documents: Sequence[str] = [json.dumps(item) for item in ({"log_level": "info"}, *arguments)]
     process = subprocess.Popen(
         ["bash", "-c", f'exec "$@" 3>&{writer}', "bash", "./run.sh", verb, *documents],
         cwd=plugin,

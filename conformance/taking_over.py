@@ -26,7 +26,7 @@ def take_over(lake: Lake, url: str, outcomes: Outcomes) -> None:
         [(commits,)] = query(url, f"SELECT commits FROM {TOOL} WHERE developer_id = 'usual'")
         expect(commits, 3, "numbers taken from JSON")
     with outcomes.trying("its connection works on, its token included"):
-        names = {each["name"] for each in lake.get(f"{PLUGIN}/connections")}
+        names = {item["name"] for item in lake.get(f"{PLUGIN}/connections")}
         expect(names, {"fleet", "other"}, "connections")
         with Receiver(url, lake.folder) as receiver:
             sent = receiver.send(report("ada"), 3, TOKEN)

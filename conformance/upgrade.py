@@ -42,8 +42,8 @@ class Upgrade:
         self.outcomes = outcomes
         self.plugins = {"older": older.plugins, "newer": newer.plugins}
         self.lakes = {
-            name: each.devlake.server(url, folder / name)
-            for name, each in (("older", older), ("newer", newer))
+            name: item.devlake.server(url, folder / name)
+            for name, item in (("older", older), ("newer", newer))
         }
         self.lake = self.lakes["older"]
         self.receiver = Receiver(url, folder)
@@ -69,7 +69,7 @@ class Upgrade:
                 self._try("a blueprint runs on it, and a connection is changed", self._go_on)
                 self._try("the newer one starts once more", partial(self._change, "newer"))
                 self._try("a token is rotated and the old one revoked", self._revoke)
-            self._try("no report was lost, refused or stored twice", self._kept)
+            self._try("no report was lost, refused or stored twice", self._compare_stored)
 
     def _try(self, what: str, step: Callable[[], Optional[str]]) -> None:
         """Do it; then reports of all connections have to go on, whoever saved which."""
@@ -133,10 +133,10 @@ class Upgrade:
 
     def _listed(self) -> str:
         try:
-            found = self.lake.get(f"{PLUGIN}/connections")
+            results = self.lake.get(f"{PLUGIN}/connections")
         except Unmet:
             return "lists no connection: it can't read what the newer one has saved"
-        return f"lists {len(found)} connections"
+        return f"lists {len(results)} connections"
 
     def _patch(self) -> str:
         self.lake.call("PATCH", f"{PLUGIN}/connections/1", {"duplicateStrategy": "sum"})
@@ -148,17 +148,17 @@ class Upgrade:
         expect(self._stored(2), TOKEN, "the token, decrypted")
 
     def _rotate(self) -> None:
-        said = self._command("token", "rotate", "others", "--keep-old", "1h", "--json")
-        old, self.tokens[2] = self.tokens[2], json.loads(said)["token"]
+        message = self._command("token", "rotate", "others", "--keep-old", "1h", "--json")
+        old, self.tokens[2] = self.tokens[2], json.loads(message)["token"]
         expect(self._stored(2), self.tokens[2], "the token, decrypted")
         for token in (old, self.tokens[2]):
             eventually(lambda token=token: self._answer(2, token) == 200, 30)  # type: ignore[misc]
 
     def _rewrite(self) -> str:
         before = self._formats()
-        said = self._command("token", "rewrite", settings={"DB_URL": self.url})
-        names = {each["name"] for each in self.lake.get(f"{PLUGIN}/connections")}
-        expect(names, {"fleet", "others"}, f"connections listed after {said!r}")
+        message = self._command("token", "rewrite", settings={"DB_URL": self.url})
+        names = {item["name"] for item in self.lake.get(f"{PLUGIN}/connections")}
+        expect(names, {"fleet", "others"}, f"connections listed after {message!r}")
         return f"secrets as {before}, then as {self._formats()}"
 
     def _go_on(self) -> str:
@@ -177,12 +177,12 @@ class Upgrade:
 
     def _revoke(self) -> None:
         old = self.tokens[2]
-        said = self._command("token", "rotate", "others", "--json")
-        self.tokens[2] = json.loads(said)["token"]
+        message = self._command("token", "rotate", "others", "--json")
+        self.tokens[2] = json.loads(message)["token"]
         eventually(lambda: self._answer(2, self.tokens[2]) == 200, 30)
         eventually(lambda: self._answer(2, old) == 401, 30)
 
-    def _kept(self) -> str:
+    def _compare_stored(self) -> str:
         expect(self.fleet.refused, [], "refused")
         expect(self.fleet.lost, False, "fewer raw rows than before at any moment")
         others = f"SELECT COUNT(*) FROM {RAW} WHERE connection_id = 1 AND developer_id = 'eve'"
@@ -196,15 +196,15 @@ class Upgrade:
 
     def _formats(self) -> str:
         """Return how the tokens are encrypted."""
-        found = query(self.url, f"SELECT secret_token FROM {TABLE} ORDER BY id")
-        return ", ".join(_format(stored) for (stored,) in found)
+        results = query(self.url, f"SELECT secret_token FROM {TABLE} ORDER BY id")
+        return ", ".join(_format(stored) for (stored,) in results)
 
     def _command(self, *arguments: str, settings: Optional[dict[str, str]] = None) -> str:
         settings = settings or {"DEVLAKE_URL": self.lake.url}
         done = run_command(self.folder, *arguments, **settings)
         if done.returncode != 0:
-            said = f"{' '.join(arguments)}: {done.stdout} {done.stderr}"
-            raise Unmet(f"{said} The server's log: {self.lake.complaints()}")
+            message = f"{' '.join(arguments)}: {done.stdout} {done.stderr}"
+            raise Unmet(f"{message} The server's log: {self.lake.complaints()}")
         return done.stdout
 
 

@@ -43,7 +43,7 @@ def files(folder: Path = FOLDER, by_uid: bool = False) -> Iterator[tuple[Path, s
 def _referring(content: Any) -> Any:
     """Replace each name of a data source by a reference to it."""
     if isinstance(content, list):
-        return [_referring(each) for each in content]
+        return [_referring(item) for item in content]
     if not isinstance(content, dict):
         return content
     changed = {key: _referring(value) for key, value in content.items()}

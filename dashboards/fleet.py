@@ -10,7 +10,7 @@ END = "$__unixEpochTo()"
 AGES = ("1: up to a day", "2: up to 3 days", "3: up to 7 days", "4: up to 30 days", "5: older")
 
 
-def _known(d: Sql) -> str:
+def _reported(d: Sql) -> str:
     """The chosen machines heard from by the end of the range, by how long before it that was."""
     return (
         f"SELECT m.connection_id, m.developer_id, m.hostname, m.reports, m.last_seen,"
@@ -21,7 +21,7 @@ def _known(d: Sql) -> str:
 
 def machines_heard(d: Sql) -> str:
     return f"""SELECT COUNT(*) AS value FROM (
-  {_known(d)}
+  {_reported(d)}
 ) known WHERE age <= {QUIET_DAYS} * 86400"""
 
 
@@ -52,7 +52,7 @@ def freshness(d: Sql) -> str:
     WHEN age <= {7 * day} THEN '{AGES[2]}' WHEN age <= {30 * day} THEN '{AGES[3]}'
     ELSE '{AGES[4]}' END AS newest, COUNT(*) AS machines
   FROM (
-    {_known(d)}
+    {_reported(d)}
   ) machines GROUP BY 1
 )
 SELECT ages.newest, COALESCE(machines, 0) AS machines
@@ -63,7 +63,7 @@ def quiet_machines(d: Sql) -> str:
     return f"""SELECT developer_id AS developer, hostname AS machine,
   last_seen AS {d.quoted("last heard from")}, age AS silence, reports
 FROM (
-  {_known(d)}
+  {_reported(d)}
 ) known
 WHERE age > {QUIET_DAYS} * 86400 AND age <= {END} - $__unixEpochFrom()
 ORDER BY developer_id, hostname"""

@@ -163,22 +163,22 @@ def _placed(page: Dashboard, d: Sql) -> Sequence[Json]:
         "title": "Dashboard Introduction",
         "type": "text",
     }
-    panels: list[Json] = [{**introduction, "gridPos": _place(0, 0, COLUMNS, height)}]
+    panels: list[Json] = [{**introduction, "gridPos": _grid_position(0, 0, COLUMNS, height)}]
     y = height
     for number, row in enumerate(page.rows, 1):
         heading = {"collapsed": False, "panels": [], "title": f"{number}. {row.title}"}
-        panels.append({**heading, "type": "row", "gridPos": _place(0, y, COLUMNS, 1)})
+        panels.append({**heading, "type": "row", "gridPos": _grid_position(0, y, COLUMNS, 1)})
         x, y = 0, y + 1
         for panel in row.panels:
             if x + panel.width > COLUMNS:
                 x, y = 0, y + 8
-            panels.append({**_panel(panel, d), "gridPos": _place(x, y, panel.width, 8)})
+            panels.append({**_panel(panel, d), "gridPos": _grid_position(x, y, panel.width, 8)})
             x += panel.width
         y += 8
     return [{**panel, "id": number} for number, panel in enumerate(panels, 1)]
 
 
-def _place(x: int, y: int, w: int, h: int) -> Json:
+def _grid_position(x: int, y: int, w: int, h: int) -> Json:
     return {"x": x, "y": y, "w": w, "h": h}
 
 

@@ -27,12 +27,12 @@ HEAD = """\
 
 
 def main() -> None:
-    found: dict[str, dict[str, str]] = {}
+    results: dict[str, dict[str, str]] = {}
     for python, release in PYTHONS.items():
         print(f"resolving for Python {python}", flush=True)
         for name, version in resolve(release).items():
-            found.setdefault(name, {})[python] = version
-    lines = [line for name in sorted(found) for line in constraints(name, found[name])]
+            results.setdefault(name, {})[python] = version
+    lines = [line for name in sorted(results) for line in constraints(name, results[name])]
     (ROOT / "constraints.txt").write_text(HEAD + "\n".join(lines) + "\n")
 
 

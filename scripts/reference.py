@@ -27,8 +27,8 @@ named by the same name with `_FILE` behind it. `make reference` writes this page
 def settings() -> str:
     """The page of all settings."""
     rows = [
-        f"| `{each.name}` | {f'`{each.default}`' if each.default else ''} | {each.help} |"
-        for each in SETTINGS
+        f"| `{item.name}` | {f'`{item.default}`' if item.default else ''} | {item.help} |"
+        for item in SETTINGS
     ]
     return _SETTINGS + "\n".join(rows) + "\n"
 

@@ -94,8 +94,8 @@ def fleet(developers: int, days: int, seed: int, now: datetime) -> Fleet:
             key = (random.choice(list(CONNECTIONS)), first + timedelta(days=number), reason)
             refused[key] = refused.get(key, 0) + random.randint(1, 4)
     end = epoch_us(now)
-    known = {key: count for key, count in sorted(refused.items()) if key[1] < now.date()}
-    return Fleet(first, now, people, tuple(sorted(s for s in sent if s.arrived_us < end)), known)
+    ended = {key: count for key, count in sorted(refused.items()) if key[1] < now.date()}
+    return Fleet(first, now, people, tuple(sorted(s for s in sent if s.arrived_us < end)), ended)
 
 
 def _outages(random: Random, first: date, days: int) -> tuple[Outage, ...]:
@@ -115,7 +115,7 @@ def _through(
     body: bytes,
     refused: Refused,
 ) -> Iterator[Sent]:
-    """What becomes of a report on its way: in an outage it comes when that is over."""
+    """Yield a report as it arrives: one of an outage arrives after the outage."""
     for outage in outages:
         if outage.start_us <= arrived_us < outage.end_us and outage.connection in ("", connection):
             if outage.reason:

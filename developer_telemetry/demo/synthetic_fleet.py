@@ -97,7 +97,7 @@ class Developer(NamedTuple):
 
 def developer(random: Random, number: int, first: date, last: date) -> Developer:
     """Make up number so-and-so of a fleet that reports from the first day to the last."""
-    given, family, login = _name(number)
+    first_name, family, login = _name(number)
     team = TEAMS[number % len(TEAMS)] if number < 6 else random.choice(TEAMS)
     span = (last - first).days
     joined = first + timedelta(days=random.randrange(span) if random.random() < 0.15 else 0)
@@ -109,7 +109,7 @@ def developer(random: Random, number: int, first: date, last: date) -> Developer
     contractor = number % 5 == 4
     return Developer(
         id=f"ACME\\{login}" if random.random() < 0.1 else login,
-        name="" if anonymous else f"{given} {family}",
+        name="" if anonymous else f"{first_name} {family}",
         email="" if anonymous else f"{login}@example.com",
         team=team,
         connection=CONTRACTORS if contractor else STAFF,
@@ -124,10 +124,10 @@ def developer(random: Random, number: int, first: date, last: date) -> Developer
 def _name(number: int) -> tuple[str, str, str]:
     """First and last name, and a login of them that nobody else has."""
     first, last = FIRST_NAMES.split(), LAST_NAMES.split()
-    rounds, place = divmod(number, len(first) * len(last))
-    given = first[place % len(first)]
-    family = last[(place + place // len(first)) % len(last)]
-    return given, family, f"{given}.{family}{rounds or ''}".lower()
+    rounds, index = divmod(number, len(first) * len(last))
+    first_name = first[index % len(first)]
+    family = last[(index + index // len(first)) % len(last)]
+    return first_name, family, f"{first_name}.{family}{rounds or ''}".lower()
 
 
 def _machines(
@@ -151,7 +151,7 @@ def _machines(
 
 
 class Diary:
-    """What one developer did, and what their machines said about it."""
+    """The days of one developer, and the reports of their machines."""
 
     def __init__(self, random: Random, developer: Developer, first: date, last: date) -> None:
         self._random = random
@@ -164,8 +164,8 @@ class Diary:
     def reports(self) -> Iterator[tuple[int, bytes]]:
         """Every report with the time at which it set out, machine by machine."""
         days = self._days()
-        for place, machine in enumerate(self._developer.machines):
-            yield from self._of_machine(machine, place, days)
+        for index, machine in enumerate(self._developer.machines):
+            yield from self._of_machine(machine, index, days)
 
     def _days(self) -> list[date]:
         developer = self._developer
@@ -188,24 +188,24 @@ class Diary:
         return absent
 
     def _of_machine(
-        self, machine: Machine, place: int, days: list[date]
+        self, machine: Machine, index: int, days: list[date]
     ) -> Iterator[tuple[int, bytes]]:
         random = self._random
         used = [
             day
             for day in days
-            if machine.first <= day <= machine.last and (place == 0 or random.random() < 0.3)
+            if machine.first <= day <= machine.last and (index == 0 or random.random() < 0.3)
         ]
         for day, following in zip(used, [*used[1:], None]):
-            done = self._day(machine, place, day)
+            done = self._day(machine, index, day)
             travelling = random.random() < 0.03
             if not travelling:
                 yield self._at(day, 9, 150), _body(self._developer, machine, day, done, 0.25)
-            whole = _body(self._developer, machine, day, done, 1)
+            body = _body(self._developer, machine, day, done, 1)
             if random.random() < 0.35:  # left running over night
-                yield self._at(day + timedelta(1), 0, 20), whole
+                yield self._at(day + timedelta(1), 0, 20), body
             elif following:
-                yield self._at(following, 8, 50), whole
+                yield self._at(following, 8, 50), body
 
     def _at(self, day: date, hour: int, minutes: int) -> int:
         """A moment within so many minutes from an hour in the developer's zone."""
@@ -213,9 +213,9 @@ class Diary:
         moment = start - self._developer.team.zone * HOUR_US
         return moment + self._random.randrange(minutes * MINUTE_US)
 
-    def _day(self, machine: Machine, place: int, day: date) -> dict[str, Any]:
+    def _day(self, machine: Machine, index: int, day: date) -> dict[str, Any]:
         random, developer = self._random, self._developer
-        usual = developer.hours if place == 0 and day.weekday() < 5 else 2
+        usual = developer.hours if index == 0 and day.weekday() < 5 else 2
         hours = max(1, min(14, round(random.gauss(usual, 1.2))))
         projects = random.sample(developer.team.projects, random.choice((1, 1, 2, 2)))
         if random.random() < 0.1:
@@ -257,7 +257,7 @@ class Diary:
 def _body(
     developer: Developer, machine: Machine, day: date, done: Mapping[str, Any], part: float
 ) -> bytes:
-    """What the collector's script sends when a `part` of the day is done."""
+    """Return the body that the collector's script sends after a `part` of the day."""
     home = f"/home/{developer.id}/code"
     repositories = [
         {
@@ -274,7 +274,7 @@ def _body(
         "projects": done["projects"],
         "git_activity": {
             **{
-                f"total_{count}": sum(each[count] for each in repositories)
+                f"total_{count}": sum(repository[count] for repository in repositories)
                 for count in REPOSITORY_COUNTS
             },
             "repositories": repositories,

@@ -164,16 +164,16 @@ def _without_capital(character: str) -> str:
 
 
 def _letters(character: str) -> Optional[str]:
-    """The letters and digits that a character stands for, in the one spelling that all share."""
+    """Return the letters and digits that a character stands for, in their common spelling."""
     if character == "\0":  # which keeps texts apart
         return character
     plain = unicodedata.normalize("NFKD", character).casefold().replace("\u0131", "i")
-    kept = [
+    letters = [
         item
         for item in unicodedata.normalize("NFKD", plain)
         if unicodedata.category(item)[0] in "LN" or unicodedata.category(item) == "So"
     ]
-    return "".join(kept) or None
+    return "".join(letters) or None
 
 
 _WITHOUT_CAPITALS = _Table(_without_capital)
@@ -191,12 +191,12 @@ def covered(document: Any, pseudonyms: Pseudonyms) -> Any:
         if field in document and not isinstance(document[field], (dict, list)):
             about[field] = trimmed(document[field])
             fixed[field] = pseudonyms.of(kind, about[field]) if about[field] else document[field]
-    rest = {key: value for key, value in document.items() if key not in fixed}
-    texts, is_personal = _look_through(rest)
+    others = {key: value for key, value in document.items() if key not in fixed}
+    texts, is_personal = _look_through(others)
     cover = _Cover(pseudonyms, about, texts)
     if is_personal or cover.changes:
-        rest = cover.fields(rest, kinds=_top_kind)
-    return {**fixed, **rest}
+        others = cover.fields(others, kinds=_top_kind)
+    return {**fixed, **others}
 
 
 def _look_through(document: object) -> tuple[list[str], bool]:
@@ -290,7 +290,7 @@ def _spellings(text: str) -> Iterable[str]:
 
 
 def _user_parts(text: str) -> Iterator[str]:
-    """What names the user alone in `DOMAIN\\user`, in an e-mail address, and in ids like them."""
+    """Yield the part that names the user in `DOMAIN\\user`, an e-mail address, or a similar id."""
     if text[:16].lower().startswith(_DIRECTORY):
         for item in text.split(","):
             if item.strip().lower().startswith(_DIRECTORY):
@@ -343,8 +343,8 @@ def _owners(text: str) -> dict[str, None]:
     return owners
 
 
-# A place in a text: start, end, and what stands there, the number of a word or one of these.
-_Place = tuple[int, int, int]
+# A match in a text: start, end, and its kind: the number of a word, or one of these.
+_Match = tuple[int, int, int]
 _IS_EMAIL = -2
 _IS_OWNER = -1
 
@@ -358,16 +358,16 @@ class _Cover:
         self._pseudonyms = pseudonyms
         self._hashed: dict[tuple[str, str], str] = {}  # by kind and source of words
         # All at once takes a tenth of the time.
-        whole = "\0".join(texts)
-        words = _words(about, _owners(whole))
+        joined = "\0".join(texts)
+        words = _words(about, _owners(joined))
         self._words = [item for item in words if item.text and not pseudonyms.knows(item.source)]
         self._named: dict[str, _Word] = {}
         for word in self._words:
             self._named.setdefault(word.text, word)
             self._named.setdefault(word.squashed, word)
-        done = self._covered(whole)
-        self.changes = done != whole
-        if whole.count("\0") < len(texts):
+        done = self._covered(joined)
+        self.changes = done != joined
+        if joined.count("\0") < len(texts):
             self._texts = dict(zip(texts, done.split("\0")))
         else:  # no report has such a text, but another document may
             self._texts = {text: self._covered(text) for text in texts}
@@ -437,20 +437,22 @@ class _Cover:
             ]
         for group in _overlapping(self._unprotected(text, sorted(places))):
             # Of several in one place the longest says the most, of those the surest.
-            start, end, number = min(group, key=lambda place: (place[0] - place[1], place[2]))
-            yield group[0][0], max(place[1] for place in group), self._name(text[start:end], number)
+            start, end, number = min(group, key=lambda match: (match[0] - match[1], match[2]))
+            yield group[0][0], max(match[1] for match in group), self._name(text[start:end], number)
 
-    def _unprotected(self, text: str, places: Sequence[_Place]) -> Iterator[_Place]:
+    def _unprotected(self, text: str, places: Sequence[_Match]) -> Iterator[_Match]:
         """Return the matches that don't touch a pseudonym that was made here."""
         if not places:
             return
-        known = [item.span() for item in SHAPE.finditer(text) if self._pseudonyms.knows(item[0])]
+        protected = [
+            item.span() for item in SHAPE.finditer(text) if self._pseudonyms.knows(item[0])
+        ]
         number = 0
-        for place in places:
-            while number < len(known) and known[number][1] <= place[0]:
+        for match in places:
+            while number < len(protected) and protected[number][1] <= match[0]:
                 number += 1
-            if number == len(known) or place[1] <= known[number][0]:
-                yield place
+            if number == len(protected) or match[1] <= protected[number][0]:
+                yield match
 
     def _name(self, text: str, number: int) -> str:
         if number == _IS_EMAIL:
@@ -464,16 +466,16 @@ def _has_home(text: str) -> bool:
     return "home" in text or "sers" in text
 
 
-def _overlapping(places: Iterable[_Place]) -> Iterator[list[_Place]]:
+def _overlapping(places: Iterable[_Match]) -> Iterator[list[_Match]]:
     """Places, given in order, in groups of those that overlap."""
-    group: list[_Place] = []
+    group: list[_Match] = []
     end = 0
-    for place in places:
-        if group and place[0] >= end:
+    for match in places:
+        if group and match[0] >= end:
             yield group
             group = []
-        end = max(end, place[1]) if group else place[1]
-        group.append(place)
+        end = max(end, match[1]) if group else match[1]
+        group.append(match)
     if group:
         yield group
 
@@ -503,7 +505,7 @@ def _end_of_domain(text: str, start: int) -> int:
     return 0
 
 
-def _places(text: str, words: Sequence[_Word]) -> Iterator[_Place]:
+def _places(text: str, words: Sequence[_Word]) -> Iterator[_Match]:
     """Where words stand in a text."""
     folded = _folded(text)
     squashed = _squashed(text)
@@ -521,8 +523,8 @@ def _places(text: str, words: Sequence[_Word]) -> Iterator[_Place]:
         yield from _spelled_otherwise(text, squashed, words)
 
 
-def _spelled_otherwise(text: str, squashed: str, words: Sequence[_Word]) -> Iterator[_Place]:
-    origin = [place for place, character in enumerate(text) for _ in _LETTERS[ord(character)] or ()]
+def _spelled_otherwise(text: str, squashed: str, words: Sequence[_Word]) -> Iterator[_Match]:
+    origin = [at for at, character in enumerate(text) for _ in _LETTERS[ord(character)] or ()]
     for number, word in enumerate(words):
         for first in _all_of(word.squashed, squashed) if word.squashed else ():
             start, end = origin[first], origin[first + len(word.squashed) - 1] + 1
@@ -551,15 +553,15 @@ def _is_inside(text: str, start: int, end: int) -> bool:
 
 def renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """An object whose fields are called otherwise; counts that come to one name are added up."""
-    found = {name: fields[name] for name, other in names.items() if name == other}
+    counts = {name: fields[name] for name, other in names.items() if name == other}
     for key, name in names.items():
         if key == name:
             continue
-        if name not in found:
-            found[name] = fields[key]
-        elif _is_count(found[name]) and _is_count(fields[key]):
-            found[name] += fields[key]
-    return found
+        if name not in counts:
+            counts[name] = fields[key]
+        elif _is_count(counts[name]) and _is_count(fields[key]):
+            counts[name] += fields[key]
+    return counts
 
 
 def _is_count(value: object) -> bool:

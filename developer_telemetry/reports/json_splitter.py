@@ -52,67 +52,67 @@ def _decoded(pieces: Iterable[bytes]) -> Iterator[str]:
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:
-    rest = ""
+    buffer = ""
     for text in texts:
-        *whole, rest = (rest + text).split("\n")
-        yield from filter(None, map(str.strip, whole))
-        rest = rest.lstrip()[: MAX_CHARACTERS + 1]
-    if rest:
-        yield rest.strip()
+        *complete, buffer = (buffer + text).split("\n")
+        yield from filter(None, map(str.strip, complete))
+        buffer = buffer.lstrip()[: MAX_CHARACTERS + 1]
+    if buffer:
+        yield buffer.strip()
 
 
 def _elements(texts: Iterable[str]) -> Iterator[str]:
     depth = 0
     in_text = False
-    rest = ""  # from the start of the element at hand
+    buffer = ""  # from the start of the element at hand
     seen = 0  # how much of it was scanned
     for text in texts:
-        rest += text
+        buffer += text
         start = 0
         slow_until = seen + LEAST_SKIPPED
         while True:
             if in_text:
-                seen, in_text = _text_end(rest, seen)
+                seen, in_text = _text_end(buffer, seen)
                 if in_text:
                     break
             if depth and seen >= slow_until:
-                seen, depth = _skipped(rest, seen, depth)
+                seen, depth = _skipped(buffer, seen, depth)
                 slow_until = seen + LEAST_SKIPPED
-            mark = (_INSIDE if depth else _OUTSIDE).search(rest, seen)
-            if mark is None:
-                seen = len(rest)
+            delimiter = (_INSIDE if depth else _OUTSIDE).search(buffer, seen)
+            if delimiter is None:
+                seen = len(buffer)
                 break
-            seen = mark.end()
-            in_text = mark.group() == '"'
-            if depth or mark.group() not in (",", "]"):
-                depth += _DEEPER.get(mark.group(), 0)
+            seen = delimiter.end()
+            in_text = delimiter.group() == '"'
+            if depth or delimiter.group() not in (",", "]"):
+                depth += _DEEPER.get(delimiter.group(), 0)
                 continue
-            element = rest[start : mark.start()].strip()
+            element = buffer[start : delimiter.start()].strip()
             start = seen
             slow_until = seen + SHORT
-            if mark.group() == ",":
+            if delimiter.group() == ",":
                 yield element
                 continue
             if element:
                 yield element
-            if rest[seen:].strip() or any(later.strip() for later in texts):
+            if buffer[seen:].strip() or any(later.strip() for later in texts):
                 raise ReportRefused("body", "something follows the array; send one array")
             return
-        unseen = rest[seen:]
-        rest = rest[start:seen].lstrip()[: MAX_CHARACTERS + 1]
-        seen = len(rest)
-        rest += unseen
+        unseen = buffer[seen:]
+        buffer = buffer[start:seen].lstrip()[: MAX_CHARACTERS + 1]
+        seen = len(buffer)
+        buffer += unseen
     raise ReportRefused("body", "the array has no end; send all of it")
 
 
-def _skipped(rest: str, seen: int, depth: int) -> tuple[int, int]:
+def _skipped(buffer: str, seen: int, depth: int) -> tuple[int, int]:
     """Skip from `seen` on what lies within an element for sure; return where, and the depth there.
 
     It costs a tenth of looking at each bracket and each text by itself.
     """
     size = LEAST_SKIPPED
     while size >= LEAST_SKIPPED:
-        block = rest[seen : seen + size]
+        block = buffer[seen : seen + size]
         # Up to the first backslash, and not beyond the start of a text that goes on.
         parts = block.partition("\\")[0].split('"')
         outside = "".join(parts[::2] if len(parts) % 2 else parts[:-1:2])
@@ -132,12 +132,12 @@ def _skipped(rest: str, seen: int, depth: int) -> tuple[int, int]:
     return seen, depth
 
 
-def _text_end(rest: str, seen: int) -> tuple[int, bool]:
-    """Where scanning a text from `seen` ends, and whether the text goes on after it."""
+def _text_end(buffer: str, seen: int) -> tuple[int, bool]:
+    """Return where the scan of a text from `seen` ends, and true if the text goes on after it."""
     while True:
-        match = _OF_TEXT.match(rest, seen)
+        match = _OF_TEXT.match(buffer, seen)
         seen = match.end() if match else seen
-        if rest[seen : seen + 1] == '"':
+        if buffer[seen : seen + 1] == '"':
             return seen + 1, False
-        if len(rest) - seen < 2:  # nothing, or a backslash without what it escapes
+        if len(buffer) - seen < 2:  # nothing, or a backslash without what it escapes
             return seen, True

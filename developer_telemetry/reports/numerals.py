@@ -71,5 +71,5 @@ def _are_groups(parts: list[str]) -> bool:
     return lengths <= {3} or (lengths == {2} and len(first) <= 2)
 
 
-def _fraction(whole: str, decimals: str) -> Optional[float]:
-    return float(f"{whole}.{decimals}") if decimals else None
+def _fraction(integer: str, decimals: str) -> Optional[float]:
+    return float(f"{integer}.{decimals}") if decimals else None

@@ -186,10 +186,10 @@ class APIBase:
         return self._apply(self.response_hooks(), response)
 
     def request_hooks(self) -> list[RequestHook]:
-        return [each for each in self._declared() if isinstance(each, RequestHook)]
+        return [item for item in self._declared() if isinstance(item, RequestHook)]
 
     def response_hooks(self) -> list[ResponseHook]:
-        return [each for each in self._declared() if isinstance(each, ResponseHook)]
+        return [item for item in self._declared() if isinstance(item, ResponseHook)]
 
     def _declared(self) -> Iterator[Any]:
         for cls in reversed(type(self).__mro__):

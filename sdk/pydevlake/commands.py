@@ -103,8 +103,8 @@ def _dispatch(commands: "Commands", arguments: list[str]) -> None:
     verb = "--help" if verb == "--help" else verb.replace("-", "_")
     if verb not in (*verbs, "--help"):
         # Fire would answer with a page of usage.
-        known = ", ".join(name.replace("_", "-") for name in verbs)
-        raise Failure(f"there is no verb {arguments[0]!r}", f"Use one of {known}.")
+        recognized = ", ".join(name.replace("_", "-") for name in verbs)
+        raise Failure(f"there is no verb {arguments[0]!r}", f"Use one of {recognized}.")
     if verb == "--help":
         import fire  # takes its time, which no call of the server should
 

@@ -118,8 +118,8 @@ def create_db_engine(db_url: str, **options: Any) -> Engine:
     return engine
 
 
-def _parse(rest: str, backend: str) -> _Server:
-    match = _SERVERS[0].fullmatch(rest) or _SERVERS[1].fullmatch(rest)
+def _parse(remainder: str, backend: str) -> _Server:
+    match = _SERVERS[0].fullmatch(remainder) or _SERVERS[1].fullmatch(remainder)
     if match is None:
         raise _unreadable(f"{backend}://...")
     # Go's spelling with tcp(...) takes user and password literally.
@@ -259,7 +259,7 @@ def _set_variables(connection: Any, settings: dict[str, str]) -> None:
 def _set_config(settings: dict[str, str], local: bool) -> tuple[str, tuple[str, ...]]:
     """Return a query that makes settings, and its values; `local` ones last for a transaction."""
     calls = ", ".join([f"set_config(%s, %s, {str(local).lower()})"] * len(settings))
-    return f"SELECT {calls}", tuple(each for pair in settings.items() for each in pair)
+    return f"SELECT {calls}", tuple(item for pair in settings.items() for item in pair)
 
 
 def _is_pooled(connection: Any) -> bool:

@@ -227,17 +227,17 @@ def postgresql_options(query: Mapping[str, str], psycopg: bool) -> Options:
 def _of_command_line(options: str) -> dict[str, str]:
     """Return the settings in a server's command line, `-c name=value` or `--name=value`."""
     settings: dict[str, str] = {}
-    place = 0
+    position = 0
     options = options.strip()
-    while place < len(options):
-        match = _COMMAND_LINE.match(options, place)
+    while position < len(options):
+        match = _COMMAND_LINE.match(options, position)
         if match is None:
             raise DatabaseUrlError(
                 "The database URL's options are not all of the form `-c name=value`: write them so,"
                 " or each as an option of its own, as in &search_path=devlake."
             )
         settings[match[1].replace("-", "_")] = re.sub(r"\\(.)", r"\1", match[2])
-        place = match.end()
+        position = match.end()
     return settings
 
 

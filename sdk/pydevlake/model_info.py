@@ -62,7 +62,9 @@ def _flatten(node: Any, definitions: dict[str, Any], seen: tuple[str, ...]) -> A
     flat: dict[str, Any] = {}
     for key, value in node.items():
         if key == "properties":
-            flat[key] = {name: _flatten(each, definitions, seen) for name, each in value.items()}
+            flat[key] = {
+                name: _flatten(element, definitions, seen) for name, element in value.items()
+            }
         elif key not in _PLAIN_VALUES:
             flat[key] = _flatten(value, definitions, seen)
         elif value is not None:
@@ -76,9 +78,9 @@ def _without_choice(node: dict[str, Any]) -> dict[str, Any]:
         if keyword not in node:
             continue
         node = dict(node)
-        alternatives = [each for each in node.pop(keyword) if each.get("type") != "null"]
+        alternatives = [element for element in node.pop(keyword) if element.get("type") != "null"]
         node.pop("discriminator", None)
-        types = {each.get("type") for each in alternatives}
+        types = {element.get("type") for element in alternatives}
         if len(alternatives) == 1:
             node = {**alternatives[0], **node}
         elif len(types) == 1:

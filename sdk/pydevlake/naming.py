@@ -9,8 +9,8 @@ _VOWELS = "aeiou"
 
 def camel_case(name: str) -> str:
     """`connection_id` becomes `connectionId`."""
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
+    first, *remainder = name.split("_")
+    return first + "".join(word.capitalize() for word in remainder)
 
 
 def plural(noun: str) -> str:

@@ -96,10 +96,10 @@ class Substream(Stream):
 
 def _model_of_table(name: str) -> type[RawModel]:
     if name not in _RAW_MODELS:
-        declared = [each.class_ for each in RawModel._sa_registry.mappers]
+        declared = [item.class_ for item in RawModel._sa_registry.mappers]
         # A plugin may have declared the table itself.
-        known = [each for each in declared if each.__tablename__ == name]
-        _RAW_MODELS[name] = known[0] if known else _made_model(name)
+        recognized = [item for item in declared if item.__tablename__ == name]
+        _RAW_MODELS[name] = recognized[0] if recognized else _made_model(name)
     return _RAW_MODELS[name]
 
 

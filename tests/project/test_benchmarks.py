@@ -64,7 +64,7 @@ def test_no_push_fails_and_no_row_is_away_while_all_is_extracted_again(name: str
         assert (each.refused, each.broken) == (0, 0)
         assert each.acknowledged > 64
     assert outcome.extracts > 0
-    assert outcome.looks > 0
+    assert outcome.counts > 0
     assert (outcome.missing, outcome.wrong) == (0, 0)
 
 

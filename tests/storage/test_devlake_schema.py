@@ -1,4 +1,4 @@
-"""What we assume of DevLake's tables, against those that `migrate` makes where DevLake is not."""
+"""Compare our assumptions about DevLake's tables with the tables that `migrate` makes."""
 
 from __future__ import annotations
 

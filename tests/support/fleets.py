@@ -29,7 +29,7 @@ DAY_COLUMNS = ("connection_id", "developer_id", "date", "active_hours", "tools_u
 def add_machines(
     engine: Engine, machines: Sequence[tuple[str, str, float]], connection_id: int = 1
 ) -> None:
-    """Machines as (developer, host, hours since they were last heard of); each sent 7 reports."""
+    """Machines as (developer, host, hours since they were last heard from); each sent 7 reports."""
     now = now_us()
     rows = [
         (
@@ -68,7 +68,7 @@ def add_refusals(
 
 
 def fill(engine: Engine, machines: int, today: date, days: int = 5) -> None:
-    """So many machines, one a developer, heard of some hours or weeks ago, with days of work."""
+    """So many machines, one a developer, heard from some hours or weeks ago, with days of work."""
     names = [f"developer.{number:04}" for number in range(machines)]
     ages = [(number % 60) ** 2 / 2 for number in range(machines)]
     add_machines(engine, [(name, f"{name}.local", age) for name, age in zip(names, ages)])

@@ -103,9 +103,9 @@ BEGIN DELETE FROM parked WHERE position = OLD.position; END;
 # The bundle of reports whose connection the database has not.
 _ORPHANS = "connection "
 
-Place = tuple[int, int]
+Position = tuple[int, int]
 # Before all that waits.
-START: Place = (-(1 << 63), 0)
+START: Position = (-(1 << 63), 0)
 
 # By how many a transaction changes those that wait, and the dead letters.
 Change = tuple[int, int]
@@ -216,8 +216,8 @@ class Spool:
         self._write(work)
 
     def next(
-        self, count: int, after: Place = START
-    ) -> tuple[list[Spooled], list[Spooled], Optional[Place]]:
+        self, count: int, after: Position = START
+    ) -> tuple[list[Spooled], list[Spooled], Optional[Position]]:
         """Return the next reports after a place, in order of arrival, but for those parked.
 
         Nor are those among them that `next_suspect` gives.
@@ -228,7 +228,7 @@ class Spool:
         """
         others = " AND report_id NOT IN (SELECT report_id FROM handling)"
         rows = self._read(
-            lambda database: _some(
+            lambda database: _bounded_rows(
                 database.execute(
                     f"SELECT {_ALL_COLUMNS}, position FROM waiting"
                     " WHERE (arrived_us, position) > (?, ?)"
@@ -239,12 +239,12 @@ class Spool:
                 )
             )
         )
-        whole: list[Spooled] = []
+        intact: list[Spooled] = []
         damaged: list[Spooled] = []
         for row in rows:
             report = _spooled(row)
-            (whole if report.checksum == row[4] else damaged).append(report)
-        return whole, damaged, (rows[-1][2], rows[-1][6]) if rows else None
+            (intact if report.checksum == row[4] else damaged).append(report)
+        return intact, damaged, (rows[-1][2], rows[-1][6]) if rows else None
 
     def next_suspect(self) -> Optional[tuple[Spooled, str]]:
         """Return a report that was being brought in when a process ended without saying so.
@@ -412,13 +412,13 @@ class Spool:
         last = gone = 0
         while rows := self._page(table, last):
             last = rows[-1][-1]
-            if found := [(row[-1],) for row in rows if unwanted(_spooled(row))]:
-                gone += self._delete_from(table, found)
+            if positions := [(row[-1],) for row in rows if unwanted(_spooled(row))]:
+                gone += self._delete_from(table, positions)
         return gone
 
     def _page(self, table: str, after: int) -> list[Any]:
         return self._read(
-            lambda database: _some(
+            lambda database: _bounded_rows(
                 database.execute(
                     f"SELECT {_ALL_COLUMNS}, position FROM {table} WHERE position > ?"
                     " ORDER BY position LIMIT ?",
@@ -666,8 +666,8 @@ def _boot_id() -> str:
         return ""
 
 
-def _some(cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:
-    """The next rows (`_COLUMNS`, and more), up to `READ_CHARACTERS` of their bodies."""
+def _bounded_rows(cursor: sqlite3.Cursor) -> list[tuple[Any, ...]]:
+    """Return the next rows (`_COLUMNS`, and more), up to `READ_CHARACTERS` of their bodies."""
     rows: list[tuple[Any, ...]] = []
     characters = 0
     for row in cursor:

@@ -10,11 +10,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-_MARK = ".damaged-"
+_SUFFIX = ".damaged-"
 
 
 def fault(path: Path, layout: int) -> str:
-    """Why the file can't be used as it is, "" if it can or isn't there."""
+    """Return why the file can't be used as it is, "" if it can or doesn't exist."""
     if not path.exists():
         return ""
     if not path.stat().st_size:
@@ -24,15 +24,15 @@ def fault(path: Path, layout: int) -> str:
             version = database.execute("PRAGMA user_version").fetchone()[0]
             if version != layout:
                 return f"its layout is version {version}, not {layout}"
-            found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            return "" if found == "ok" else str(found)
+            outcome = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            return "" if outcome == "ok" else str(outcome)
     except sqlite3.DatabaseError as error:
         return str(error)
 
 
 def move_aside(path: Path) -> Path:
     """Give a file another name, with what belongs to it; return that name."""
-    aside = path.with_name(f"{path.name}{_MARK}{time.time_ns()}")
+    aside = path.with_name(f"{path.name}{_SUFFIX}{time.time_ns()}")
     for suffix in ("-journal", ""):
         with suppress(FileNotFoundError):
             os.rename(f"{path}{suffix}", f"{aside}{suffix}")
@@ -41,7 +41,7 @@ def move_aside(path: Path) -> Path:
 
 def moved_aside(path: Path) -> list[Path]:
     """The files that `move_aside` made of one of this name, with what belongs to them."""
-    return sorted(path.parent.glob(f"{path.name}{_MARK}*"))
+    return sorted(path.parent.glob(f"{path.name}{_SUFFIX}*"))
 
 
 def salvage(path: Path, table: str, columns: str) -> Iterator[tuple[Any, ...]]:

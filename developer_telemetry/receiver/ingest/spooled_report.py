@@ -51,12 +51,12 @@ def arrival_of(spooled: Spooled, report: Report) -> ReceivedReport:
     )
 
 
-def is_erased(known: Tombstones, report: Spooled) -> bool:
+def is_erased(tombstones: Tombstones, report: Spooled) -> bool:
     """Return true if a report is, or may be, of a person erased since its arrival."""
     arrival = parse_spooled(report)
     if arrival is None:
-        return known.may_cover(report.connection_id, report.arrived_us, report.epoch)
-    return known.cover(arrival)
+        return tombstones.may_cover(report.connection_id, report.arrived_us, report.epoch)
+    return tombstones.cover(arrival)
 
 
 def parse_spooled(report: Spooled) -> Optional[ReceivedReport]:

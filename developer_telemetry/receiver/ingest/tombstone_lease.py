@@ -59,7 +59,7 @@ class TombstoneLease(Erased):
         # An earlier reading must not come in behind a later one, which may be confirmed by then.
         self._reading = threading.Lock()
         self._learned = [] if spool is None else spool.erasures(key.fingerprint)
-        self._kept = True  # in the spool
+        self._is_remembered = True  # in the spool
         epoch = max((stone.epoch for stone in self._learned), default=0)
         read = UNREAD if self._learned else NONE
         self._tombstones = Tombstones(key, read, self._learned, epoch)
@@ -75,10 +75,10 @@ class TombstoneLease(Erased):
             asked_at = _now()
             with reading_newest(self._engine) as connection:
                 if version(connection) != self._tombstones.version:
-                    known = self._learn(*read_rows(connection), database_now_us(connection))
+                    tombstones = self._learn(*read_rows(connection), database_now_us(connection))
                     with self._changing:
-                        self._tombstones = known
-            if not self._kept:
+                        self._tombstones = tombstones
+            if not self._is_remembered:
                 self._keep()
             self._until = asked_at + LEASE_SECONDS
             return self._tombstones
@@ -93,17 +93,17 @@ class TombstoneLease(Erased):
         if any(row[:3] not in epochs for row in rows):
             epoch += 1
         stones = [row._replace(epoch=epochs.get(row[:3], epoch)) for row in rows]
-        known = Tombstones(self.key, read, stones, epoch, now)
-        learned = [*stones, *known.lack(self._learned)]
-        self._kept = self._kept and learned == self._learned
+        tombstones = Tombstones(self.key, read, stones, epoch, now)
+        learned = [*stones, *tombstones.lack(self._learned)]
+        self._is_remembered = self._is_remembered and learned == self._learned
         self._learned = learned
-        return known
+        return tombstones
 
     def _keep(self) -> None:
         try:
             if self._spool is not None:
                 self._spool.remember(self.key.fingerprint, self._learned)
-            self._kept = True
+            self._is_remembered = True
         except Unavailable as error:
             logger.warning("erasures can't be kept in the spool now: %s", error)
 

@@ -17,7 +17,7 @@ from developer_telemetry.errors import ReportRefused, Unavailable
 from developer_telemetry.receiver.ingest.conflicts import Conflicts, day_group
 from developer_telemetry.receiver.ingest.decisions import Decisions
 from developer_telemetry.receiver.ingest.ingestor import Outage
-from developer_telemetry.receiver.ingest.spool import DAMAGED, START, Place, Spool
+from developer_telemetry.receiver.ingest.spool import DAMAGED, START, Position, Spool
 from developer_telemetry.receiver.ingest.spooled_report import Spooled, arrival_of, is_erased
 from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.receiver.metrics import Metrics
@@ -142,7 +142,7 @@ class SpoolDrainer(PeriodicThread):
                 self._spool.unpark_orphans(connection_id)
 
     def _store_all(self) -> None:
-        position: Optional[Place] = START
+        position: Optional[Position] = START
         while position is not None and not self._ending.is_set():
             intact, damaged, position = self._spool.next(BATCH_REPORTS, position)
             for report in damaged:

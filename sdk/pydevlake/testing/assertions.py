@@ -131,7 +131,7 @@ def assert_valid_plugin(plugin: Plugin) -> None:
             f"{stream.name}: the tool model is no ToolModel"
         )
         assert stream.domain_types, f"{stream.name} has no domain type"
-        assert all(isinstance(each, DomainType) for each in stream.domain_types), (
+        assert all(isinstance(item, DomainType) for item in stream.domain_types), (
             f"{stream.name}: its domain types are no DomainTypes"
         )
 
@@ -139,7 +139,7 @@ def assert_valid_plugin(plugin: Plugin) -> None:
 def assert_valid_domain_scopes(plugin: Plugin, tool_scope: ToolScope) -> list[DomainScope]:
     scopes = list(plugin.domain_scopes(tool_scope))
     assert scopes, "no domain scope stands for the scope"
-    assert all(isinstance(each, DomainScope) for each in scopes), "not all are DomainScopes"
+    assert all(isinstance(item, DomainScope) for item in scopes), "not all are DomainScopes"
     return scopes
 
 
@@ -159,7 +159,7 @@ def assert_valid_remote_scopes(
 ) -> list[ToolScope]:
     scopes = list(plugin.remote_scopes(connection, group_id))
     assert scopes, f"the group {group_id!r} has no scopes"
-    assert all(isinstance(each, ToolScope) for each in scopes), "not all are ToolScopes"
+    assert all(isinstance(item, ToolScope) for item in scopes), "not all are ToolScopes"
     return scopes
 
 
@@ -194,7 +194,7 @@ def _made(plugin: Union[Plugin, type[Plugin]]) -> Plugin:
 
 
 def _streams(plugin: Plugin) -> list[Any]:
-    return [each(plugin.name) if isinstance(each, type) else each for each in plugin.streams]
+    return [item(plugin.name) if isinstance(item, type) else item for item in plugin.streams]
 
 
 def _rows(converted: Any) -> list[Any]:

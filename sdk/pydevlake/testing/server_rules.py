@@ -58,8 +58,8 @@ def _faults(info: dict[str, Any]) -> Iterator[str]:
         if not isinstance(listed, list):
             yield f"{key}: a list is needed, not {listed!r}"
             continue
-        for index, each in enumerate(listed):
-            yield from check(f"{key}[{index}]", each)
+        for index, item in enumerate(listed):
+            yield from check(f"{key}[{index}]", item)
     yield from _repetitions(info)
 
 
@@ -92,9 +92,9 @@ def _property_faults(where: str, described: Any) -> Iterator[str]:
     for keyword in ("$ref", "anyOf", "oneOf", "allOf"):
         if keyword in described:
             yield f"{where}: the server doesn't read {keyword}"
-    for mark in ("primaryKey", "autoIncrement"):
-        if not isinstance(described.get(mark, False), bool):
-            yield f"{where}: {mark} is true or false, not {described[mark]!r}"
+    for marker in ("primaryKey", "autoIncrement"):
+        if not isinstance(described.get(marker, False), bool):
+            yield f"{where}: {marker} is true or false, not {described[marker]!r}"
     if described.get("format") == "password" and kind != "string":
         yield f"{where}: only a text can be a password"
 
@@ -155,11 +155,11 @@ def _operation_faults(where: str, operation: Any) -> Iterator[str]:
 def _repetitions(info: dict[str, Any]) -> Iterator[str]:
     for key, name in (("subtask_metas", "name"), ("migration_scripts", "version")):
         listed = info.get(key)
-        values = [each.get(name) for each in listed if isinstance(each, dict)] if listed else []
+        values = [item.get(name) for item in listed if isinstance(item, dict)] if listed else []
         for value in dict.fromkeys(values):
             if values.count(value) > 1:
                 yield f"{key}: {name} {value!r} is there {values.count(value)} times"
 
 
 def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -105,7 +105,7 @@ def test_others_are_answered_in_time_beside_eight_bulk_bombs(lake: Lake) -> None
         for number in range(20):
             assert lake.receiver.send(report(f"small {number}"), lake.connection).status_code == 200
         assert lake.post(PATH, large("beside bombs")).status_code == 200
-        new = add_connection(lake.url)  # which nobody has heard of yet
+        new = add_connection(lake.url)  # which the receiver has not read yet
         assert lake.receiver.send(report("newcomer"), new).status_code == 200
         took = time.monotonic() - started
         # Or this would show nothing.
