@@ -165,7 +165,9 @@ def test_a_plugin_of_the_tree_is_copied_and_started_on_our_sdk(tmp_path: Path) -
 def test_every_test_that_meets_an_sdk_is_run_on_the_genuine_one_too() -> None:
     assert all((ROOT / "tests" / f"{name}.py").is_file() for name in OURS)
     # What is imported of the SDK says who meets it.
-    meeting = re.compile(r"^(from|import) (pydevlake|developer_telemetry\.(models|pipeline\.streams))", re.M)
+    meeting = re.compile(
+        r"^(from|import) (pydevlake|developer_telemetry\.(models|pipeline\.streams))", re.M
+    )
     tests = ROOT / "tests"
     ours = {
         path.relative_to(tests).with_suffix("").as_posix()
