@@ -64,7 +64,7 @@ _SERVERS: dict[str, type[Server]] = {"mariadb": _MariaDB, "postgresql": _Postgre
 
 @contextmanager
 def database(name: str) -> Iterator[Fresh]:
-    """A database system of our own, with its default durability.
+    """Yield a database system of our own, with its default durability.
 
     :raises tests.support.servers.ServerMissing: it isn't installed.
     """
@@ -91,7 +91,7 @@ def _migrated(url: str) -> str:
 
 @contextmanager
 def opened(url: str) -> Iterator[Engine]:
-    """An engine of ours for a while."""
+    """Yield an engine of ours for a while."""
     engine = open_engine(url)
     try:
         yield engine

@@ -30,7 +30,7 @@ _REPOSITORIES = ("billing", "web-shop", "warehouse-api")
 
 
 def _template() -> bytes:
-    """A body as the collector's script sends it, with places for developer and date."""
+    """Return a body as the collector's script sends it, with places for developer and date."""
     count = len(_REPOSITORIES)
     body = {
         "date": "%(date)s",
@@ -70,7 +70,7 @@ _TEMPLATE = _template()
 
 
 def body(number: int) -> bytes:
-    """The body of report `number`; all are of one length, and no two of the same key."""
+    """Return the body of report `number`; all are of one length, and no two of the same key."""
     return _TEMPLATE % {
         b"developer": developer_of(number).encode(),
         b"date": date_of(number).encode(),
@@ -91,7 +91,7 @@ _MODEL = build_tool_row([ReceivedReport("", CONNECTION, START_US, parse(body(0))
 
 
 def raw_row(number: int, key: int) -> tuple[Any, ...]:
-    """The raw row of report `number`, which is about developer and day of report `key`."""
+    """Return the raw row of report `number`, which is about developer and day of report `key`."""
     arrived_us = START_US + number * REPORT_US
     return (
         raw_params(CONNECTION),
@@ -107,7 +107,7 @@ def raw_row(number: int, key: int) -> tuple[Any, ...]:
 
 
 def tool_row_of(number: int) -> ToolRow:
-    """The tool row that report `number` gives, made without reading its body."""
+    """Return the tool row that report `number` gives, made without reading its body."""
     developer = developer_of(number)
     arrived_us = START_US + number * REPORT_US
     return _MODEL._replace(

@@ -45,7 +45,7 @@ _DEVLAKE = {
 
 
 def patterns(days: int) -> tuple[list[ToolRow], list[str]]:
-    """The days of work of some people, and those people, in each case made up anew."""
+    """Return the days of work of some people, and those people, in each case made up anew."""
     made = fleet(PATTERNS, days, 1, NOW)
     ids = {name: number + 1 for number, name in enumerate(CONNECTIONS)}
     newest: dict[tuple[int, str, str], ReceivedReport] = {}
@@ -137,7 +137,8 @@ def _counts() -> Iterator[str]:
 
 
 def _people() -> Iterator[str]:
-    """An account and a user for each developer, in a few teams; a project for each connection."""
+    """Yield an account and a user for each developer, in a few teams; a project for each
+    connection."""
     for table, columns in _DEVLAKE.items():
         yield f"CREATE TABLE {table} ({columns})"
     account = "CONCAT('developer_telemetry:Account:', connection_id, ':', developer_id)"

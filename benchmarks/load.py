@@ -78,7 +78,7 @@ class Sender:
         self.socket.sendall(request)
 
     def receive(self) -> bytes:
-        """The status of the answer when all of it is here, before that nothing.
+        """Return the status of the answer when all of it is here, before that nothing.
 
         :raises ConnectionError: the connection ended.
         """
@@ -194,7 +194,7 @@ def _content_length(head: bytes) -> int:
 
 
 def main() -> None:
-    """The process that `measure` starts."""
+    """Run as the process that `measure` starts."""
     port, connection_id, connections = map(int, sys.argv[1:4])
     warm_up, seconds = map(float, sys.argv[4:6])
     load = Load(port, connection_id, os.environ["TOKEN"], connections)

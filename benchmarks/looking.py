@@ -75,7 +75,7 @@ def look(client: httpx.Client, path: str) -> float:
 
 @contextmanager
 def looking(receiver: Receiver) -> Iterator[list[float]]:
-    """Some people look for a while; gives how long their answers took."""
+    """Yield some people look for a while; gives how long their answers took."""
     ended = threading.Event()
     times: list[float] = []
 
@@ -133,7 +133,7 @@ def run_database(name: str, rows: int, days: int, seconds: float, rounds: int) -
 
 
 def report(databases: dict[str, Figures]) -> str:
-    """The section of the page."""
+    """Return the section of the page."""
     described = "; ".join(f"{name} {item.described}" for name, item in databases.items())
     answers = [
         (

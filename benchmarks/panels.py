@@ -95,7 +95,7 @@ def run_database(name: str, rows: int, days: int, repeats: int) -> Figures:
 
 
 def report(databases: dict[str, Figures], days: int) -> str:
-    """The section of the page."""
+    """Return the section of the page."""
     part = next(iter(databases.values()))
     described = "; ".join(f"{name} {item.described}" for name, item in databases.items())
     worst = max(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def peak_memory_mib(pid: int) -> float:
-    """The most memory that a process has had since its program began, in MiB.
+    """Return the most memory that a process has had since its program began, in MiB.
 
     :raises ProcessLookupError: it has ended.
     """

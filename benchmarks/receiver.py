@@ -107,7 +107,7 @@ def run_database(name: str, fresh: Fresh, connections: Sequence[int], seconds: f
 
 
 def report(results: Sequence[Result], tool_rate: float, tool_busy: float, seconds: float) -> str:
-    """The section of the page."""
+    """Return the section of the page."""
     levels = table(
         (
             "database, connections",

@@ -102,7 +102,7 @@ def start_ups(url: str, repeats: int, devlake: Optional[Path]) -> dict[str, floa
 
 
 def report(databases: dict[str, Figures], starts: dict[str, float], sdk: str) -> str:
-    """The section of the page."""
+    """Return the section of the page."""
     described = "; ".join(f"{name} {item.described}" for name, item in databases.items())
     return f"""
 A full run handles everything: `extract` reads raw rows, of which one or two are of each developer's

@@ -107,7 +107,8 @@ def full(fresh: Fresh, rows: int, item: int = 2) -> tuple[str, list[Run]]:
 
 
 def row_by_row(fresh: Fresh, rows: int, python: Path) -> list[Run]:
-    """The same mapping on the own subtasks of the SDK that `python` has, two raw rows a key."""
+    """Return the same mapping on the own subtasks of the SDK that `python` has, two raw rows a
+    key."""
     url, keys = fresh(), rows // 2
     with opened(url) as engine:
         sample.seed(engine, CONNECTION, (body(number % keys).decode() for number in range(rows)))
@@ -122,7 +123,7 @@ def row_by_row(fresh: Fresh, rows: int, python: Path) -> list[Run]:
 
 
 def incremental(url: str, rows: int) -> list[Run]:
-    """A scheduled run after `NEW` reports came to `rows` raw rows, on which all was done.
+    """Return a scheduled run after `NEW` reports came to `rows` raw rows, on which all was done.
 
     Of each subtask it is the median of several such runs.
     """

@@ -113,7 +113,7 @@ def names(results: Sequence[DevLake]) -> str:
 
 
 def revision(checkout: Path) -> str:
-    """The commit that is checked out, and its date; empty where that is no git checkout."""
+    """Return the commit that is checked out, and its date; empty where that is no git checkout."""
     return _git(checkout, "log", "-1", "--format=%h of %cs")
 
 

@@ -69,7 +69,7 @@ def genuine_environment(sdk: Path, made_by: Path, folder: Path) -> Path:
 
 
 def _pins(sdk: Path) -> dict[str, str]:
-    """The versions to which the SDK's lock file pins what it names as its dependencies.
+    """Return the versions to which the SDK's lock file pins what it names as its dependencies.
 
     And what those do not run without at that very version: pydantic 1.10.7 fails on today's
     typing-extensions, and sqlmodel 0.0.8 on SQLAlchemy 2.

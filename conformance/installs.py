@@ -40,7 +40,7 @@ def install_in_tree(sdk: Path, folder: Path) -> Path:
 
 
 def python_of(plugins: Path) -> Path:
-    """The Python from which DevLake runs the plugin there."""
+    """Return the Python from which DevLake runs the plugin there."""
     return plugins / NAME / ".venv-plugin" / "bin" / "python"
 
 

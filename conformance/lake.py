@@ -24,7 +24,7 @@ ENDED = ("TASK_COMPLETED", "TASK_FAILED", "TASK_PARTIAL", "TASK_CANCELLED")
 
 
 def resources_of(binary: Path, devlake: Path) -> Path:
-    """The folder with the files that the server reads from where it runs.
+    """Return the folder with the files that the server reads from where it runs.
 
     :raises Unmet: it is neither beside the binary nor in the checkout.
     """
@@ -150,7 +150,7 @@ class Lake:
             return 0
 
     def call(self, method: str, path: str, body: Any = None, status: int = 200) -> Any:
-        """The JSON that a call is answered with; `status` stands for its hundred.
+        """Return the JSON that a call is answered with; `status` stands for its hundred.
 
         :raises Unmet: the status is another.
         """

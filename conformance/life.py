@@ -284,7 +284,7 @@ class Life:
         return "a connection in no blueprint; once fixed as it says, all is well"
 
     def _look_at_new(self) -> None:
-        """A run takes for settled what was stored ten minutes before it."""
+        """Wait until a run takes what was stored for settled, ten minutes after."""
         query(self.url, f"UPDATE {RAW} SET stored_at = '2026-01-01' WHERE developer_id = 'eve'")
         self.lake.run(self.blueprint_id)
         self.right = self._day()
@@ -303,7 +303,7 @@ class Life:
         return [row[0] for row in results]
 
     def _day(self) -> list[Any]:
-        """The row of a day that no machine reports on any more."""
+        """Return the row of a day that no machine reports on any more."""
         return query(
             self.url, f"SELECT * FROM {TOOL} WHERE connection_id = 1 AND developer_id = 'eve'"
         )

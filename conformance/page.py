@@ -81,5 +81,5 @@ def _step(step: str, results: Sequence[Outcome | None]) -> str:
 
 
 def _cell(text: str) -> str:
-    """A text without what would end a table's cell."""
+    """Return a text without what would end a table's cell."""
     return text.replace("|", "\\|").replace("\n", " ")

@@ -61,7 +61,7 @@ def _judged(tests: Tests, recognized: dict[str, str]) -> str:
 
 
 def _plain(test: str) -> str:
-    """A test's name without its module and parameters."""
+    """Return a test's name without its module and parameters."""
     return test.partition("[")[0].rpartition(".")[2]
 
 
@@ -77,7 +77,7 @@ def genuine_on_ours(name: str, sdk: Path, folder: Path) -> Outcomes:
 
 
 def plugins_of(devlake: Path) -> list[Path]:
-    """The folders of the Python plugins in a checkout."""
+    """Return the folders of the Python plugins in a checkout."""
     python = devlake / "backend" / "python"
     return sorted(
         file.parent
@@ -88,7 +88,7 @@ def plugins_of(devlake: Path) -> list[Path]:
 
 
 def copy_of(plugin: Path, folder: Path) -> Path:
-    """A copy of a plugin in a folder of its own, started on our SDK; ids need its name."""
+    """Return a copy of a plugin in a folder of its own, started on our SDK; ids need its name."""
     copy = folder / plugin.name
     shutil.copytree(plugin, copy, ignore=shutil.ignore_patterns(".venv", "__pycache__"))
     (copy / "run.sh").write_text(

@@ -9,7 +9,7 @@ from dashboards.sql import METRICS, SAMPLED, Sql
 
 
 def total(column: str) -> Query:
-    """The sum of a column."""
+    """Return the sum of a column."""
 
     def query(d: Sql) -> str:
         return f"SELECT COALESCE(SUM(m.{column}), 0) AS value FROM {METRICS} m WHERE {d.selected()}"
@@ -18,7 +18,7 @@ def total(column: str) -> Query:
 
 
 def by_week(columns: Mapping[str, str]) -> Query:
-    """The sums of columns by week, each under a name."""
+    """Return the sums of columns by week, each under a name."""
 
     def query(d: Sql) -> str:
         sums = ", ".join(f"SUM(m.{column}) AS {column}" for column in columns)

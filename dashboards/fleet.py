@@ -11,7 +11,8 @@ AGES = ("1: up to a day", "2: up to 3 days", "3: up to 7 days", "4: up to 30 day
 
 
 def _reported(d: Sql) -> str:
-    """The chosen machines heard from by the end of the range, by how long before it that was."""
+    """Return the chosen machines heard from by the end of the range, by how long before it that
+    was."""
     return (
         f"SELECT m.connection_id, m.developer_id, m.hostname, m.reports, m.last_seen,"
         f" {END} - {d.epoch('m.last_seen')} AS age FROM {MACHINES} m"

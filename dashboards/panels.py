@@ -65,7 +65,7 @@ def uid(name: str, d: Sql) -> str:
 
 
 def dashboard(page: Dashboard, d: Sql) -> Json:
-    """The whole file."""
+    """Return the whole file."""
     return {
         "annotations": {"list": []},
         "editable": True,

@@ -48,15 +48,15 @@ class Sql:
         self.about = about
 
     def quoted(self, name: str) -> str:
-        """A column's name of several words."""
+        """Return a column's name of several words."""
         return f'"{name}"'
 
     def week(self, day: str) -> str:
-        """The Monday of a day's week."""
+        """Return the Monday of a day's week."""
         raise NotImplementedError
 
     def month(self, day: str) -> str:
-        """The first of a day's month."""
+        """Return the first of a day's month."""
         raise NotImplementedError
 
     def weekday(self, day: str) -> str:
@@ -77,15 +77,15 @@ class Sql:
         raise NotImplementedError
 
     def plus(self, day: str, days: str) -> str:
-        """Some days later."""
+        """Return some days later."""
         raise NotImplementedError
 
     def epoch(self, moment: str) -> str:
-        """A column with a time as seconds since 1970."""
+        """Return a column with a time as seconds since 1970."""
         raise NotImplementedError
 
     def exact(self, text: str) -> str:
-        """A text of DevLake's tables, to be compared with ours byte by byte."""
+        """Return a text of DevLake's tables, to be compared with ours byte by byte."""
         raise NotImplementedError
 
     def joined(self, *texts: str) -> str:
@@ -97,7 +97,7 @@ class Sql:
         raise NotImplementedError
 
     def text(self, item: str) -> str:
-        """An item of a JSON list, compared byte by byte."""
+        """Return an item of a JSON list, compared byte by byte."""
         raise NotImplementedError
 
     def items(self, lists: str) -> str:
@@ -113,19 +113,20 @@ class Sql:
         raise NotImplementedError
 
     def number(self, counts: str) -> str:
-        """The count of an `item` of `counts`."""
+        """Return the count of an `item` of `counts`."""
         raise NotImplementedError
 
     def repositories(self, git: str) -> str:
-        """The repositories of a `git_activity`, with their counts, for a FROM clause."""
+        """Return the repositories of a `git_activity`, with their counts, for a FROM clause."""
         raise NotImplementedError
 
     def lot(self, alias: str) -> str:
-        """A whole number from 0 to below 2**LOT_BITS, drawn for a row's developer."""
+        """Return a whole number from 0 to below 2**LOT_BITS, drawn for a row's developer."""
         raise NotImplementedError
 
     def size(self) -> str:
-        """A CTE `size`: how many selected `days` there are, and how many each one read stands for.
+        """Return a CTE `size`: how many selected `days` there are, and how many each one read
+        stands for.
 
         That is their `weight`, 1 unless there are more than SAMPLE_DAYS.
         """
@@ -137,7 +138,7 @@ class Sql:
 )"""
 
     def in_sample(self, alias: str) -> str:
-        """That a row is selected, and of a developer on whom the lot fell; beside `size`."""
+        """Return the condition for a selected row of a developer in the sample."""
         drawn = f"{self.lot(alias)} * size.days < {SAMPLE_DAYS << self.lot_bits}"
         return f"{self.selected(alias)}\n    AND {few(drawn)} = 1"
 
@@ -153,11 +154,11 @@ class Sql:
   WHERE {self.in_sample("s")}{more}"""
 
     def looked_up(self) -> str:
-        """Joins to `s` the metrics `m` of its key, one by one: there are few."""
+        """Return the join of the metrics `m` to `s` by its key, one by one: there are few."""
         raise NotImplementedError
 
     def machines_by_date(self) -> str:
-        """The query for how many `machines` reported about each `date`.
+        """Return the query for how many `machines` reported about each `date`.
 
         Whoever has only one is counted without a look at the reports.
         """
@@ -178,7 +179,7 @@ class Sql:
   ) by_date GROUP BY date"""
 
     def variable_text(self, column: str) -> str:
-        """A text as a variable's value, which a query then holds between quotes."""
+        """Return a text as a variable's value, which a query then holds between quotes."""
         return column
 
     def linked(self) -> str:
@@ -190,7 +191,7 @@ class Sql:
         )
 
     def in_connections(self, alias: str) -> str:
-        """That a row belongs to a chosen connection, of a chosen project."""
+        """Return the condition for a row of a chosen connection, of a chosen project."""
         scope = self.joined("'developer_telemetry:TelemetryScope:'", "c.id", "':all'")
         return f"""(0 IN (${{connection:csv}}) OR {alias}.connection_id IN (${{connection:csv}}))
     AND ('' IN (${{project:sqlstring}}) OR {alias}.connection_id IN (
@@ -199,7 +200,7 @@ class Sql:
       WHERE p.project_name IN (${{project:sqlstring}})))"""
 
     def chosen(self, alias: str) -> str:
-        """That a row belongs to whom the page is about."""
+        """Return the condition for a row of the person whom the page is about."""
         who = f"({alias}.connection_id, {alias}.developer_id)"
         team = self._linked_to(
             "JOIN team_users tu ON tu.user_id = ua.user_id WHERE tu.team_id IN (${team:sqlstring})"
@@ -223,7 +224,7 @@ class Sql:
       ) who)"""
 
     def selected(self, alias: str = "m") -> str:
-        """That a row of the metrics is chosen and of the selected days."""
+        """Return the condition for a row of the metrics that is chosen and of the selected days."""
         return f"""{alias}.date BETWEEN {self.first_day} AND {self.last_day}
     AND {self.chosen(alias)}"""
 
@@ -234,7 +235,7 @@ class Sql:
         )
 
     def most(self, number: int) -> str:
-        """The rest of a query: a series for each of the items with the most in `weekly`.
+        """Return the rest of a query: a series for each of the items with the most in `weekly`.
 
         That has `week`, `item`, `value` and what counts for being shown, `rank_by`. It is read
         once, since MariaDB works out a CTE anew for each place that names it: so weeks without an

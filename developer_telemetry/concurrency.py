@@ -20,7 +20,8 @@ QUESTIONS = 3
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """The same items (none of them None), each made in another thread while the last is used."""
+    """Yield the same items (none of them None), each made in another thread while the last is
+    used."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:

@@ -104,5 +104,5 @@ class Machine(ToolModel, table=True):
 
 
 def the_scope() -> TelemetryScope:
-    """The one scope that every connection has."""
+    """Return the one scope that every connection has."""
     return TelemetryScope(id=SCOPE_ID, name=SCOPE_NAME)

@@ -130,7 +130,7 @@ def _new(path: Path) -> int:
 
 
 def _followed(path: Path) -> Path:
-    """The file that a path names, through links of our own or root's alone."""
+    """Return the file that a path names, through links of our own or root's alone."""
     try:
         status = path.lstat()
     except FileNotFoundError:

@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def resolve(release: str) -> dict[str, str]:
-    """The distributions, by normalized name, that this Python would get today."""
+    """Return the distributions, by normalized name, that this Python would get today."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         subprocess.run(
@@ -79,7 +79,7 @@ def constraints(name: str, versions: dict[str, str]) -> list[str]:
 
 
 def marker(run: list[str]) -> str:
-    """True on these neighbouring Pythons; the newest line also holds for Pythons to come."""
+    """Return a condition for these neighbouring Pythons; that of the newest line holds for later ones."""
     pythons = list(PYTHONS)
     conditions = []
     if run[0] != pythons[0]:

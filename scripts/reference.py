@@ -25,7 +25,7 @@ named by the same name with `_FILE` behind it. `make reference` writes this page
 
 
 def settings() -> str:
-    """The page of all settings."""
+    """Return the page of all settings."""
     rows = [
         f"| `{item.name}` | {f'`{item.default}`' if item.default else ''} | {item.help} |"
         for item in SETTINGS
@@ -34,7 +34,7 @@ def settings() -> str:
 
 
 def commands() -> str:
-    """The page of all commands, as `--help` explains them."""
+    """Return the page of all commands, as `--help` explains them."""
     tool = [sys.executable, "-m", "typer", "developer_telemetry.cli.main", "utils", "docs"]
     name = ["--name", "developer-telemetry", "--title", "Commands"]
     result = subprocess.run([*tool, *name], check=True, capture_output=True, text=True)

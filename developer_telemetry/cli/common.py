@@ -42,7 +42,7 @@ def clear_errors() -> Iterator[None]:
 
 
 def engine_of(settings: Settings) -> Engine:
-    """The settings' database, as it is."""
+    """Return the settings' database, as it is."""
     from developer_telemetry.database.engine import open_engine
 
     try:

@@ -238,7 +238,8 @@ def _watched(label: str, steps: Iterator[Any]) -> int:
 def _progress(
     label: str, wanted: bool = True
 ) -> Iterator[Callable[[int, Optional[int], str], None]]:
-    """A progress bar, where somebody looks; takes how much is done, of how much, and a remark."""
+    """Yield a progress bar, where somebody looks; takes how much is done, of how much, and a
+    remark."""
     from rich.console import Console
     from rich.progress import Progress, TextColumn
 

@@ -91,7 +91,8 @@ def _insert(
 
 
 def execute(connection: Connection, statement: str, parameters: Sequence[Any]) -> Any:
-    """The driver's own cursor: around a small statement, SQLAlchemy's takes as long as the rest."""
+    """Return the driver's own cursor: around a small statement, SQLAlchemy's takes as long as the
+    rest."""
     driver: Any = connection.connection
     cursor = driver.cursor()
     base: Any = connection.dialect.dbapi

@@ -29,13 +29,14 @@ class TableTexts(NamedTuple):
     charset: str = "utf8mb4"
 
     def key(self, developer_id: str) -> str:
-        """A developer's part of an id; hashed where the table may take another one for equal."""
+        """Return a developer's part of an id; hashed where the table may take another one for
+        equal."""
         if self.exact or _is_plain(developer_id):
             return developer_id
         return hashed(developer_id)
 
     def text(self, value: str) -> str:
-        """A text with what the table has no character for replaced."""
+        """Return a text with what the table has no character for replaced."""
         if self.charset in _UTF8:
             return value
         if self.charset in _UTF8_OF_3_BYTES:

@@ -194,7 +194,7 @@ def _title(script: MigrationScript) -> str:
 
 @contextmanager
 def _alone(engine: Engine) -> Iterator[Connection]:
-    """A transaction, committed at the end, that no other process migrates beside."""
+    """Yield a transaction, committed at the end, that no other process migrates beside."""
     name = dialect_of(engine).name
     if name == "mysql":
         with _mysql_lock(engine), engine.begin() as connection:

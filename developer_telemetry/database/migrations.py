@@ -202,14 +202,14 @@ VIEW = (
 
 
 def mysql_table(table: Table) -> str:
-    """The statement that makes a table and its indexes on MySQL and MariaDB."""
+    """Return the statement that makes a table and its indexes on MySQL and MariaDB."""
     indexes = "".join(f",\n    INDEX {name} ({columns})" for name, columns in table.indexes)
     body = table.columns.format_map(MYSQL_WORDS) + indexes
     return f"CREATE TABLE IF NOT EXISTS {table.name} ({body}\n){MYSQL_TABLE_OPTIONS}"
 
 
 def other_table(table: Table, words: Mapping[str, str]) -> list[str]:
-    """The statements that make a table and its indexes on PostgreSQL or SQLite."""
+    """Return the statements that make a table and its indexes on PostgreSQL or SQLite."""
     body = table.columns.format_map(words)
     return [f"CREATE TABLE IF NOT EXISTS {table.name} ({body}\n)"] + [
         f"CREATE INDEX IF NOT EXISTS {name} ON {table.name} ({columns})"
@@ -248,7 +248,8 @@ EMPTY_JSON = {
 
 
 def count_in_json(column: str, key: str) -> str:
-    """The whole number at `key` of the JSON in `column`, or 0: never an error, whatever is there.
+    """Return the whole number at `key` of the JSON in `column`, or 0: never an error, whatever is
+    there.
 
     A cast of anything but digits would fail in strict mode, and so would reading invalid JSON.
     """
@@ -318,7 +319,7 @@ def _take_over_metrics(b: MigrationScriptBuilder) -> None:
 
 @migration(TAKE_OVER_ROWS, name="developer telemetry: take over rows of the Go plugin")
 def take_over_rows(b: MigrationScriptBuilder) -> None:
-    """A Go plugin of this name left tables of these names, on MySQL alone, which stay.
+    """Take over the tables that a Go plugin of this name left, on MySQL alone; they stay.
 
     Elsewhere, and where the tables are our own, nothing changes: `add_column` passes over a column
     that is there. What it adds may therefore be spelled for MySQL, index included.
@@ -511,7 +512,7 @@ _OF_SQLITE = Expressions(
 
 
 def _joined_machines(spelled: Expressions) -> list[str]:
-    """The statements that make one machine of those whose names mean the same.
+    """Return the statements that make one machine of those whose names mean the same.
 
     A remark says which rows have got their part already, should the statements run again.
     """

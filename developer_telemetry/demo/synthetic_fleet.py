@@ -208,7 +208,7 @@ class Diary:
                 yield self._at(following, 8, 50), body
 
     def _at(self, day: date, hour: int, minutes: int) -> int:
-        """A moment within so many minutes from an hour in the developer's zone."""
+        """Return a moment within so many minutes from an hour in the developer's zone."""
         start = epoch_us(datetime.combine(day, time(hour), timezone.utc))
         moment = start - self._developer.team.zone * HOUR_US
         return moment + self._random.randrange(minutes * MINUTE_US)
@@ -298,5 +298,5 @@ def _body(
 
 
 def epoch_us(moment: datetime) -> int:
-    """A moment as UTC microseconds since 1970, without fractions of a second."""
+    """Return a moment as UTC microseconds since 1970, without fractions of a second."""
     return int(moment.timestamp()) * 1_000_000

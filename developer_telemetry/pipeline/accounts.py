@@ -136,7 +136,7 @@ def _later_days(
     developers: Sequence[str],
     texts: TableTexts,
 ) -> list[Day]:
-    """The tool row of each one's newest report, where nobody has to look for a newer one.
+    """Return the tool row of each one's newest report, where nobody has to look for a newer one.
 
     It names them in full, and their account was made of an earlier report or of this very one.
     """
@@ -171,7 +171,7 @@ def _later_days(
 def _newest_days(
     connection: Connection, connection_id: int, developers: Sequence[str]
 ) -> list[Day]:
-    """The newest tool row of each developer whom it names in full, as nearly all do.
+    """Return the newest tool row of each developer whom it names in full, as nearly all do.
 
     An index of the raw layer tells which one that is, so the others need not be read.
     """
@@ -212,7 +212,8 @@ def _days(connection: Connection, connection_id: int, developers: Sequence[str])
 
 
 def _rank_sql(column: str = "") -> str:
-    """A row's place among its developer's, newest first; those with a text in `known` lead."""
+    """Return a row's place among its developer's, newest first; those with a text in `known`
+    lead."""
     first = f"CASE WHEN {column} > '' THEN 0 ELSE 1 END, " if column else ""
     return (
         f"ROW_NUMBER() OVER (PARTITION BY developer_id ORDER BY {first}arrived_us DESC, date DESC)"

@@ -83,7 +83,8 @@ def remove_tasks(engine: Engine, connection_id: int) -> None:
 
 
 def _chunks(developers: Optional[Sequence[str]]) -> Iterator[Optional[Sequence[str]]]:
-    """The developers in as many at a time as fit into a statement; None stands for everyone."""
+    """Yield the developers in as many at a time as fit into a statement; None stands for
+    everyone."""
     if developers is None:
         yield None
         return
@@ -97,7 +98,7 @@ def _days_after(
     last: tuple[str, str],
     developers: Optional[Sequence[str]],
 ) -> Sequence[Any]:
-    """The next batch of tool rows, in order, after developer and date `last`."""
+    """Return the next batch of tool rows, in order, after developer and date `last`."""
     param = dialect_of(engine).placeholder
     among = ""
     if developers is not None:

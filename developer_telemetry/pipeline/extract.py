@@ -118,7 +118,7 @@ def _days_pages(engine: Engine, connection_id: int) -> Iterator[DaysPage]:
 
 
 def _new(engine: Engine, new_rows: Span, strategy: str) -> Iterator[DaysRead]:
-    """The days that raw rows of a span belong to."""
+    """Yield the days that raw rows of a span belong to."""
 
     def find(page: tuple[Span, int]) -> DaysRead:
         with reading(engine).connect() as connection:
@@ -137,7 +137,7 @@ def _span_pages(engine: Engine, remaining: Span) -> Iterator[tuple[Span, int]]:
 
 
 def _ending_in(connection: Connection, page: Span, last: int, strategy: str) -> DaysRead:
-    """The newest raw rows of the days whose last one up to the id `last` is in `page`.
+    """Return the newest raw rows of the days whose last one up to the id `last` is in `page`.
 
     So each day is in one page.
     """
@@ -164,7 +164,8 @@ def _read_days(
     parameters: Sequence[Any],
     strategy: str,
 ) -> DaysRead:
-    """The newest of the raw rows `w` in `source`, each with its tool row, if there is one."""
+    """Return the newest of the raw rows `w` in `source`, each with its tool row, if there is
+    one."""
     try:
         rows = newest_of(connection, source, parameters, strategy, with_tool_rows=True)
         return DaysRead(sum(row.reports for row in rows), rows)
@@ -181,7 +182,7 @@ def _read_days(
 def _decoded(
     engine: Engine, connection_id: int, strategy: str, days_read: DaysRead, first_day: str
 ) -> Iterator[Page]:
-    """The rows of a page, those of very long ones in several parts."""
+    """Yield the rows of a page, those of very long ones in several parts."""
     stored = {row.tool_text for row in days_read.newest if row.tool_text is not None}
     raw_rows = days_read.raw_rows
     opened = reading(engine).connect

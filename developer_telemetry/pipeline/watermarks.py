@@ -79,7 +79,7 @@ def complete(engine: Engine, run: Run) -> None:
 
 
 def _last(connection: Connection, connection_id: int, subtask: str, settings: str) -> int:
-    """The watermark of the last completed run if it still holds, else 0."""
+    """Return the watermark of the last completed run if it still holds, else 0."""
     param = dialect_of(connection).placeholder
     # The report is gone where rows were deleted or restored, so nobody knows what else is.
     raw_id: Optional[int] = connection.exec_driver_sql(
@@ -92,7 +92,7 @@ def _last(connection: Connection, connection_id: int, subtask: str, settings: st
 
 
 def _settled(connection: Connection) -> Watermark:
-    """The highest raw id, of any connection, below which no row can still be committed."""
+    """Return the highest raw id, of any connection, below which no row can still be committed."""
     row: Any = connection.exec_driver_sql(
         f"SELECT id, report_id FROM {RAW_TABLE}"
         f" WHERE stored_at < {dialect_of(connection).ago(SETTLED_SECONDS)}"

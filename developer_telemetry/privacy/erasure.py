@@ -307,7 +307,7 @@ class _Row(NamedTuple):
 
 
 def _rows_above(engine: Engine, last_id: int) -> list[_Row]:
-    """The tombstones that were added since."""
+    """Return the tombstones that were added since."""
     param = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         rows = connection.exec_driver_sql(

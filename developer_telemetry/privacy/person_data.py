@@ -75,7 +75,7 @@ class Traces:
         return transact(self._engine, self._remove_rest)
 
     def _dates(self) -> Iterator[list[str]]:
-        """The person's days, some at a time, so that no transaction takes long."""
+        """Yield the person's days, some at a time, so that no transaction takes long."""
         with reading(self._engine).connect() as connection:
             dates = {
                 str(row[0])
@@ -126,5 +126,5 @@ class Traces:
 
 
 def tables_of(engine: Engine) -> list[str]:
-    """The tables that the database has, DevLake's as well."""
+    """Return the tables that the database has, DevLake's as well."""
     return inspect(engine).get_table_names()

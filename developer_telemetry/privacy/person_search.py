@@ -249,7 +249,7 @@ def _senders(engine: Engine, connection_id: int, emails: Collection[str]) -> Ite
 def _suspects(
     engine: Engine, connection_id: int, emails: Collection[str]
 ) -> Iterator[Sequence[tuple[int, str, int]]]:
-    """The raw rows whose bodies may have one of these addresses: id, developer and length."""
+    """Yield the raw rows whose bodies may have one of these addresses: id, developer and length."""
     dialect = dialect_of(engine)
     param = dialect.placeholder
     # Not every database knows small letters beyond ASCII, and JSON may escape any letter.

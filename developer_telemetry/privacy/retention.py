@@ -87,12 +87,12 @@ def _first_kept(today: date, days: Optional[int]) -> str:
 
 
 def today_of(engine: Engine) -> date:
-    """The day in UTC by the database's clock: by one of ours that is wrong all might go."""
+    """Return the day in UTC by the database's clock: by one of ours that is wrong all might go."""
     return date.fromisoformat(timestamp(now_us() + clock_offset_us(engine))[:10])
 
 
 def due(engine: Engine) -> list[int]:
-    """The connections that keep something for a limited time and were not pruned today."""
+    """Return the connections that keep something for a limited time and were not pruned today."""
     today = today_of(engine).isoformat()
     with reading(engine).connect() as connection:
         rows = connection.exec_driver_sql(

@@ -181,7 +181,7 @@ _LETTERS = _Table(_letters)
 
 
 def covered(document: Any, pseudonyms: Pseudonyms) -> Any:
-    """A report's document, or any other, with pseudonyms wherever one is due."""
+    """Return a report's document, or any other, with pseudonyms wherever one is due."""
     if not isinstance(document, dict):
         return covered({"": document}, pseudonyms)[""]
     # A date is no name, even where somebody is called 2026.
@@ -314,7 +314,8 @@ def _personal(part: str) -> Iterator[str]:
 
 
 def _windows(text: str) -> Iterator[tuple[int, int, str]]:
-    """A text in pieces: where one starts, where what is found in it has to start, and the piece."""
+    """Yield a text in pieces: where one starts, where what is found in it has to start, and the
+    piece."""
     start = 0
     while start < len(text):
         end = start + _WINDOW
@@ -378,7 +379,7 @@ class _Cover:
         kind: Optional[str] = None,
         kinds: Callable[[str], Optional[str]] = _kind,
     ) -> dict[str, Any]:
-        """An object with pseudonyms in it.
+        """Return an object with pseudonyms in it.
 
         `kind` is that of the field that has it for a value; `kinds` gives those of its own fields.
         """
@@ -410,7 +411,7 @@ class _Cover:
         return self._hashed[about]
 
     def _word_of(self, text: str) -> Optional[_Word]:
-        """The word that a text is, spelled in any way."""
+        """Return the word that a text is, spelled in any way."""
         folded = _folded(text)
         return self._named.get(folded) or self._named.get(_squashed(text) or folded)
 
@@ -552,7 +553,8 @@ def _is_inside(text: str, start: int, end: int) -> bool:
 
 
 def renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """An object whose fields are called otherwise; counts that come to one name are added up."""
+    """Return an object whose fields are called otherwise; counts that come to one name are added
+    up."""
     counts = {name: fields[name] for name, other in names.items() if name == other}
     for key, name in names.items():
         if key == name:

@@ -369,7 +369,7 @@ class _RepositorySum:
 
 @lru_cache(maxsize=1024)
 def raw_params(connection_id: int) -> str:
-    """The provenance string by which DevLake finds a scope's rows."""
+    """Return the provenance string by which DevLake finds a scope's rows."""
     return json.dumps({"ConnectionId": connection_id, "ScopeId": SCOPE_ID}, separators=(",", ":"))
 
 
@@ -391,12 +391,12 @@ def arrival_time(arrived_us: int, day: str) -> str:
 
 
 def earlier(one_us: int, other_us: int) -> int:
-    """The first of two arrivals; 0, which is none, gives way."""
+    """Return the first of two arrivals; 0, which is none, gives way."""
     return min(one_us, other_us) or max(one_us, other_us)
 
 
 def _count(value: Number) -> int:
-    """A whole number from 0 to `MAX_COUNT`; halves are rounded up."""
+    """Return a whole number from 0 to `MAX_COUNT`; halves are rounded up."""
     if type(value) is int and 0 <= value <= MAX_COUNT:  # as nearly always
         return value
     rounded = math.floor(value + 0.5) if isinstance(value, float) else value

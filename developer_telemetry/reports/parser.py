@@ -226,7 +226,8 @@ def _fields_of(sent: object, fields: tuple[str, ...]) -> dict[str, Number]:
 
 
 def decode(body: Union[bytes, str]) -> tuple[object, str]:
-    """The document in a body, and its text; raise `ReportRefused` if no database can hold it."""
+    """Return the document in a body, and its text; raise `ReportRefused` if no database can hold
+    it."""
     text = _text_of(body)
     return _load(text), text
 
@@ -263,7 +264,8 @@ def read(document: object, payload: str) -> Report:
 
 
 def _git(fields: Mapping[str, object]) -> Mapping[str, object]:
-    """The git activity of a report, or what its `git_commits`, a number or a list, tells of it."""
+    """Return the git activity of a report, or what its `git_commits`, a number or a list, tells
+    of it."""
     git = _mapping(fields.get("git_activity"))
     commits = fields.get("git_commits")
     if commits is None or git.get("total_commits") is not None:
@@ -364,7 +366,7 @@ def developer_of(document: Mapping[str, object]) -> str:
 
 
 def day_of(document: Mapping[str, object]) -> str:
-    """The day, as YYYY-MM-DD, that a report is about; raises `ReportRefused` if it has none.
+    """Return the day, as YYYY-MM-DD, that a report is about; raises `ReportRefused` if it has none.
 
     Collectors' own documents have a `timestamp` in place of a `date`.
     """
@@ -392,7 +394,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def trimmed(value: object) -> str:
-    """A text without space around it; a number as its digits, anything else as empty."""
+    """Return a text without space around it; a number as its digits, anything else as empty."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
     return value.strip() if isinstance(value, str) else ""
@@ -403,7 +405,7 @@ def _text(value: object) -> str:
 
 
 def _number(value: object, field: str, unread: set[str]) -> Number:
-    """A number within bounds, 0 for what is none; then `field` is noted as unread."""
+    """Return a number within bounds, 0 for what is none; then `field` is noted as unread."""
     if type(value) is int and -MAX_COUNT <= value <= MAX_COUNT:  # as nearly always
         return value
     if value is None or value == "":
@@ -418,7 +420,7 @@ def _number(value: object, field: str, unread: set[str]) -> Number:
 
 
 def _items(value: object) -> list[object]:
-    """A list for whatever stands where a list is due; a mapping counts as its keys."""
+    """Return a list for whatever stands where a list is due; a mapping counts as its keys."""
     if isinstance(value, (list, dict)):
         return list(value)
     return [] if value is None else [value]
@@ -430,7 +432,7 @@ def _names(value: object) -> tuple[str, ...]:
 
 
 def _names_within(value: object, room: Optional[Room]) -> tuple[str, ...]:
-    """The same, as far as there is `room`; None stands for the room of one list."""
+    """Return the same, as far as there is `room`; None stands for the room of one list."""
     items = _items(value)
     if room is None and len(items) <= SURE_NAMES:  # as nearly always
         names = dict.fromkeys(map(name_of, items))
@@ -447,7 +449,7 @@ def _names_within(value: object, room: Optional[Room]) -> tuple[str, ...]:
 
 
 def name_of(item: object) -> str:
-    """A name of a tool, project or repository, without its path; "" where there is none."""
+    """Return a name of a tool, project or repository, without its path; "" where there is none."""
     if isinstance(item, str) and len(item) <= TEXT_LIMIT:
         return _known_name(item)
     if isinstance(item, dict):
@@ -468,7 +470,8 @@ def _read_name(name: str) -> str:
 
 
 def without_path(name: str) -> str:
-    """The name at the end of a path, and what stands before the path; other texts as they are.
+    """Return the name at the end of a path, and what stands before the path; other texts as they
+    are.
 
     Home directories must not reach the tool layer, whatever field they came in.
     """
@@ -523,7 +526,7 @@ def _repository(name: str, item: object, room: Room, unread: set[str]) -> Reposi
 def _git_totals(
     git: Mapping[str, object], repositories: tuple[Repository, ...], unread: set[str]
 ) -> dict[str, Number]:
-    """The totals sent, or, where one is missing, the sum over the repositories."""
+    """Return the totals sent, or, where one is missing, the sum over the repositories."""
     if not git:
         return {}
     return {

@@ -49,7 +49,8 @@ class Privacy(NamedTuple):
         return read(document, msgspec.json.encode(document).decode())
 
     def row(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The columns of a row of the tool layer, which have no paths, as they may be stored."""
+        """Return the columns of a row of the tool layer, which have no paths, as they may be
+        stored."""
         row: dict[str, Any] = (
             values if self.pseudonyms is None else covered(values, self.pseudonyms)
         )
@@ -62,7 +63,7 @@ def _may_have_path(text: str) -> bool:
 
 
 def without_paths(document: Any) -> Any:
-    """A report's document, or any other, without paths; the names at their ends stay."""
+    """Return a report's document, or any other, without paths; the names at their ends stay."""
     if not isinstance(document, dict):
         return _stripped(document)
     about = {field: document[field] for field in IDENTITY if isinstance(document.get(field), str)}

@@ -31,7 +31,8 @@ class Pseudonyms:
         self._key = hmac.new(secret, purpose.encode(), hashlib.sha256).digest()
 
     def of(self, kind: str, text: str) -> str:
-        """The pseudonym of a text that is of a kind; one that was made here stays as it is."""
+        """Return the pseudonym of a text that is of a kind; one that was made here stays as it
+        is."""
         if self.knows(text):
             return text
         text = text.lower() if kind == EMAIL else text

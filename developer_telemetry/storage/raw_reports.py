@@ -97,7 +97,7 @@ def is_unforeseen(connection: Connection, raw_span: Span, count: int) -> bool:
 
 
 def first_page(connection: Connection, remaining: Span) -> tuple[Span, int]:
-    """The start of a span and how many raw rows it has: 0 when there are none left."""
+    """Return the start of a span and how many raw rows it has: 0 when there are none left."""
     param = dialect_of(connection).placeholder
     last, count = connection.exec_driver_sql(
         f"SELECT MAX(id), COUNT(*) FROM (SELECT id FROM {RAW_TABLE} WHERE connection_id = {param}"
@@ -108,7 +108,7 @@ def first_page(connection: Connection, remaining: Span) -> tuple[Span, int]:
 
 
 def days_page(connection: Connection, connection_id: int, last: Day) -> DaysPage:
-    """The page of whole days after the day `last`, in order of developer and date."""
+    """Return the page of whole days after the day `last`, in order of developer and date."""
     param = dialect_of(connection).placeholder
     # Written out, because MySQL walks no index for (a, b) > (x, y).
     following = (

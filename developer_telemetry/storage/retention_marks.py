@@ -15,7 +15,8 @@ FIRST_DAY = "1000-01-01"
 
 
 def horizon(connection: Connection, connection_id: int) -> str:
-    """The first day, as YYYY-MM-DD, that `prune` has never touched; `FIRST_DAY` if it never did."""
+    """Return the first day, as YYYY-MM-DD, that `prune` has never touched; `FIRST_DAY` if it
+    never did."""
     param = dialect_of(connection).placeholder
     row = connection.exec_driver_sql(
         f"SELECT raw_before FROM {HORIZON_TABLE} WHERE connection_id = {param}", (connection_id,)

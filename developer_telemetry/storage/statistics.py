@@ -37,11 +37,11 @@ class Tallies:
         self._counted_id: Optional[int] = None
 
     def stored(self) -> None:
-        """Reports were committed."""
+        """Note that reports were committed."""
         self._stored = True
 
     def refused(self, connection_id: int, reason: str) -> None:
-        """A report to this connection was refused for `reason`, one of a few fixed words."""
+        """Count a report that was refused for `reason`, one of a few fixed words."""
         with self._lock:
             self._refusals[(connection_id, timestamp(now_us())[:10], reason)] += 1
 
@@ -104,7 +104,7 @@ def count_machines(engine: Engine, counted_id: Optional[int], awaits_locks: bool
 
 @cache
 def _counting(dialect: Dialect) -> str:
-    """The statement that counts the rows after one id and up to another."""
+    """Return the statement that counts the rows after one id and up to another."""
 
     def old(column: str) -> str:
         return f"{MACHINE_TABLE}.{column}"

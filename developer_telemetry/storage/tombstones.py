@@ -89,11 +89,11 @@ class Key:
         return _hash(self._key, b"fingerprint", "")[:16]
 
     def developer(self, developer_id: str) -> str:
-        """The subject of a tombstone for a developer, spelled exactly so."""
+        """Return the subject of a tombstone for a developer, spelled exactly so."""
         return _hash(self._key, _DEVELOPER, developer_id)
 
     def email(self, email: str) -> str:
-        """The subject of a tombstone for an e-mail address, in whatever case."""
+        """Return the subject of a tombstone for an e-mail address, in whatever case."""
         return _hash(self._key, _EMAIL, email.lower())
 
 
@@ -155,14 +155,15 @@ class Tombstones:
         email: str,
         epoch: int = NO_EPOCH,
     ) -> bool:
-        """The same of a report, or of the row of a day, that is of this person."""
+        """Return the same of a report, or of the row of a day, that is of this person."""
         return any(
             self._covers(stone, arrived_us, epoch)
             for stone in self._of(connection_id, developer_id, email)
         )
 
     def by_address(self, arrival: ReceivedReport) -> Optional[Tombstone]:
-        """The tombstone that covers a report by its address, while its developer has none such."""
+        """Return the tombstone that covers a report by its address, while its developer has none
+        such."""
         report = arrival.report
         own = list(self._of(arrival.connection_id, report.developer_id, ""))
         for stone in self._of(arrival.connection_id, report.developer_id, report.email):
@@ -175,14 +176,15 @@ class Tombstones:
         return None
 
     def after_all(self, connection_id: int, arrived_us: int, report: Report) -> int:
-        """A time for a report that has just arrived: later than its person's tombstones have."""
+        """Return a time for a report that has just arrived: later than its person's tombstones
+        have."""
         if arrived_us > self._newest_us:  # as nearly always
             return arrived_us
         stones = self._of(connection_id, report.developer_id, report.email)
         return max([arrived_us, *(stone.erased_us + 1 for stone in stones)])
 
     def of_developer(self, connection_id: int, developer_id: str) -> Optional[Tombstone]:
-        """The newest tombstone for a developer, spelled exactly so."""
+        """Return the newest tombstone for a developer, spelled exactly so."""
         stones = self._of(connection_id, developer_id, "")
         return max(stones, key=lambda stone: (stone.blocked, stone.erased_us), default=None)
 
@@ -197,7 +199,7 @@ class Tombstones:
         ]
 
     def _of(self, connection_id: int, developer_id: str, email: str) -> Iterator[Tombstone]:
-        """The tombstones of a person; `email` may be "", which nobody has."""
+        """Yield the tombstones of a person; `email` may be "", which nobody has."""
         subjects = [self._key.developer(developer_id)]
         if email:
             subjects.append(self._key.email(email))
@@ -236,7 +238,7 @@ class Erased:
         self._tombstones = Tombstones(key)
 
     def tombstones(self) -> Tombstones:
-        """The tombstones as last read."""
+        """Return the tombstones as last read."""
         return self._tombstones
 
     def check(self, before: Tombstones, connection: Connection) -> None:
@@ -252,7 +254,7 @@ class Erased:
 
 
 def version(connection: Connection) -> Version:
-    """The version of the table as it is."""
+    """Return the version of the table as it is."""
     count, last_id, newest_us = connection.exec_driver_sql(
         f"SELECT COUNT(*), MAX(id), MAX(erased_us) FROM {TOMBSTONE_TABLE}"
     ).one()
@@ -266,7 +268,7 @@ def read(connection: Connection, key: Key) -> Tombstones:
 
 
 def read_rows(connection: Connection) -> tuple[list[Tombstone], Version]:
-    """The rows of the table, and its version."""
+    """Return the rows of the table, and its version."""
     rows = connection.exec_driver_sql(
         f"SELECT id, connection_id, subject, erased_us, blocked FROM {TOMBSTONE_TABLE}"
     ).fetchall()

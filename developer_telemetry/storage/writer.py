@@ -201,7 +201,7 @@ def upsert_tool(connection: Connection, rows: Sequence[ToolRow]) -> None:
 
 @cache
 def _first_wins(dialect: Dialect) -> str:
-    """The tail of an upsert that leaves a row as it is, unless it is only claimed."""
+    """Return the tail of an upsert that leaves a row as it is, unless it is only claimed."""
     is_written = f"{TOOL_TABLE}.arrived_us <> {UNWRITTEN}"
     # As below, what is compared comes last.
     plain = [column for column in TOOL_COLUMNS if column not in (*KEY_COLUMNS, "arrived_us")]
@@ -219,7 +219,7 @@ def _first_wins(dialect: Dialect) -> str:
 
 @cache
 def _newer_wins(dialect: Dialect) -> str:
-    """The tail of an upsert that leaves a newer row as it is."""
+    """Return the tail of an upsert that leaves a newer row as it is."""
 
     def old(column: str) -> str:
         return f"{TOOL_TABLE}.{column}"

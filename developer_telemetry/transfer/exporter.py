@@ -83,7 +83,7 @@ def _ends(engine: Engine) -> tuple[int, int]:
 
 
 def _page_end(connection: Connection, above: int, last: int) -> int:
-    """The id of the last raw row of a page.
+    """Return the id of the last raw row of a page.
 
     Asked for alone: with a condition on other columns a database may read all rows for each page.
     """
@@ -109,7 +109,7 @@ def _raw_of(engine: Engine, wanted: Wanted, person: tuple[int, str]) -> Iterator
 
 
 def _raw(engine: Engine, wanted: Wanted, where: str) -> Iterator[Row]:
-    """The rows of a page; long bodies are read a few at a time when it is their turn."""
+    """Yield the rows of a page; long bodies are read a few at a time when it is their turn."""
     size = f"{dialect_of(engine).octets}(payload)"
     columns = ", ".join(_RAW_COLUMNS[:-1])
     opened = reading(engine).connect
@@ -164,7 +164,7 @@ def tool_rows(engine: Engine, wanted: Wanted) -> Iterator[Row]:
 def _day_spans(
     engine: Engine, wanted: Wanted, person: tuple[int, str]
 ) -> Iterator[tuple[str, str]]:
-    """The first and last days of as many rows of a person as are read at once."""
+    """Yield the first and last days of as many rows of a person as are read at once."""
     dialect = dialect_of(engine)
     size = " + ".join(f"COALESCE({dialect.octets}({column}), 0)" for column in LONG_COLUMNS)
     with reading(engine).connect() as connection:
@@ -194,7 +194,7 @@ def _all_developers(engine: Engine, wanted: Wanted) -> Iterator[tuple[int, str]]
 
 
 def connection_ids(engine: Engine, table: str) -> list[int]:
-    """The connections that a table has rows of, also of those that were deleted since."""
+    """Return the connections that a table has rows of, also of those that were deleted since."""
     param = dialect_of(engine).placeholder
     # Each is found in the index; to ask for all that differ would read the whole of it.
     query = f"SELECT MIN(connection_id) FROM {table} WHERE connection_id > {param}"
@@ -236,7 +236,7 @@ def _read(connection: Connection, table: str, query: str, parameters: tuple[Any,
 
 
 def _plain(value: Any) -> Any:
-    """A value as we write it, whatever type the driver has for it."""
+    """Return a value as we write it, whatever type the driver has for it."""
     if isinstance(value, datetime):
         in_utc = value.astimezone(timezone.utc) if value.tzinfo else value
         return in_utc.replace(tzinfo=None).isoformat(" ", "milliseconds")
@@ -281,7 +281,7 @@ class Output:
         self.rows += 1
 
     def _write(self, cells: Iterable[Any]) -> None:
-        """A line of CSV as PostgreSQL has it: null is an empty cell without quotes."""
+        """Write a line of CSV as PostgreSQL does: null is an empty cell without quotes."""
         self._file.write((",".join(map(self._cell, cells)) + "\r\n").encode())
 
     def _cell(self, value: Any) -> str:
@@ -294,7 +294,7 @@ class Output:
 
 @contextmanager
 def opened(path: Optional[Path]) -> Iterator[IO[bytes]]:
-    """Standard output, or a file, which is there once it is whole; gzipped where its name says so.
+    """Yield standard output, or a file that appears once complete, gzipped if its name says so.
 
     :raises ConfigurationError: the file can't be made.
     """
@@ -317,7 +317,7 @@ def opened(path: Optional[Path]) -> Iterator[IO[bytes]]:
 
 
 def _object(row: Row) -> bytes:
-    """A row as JSON which a terminal may be shown; it holds texts of machines."""
+    """Return a row as JSON which a terminal may be shown; it holds texts of machines."""
     encoded = msgspec.json.encode(row)
     if encoded.isascii() and b"\x7f" not in encoded:  # no controls, as msgspec has escaped them
         return encoded

@@ -165,7 +165,7 @@ class Reader:
             batch.refused.append((item, f"can't be read: {own_words(error)}"))
 
     def _archived(self, item: Item) -> ReceivedReport:
-        """A body as a collector sends or keeps it; nobody knows when it arrived, if ever."""
+        """Return a body as a collector sends or keeps it; nobody knows when it arrived, if ever."""
         connection = self._connection(None)
         report = connection.parse(_filled(item, self._defaults))
         if connection.strategy == SUM and not report.hostname:
@@ -247,7 +247,7 @@ def copy_id(report_id: str, connection_id: int) -> str:
 
 
 def _filled(item: Item, defaults: Defaults) -> bytes:
-    """A body with what it lacks added at its end; all else stays as it is, to the letter."""
+    """Return a body with what it lacks added at its end; all else stays as it is, to the letter."""
     values = {field: value for field, value in defaults._asdict().items() if value}
     if values.pop("date_from_name", False):
         date_in_name = _DATE_IN_NAME.search(os.path.basename(item.source))

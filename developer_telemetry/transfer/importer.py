@@ -142,7 +142,7 @@ class Importer:
         return outcome
 
     def _days(self, days: Sequence[tuple[Item, Mapping[str, Any]]]) -> list[tuple[Item, ToolRow]]:
-        """The rows of days, sorted by key, that no report here accounts for."""
+        """Return the rows of days, sorted by key, that no report here accounts for."""
         named = {(day["report_id"], day["connection_id"]) for _, day in days if day["report_id"]}
         identities = _identities(self._engine, named)
         rows: dict[Key, tuple[Item, ToolRow]] = {}
@@ -190,7 +190,8 @@ class Importer:
 
 
 def _day_row(day: Mapping[str, Any]) -> ToolRow:
-    """A row of the tool layer whose report isn't here; one of the Go plugin never had any."""
+    """Return a row of the tool layer whose report isn't here; one of the Go plugin never had
+    any."""
     values = dict(day)
     if day["_raw_data_id"] is not None:
         values["_raw_data_id"] = 0
@@ -205,7 +206,7 @@ def _person(row: ToolRow) -> tuple[int, int, str, str]:
 def _fresh(
     engine: Engine, reports: Sequence[tuple[Item, ReceivedReport]]
 ) -> list[tuple[Item, ReceivedReport]]:
-    """The reports that are not stored yet, each once."""
+    """Return the reports that are not stored yet, each once."""
     identities = _identities(engine, {(a.report_id, a.connection_id) for _, a in reports})
     fresh: dict[str, tuple[Item, ReceivedReport]] = {}
     for item, arrival in reports:
@@ -238,7 +239,7 @@ def _identities(
 
 
 def _stored(engine: Engine, report_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """The connections and raw ids of those reports that are stored."""
+    """Return the connections and raw ids of those reports that are stored."""
     if not report_ids:
         return {}
     param = dialect_of(engine).placeholder

@@ -327,7 +327,7 @@ def _is_whole(block: Sequence[bytes]) -> bool:
 
 
 def _records(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[Item]:
-    """The rows of a CSV file as JSON objects; a cell that is empty without quotes is null."""
+    """Yield the rows of a CSV file as JSON objects; a cell that is empty without quotes is null."""
     columns: list[Optional[str]] = []
     for number, record in _whole_records(lines):
         position = f"line {number}"
@@ -346,7 +346,7 @@ def _records(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[Item]:
 
 
 def _whole_records(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """A quoted cell may go on over lines; until its end the number of quotes is odd."""
+    """Yield a quoted cell may go on over lines; until its end the number of quotes is odd."""
     record: list[bytes] = []
     first = size = quotes = 0
     for number, line in lines:
@@ -363,7 +363,7 @@ def _whole_records(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, by
 
 
 def _cells(record: str) -> list[Optional[str]]:
-    """A record's cells; none where it isn't CSV."""
+    """Return a record's cells; none where it isn't CSV."""
     cells: list[Optional[str]] = []
     position = 0
     while match := _CSV_CELL.match(record, position):
@@ -394,7 +394,7 @@ class Rejects:
     """
 
     def __init__(self, path: Path, sources: Iterable[str]) -> None:
-        """:raises ConfigurationError: the file is one of those that are imported."""
+        """Raise `ConfigurationError` if the file is one of those that are imported."""
         self.path = path
         self._file: Optional[IO[bytes]] = None
         if path.exists() and any(map(path.samefile, filter(os.path.exists, sources))):

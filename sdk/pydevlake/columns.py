@@ -8,7 +8,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
 def utc_now() -> datetime:
-    """This moment in UTC, without a time zone, as the tables hold it."""
+    """Return this moment in UTC, without a time zone, as the tables hold it."""
     return datetime.now(timezone.utc).replace(tzinfo=None)
 
 

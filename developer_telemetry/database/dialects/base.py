@@ -101,22 +101,22 @@ class Dialect:
         return False
 
     def new(self, column: str) -> str:
-        """The value that an upsert brings for `column`."""
+        """Return the value that an upsert brings for `column`."""
         return f"excluded.{column}"
 
     def on_conflict(self, keys: Sequence[str], assignments: Sequence[tuple[str, str]]) -> str:
-        """The tail of an upsert; without assignments an existing row stays as it is."""
+        """Return the tail of an upsert; without assignments an existing row stays as it is."""
         target = f"ON CONFLICT ({', '.join(keys)}) DO "
         if not assignments:
             return target + "NOTHING"
         return target + "UPDATE SET " + set_clause(assignments)
 
     def in_rows(self, columns: Sequence[str], count: int) -> str:
-        """`(a, b) IN (...)` for `count` rows of parameters."""
+        """Return `(a, b) IN (...)` for `count` rows of parameters."""
         return f"({', '.join(columns)}) IN ({self.rows(len(columns), count)})"
 
     def among(self, columns: Sequence[str], count: int) -> str:
-        """The same for `parameters`, which a database may take faster."""
+        """Return the same for `parameters`, which a database may take faster."""
         return self.in_rows(columns, count)
 
     def text_of(self, columns: Sequence[str], prefix: str = "") -> str:
@@ -124,7 +124,7 @@ class Dialect:
         return f" || '{SEPARATOR}' || ".join(prefix + column for column in columns)
 
     def text(self, values: Sequence[Any]) -> str:
-        """A row's values as one text, to tell whether a stored row has the same."""
+        """Return a row's values as one text, to tell whether a stored row has the same."""
         return SEPARATOR.join(map(str, values))
 
     def source(self, columns: Sequence[str], count: int) -> str:
@@ -132,7 +132,7 @@ class Dialect:
         return f"VALUES {self.rows(len(columns), count)}"
 
     def parameters(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
-        """The parameters for `source`."""
+        """Return the parameters for `source`."""
         return flat(rows)
 
     def written(
@@ -147,31 +147,32 @@ class Dialect:
         return ", ".join([row] * count)
 
     def connecting(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
-        """A new connection is about to be made with `options`."""
+        """Prepare `options` for a new connection."""
         for name, value in self.patience.items():
             options.setdefault(name, value)
 
     def hurry(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
-        """Called after `connecting` where no statement takes long."""
+        """Prepare more options, after `connecting`, where no statement takes long."""
         for name, value in self.short_patience.items():
             if options[name] == self.patience[name]:  # and not what the URL says
                 options[name] = value
 
     def connected(self, connection: Any, record: Any) -> None:
-        """Called by SQLAlchemy with each new connection of the driver and its pool's record."""
+        """Set up a new connection of the driver; SQLAlchemy passes its pool's record, too."""
         with closing(connection.cursor()) as cursor:
             self.start_session(cursor, record.info)
         connection.commit()
 
     def wait_briefly(self, connection: Any, record: Any) -> None:
-        """Called after `connected` where a sender waits for what is stored."""
+        """Set up more, after `connected`, where a sender waits for what is stored."""
         with closing(connection.cursor()) as cursor:
             for statement in self.brief_waits:
                 cursor.execute(statement)
         connection.commit()
 
     def statement_bytes(self, statement: str, parameters: Sequence[Any]) -> int:
-        """The size of a statement as it is sent, where the session's packets have a limit."""
+        """Return the size of a statement as it is sent, where the session's packets have a
+        limit."""
         return 0
 
     def limit(self, cursor: Any, info: dict[str, Any], seconds: int) -> None:
@@ -181,7 +182,7 @@ class Dialect:
         """
 
     def begin(self, connection: Connection) -> None:
-        """Called by SQLAlchemy as a transaction begins."""
+        """Set up a transaction that begins; SQLAlchemy calls this."""
 
     def await_writers(self, table: str) -> Sequence[str]:
         """Statements for a transaction that ends after all those which write to a table by now.
@@ -191,30 +192,31 @@ class Dialect:
         return ()
 
     def ago(self, seconds: int) -> str:
-        """The time by the database's clock so many seconds before now."""
+        """Return the time by the database's clock so many seconds before now."""
         raise NotImplementedError
 
     def try_lock(self, name: str) -> str:
-        """The query that takes a lock of this database's, true if it was free.
+        """Return the query that takes a lock of this database's, true if it was free.
 
         "" where the database has no such locks. `locks_last` says for how long it is taken.
         """
         return ""
 
     def without_end_dots(self, text: str) -> str:
-        """An expression without the dots at its end."""
+        """Return an expression without the dots at its end."""
         return f"RTRIM({text}, '.')"
 
     def end_of(self, text: str, count: int) -> str:
-        """The last characters of an expression."""
+        """Return the last characters of an expression."""
         return f"RIGHT({text}, {count})"
 
     def without_end(self, text: str, count: int) -> str:
-        """An expression without its last characters."""
+        """Return an expression without its last characters."""
         return f"LEFT({text}, CHAR_LENGTH({text}) - {count})"
 
     def items(self, column: str) -> str:
-        """A table to join: the items of the JSON list of texts in `column`, each a `value`."""
+        """Return a table to join: the items of the JSON list of texts in `column`, each a
+        `value`."""
         return f"json_each({column})"
 
     def expected_rows(
@@ -236,5 +238,5 @@ def set_clause(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def flat(rows: Iterable[Sequence[Any]]) -> tuple[Any, ...]:
-    """The parameters of a statement of many rows."""
+    """Return the parameters of a statement of many rows."""
     return tuple(value for row in rows for value in row)

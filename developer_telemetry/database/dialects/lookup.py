@@ -23,5 +23,5 @@ _DIALECTS: dict[str, Dialect] = {
 
 
 def dialect_of(database: Database) -> Dialect:
-    """The dialect that an engine or a connection speaks."""
+    """Return the dialect that an engine or a connection speaks."""
     return _DIALECTS[database.dialect.name]

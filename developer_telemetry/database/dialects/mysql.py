@@ -209,5 +209,5 @@ def _literal_maker(escape: Callable[..., str]) -> Callable[..., str]:
 
 
 def _escaped(text: str) -> str:
-    """A text as it stands between apostrophes, in the SQL mode that our sessions set."""
+    """Return a text as it stands between apostrophes, in the SQL mode that our sessions set."""
     return text.replace("\\", "\\\\").replace("'", "\\'")

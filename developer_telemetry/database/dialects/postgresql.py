@@ -221,7 +221,7 @@ def _set(cursor: Any, info: dict[str, Any], settings: Mapping[str, str]) -> None
 
 
 def _set_config(settings: Mapping[str, str], local: bool) -> str:
-    """A query that makes settings, for a transaction alone if they are `local`."""
+    """Return a query that makes settings, for a transaction alone if they are `local`."""
 
     def literal(text: str) -> str:
         # Read alike whatever standard_conforming_strings is.

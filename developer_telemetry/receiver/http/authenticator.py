@@ -52,7 +52,7 @@ class Authenticator:
     async def admit(
         self, connection_id: str, authorization: bytes, must_have_token: bool
     ) -> Connection:
-        """The connection that a request may send to.
+        """Return the connection that a request may send to.
 
         `authorization` is the header as it came. Raises `NoSuchConnection`, `Unauthorized` or
         `Unavailable`.

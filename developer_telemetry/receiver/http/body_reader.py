@@ -136,7 +136,7 @@ def check_encoding(encoding: str) -> None:
 
 
 def inflated_within(body: bytes, encoding: str, size: int) -> Optional[bytes]:
-    """The body's content, None if that is larger than `size`; raises as `inflate` does."""
+    """Return the body's content, None if that is larger than `size`; raises as `inflate` does."""
     if not encoding:
         return body if len(body) <= size else None
     pieces: list[bytes] = []
@@ -149,7 +149,7 @@ def inflated_within(body: bytes, encoding: str, size: int) -> Optional[bytes]:
 
 
 def inflate(body: bytes, encoding: str, limit: Limit) -> Iterator[bytes]:
-    """The body's content in pieces; raises `TooLarge` as soon as it is."""
+    """Yield the body's content in pieces; raises `TooLarge` as soon as it is."""
     if encoding.strip().lower() in ("", "identity"):
         yield body
         return

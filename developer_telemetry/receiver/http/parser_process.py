@@ -54,7 +54,7 @@ class Refused(msgspec.Struct, tag=True):
     field: Optional[str] = None
 
     def error(self) -> Union[ReportRefused, TooLarge]:
-        """The same as an exception."""
+        """Return the same as an exception."""
         return TooLarge(self.message) if self.field is None else ReportRefused(*self._told())
 
     def _told(self) -> tuple[str, str]:

@@ -191,7 +191,7 @@ class Protocol(asyncio.Protocol):
             self._go_on()
 
     def finished(self, exchange: Exchange) -> None:
-        """The answer is complete."""
+        """Note that the answer is complete."""
         self._server.total_requests += 1
         if exchange.status == 200 and exchange.head.method == "POST":
             self._admission.vouch(self)

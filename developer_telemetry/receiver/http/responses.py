@@ -30,7 +30,7 @@ CLOSE = (b"connection", b"close")
 
 
 def status_of(error: TelemetryError) -> int:
-    """The HTTP status that tells a sender of an error."""
+    """Return the HTTP status that tells a sender of an error."""
     return next(status for kind, status in STATUS.items() if isinstance(error, kind))
 
 
@@ -42,7 +42,7 @@ class Answer(NamedTuple):
     headers: tuple[tuple[bytes, bytes], ...]
 
     def with_header(self, name: str, value: str) -> Answer:
-        """The same with one more header."""
+        """Return the same with one more header."""
         return self._replace(headers=(*self.headers, (name.lower().encode(), value.encode())))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,12 +51,12 @@ class Answer(NamedTuple):
         await send({"type": "http.response.body", "body": self.body})
 
     def http(self, more: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """The whole of it as HTTP/1.1 has it, with `more` headers."""
+        """Return the whole of it as HTTP/1.1 has it, with `more` headers."""
         return head_lines(self.status, (*more, *self.headers)) + self.body
 
 
 def head_lines(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The start of an answer, to the empty line before its body."""
+    """Return the start of an answer, to the empty line before its body."""
     lines = [b"%b: %b\r\n" % header for header in headers]
     return b"%b\r\n%b\r\n" % (_status_line(status), b"".join(lines))
 
@@ -67,7 +67,7 @@ def _status_line(status: int) -> bytes:
 
 
 def answer(status: int, message: str, more: Optional[dict[str, object]] = None) -> Answer:
-    """An answer; `more` is added to its JSON."""
+    """Return an answer; `more` is added to its JSON."""
     content = {"success": status == 200, "message": message, **(more or {})}
     body = msgspec.json.encode(content)
     length = (b"content-length", b"%d" % len(body))
@@ -75,7 +75,7 @@ def answer(status: int, message: str, more: Optional[dict[str, object]] = None) 
 
 
 def refusal(error: TelemetryError) -> Answer:
-    """The answer to a request that failed with `error`."""
+    """Return the answer to a request that failed with `error`."""
     status = status_of(error)
     if isinstance(error, ReportRefused):
         faults = [{"field": error.field, "message": error.message}]

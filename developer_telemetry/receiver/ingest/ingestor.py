@@ -49,11 +49,11 @@ class Outage:
         self.number = 0  # of the outage that is going on, or was the last
 
     def begin_transaction(self) -> None:
-        """The writer starts to wait for the database."""
+        """Note that the writer starts to wait for the database."""
         self._busy_since = time.monotonic()
 
     def end_transaction(self) -> None:
-        """The database has answered the writer."""
+        """Note that the database has answered the writer."""
         self._busy_since = None
 
     @property
@@ -69,14 +69,14 @@ class Outage:
         return self.reason or ("the database does not answer" if self.hanging else "")
 
     def began(self, reason: str) -> None:
-        """The database can't take reports."""
+        """Note that the database can't take reports."""
         if not self.reason:
             self.number += 1
             logger.warning("reports go to the spool: %s", reason)
         self.reason = reason
 
     def ended(self) -> None:
-        """The database takes reports again."""
+        """Note that the database takes reports again."""
         if self.reason:
             logger.info("the database takes reports again")
         self.reason = ""
@@ -270,7 +270,7 @@ class Ingestor:
                 session.close()
 
     def _session(self) -> DatabaseConnection:
-        """The writer's session, a new one after each outage.
+        """Return the writer's session, a new one after each outage.
 
         What was wrong with the old one (its rights, its settings) may be its own for good.
         """

@@ -649,12 +649,12 @@ def _add_what_came_later(database: sqlite3.Connection) -> None:
 
 
 def _values(report: Spooled) -> tuple[Any, ...]:
-    """The values of `_ALL_COLUMNS`."""
+    """Return the values of `_ALL_COLUMNS`."""
     return (*report[:4], report.checksum, report.epoch)
 
 
 def _spooled(row: Sequence[Any]) -> Spooled:
-    """The report in a row of `_ALL_COLUMNS`."""
+    """Return the report in a row of `_ALL_COLUMNS`."""
     return Spooled(row[0], row[1], row[2], row[3], row[5])
 
 

@@ -40,12 +40,13 @@ def move_aside(path: Path) -> Path:
 
 
 def moved_aside(path: Path) -> list[Path]:
-    """The files that `move_aside` made of one of this name, with what belongs to them."""
+    """Return the files that `move_aside` made of one of this name, with what belongs to them."""
     return sorted(path.parent.glob(f"{path.name}{_SUFFIX}*"))
 
 
 def salvage(path: Path, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
-    """The rows of a damaged file, from its start and then from its end, as far as it reads."""
+    """Yield the rows of a damaged file, from its start and then from its end, as far as it
+    reads."""
     for order in ("ASC", "DESC"):
         with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(path)) as database:
             # With this set SQLite reads what there is of a file that lost its end.
