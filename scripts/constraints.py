@@ -79,7 +79,7 @@ def constraints(name: str, versions: dict[str, str]) -> list[str]:
 
 
 def marker(run: list[str]) -> str:
-    """Return a condition for these neighbouring Pythons; that of the newest line holds for later ones."""
+    """Return a marker for these neighbouring Pythons; the newest one holds for later Pythons."""
     pythons = list(PYTHONS)
     conditions = []
     if run[0] != pythons[0]:
