@@ -73,7 +73,13 @@ class Figures(NamedTuple):
     acknowledged: int
     asked_to_come_back: int
     unanswered: int
+    # Of the acknowledged, by the last look at the database.
+    stored: int
     slowest_seconds: float
+
+    @property
+    def lost(self) -> int:
+        return self.acknowledged - self.stored
 
 
 class Oracle:
@@ -101,6 +107,7 @@ class Oracle:
         self._acknowledged: set[Sent] = set()
         self._statuses: Counter[int] = Counter()
         self._wrong: list[str] = []
+        self._stored = 0
         self._slowest = 0.0
         self._checks = itertools.count(1)
         self._values = [itertools.count(1) for _ in range(senders)]
@@ -141,6 +148,7 @@ class Oracle:
                 len(self._acknowledged),
                 self._statuses[503],
                 unanswered,
+                self._stored,
                 self._slowest,
             )
 
@@ -167,6 +175,7 @@ class Oracle:
             assert time.monotonic() < deadline, "\n".join([*problems, self._receiver.log[-3000:]])
             time.sleep(0.3)
         self._check_fresh(database_url)
+        assert not self.figures.lost
         return self.figures
 
     def _check_fresh(self, database_url: str) -> None:
@@ -181,6 +190,7 @@ class Oracle:
         """Return what differs between the promises and the database now, in words."""
         stored = self._read_raw(database_url)
         counts = Counter(row.sent for row in stored)
+        self._stored = len(self._acknowledged & set(counts))
         keys = _by_day(stored)
         expected = {day: self._expected(day, rows) for day, rows in keys.items()}
         tool = self._read_tool(database_url)
