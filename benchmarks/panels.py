@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from benchmarks.databases import count, database, describe, opened
 from benchmarks.large import NOW, fill
@@ -76,7 +77,7 @@ def measure(engine: Engine, name: str, repeats: int) -> dict[Panel, list[float]]
     return seconds
 
 
-def _seconds(connection: Connection, query: str) -> float:
+def _seconds(connection: SqlConnection, query: str) -> float:
     started = time.perf_counter()
     # As text: the drivers would take a % for one of theirs.
     connection.connection.cursor().execute(query)

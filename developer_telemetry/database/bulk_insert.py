@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database.dialects.base import flat
@@ -24,7 +24,7 @@ NUMBER_LENGTH = 19
 
 
 def insert(
-    connection: Connection,
+    connection: SqlConnection,
     table: str,
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],
@@ -36,7 +36,7 @@ def insert(
 
 
 def insert_one(
-    connection: Connection,
+    connection: SqlConnection,
     table: str,
     columns: Sequence[str],
     row: Sequence[Any],
@@ -48,7 +48,7 @@ def insert_one(
 
 
 def insert_with_ids(
-    connection: Connection,
+    connection: SqlConnection,
     table: str,
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],
@@ -79,7 +79,7 @@ def insert_with_ids(
 
 
 def _insert(
-    connection: Connection,
+    connection: SqlConnection,
     table: str,
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],
@@ -90,7 +90,7 @@ def _insert(
     return execute(connection, statement, parameters)
 
 
-def execute(connection: Connection, statement: str, parameters: Sequence[Any]) -> Any:
+def execute(connection: SqlConnection, statement: str, parameters: Sequence[Any]) -> Any:
     """Return the driver's own cursor: around a small statement, SQLAlchemy's takes as long as the
     rest."""
     driver: Any = connection.connection
@@ -122,12 +122,12 @@ def execute(connection: Connection, statement: str, parameters: Sequence[Any]) -
     return cursor
 
 
-def _made_one(connection: Connection, cursor: Any) -> bool:
+def _made_one(connection: SqlConnection, cursor: Any) -> bool:
     return bool(connection.info.get("counts_inserted", True)) and cursor.rowcount == 1
 
 
 def batches(
-    connection: Connection, rows: Iterable[Row], most: int = MAX_ROWS
+    connection: SqlConnection, rows: Iterable[Row], most: int = MAX_ROWS
 ) -> Iterator[list[Row]]:
     """Cut rows into what fits in one statement, at most so many; a single row is never cut."""
     return cut(rows, most, connection.info["statement_characters"])

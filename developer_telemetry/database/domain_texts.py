@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection as SqlConnection
 
 from developer_telemetry.database.dialects.lookup import dialect_of
 
@@ -49,7 +49,7 @@ class TableTexts(NamedTuple):
 EXACTLY = TableTexts()
 
 
-def texts_of(connection: Connection, table: str) -> TableTexts:
+def texts_of(connection: SqlConnection, table: str) -> TableTexts:
     """Return how the table takes texts, by its column `id` or else its first with text."""
     if dialect_of(connection).name != "mysql":
         return EXACTLY
@@ -62,7 +62,7 @@ def texts_of(connection: Connection, table: str) -> TableTexts:
     return TableTexts(row[1] in EXACT, row[0]) if row else EXACTLY
 
 
-def inexact_tables(connection: Connection, tables: tuple[str, ...]) -> dict[str, str]:
+def inexact_tables(connection: SqlConnection, tables: tuple[str, ...]) -> dict[str, str]:
     """Return those tables that compare loosely or lack characters, with their collations."""
     if dialect_of(connection).name != "mysql":
         return {}

@@ -9,7 +9,8 @@ from contextlib import closing, contextmanager
 from typing import Any, Callable, NamedTuple, TypeVar
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database.dialects.lookup import Database, dialect_of
@@ -113,7 +114,7 @@ def _leave_stale(context: Any) -> None:
         context.is_disconnect |= dialect_of(context.engine).is_stale(error)
 
 
-def _begin(connection: Connection) -> None:
+def _begin(connection: SqlConnection) -> None:
     # Taking the write lock at once: a read that turns into a write can't wait for it.
     reading = connection.get_execution_options().get("reading")
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
@@ -130,7 +131,7 @@ def reading(engine: Engine) -> Engine:
 
 
 @contextmanager
-def reading_newest(engine: Engine) -> Iterator[Connection]:
+def reading_newest(engine: Engine) -> Iterator[SqlConnection]:
     """Give a connection that reads the newest rows: not one to a former primary."""
     question = dialect_of(engine).reads_only
     with reading(engine).connect() as connection:
@@ -155,7 +156,7 @@ def clock_offset_us(engine: Engine) -> int:
     return int(theirs * 1_000_000) - (before + after) // 2
 
 
-def database_now_us(connection: Connection) -> int:
+def database_now_us(connection: SqlConnection) -> int:
     """Return the database's time: UTC in microseconds since 1970."""
     clock = dialect_of(connection).clock
     if not clock:
@@ -181,7 +182,9 @@ def losses(engine: Engine) -> list[str]:
     return messages
 
 
-def transact(database: Database, work: Callable[[Connection], T], awaits_locks: bool = True) -> T:
+def transact(
+    database: Database, work: Callable[[SqlConnection], T], awaits_locks: bool = True
+) -> T:
     """Run `work` in a transaction and commit; repeat the whole of it after a conflict.
 
     Without `awaits_locks` a lock that was waited for in vain is no reason to wait again.
@@ -207,7 +210,7 @@ def transact(database: Database, work: Callable[[Connection], T], awaits_locks: 
     raise AssertionError("unreachable")
 
 
-def _transacted(connection: Connection, work: Callable[[Connection], T]) -> T:
+def _transacted(connection: SqlConnection, work: Callable[[SqlConnection], T]) -> T:
     transaction = connection.begin()
     try:
         done = work(connection)
@@ -227,7 +230,7 @@ def reason(error: Exception) -> str:
     return own_words(error)
 
 
-def be_thorough(connection: Connection) -> None:
+def be_thorough(connection: SqlConnection) -> None:
     """Overwrite all bytes that this transaction deletes."""
     for statement in dialect_of(connection).thorough:
         connection.exec_driver_sql(statement)

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import inspect
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.constants import (
@@ -130,7 +131,7 @@ def is_migrated(engine: Engine) -> bool:
     return not pending(engine)
 
 
-def apply(connection: Connection, operation: Any) -> None:
+def apply(connection: SqlConnection, operation: Any) -> None:
     """Do one operation of a script as DevLake's server does it, on MySQL or PostgreSQL."""
     if operation.type == "execute":
         if operation.dialect is None or operation.dialect.value == dialect_of(connection).name:
@@ -144,7 +145,7 @@ def apply(connection: Connection, operation: Any) -> None:
         raise NotImplementedError(f"{operation.type}: no script has used it so far")
 
 
-def _execute(connection: Connection, statement: str, ignore_error: bool) -> None:
+def _execute(connection: SqlConnection, statement: str, ignore_error: bool) -> None:
     try:
         connection.exec_driver_sql(statement)
     except DBAPIError:
@@ -152,7 +153,7 @@ def _execute(connection: Connection, statement: str, ignore_error: bool) -> None
             raise
 
 
-def _run(connection: Connection, script: MigrationScript) -> None:
+def _run(connection: SqlConnection, script: MigrationScript) -> None:
     if dialect_of(connection).name == "sqlite":
         for statement in SQLITE_STATEMENTS[script.version]:
             connection.exec_driver_sql(statement)
@@ -161,7 +162,7 @@ def _run(connection: Connection, script: MigrationScript) -> None:
             apply(connection, operation)
 
 
-def _missing(connection: Connection) -> list[MigrationScript]:
+def _missing(connection: SqlConnection) -> list[MigrationScript]:
     applied: set[tuple[int, str]] = set()
     # A database may have been ours alone before DevLake took it over.
     for history in (MIGRATION_TABLE, DEVLAKE_MIGRATION_TABLE):
@@ -171,7 +172,7 @@ def _missing(connection: Connection) -> list[MigrationScript]:
     return [script for script in SCRIPTS if (script.version, script.name) not in applied]
 
 
-def _refuse_pending(connection: Connection) -> None:
+def _refuse_pending(connection: SqlConnection) -> None:
     missing = _missing(connection)
     if missing:
         raise ConfigurationError(
@@ -182,7 +183,7 @@ def _refuse_pending(connection: Connection) -> None:
         )
 
 
-def _create(connection: Connection, table: str, columns: str) -> None:
+def _create(connection: SqlConnection, table: str, columns: str) -> None:
     options = MYSQL_TABLE_OPTIONS if dialect_of(connection).name == "mysql" else ""
     if not inspect(connection).has_table(table):
         connection.exec_driver_sql(f"CREATE TABLE {table} ({columns}){options}")
@@ -193,7 +194,7 @@ def _title(script: MigrationScript) -> str:
 
 
 @contextmanager
-def _alone(engine: Engine) -> Iterator[Connection]:
+def _alone(engine: Engine) -> Iterator[SqlConnection]:
     """Yield a transaction, committed at the end, that no other process migrates beside."""
     name = dialect_of(engine).name
     if name == "mysql":

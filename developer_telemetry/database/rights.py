@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database.dialects.lookup import dialect_of
@@ -83,7 +84,7 @@ def _may(engine: Engine, *statements: str) -> bool:
     return True
 
 
-def require_schema(connection: Connection) -> None:
+def require_schema(connection: SqlConnection) -> None:
     """Raise ConfigurationError unless tables can be made and changed in the connection's schema."""
     asked = {"mysql": _mysql_schema, "postgres": _postgresql_schema}
     ask = asked.get(dialect_of(connection).name)
@@ -95,7 +96,7 @@ def require_schema(connection: Connection) -> None:
         )
 
 
-def _mysql_schema(connection: Connection) -> list[str]:
+def _mysql_schema(connection: SqlConnection) -> list[str]:
     database = str(connection.exec_driver_sql("SELECT DATABASE()").scalar())
     granted: set[str] = set()
     for (line,) in connection.exec_driver_sql("SHOW GRANTS"):
@@ -120,7 +121,7 @@ def _covers(pattern: str, database: str) -> bool:
     return re.fullmatch("".join(parts), database) is not None
 
 
-def _postgresql_schema(connection: Connection) -> list[str]:
+def _postgresql_schema(connection: SqlConnection) -> list[str]:
     def ask(query: str) -> Any:
         return connection.exec_driver_sql(query).scalar()
 

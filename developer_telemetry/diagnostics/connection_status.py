@@ -6,7 +6,8 @@ import datetime
 from collections import Counter
 from typing import Any, NamedTuple
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections.registry import Connections
 from developer_telemetry.constants import (
@@ -113,7 +114,7 @@ def token_faults(engine: Engine, encryption_secret: str) -> dict[int, str]:
     return {connection.id: connection.fault for connection in connections.unreadable()}
 
 
-def _machines(connection: Connection) -> dict[int, _Machines]:
+def _machines(connection: SqlConnection) -> dict[int, _Machines]:
     """Return the machines of each connection, with reports that are not counted yet."""
     dialect = dialect_of(connection)
     machines: dict[int, _Machines] = {}
@@ -141,7 +142,7 @@ def _machines(connection: Connection) -> dict[int, _Machines]:
     return machines
 
 
-def _stored_since(connection: Connection, start_us: int) -> Counter[int]:
+def _stored_since(connection: SqlConnection, start_us: int) -> Counter[int]:
     """Count the reports of each connection since a time, at the end of the raw layer.
 
     No index has times of arrival; ids are nearly in the order in which reports were stored.
@@ -159,7 +160,7 @@ def _stored_since(connection: Connection, start_us: int) -> Counter[int]:
     return Counter({row[0]: int(row[1]) for row in rows})
 
 
-def _refusals(connection: Connection, since: str) -> dict[int, dict[str, int]]:
+def _refusals(connection: SqlConnection, since: str) -> dict[int, dict[str, int]]:
     """Return refusals by connection and reason, the most frequent reason first."""
     rows = connection.exec_driver_sql(
         f"SELECT connection_id, reason, SUM(count) FROM {REFUSAL_TABLE}"
@@ -173,7 +174,7 @@ def _refusals(connection: Connection, since: str) -> dict[int, dict[str, int]]:
     return refusals
 
 
-def _unread(connection: Connection, since: str) -> Counter[int]:
+def _unread(connection: SqlConnection, since: str) -> Counter[int]:
     """Count the rows of each connection that have a remark about an unread number."""
     rows = connection.exec_driver_sql(
         f"SELECT connection_id, COUNT(*) FROM {TOOL_TABLE}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Union
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import DAY_US, RAW_TABLE, REFUSAL_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
@@ -68,7 +69,7 @@ class Watch:
             ),
         ]
 
-    def _arrived(self, connection: Connection) -> list[Arrived]:
+    def _arrived(self, connection: SqlConnection) -> list[Arrived]:
         rows = connection.exec_driver_sql(
             "SELECT id, connection_id, developer_id, hostname, date, created_at"
             f" FROM {RAW_TABLE} WHERE id > {dialect_of(connection).placeholder}"
@@ -84,7 +85,7 @@ class Watch:
             for row in new
         ]
 
-    def _counts(self, connection: Connection) -> dict[tuple[int, str, str], int]:
+    def _counts(self, connection: SqlConnection) -> dict[tuple[int, str, str], int]:
         # Yesterday's, too, since they are written down some seconds later.
         since = timestamp(now_us() - DAY_US)[:10]
         rows = connection.exec_driver_sql(

@@ -7,7 +7,8 @@ from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple, Optional
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.concurrency import map_concurrently, prefetch
 from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, TOOL_TABLE
@@ -130,7 +131,7 @@ def _accounts(
 
 
 def _later_days(
-    connection: Connection,
+    connection: SqlConnection,
     connection_id: int,
     new: Mapping[str, Newest],
     developers: Sequence[str],
@@ -169,7 +170,7 @@ def _later_days(
 
 
 def _newest_days(
-    connection: Connection, connection_id: int, developers: Sequence[str]
+    connection: SqlConnection, connection_id: int, developers: Sequence[str]
 ) -> list[Day]:
     """Return the newest tool row of each developer whom it names in full, as nearly all do.
 
@@ -191,7 +192,7 @@ def _newest_days(
     )
 
 
-def _days(connection: Connection, connection_id: int, developers: Sequence[str]) -> list[Day]:
+def _days(connection: SqlConnection, connection_id: int, developers: Sequence[str]) -> list[Day]:
     """Tool rows of each developer, newest first: that one, and those that name them."""
     dialect = dialect_of(connection)
     columns = ("connection_id", "developer_id")

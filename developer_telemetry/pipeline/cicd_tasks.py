@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Optional
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import RAW_TABLE, SCOPE_ID, TASK_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_ROWS, batches, insert
@@ -114,7 +115,7 @@ def _days_after(
         ).fetchall()
 
 
-def _rewrite(connection: Connection, connection_id: int, days: Sequence[Any]) -> None:
+def _rewrite(connection: SqlConnection, connection_id: int, days: Sequence[Any]) -> None:
     """Write the tasks of these tool rows; delete those whose number has become zero."""
     tasks: list[Task] = []
     gone: list[str] = []
@@ -134,7 +135,7 @@ def _rewrite(connection: Connection, connection_id: int, days: Sequence[Any]) ->
     _delete(connection, sorted(gone))
 
 
-def _delete(connection: Connection, ids: Sequence[str]) -> None:
+def _delete(connection: SqlConnection, ids: Sequence[str]) -> None:
     param = dialect_of(connection).placeholder
     for batch in batches(connection, [(task,) for task in ids]):
         marks = ", ".join([param] * len(batch))

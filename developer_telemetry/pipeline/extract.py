@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.concurrency import map_concurrently, prefetch
 from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
@@ -91,7 +92,7 @@ def reextract(
         yield Progress(done, max(done, total))
 
 
-def _analyze(connection: Connection) -> None:
+def _analyze(connection: SqlConnection) -> None:
     for table in (RAW_TABLE, TOOL_TABLE):
         connection.exec_driver_sql(f"ANALYZE {table}")
 
@@ -136,7 +137,7 @@ def _span_pages(engine: Engine, remaining: Span) -> Iterator[tuple[Span, int]]:
         remaining = remaining._replace(above=page.last)
 
 
-def _ending_in(connection: Connection, page: Span, last: int, strategy: str) -> DaysRead:
+def _ending_in(connection: SqlConnection, page: Span, last: int, strategy: str) -> DaysRead:
     """Return the newest raw rows of the days whose last one up to the id `last` is in `page`.
 
     So each day is in one page.
@@ -158,7 +159,7 @@ def _ending_in(connection: Connection, page: Span, last: int, strategy: str) -> 
 
 
 def _read_days(
-    connection: Connection,
+    connection: SqlConnection,
     connection_id: int,
     source: str,
     parameters: Sequence[Any],
@@ -212,7 +213,7 @@ def _write(engine: Engine, page: Page, strategy: str) -> None:
         transact(engine, lambda connection: upsert_tool(connection, rows))
 
 
-def _sum_again(connection: Connection, keys: Sequence[Key]) -> None:
+def _sum_again(connection: SqlConnection, keys: Sequence[Key]) -> None:
     """Write the sums of days, read again when nobody else can add to them any more."""
     claim(connection, keys)
     for rows in batches(connection, days(within(connection), keys, SUM)):
@@ -220,7 +221,7 @@ def _sum_again(connection: Connection, keys: Sequence[Key]) -> None:
     _release(connection, keys)
 
 
-def _release(connection: Connection, keys: Sequence[Key]) -> None:
+def _release(connection: SqlConnection, keys: Sequence[Key]) -> None:
     """Take back claimed rows whose raw rows were deleted before they could be read."""
     dialect = dialect_of(connection)
     for batch in batches(connection, keys, MAX_KEYS):

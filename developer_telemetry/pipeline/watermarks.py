@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Optional
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.constants import RAW_TABLE, RUN_TABLE
@@ -78,7 +79,7 @@ def complete(engine: Engine, run: Run) -> None:
     transact(engine, lambda connection: insert(connection, RUN_TABLE, _COLUMNS, [row], tail))
 
 
-def _last(connection: Connection, connection_id: int, subtask: str, settings: str) -> int:
+def _last(connection: SqlConnection, connection_id: int, subtask: str, settings: str) -> int:
     """Return the watermark of the last completed run if it still holds, else 0."""
     param = dialect_of(connection).placeholder
     # The report is gone where rows were deleted or restored, so nobody knows what else is.
@@ -91,7 +92,7 @@ def _last(connection: Connection, connection_id: int, subtask: str, settings: st
     return raw_id or 0
 
 
-def _settled(connection: Connection) -> Watermark:
+def _settled(connection: SqlConnection) -> Watermark:
     """Return the highest raw id, of any connection, below which no row can still be committed."""
     row: Any = connection.exec_driver_sql(
         f"SELECT id, report_id FROM {RAW_TABLE}"

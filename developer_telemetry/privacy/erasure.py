@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Optional
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.constants import (
@@ -225,7 +226,7 @@ def _now(engine: Engine) -> int:
 
 
 def _commit(
-    connection: Connection,
+    connection: SqlConnection,
     subjects: Collection[tuple[int, str]],
     people: Sequence[Person],
     block: bool,
@@ -255,7 +256,7 @@ def _commit(
     return _Stones(last_id, Until(last_raw or 0, arrived_us))
 
 
-def _newest_us(connection: Connection, people: Sequence[Person]) -> int:
+def _newest_us(connection: SqlConnection, people: Sequence[Person]) -> int:
     """When the last of these people's reports arrived, perhaps by a clock that was ahead.
 
     A tombstone that is no earlier also keeps out what was exported of them.
@@ -345,7 +346,7 @@ def _wait_for_writers(engine: Engine, table: str) -> None:
     """Return when every transaction is over that had written to a table when this was called."""
     statements = dialect_of(engine).await_writers(table)
 
-    def work(connection: Connection) -> None:
+    def work(connection: SqlConnection) -> None:
         for statement in statements:
             connection.exec_driver_sql(statement)
 

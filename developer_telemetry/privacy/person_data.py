@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any, NamedTuple, Optional
 
 from sqlalchemy import inspect
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_ROWS, batches
@@ -90,7 +91,7 @@ class Traces:
 
     def _remove_dates(
         self,
-        connection: Connection,
+        connection: SqlConnection,
         dates: Sequence[str],
         strategy: str,
         until: Optional[Until],
@@ -109,7 +110,7 @@ class Traces:
             tool -= len(left)
         return Counter({RAW_TABLE: raw, TOOL_TABLE: tool})
 
-    def _remove_rest(self, connection: Connection) -> Counter[str]:
+    def _remove_rest(self, connection: SqlConnection) -> Counter[str]:
         be_thorough(connection)
         gone: Counter[str] = Counter()
         for table in self._tables:
@@ -119,7 +120,9 @@ class Traces:
         return gone
 
     @staticmethod
-    def _delete(connection: Connection, table: str, where: str, parameters: Sequence[Any]) -> int:
+    def _delete(
+        connection: SqlConnection, table: str, where: str, parameters: Sequence[Any]
+    ) -> int:
         statement = f"DELETE FROM {table} WHERE {where}"
         gone: int = connection.exec_driver_sql(statement, tuple(parameters)).rowcount
         return gone

@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, Optional
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
@@ -189,7 +190,7 @@ def _strategy(text: Optional[str]) -> str:
 
 
 def _with_rows(
-    connection: Connection, connection_id: int, developers: Collection[str]
+    connection: SqlConnection, connection_id: int, developers: Collection[str]
 ) -> list[str]:
     """Return those of the developers that have rows or an account."""
     param = dialect_of(connection).placeholder
@@ -209,7 +210,7 @@ def _with_rows(
     ]
 
 
-def _addresses(connection: Connection, connection_id: int) -> list[tuple[str, str]]:
+def _addresses(connection: SqlConnection, connection_id: int) -> list[tuple[str, str]]:
     """Developers and the e-mail addresses, in lower case, that they have or had; no empty one."""
     param = dialect_of(connection).placeholder
     rows = connection.exec_driver_sql(
@@ -223,7 +224,7 @@ def _addresses(connection: Connection, connection_id: int) -> list[tuple[str, st
     return [(user, email) for user, email in cleaned if email]
 
 
-def _accounts(connection: Connection, connection_id: int) -> list[tuple[str, str]]:
+def _accounts(connection: SqlConnection, connection_id: int) -> list[tuple[str, str]]:
     param = dialect_of(connection).placeholder
     rows = connection.exec_driver_sql(
         f"SELECT user_name, email FROM {ACCOUNT_TABLE}"

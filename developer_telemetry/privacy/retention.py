@@ -15,7 +15,8 @@ from operator import add
 from typing import Callable, NamedTuple, Optional
 
 from sqlalchemy import inspect
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
@@ -176,11 +177,11 @@ class _Pruning:
         yield from self._repeated(self._remove_machines)
         transact(self._engine, self._complete)
 
-    def _repeated(self, remove: Callable[[Connection], Pruned]) -> Iterator[Pruned]:
+    def _repeated(self, remove: Callable[[SqlConnection], Pruned]) -> Iterator[Pruned]:
         while any(removed := transact(self._engine, remove)):
             yield removed
 
-    def _begin(self, connection: Connection) -> Limits:
+    def _begin(self, connection: SqlConnection) -> Limits:
         """Return the limits by the connection's options now, recorded before rows are deleted."""
         be_thorough(connection)
         limits = _limits(connection, self._id, self._today)
@@ -188,7 +189,7 @@ class _Pruning:
             self._record(connection, "raw_before", limits.raw)
         return limits
 
-    def _record(self, connection: Connection, column: str, day: str) -> None:
+    def _record(self, connection: SqlConnection, column: str, day: str) -> None:
         dialect = dialect_of(connection)
         values = {"connection_id": self._id, "raw_before": FIRST_DAY, column: day}
         connection.exec_driver_sql(
@@ -198,7 +199,7 @@ class _Pruning:
             tuple(values.values()),
         )
 
-    def _remove_reports(self, connection: Connection, developers: Sequence[str]) -> Pruned:
+    def _remove_reports(self, connection: SqlConnection, developers: Sequence[str]) -> Pruned:
         limits = self._begin(connection)
         rows = connection.exec_driver_sql(
             f"SELECT id FROM {RAW_TABLE} WHERE {self._whose(developers)} AND date < {self._param}"
@@ -207,7 +208,7 @@ class _Pruning:
         ).fetchall()
         return Pruned(reports=self._delete(connection, RAW_TABLE, "id", [row[0] for row in rows]))
 
-    def _remove_days(self, connection: Connection, developers: Sequence[str]) -> Pruned:
+    def _remove_days(self, connection: SqlConnection, developers: Sequence[str]) -> Pruned:
         limits = self._begin(connection)
         # Beside each day whether any of its developer is kept.
         later = (
@@ -230,7 +231,7 @@ class _Pruning:
         return self._remove_people(connection, leaving, gone) if leaving else gone
 
     def _remove_people(
-        self, connection: Connection, leaving: Sequence[str], gone: Pruned
+        self, connection: SqlConnection, leaving: Sequence[str], gone: Pruned
     ) -> Pruned:
         """Remove what there is of those developers who have no days any more."""
         left = connection.exec_driver_sql(
@@ -250,7 +251,7 @@ class _Pruning:
             ).rowcount
         return gone._replace(developers=len(developers), machines=machines)
 
-    def _remove_machines(self, connection: Connection) -> Pruned:
+    def _remove_machines(self, connection: SqlConnection) -> Pruned:
         """Remove machines whose last report came before the first day to keep."""
         limits = self._begin(connection)
         columns = ("connection_id", "developer_id", "hostname")
@@ -262,7 +263,7 @@ class _Pruning:
         self._delete_keys(connection, MACHINE_TABLE, columns, [tuple(key) for key in keys])
         return Pruned(machines=len(keys))
 
-    def _complete(self, connection: Connection) -> None:
+    def _complete(self, connection: SqlConnection) -> None:
         self._begin(connection)
         self._record(connection, "pruned_on", self._today.isoformat())
 
@@ -272,7 +273,7 @@ class _Pruning:
 
     def _delete_keys(
         self,
-        connection: Connection,
+        connection: SqlConnection,
         table: str,
         columns: Sequence[str],
         keys: Sequence[tuple[object, ...]],
@@ -285,7 +286,7 @@ class _Pruning:
             )
 
     def _delete(
-        self, connection: Connection, table: str, column: str, values: Sequence[object]
+        self, connection: SqlConnection, table: str, column: str, values: Sequence[object]
     ) -> int:
         if not values:
             return 0
@@ -296,7 +297,7 @@ class _Pruning:
         return deleted
 
 
-def _limits(connection: Connection, connection_id: int, today: date) -> Limits:
+def _limits(connection: SqlConnection, connection_id: int, today: date) -> Limits:
     param = dialect_of(connection).placeholder
     retention = connection.exec_driver_sql(
         f"SELECT raw_retention_days, tool_retention_days FROM {CONNECTION_TABLE}"

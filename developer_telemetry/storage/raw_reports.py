@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, Callable, NamedTuple, Optional
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection as SqlConnection
 
 from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_KEYS
@@ -47,7 +47,7 @@ Key = tuple[int, str, str]
 # Developer and date: the same within a connection.
 Day = tuple[str, str]
 # Gives a connection to read with: one that is open anyway, or one for each question.
-Opened = Callable[[], AbstractContextManager[Connection]]
+Opened = Callable[[], AbstractContextManager[SqlConnection]]
 # Before all days.
 START: Day = ("", "0001-01-01")
 
@@ -70,7 +70,7 @@ class DaysPage(NamedTuple):
     last: Optional[Day]  # None in the last page, which has no end
 
 
-def span(connection: Connection, connection_id: int, above: int) -> tuple[Span, int]:
+def span(connection: SqlConnection, connection_id: int, above: int) -> tuple[Span, int]:
     """Return the raw rows above the id `above` as a span, and their number."""
     param = dialect_of(connection).placeholder
     last, count = connection.exec_driver_sql(
@@ -80,7 +80,7 @@ def span(connection: Connection, connection_id: int, above: int) -> tuple[Span, 
     return Span(connection_id, above, last or above), count
 
 
-def is_unforeseen(connection: Connection, raw_span: Span, count: int) -> bool:
+def is_unforeseen(connection: SqlConnection, raw_span: Span, count: int) -> bool:
     """Return true if the planner does not know how many raw rows a span has.
 
     A table that is new or grew at once has no statistics, and PostgreSQL then compares each row
@@ -96,7 +96,7 @@ def is_unforeseen(connection: Connection, raw_span: Span, count: int) -> bool:
     return expected is not None and count > UNFORESEEN * max(1, expected)
 
 
-def first_page(connection: Connection, remaining: Span) -> tuple[Span, int]:
+def first_page(connection: SqlConnection, remaining: Span) -> tuple[Span, int]:
     """Return the start of a span and how many raw rows it has: 0 when there are none left."""
     param = dialect_of(connection).placeholder
     last, count = connection.exec_driver_sql(
@@ -107,7 +107,7 @@ def first_page(connection: Connection, remaining: Span) -> tuple[Span, int]:
     return remaining._replace(last=last or remaining.last), count
 
 
-def days_page(connection: Connection, connection_id: int, last: Day) -> DaysPage:
+def days_page(connection: SqlConnection, connection_id: int, last: Day) -> DaysPage:
     """Return the page of whole days after the day `last`, in order of developer and date."""
     param = dialect_of(connection).placeholder
     # Written out, because MySQL walks no index for (a, b) > (x, y).
@@ -154,7 +154,7 @@ class Newest(NamedTuple):
         return (self.arrived_us, self.id)
 
 
-def within(connection: Connection) -> Opened:
+def within(connection: SqlConnection) -> Opened:
     """Return what reads in the transaction of a connection."""
     return lambda: nullcontext(connection)
 
@@ -181,7 +181,7 @@ def days(opened: Opened, keys: Sequence[Key], strategy: str) -> Iterator[ToolRow
                 yield from tool_rows(opened, key[0], reports)
 
 
-def newest(connection: Connection, keys: Sequence[Key], strategy: str) -> list[Newest]:
+def newest(connection: SqlConnection, keys: Sequence[Key], strategy: str) -> list[Newest]:
     """Return the newest raw row of each of a connection's `keys`, under `sum` of each host of it.
 
     There are at most `MAX_KEYS` keys.
@@ -199,7 +199,7 @@ def newest(connection: Connection, keys: Sequence[Key], strategy: str) -> list[N
 
 
 def newest_of(
-    connection: Connection,
+    connection: SqlConnection,
     source: str,
     parameters: Sequence[Any],
     strategy: str,
@@ -219,7 +219,7 @@ def newest_of(
     return reports
 
 
-def _newest_hosts(connection: Connection, key: Key, strategy: str) -> list[Newest]:
+def _newest_hosts(connection: SqlConnection, key: Key, strategy: str) -> list[Newest]:
     """Return the same of one day, without bodies, of those hosts alone that reported last."""
     dialect = dialect_of(connection)
     param = dialect.placeholder

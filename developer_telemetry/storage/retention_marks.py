@@ -5,7 +5,7 @@ What is left of the days before it is no whole: their tool rows stay as they are
 
 from __future__ import annotations
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection as SqlConnection
 
 from developer_telemetry.constants import HORIZON_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
@@ -14,7 +14,7 @@ from developer_telemetry.database.dialects.lookup import dialect_of
 FIRST_DAY = "1000-01-01"
 
 
-def horizon(connection: Connection, connection_id: int) -> str:
+def horizon(connection: SqlConnection, connection_id: int) -> str:
     """Return the first day, as YYYY-MM-DD, that `prune` has never touched; `FIRST_DAY` if it
     never did."""
     param = dialect_of(connection).placeholder

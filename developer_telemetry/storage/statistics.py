@@ -7,7 +7,8 @@ from collections import Counter
 from functools import cache, partial
 from typing import Optional
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import MACHINE_TABLE, RAW_TABLE, REFUSAL_TABLE
 from developer_telemetry.database.bulk_insert import insert
@@ -69,7 +70,7 @@ class Tallies:
                 raise
 
 
-def _write_refusals(connection: Connection, refusals: Counter[Refusal]) -> None:
+def _write_refusals(connection: SqlConnection, refusals: Counter[Refusal]) -> None:
     dialect = dialect_of(connection)
     total = f"{REFUSAL_TABLE}.count + {dialect.new('count')}"
     insert(
@@ -97,7 +98,7 @@ def count_machines(engine: Engine, counted_id: Optional[int], awaits_locks: bool
     statement = _counting(dialect_of(engine))
     for start in range(max(0, first), newest, ROWS_AT_ONCE):
         ids = (start, min(newest, start + ROWS_AT_ONCE))
-        work = partial(Connection.exec_driver_sql, statement=statement, parameters=ids)
+        work = partial(SqlConnection.exec_driver_sql, statement=statement, parameters=ids)
         transact(engine, work, awaits_locks)
     return newest
 

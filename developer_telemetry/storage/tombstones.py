@@ -19,7 +19,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Optional
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import TOMBSTONE_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
@@ -241,7 +242,7 @@ class Erased:
         """Return the tombstones as last read."""
         return self._tombstones
 
-    def check(self, before: Tombstones, connection: Connection) -> None:
+    def check(self, before: Tombstones, connection: SqlConnection) -> None:
         """Raise `Outdated` unless `before` has all tombstones; the last step of a transaction."""
         if version(connection) != before.version:
             raise Outdated
@@ -253,7 +254,7 @@ class Erased:
         return self._tombstones
 
 
-def version(connection: Connection) -> Version:
+def version(connection: SqlConnection) -> Version:
     """Return the version of the table as it is."""
     count, last_id, newest_us = connection.exec_driver_sql(
         f"SELECT COUNT(*), MAX(id), MAX(erased_us) FROM {TOMBSTONE_TABLE}"
@@ -261,13 +262,13 @@ def version(connection: Connection) -> Version:
     return Version(count, last_id or 0, newest_us or 0)
 
 
-def read(connection: Connection, key: Key) -> Tombstones:
+def read(connection: SqlConnection, key: Key) -> Tombstones:
     """All tombstones."""
     stones, table_version = read_rows(connection)
     return Tombstones(key, table_version, stones)
 
 
-def read_rows(connection: Connection) -> tuple[list[Tombstone], Version]:
+def read_rows(connection: SqlConnection) -> tuple[list[Tombstone], Version]:
     """Return the rows of the table, and its version."""
     rows = connection.exec_driver_sql(
         f"SELECT id, connection_id, subject, erased_us, blocked FROM {TOMBSTONE_TABLE}"
@@ -279,7 +280,7 @@ def read_rows(connection: Connection) -> tuple[list[Tombstone], Version]:
     return stones, Version(len(rows), last_id, newest_us)
 
 
-def write(connection: Connection, stones: Iterable[Tombstone]) -> None:
+def write(connection: SqlConnection, stones: Iterable[Tombstone]) -> None:
     """Add tombstones; one that is there twice does no harm."""
     marks = ", ".join([dialect_of(connection).placeholder] * 4)
     for stone in stones:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Callable, Optional
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import (
@@ -54,7 +55,7 @@ RAW_COLUMNS = (
 # What a claimed row has for an arrival until it is written, later in the same transaction.
 UNWRITTEN = -1
 # Has the last word before a commit, by raising.
-Check = Callable[[Connection], None]
+Check = Callable[[SqlConnection], None]
 DAY_SECONDS = 86_400
 # No connection has this id, so that a probe meets nobody's rows.
 PROBE_CONNECTION = 0
@@ -72,7 +73,7 @@ def store(
     arrivals are committed; when it raises, none of them is.
     """
 
-    def work(connection: Connection) -> None:
+    def work(connection: SqlConnection) -> None:
         _store(connection, arrivals, strategies)
         if check is not None:
             check(connection)
@@ -125,7 +126,7 @@ def locked_days(database: Database, keys: Sequence[Key]) -> set[Key]:
 
 
 def _store(
-    connection: Connection, arrivals: Sequence[ReceivedReport], strategies: Mapping[int, str]
+    connection: SqlConnection, arrivals: Sequence[ReceivedReport], strategies: Mapping[int, str]
 ) -> None:
     summed = sorted(
         {arrival.key for arrival in arrivals if strategies[arrival.connection_id] == SUM}
@@ -151,7 +152,7 @@ def _store(
         _write_sums(connection, keys)
 
 
-def _write_sums(connection: Connection, keys: Sequence[Key]) -> None:
+def _write_sums(connection: SqlConnection, keys: Sequence[Key]) -> None:
     """Write a connection's claimed days; one that was pruned only if it had no row before."""
     yesterday = time.strftime("%Y-%m-%d", time.gmtime(time.time() - DAY_SECONDS))
     is_late = any(key[2] < yesterday for key in keys)
@@ -164,7 +165,7 @@ def _write_sums(connection: Connection, keys: Sequence[Key]) -> None:
         insert(connection, TOOL_TABLE, TOOL_COLUMNS, frozen, _first_wins(dialect_of(connection)))
 
 
-def claim(connection: Connection, keys: Sequence[Key]) -> None:
+def claim(connection: SqlConnection, keys: Sequence[Key]) -> None:
     """Hold the tool rows of `keys` (sorted) until the transaction ends, making missing ones."""
     dialect = dialect_of(connection)
     columns = (*KEY_COLUMNS, "arrived_us")
@@ -172,7 +173,9 @@ def claim(connection: Connection, keys: Sequence[Key]) -> None:
     insert(connection, TOOL_TABLE, columns, [(*key, UNWRITTEN) for key in keys], tail)
 
 
-def _insert_raw(connection: Connection, arrivals: Sequence[ReceivedReport]) -> list[ReceivedReport]:
+def _insert_raw(
+    connection: SqlConnection, arrivals: Sequence[ReceivedReport]
+) -> list[ReceivedReport]:
     """Insert those that are not there yet; return all of them with their raw ids."""
     rows = [_raw_row(arrival) for arrival in arrivals]
     ids = insert_with_ids(connection, RAW_TABLE, RAW_COLUMNS, rows, "report_id")
@@ -194,7 +197,7 @@ def _raw_row(arrival: ReceivedReport) -> tuple[Any, ...]:
     )
 
 
-def upsert_tool(connection: Connection, rows: Sequence[ToolRow]) -> None:
+def upsert_tool(connection: SqlConnection, rows: Sequence[ToolRow]) -> None:
     """Write tool rows, sorted by key, each only where it is not older than what is there."""
     insert(connection, TOOL_TABLE, TOOL_COLUMNS, rows, _newer_wins(dialect_of(connection)))
 

@@ -17,7 +17,8 @@ from typing import IO, Any, NamedTuple, Optional
 
 import msgspec
 from sqlalchemy import inspect
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
@@ -82,7 +83,7 @@ def _ends(engine: Engine) -> tuple[int, int]:
     return (first or 1) - 1, last or 0
 
 
-def _page_end(connection: Connection, above: int, last: int) -> int:
+def _page_end(connection: SqlConnection, above: int, last: int) -> int:
     """Return the id of the last raw row of a page.
 
     Asked for alone: with a condition on other columns a database may read all rows for each page.
@@ -130,7 +131,7 @@ def _raw(engine: Engine, wanted: Wanted, where: str) -> Iterator[Row]:
             yield {**row, "payload": payload}
 
 
-def _conditions(connection: Connection, wanted: Wanted) -> tuple[str, tuple[Any, ...]]:
+def _conditions(connection: SqlConnection, wanted: Wanted) -> tuple[str, tuple[Any, ...]]:
     param = dialect_of(connection).placeholder
     limits = {
         f" AND connection_id = {param}": wanted.connection_id,
@@ -229,7 +230,9 @@ def derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iterator[
         yield from rows
 
 
-def _read(connection: Connection, table: str, query: str, parameters: tuple[Any, ...]) -> list[Row]:
+def _read(
+    connection: SqlConnection, table: str, query: str, parameters: tuple[Any, ...]
+) -> list[Row]:
     result = connection.exec_driver_sql(query, parameters)
     columns = (TABLE, *result.keys())
     return [dict(zip(columns, (table, *map(_plain, row)))) for row in result]

@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import Any, NamedTuple, Optional
 from urllib.parse import parse_qsl, unquote
 
-from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.engine import Connection as SqlConnection
 
 from pydevlake.driver_options import (
     DatabaseUrlError,
@@ -273,7 +274,7 @@ def _is_pooled(connection: Any) -> bool:
     return bool(answers != connection.info.backend_pid)
 
 
-def _set_in_transaction(connection: Connection) -> None:
+def _set_in_transaction(connection: SqlConnection) -> None:
     settings = connection.info.get("settings of the url")
     if settings:
         connection.exec_driver_sql(*_set_config(settings, local=True))

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.constants import MACHINE_TABLE, OVERWRITE
@@ -43,7 +44,7 @@ def writing(migrated_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def make_read_only(connection: Connection) -> None:
+def make_read_only(connection: SqlConnection) -> None:
     connection.exec_driver_sql(READ_ONLY[dialect_of(connection).name])
     connection.commit()
 

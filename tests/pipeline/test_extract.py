@@ -9,7 +9,8 @@ from random import Random
 from typing import Callable
 
 import pytest
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.migrate import migrate
@@ -49,7 +50,7 @@ def test_rows_that_are_right_already_are_not_written(
 ) -> None:
     written: list[str] = []
 
-    def upsert(connection: Connection, rows: Sequence[ToolRow]) -> None:
+    def upsert(connection: SqlConnection, rows: Sequence[ToolRow]) -> None:
         written.extend(row.developer_id for row in rows)
         upsert_tool(connection, rows)
 

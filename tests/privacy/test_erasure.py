@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy import inspect
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections.registry import Connections, create
 from developer_telemetry.constants import (
@@ -491,7 +492,7 @@ def test_an_erasure_waits_for_reports_that_are_being_stored(engines: list[Engine
     report = arrival(connection_id=connection_id)
     started, finish = threading.Event(), threading.Event()
 
-    def hold(connection: Connection) -> None:
+    def hold(connection: SqlConnection) -> None:
         started.set()
         assert finish.wait(30)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE, SUM
@@ -320,14 +321,14 @@ def test_eight_hosts_at_once_give_their_sum(engines: list[Engine]) -> None:
 WITH_SESSIONS = pytest.mark.parametrize("migrated_url", ["mariadb", "postgresql"], indirect=True)
 
 
-def end_session(connection: Connection, by: Engine) -> None:
+def end_session(connection: SqlConnection, by: Engine) -> None:
     """End the connection's session on the server, as a restart or an administrator does."""
     end = session_end(connection)
     with by.connect() as other:
         other.exec_driver_sql(end)
 
 
-def session_end(connection: Connection) -> str:
+def session_end(connection: SqlConnection) -> str:
     """The statement that ends the connection's session."""
     own, end = {
         "mysql": ("SELECT CONNECTION_ID()", "KILL {}"),
@@ -342,7 +343,7 @@ def test_a_session_lost_on_the_way_is_repeated(engines: list[Engine], strategy: 
     report = arrival(active_hours=3)
     attempts: list[int] = []
 
-    def work(connection: Connection) -> None:
+    def work(connection: SqlConnection) -> None:
         attempts.append(1)
         _store(connection, [report], {1: strategy})
         if len(attempts) == 1:
@@ -360,9 +361,9 @@ def test_a_session_lost_on_the_way_is_repeated(engines: list[Engine], strategy: 
 def test_a_session_lost_after_its_commit_leaves_the_report_stored_once(
     engines: list[Engine], strategy: str
 ) -> None:
-    lost: list[Connection] = []
+    lost: list[SqlConnection] = []
 
-    def lose_the_answer(connection: Connection) -> None:
+    def lose_the_answer(connection: SqlConnection) -> None:
         if not lost:
             lost.append(connection)
             connection.connection.commit()
@@ -379,7 +380,7 @@ def test_a_session_lost_after_its_commit_leaves_the_report_stored_once(
 def test_an_error_that_is_no_conflict_is_raised_at_once(engine: Engine) -> None:
     attempts: list[int] = []
 
-    def work(connection: Connection) -> None:
+    def work(connection: SqlConnection) -> None:
         attempts.append(1)
         connection.exec_driver_sql(f"SELECT nonsense FROM {RAW_TABLE}")
 
@@ -390,7 +391,7 @@ def test_an_error_that_is_no_conflict_is_raised_at_once(engine: Engine) -> None:
 
 @WITH_SESSIONS
 def test_what_failed_first_is_told_though_the_session_ends_with_it(engines: list[Engine]) -> None:
-    def work(connection: Connection) -> None:
+    def work(connection: SqlConnection) -> None:
         end = session_end(connection)
         try:
             connection.exec_driver_sql(f"SELECT nonsense FROM {RAW_TABLE}")
@@ -419,7 +420,7 @@ def test_statements_stay_under_a_quarter_of_what_mysql_takes(
 ) -> None:
     sizes: list[int] = []
 
-    def measured(connection: Connection, statement: str, values: Sequence[Any]) -> Any:
+    def measured(connection: SqlConnection, statement: str, values: Sequence[Any]) -> Any:
         cursor = execute(connection, statement, values)
         sizes.append(len(cursor.mogrify(statement, values).encode()))
         return cursor

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from datetime import date, timedelta
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import MACHINE_TABLE, REFUSAL_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import insert
@@ -85,7 +86,7 @@ def fill(engine: Engine, machines: int, today: date, days: int = 5) -> None:
 def _add(
     engine: Engine, table: str, columns: Sequence[str], rows: Sequence[tuple[object, ...]]
 ) -> None:
-    def work(connection: Connection) -> None:
+    def work(connection: SqlConnection) -> None:
         insert(connection, table, columns, rows, "")
 
     transact(engine, work)

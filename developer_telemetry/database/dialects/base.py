@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Optional
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.errors import StatementTooLarge
@@ -181,7 +181,7 @@ class Dialect:
         Not on SQLite, a local file, whose readers keep nobody waiting for a row.
         """
 
-    def begin(self, connection: Connection) -> None:
+    def begin(self, connection: SqlConnection) -> None:
         """Set up a transaction that begins; SQLAlchemy calls this."""
 
     def await_writers(self, table: str) -> Sequence[str]:
@@ -220,7 +220,7 @@ class Dialect:
         return f"json_each({column})"
 
     def expected_rows(
-        self, connection: Connection, query: str, parameters: Sequence[Any]
+        self, connection: SqlConnection, query: str, parameters: Sequence[Any]
     ) -> Optional[int]:
         """Return the planner's guess of a query's rows; None where plans don't depend on it."""
         return None

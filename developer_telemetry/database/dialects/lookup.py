@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Union
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.database.dialects.base import Dialect
 from developer_telemetry.database.dialects.mysql import MySQL
 from developer_telemetry.database.dialects.postgresql import PostgreSQL
 from developer_telemetry.database.dialects.sqlite import SQLite
 
-Database = Union[Engine, Connection]
+Database = Union[Engine, SqlConnection]
 
 
 _DIALECTS: dict[str, Dialect] = {

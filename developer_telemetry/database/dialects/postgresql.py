@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any, Optional
 
 import msgspec
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database.dialects.base import (
@@ -128,7 +128,7 @@ class PostgreSQL(Dialect):
     def limit(self, cursor: Any, info: dict[str, Any], seconds: int) -> None:
         _set(cursor, info, {"statement_timeout": f"{seconds}s"})
 
-    def begin(self, connection: Connection) -> None:
+    def begin(self, connection: SqlConnection) -> None:
         settings = connection.info.get("settings")
         if settings:
             # A pooler may give each transaction another session, and that session to others next.
@@ -174,7 +174,7 @@ class PostgreSQL(Dialect):
         )
 
     def expected_rows(
-        self, connection: Connection, query: str, parameters: Sequence[Any]
+        self, connection: SqlConnection, query: str, parameters: Sequence[Any]
     ) -> Optional[int]:
         explained = f"EXPLAIN (FORMAT JSON) {query}"
         plan = connection.exec_driver_sql(explained, tuple(parameters)).scalar_one()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Optional
 
-from sqlalchemy.engine import Connection as DatabaseConnection
+from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections.registry import Connection
@@ -98,7 +98,7 @@ class Ingestor:
         self.clock_offset_us = 0
         self._engine = engine
         # The writer's own, since taking one from the pool costs as much as a statement.
-        self._writing: Optional[DatabaseConnection] = None
+        self._writing: Optional[SqlConnection] = None
         self._outages = 0  # how many there had been when it was taken
         self._spool = spool
         self._outage = outage
@@ -269,7 +269,7 @@ class Ingestor:
             with suppress(Exception):
                 session.close()
 
-    def _session(self) -> DatabaseConnection:
+    def _session(self) -> SqlConnection:
         """Return the writer's session, a new one after each outage.
 
         What was wrong with the old one (its rights, its settings) may be its own for good.

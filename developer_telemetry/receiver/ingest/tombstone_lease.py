@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Optional
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.database.engine import (
     database_now_us,
@@ -64,7 +65,7 @@ class TombstoneLease(Erased):
         read = UNREAD if self._learned else NONE
         self._tombstones = Tombstones(key, read, self._learned, epoch)
 
-    def check(self, before: Tombstones, connection: Connection) -> None:
+    def check(self, before: Tombstones, connection: SqlConnection) -> None:
         # The lease first: one that was renewed in between is for what was read then.
         if _now() >= self._until or before is not self._tombstones:
             super().check(before, connection)

@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.concurrency import PeriodicThread
@@ -225,7 +226,7 @@ class ErasureWatcher(PeriodicThread):
             transact(self._engine, lambda to: to.exec_driver_sql(statement, (self._identity.id,)))
 
 
-def _write_state(connection: Connection, values: Mapping[str, Any]) -> None:
+def _write_state(connection: SqlConnection, values: Mapping[str, Any]) -> None:
     """Insert or update a receiver's row; `values` begin with its id."""
     dialect = dialect_of(connection)
     columns = [*list(values)[1:], "seen"]

@@ -6,7 +6,8 @@ import datetime
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional, Union
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import DAY_US, MACHINE_TABLE, QUIET_US, REFUSAL_TABLE, TOOL_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
@@ -107,7 +108,7 @@ def open_reading_engine(url: str) -> Engine:
     )
 
 
-def fleets(connection: Connection) -> dict[int, Fleet]:
+def fleets(connection: SqlConnection) -> dict[int, Fleet]:
     """Count the machines of each connection, by its id; a connection without machines is absent."""
     values: list[str] = []
     conditions: list[str] = []
@@ -131,7 +132,7 @@ def fleets(connection: Connection) -> dict[int, Fleet]:
     }
 
 
-def machines(connection: Connection, machine_filter: MachineFilter) -> tuple[int, list[Machine]]:
+def machines(connection: SqlConnection, machine_filter: MachineFilter) -> tuple[int, list[Machine]]:
     """Read the machines of a filter's page, the newest report first.
 
     Returns:
@@ -153,7 +154,7 @@ def machines(connection: Connection, machine_filter: MachineFilter) -> tuple[int
 
 
 def _condition(
-    connection: Connection, machine_filter: MachineFilter
+    connection: SqlConnection, machine_filter: MachineFilter
 ) -> tuple[str, tuple[Union[int, str], ...]]:
     """Return FROM and WHERE of the machines of a filter, and the statement's values."""
     placeholder = dialect_of(connection).placeholder
@@ -173,7 +174,7 @@ def _condition(
     return f"FROM {MACHINE_TABLE} WHERE {' AND '.join(conditions)}", tuple(values)
 
 
-def refusals(connection: Connection, since: datetime.date) -> list[RefusalCount]:
+def refusals(connection: SqlConnection, since: datetime.date) -> list[RefusalCount]:
     """Count the refusals since a day by connection and reason: at most 50, the largest first."""
     rows = connection.exec_driver_sql(
         f"SELECT connection_id, reason, SUM(count), MAX(day) FROM {REFUSAL_TABLE}"
@@ -184,7 +185,7 @@ def refusals(connection: Connection, since: datetime.date) -> list[RefusalCount]
     return [RefusalCount(row[0], row[1], int(row[2]), _day(row[3])) for row in rows]
 
 
-def hours(connection: Connection, first: datetime.date, last: datetime.date) -> Hours:
+def hours(connection: SqlConnection, first: datetime.date, last: datetime.date) -> Hours:
     """Count the reports of each day by active hours, from the first day to the last one."""
     placeholder = dialect_of(connection).placeholder
     rows = connection.exec_driver_sql(
@@ -199,7 +200,7 @@ def hours(connection: Connection, first: datetime.date, last: datetime.date) -> 
 
 
 def tools(
-    connection: Connection, first: datetime.date, last: datetime.date, most: int = 14
+    connection: SqlConnection, first: datetime.date, last: datetime.date, most: int = 14
 ) -> ToolUse:
     """Count the tools used most from the first day to the last one, in the newest TOOL_ROWS rows.
 
