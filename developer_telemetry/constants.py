@@ -21,6 +21,10 @@ HORIZON_TABLE = "_tool_developer_telemetry_horizons"
 TOMBSTONE_TABLE = "_tool_developer_telemetry_tombstones"
 RECEIVER_TABLE = "_tool_developer_telemetry_receivers"
 PROBE_TABLE = "_tool_developer_telemetry_probes"
+OWNER_TABLE = "_tool_developer_telemetry_schema_owner"
+PROJECT_TABLE = "_tool_developer_telemetry_projects"
+MADE_LINK_TABLE = "_tool_developer_telemetry_made_links"
+CONVERSION_TABLE = "_tool_developer_telemetry_conversions"
 SCOPE_CONFIG_TABLE = "_tool_developer_telemetry_scope_configs"
 MIGRATION_TABLE = "_tool_developer_telemetry_migrations"  # of a database that is not DevLake's
 

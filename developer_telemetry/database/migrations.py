@@ -26,6 +26,7 @@ ADD_PRIVACY = 20261123000050
 ADD_TOMBSTONES = 20261123000100
 ADD_PROBES = 20261123000110
 JOIN_MACHINES = 20261128000200
+ADD_STANDALONE = 20261128000300
 
 
 class Table(NamedTuple):
@@ -561,6 +562,52 @@ def join_machines(b: MigrationScriptBuilder) -> None:
         b.execute(statement, Dialect.POSTGRESQL)
 
 
+SCHEMA_OWNER = Table(
+    "_tool_developer_telemetry_schema_owner",
+    """
+    id BIGINT NOT NULL PRIMARY KEY,
+    owner VARCHAR(16){ascii} NOT NULL,
+    since_us BIGINT NOT NULL""",
+)
+PROJECTS = Table(
+    "_tool_developer_telemetry_projects",
+    """
+    connection_id BIGINT NOT NULL,
+    project_name VARCHAR(255){exact} NOT NULL,
+    PRIMARY KEY (connection_id, project_name)""",
+)
+MADE_LINKS = Table(
+    "_tool_developer_telemetry_made_links",
+    """
+    account_id VARCHAR(255){exact} NOT NULL PRIMARY KEY,
+    connection_id BIGINT NOT NULL,
+    user_id VARCHAR(255){exact} NOT NULL,
+    matched_by VARCHAR(16){ascii} NOT NULL,
+    matched_text VARCHAR(255){exact} NOT NULL""",
+)
+CONVERSIONS = Table(
+    "_tool_developer_telemetry_conversions",
+    """
+    connection_id BIGINT NOT NULL PRIMARY KEY,
+    started_us BIGINT NOT NULL,
+    ended_us BIGINT NOT NULL,
+    accounts BIGINT NOT NULL DEFAULT 0,
+    tasks BIGINT NOT NULL DEFAULT 0,
+    links BIGINT NOT NULL DEFAULT 0,
+    error VARCHAR(255) NOT NULL DEFAULT ''""",
+)
+STANDALONE_TABLES = (SCHEMA_OWNER, PROJECTS, MADE_LINKS, CONVERSIONS)
+
+
+@migration(ADD_STANDALONE, name="developer telemetry: add tables for work without the plugin")
+def add_standalone(b: MigrationScriptBuilder) -> None:
+    """Add who applies migrations, our projects, links that we made, and the last conversions."""
+    for table in STANDALONE_TABLES:
+        b.execute(mysql_table(table), Dialect.MYSQL)
+        for statement in other_table(table, POSTGRESQL_WORDS):
+            b.execute(statement, Dialect.POSTGRESQL)
+
+
 SQLITE_STATEMENTS: dict[int, list[str]] = {
     CREATE_TABLES: [
         *(statement for table in TABLES for statement in other_table(table, SQLITE_WORDS)),
@@ -590,6 +637,9 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
     ],
     ADD_PROBES: other_table(PROBES, SQLITE_WORDS),
     JOIN_MACHINES: _joined_machines(_OF_SQLITE),
+    ADD_STANDALONE: [
+        statement for table in STANDALONE_TABLES for statement in other_table(table, SQLITE_WORDS)
+    ],
 }
 
 SCRIPTS = (
@@ -603,4 +653,5 @@ SCRIPTS = (
     add_tombstones,
     add_probes,
     join_machines,
+    add_standalone,
 )

@@ -12,11 +12,15 @@ from typing import NamedTuple, Optional
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
+    CONVERSION_TABLE,
     HORIZON_TABLE,
     LINK_TABLE,
     MACHINE_TABLE,
+    MADE_LINK_TABLE,
     MIGRATION_TABLE,
+    OWNER_TABLE,
     PROBE_TABLE,
+    PROJECT_TABLE,
     RAW_TABLE,
     RECEIVER_TABLE,
     REFUSAL_TABLE,
@@ -156,6 +160,18 @@ TABLES = (
         is_exported=True,
     ),
     Table(
+        MADE_LINK_TABLE,
+        "records of links",
+        Key.ACCOUNT,
+        "account_id",
+        personal=("account_id", "user_id", "matched_text"),
+        impersonal=("matched_by",),
+        connection_column="connection_id",
+        is_erased=True,
+        is_pruned=True,
+        is_exported=True,
+    ),
+    Table(
         TOMBSTONE_TABLE,
         personal=("subject",),
         exemption="a keyed hash that keeps reports of an erased person out; spools may have some",
@@ -169,6 +185,8 @@ TABLES = (
         connection_column="connection_id",
     ),
     Table(HORIZON_TABLE, connection_column="connection_id"),
+    Table(PROJECT_TABLE, impersonal=("project_name",), connection_column="connection_id"),
+    Table(CONVERSION_TABLE, impersonal=("error",), connection_column="connection_id"),
     # Last, so that a deletion that was interrupted can be repeated.
     Table(
         CONNECTION_TABLE,
@@ -185,6 +203,7 @@ TABLES = (
     # The name of a receiver is its server's.
     Table(RECEIVER_TABLE, impersonal=("id", "name", "fingerprint")),
     Table(PROBE_TABLE, impersonal=("nonce",)),
+    Table(OWNER_TABLE, impersonal=("owner",)),
     Table(MIGRATION_TABLE, impersonal=("script_name",)),
 )
 

@@ -1,0 +1,50 @@
+"""The record of who applies migrations to a database and converts its reports: DevLake or we.
+
+DevLake's server does both while it loads the plugin. In a database of our own, and in DevLake's
+after `migrate --standalone`, `migrate` applies migrations and the receiver converts reports.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from sqlalchemy import inspect
+from sqlalchemy.engine import Connection as SqlConnection
+
+from developer_telemetry.constants import DEVLAKE_MIGRATION_TABLE, OWNER_TABLE
+from developer_telemetry.database.bulk_insert import insert
+from developer_telemetry.database.dialects.lookup import dialect_of
+from developer_telemetry.database.engine import now_us
+
+_COLUMNS = ("id", "owner", "since_us")
+_ID = 1  # of the only row
+
+
+class SchemaOwner(Enum):
+    """Who applies migrations and converts reports."""
+
+    DEVLAKE = "devlake"
+    STANDALONE = "standalone"
+
+
+def read_owner(connection: SqlConnection) -> SchemaOwner:
+    """Return the recorded owner; without a record, DevLake if the database is DevLake's."""
+    schema = inspect(connection)
+    if schema.has_table(OWNER_TABLE):
+        owner = connection.exec_driver_sql(
+            f"SELECT owner FROM {OWNER_TABLE} WHERE id = {_ID}"
+        ).scalar()
+        if owner:
+            return SchemaOwner(owner)
+    is_devlakes = schema.has_table(DEVLAKE_MIGRATION_TABLE)
+    return SchemaOwner.DEVLAKE if is_devlakes else SchemaOwner.STANDALONE
+
+
+def record_owner(connection: SqlConnection, owner: SchemaOwner) -> None:
+    """Record the owner and the present time; the caller commits."""
+    dialect = dialect_of(connection)
+    update = dialect.on_conflict(
+        _COLUMNS[:1], [(column, dialect.new(column)) for column in _COLUMNS[1:]]
+    )
+    row = (_ID, owner.value, now_us())
+    insert(connection, OWNER_TABLE, _COLUMNS, [row], update)
