@@ -52,7 +52,9 @@ def columns_of(engine: Engine, table: str) -> dict[str, str]:
 
 def test_every_table_is_declared_once(lake: Engine) -> None:
     assert len(set(NAMES)) == len(NAMES)
-    assert set(inspect(lake).get_table_names()) == set(NAMES) | NOT_OURS
+    # SQLAlchemy 1.4 also lists SQLite's own tables.
+    names = {name for name in inspect(lake).get_table_names() if not name.startswith("sqlite_")}
+    assert names == set(NAMES) | NOT_OURS
 
 
 def test_every_column_of_text_is_declared_personal_or_not(lake: Engine) -> None:
