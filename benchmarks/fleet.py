@@ -10,9 +10,9 @@ from typing import Any
 from developer_telemetry.reports.daily_metrics import (
     ReceivedReport,
     ToolRow,
+    build_raw_params,
     build_tool_row,
-    raw_params,
-    timestamp,
+    format_timestamp,
 )
 from developer_telemetry.reports.parser import parse
 
@@ -94,10 +94,10 @@ def raw_row(number: int, key: int) -> tuple[Any, ...]:
     """Return the raw row of report `number`, which is about developer and day of report `key`."""
     arrived_us = START_US + number * REPORT_US
     return (
-        raw_params(CONNECTION),
+        build_raw_params(CONNECTION),
         CONNECTION,
         body(key).decode(),
-        timestamp(arrived_us),
+        format_timestamp(arrived_us),
         str(uuid.UUID(int=number + 1)),
         developer_of(key),
         date_of(key),
@@ -116,7 +116,7 @@ def tool_row_of(number: int) -> ToolRow:
         email=f"{developer}@example.com",
         hostname=f"{developer}-laptop.local",
         arrived_us=arrived_us,
-        created_at=timestamp(arrived_us),
-        updated_at=timestamp(arrived_us),
+        created_at=format_timestamp(arrived_us),
+        updated_at=format_timestamp(arrived_us),
         raw_data_id=number + 1,
     )

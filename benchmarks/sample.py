@@ -14,7 +14,7 @@ from sqlmodel import Session
 
 from developer_telemetry.main import DeveloperTelemetryPlugin
 from developer_telemetry.models import DeveloperMetrics
-from developer_telemetry.reports.daily_metrics import raw_params
+from developer_telemetry.reports.daily_metrics import build_raw_params
 from pydevlake import Context, DomainType, Stream
 from pydevlake.domain_layer.crossdomain import Account
 
@@ -66,7 +66,7 @@ class SamplePlugin(DeveloperTelemetryPlugin):
 
 def seed(engine: Engine, connection_id: int, payloads: Iterable[str]) -> None:
     """Fill the raw table of `Rows`, which is made as the SDK makes it."""
-    params = raw_params(connection_id)
+    params = build_raw_params(connection_id)
     with Session(engine) as session:
         model = Rows(SamplePlugin.name).raw_model(session)
         session.add_all(model(params=params, data=payload.encode()) for payload in payloads)

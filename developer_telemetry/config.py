@@ -134,7 +134,9 @@ class Settings(NamedTuple):
     data_dir: Path = Path("data")
 
 
-def load(environment: Mapping[str, str] = os.environ, with_database: bool = True) -> Settings:
+def load_settings(
+    environment: Mapping[str, str] = os.environ, with_database: bool = True
+) -> Settings:
     """Return the settings. Reading them makes no file, no folder and no secret.
 
     Without a database none has to be set.

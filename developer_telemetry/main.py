@@ -11,7 +11,7 @@ from developer_telemetry.models import (
     TelemetryConnection,
     TelemetryScope,
     TelemetryScopeConfig,
-    the_scope,
+    make_scope,
 )
 from developer_telemetry.pipeline.streams import Reports
 from pydevlake import DomainScope, Plugin, RemoteScopeGroup, TestConnectionResult
@@ -50,7 +50,7 @@ class DeveloperTelemetryPlugin(Plugin):
         return [RemoteScopeGroup(id=SCOPE_ID, name=SCOPE_NAME)]
 
     def remote_scopes(self, connection: TelemetryConnection, group_id: str) -> list[TelemetryScope]:
-        return [the_scope()]
+        return [make_scope()]
 
     def domain_scopes(self, tool_scope: TelemetryScope) -> Iterable[DomainScope]:
         from pydevlake.domain_layer.devops import CicdScope

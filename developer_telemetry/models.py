@@ -103,6 +103,6 @@ class Machine(ToolModel, table=True):
     reports: int = 0
 
 
-def the_scope() -> TelemetryScope:
+def make_scope() -> TelemetryScope:
     """Return the one scope that every connection has."""
     return TelemetryScope(id=SCOPE_ID, name=SCOPE_NAME)

@@ -96,7 +96,7 @@ def open_new(path: Path) -> IO[bytes]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """Give a private file that takes the place of `path`, synced, once the block is done.
 
     Where the block fails, what was there stays. A link is replaced, and not what it leads to.

@@ -19,7 +19,7 @@ from developer_telemetry.cli.common import (
     say,
     table,
 )
-from developer_telemetry.config import Settings, load
+from developer_telemetry.config import Settings, load_settings
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import printable_json
 
@@ -52,11 +52,11 @@ def backend_of(
     if devlake_url is not None:
         environment.update(DEVLAKE_URL=devlake_url, DEVLAKE_URL_FILE="")
     with clear_errors():
-        settings = load(environment, with_database=False)
+        settings = load_settings(environment, with_database=False)
         if settings.devlake is None:
             from developer_telemetry.connections.database_backend import DatabaseBackend
 
-            settings = load(environment)
+            settings = load_settings(environment)
             if making:
                 engine, settings = make_database(settings)
             else:

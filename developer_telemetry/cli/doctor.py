@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from developer_telemetry.cli.common import clear_errors, report_url, require_database, say
-from developer_telemetry.config import Settings, load
+from developer_telemetry.config import Settings, load_settings
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.printable import printable_json
 
@@ -69,9 +69,9 @@ def site(
         base = re.sub(r"/(rest/)?plugins/.*", "", url)
         environment.update(TELEMETRY_PUBLIC_URL=base, TELEMETRY_PUBLIC_URL_FILE="")
     with clear_errors(), ExitStack() as stack:
-        settings = load(environment, with_database=False)
+        settings = load_settings(environment, with_database=False)
         if settings.db_url or settings.devlake is None:
-            settings = load(environment)
+            settings = load_settings(environment)
             require_database(settings)
         if settings.devlake is None:
             yield settings, None

@@ -17,7 +17,7 @@ from developer_telemetry.cli.common import (
     table,
 )
 from developer_telemetry.cli.doctor import URL, site
-from developer_telemetry.config import Settings, load
+from developer_telemetry.config import Settings, load_settings
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import printable_json
 
@@ -42,7 +42,7 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
             token_faults,
         )
 
-        settings = load()
+        settings = load_settings()
         with _database(settings) as engine:
             statuses = connection_statuses(engine)
             faults = token_faults(engine, settings.encryption_secret)
@@ -163,7 +163,7 @@ def watch(
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object a line."),
 ) -> None:
     """Show reports as they arrive, and refusals, until Ctrl+C."""
-    with clear_errors(), suppress(KeyboardInterrupt), _database(load()) as engine:
+    with clear_errors(), suppress(KeyboardInterrupt), _database(load_settings()) as engine:
         _watch(engine, as_json)
 
 

@@ -21,7 +21,7 @@ from developer_telemetry.cli.server import dead_letters, demo, migrate, serve
 from developer_telemetry.cli.spool import spool
 from developer_telemetry.cli.tokens import token
 from developer_telemetry.config import SETTINGS
-from developer_telemetry.database.error_texts import own_words
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.printable import printable
 from developer_telemetry.receiver.logging import PlainLines
 
@@ -106,7 +106,9 @@ def _failed(error: Exception) -> int:
     elif isinstance(error, OSError) and error.strerror:
         message = f"{error.filename or 'the output'}: {error.strerror}"
     else:
-        message = f"unexpected {kind}: {own_words(error)}; TELEMETRY_LOG_LEVEL=debug shows where"
+        message = (
+            f"unexpected {kind}: {describe_error(error)}; TELEMETRY_LOG_LEVEL=debug shows where"
+        )
     with suppress(Exception):
         # Not through `say`, which may be what failed.
         sys.stderr.write(f"error: {printable(message)}\n")

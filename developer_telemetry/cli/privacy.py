@@ -14,7 +14,7 @@ from developer_telemetry.cli.common import (
     say_database,
     table,
 )
-from developer_telemetry.config import load
+from developer_telemetry.config import load_settings
 from developer_telemetry.storage.tables import ERASED_TABLES
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ def prune(
     A receiver does the same once a day.
     """
     with clear_errors():
-        from developer_telemetry.privacy.retention import Pruned, preview
+        from developer_telemetry.privacy.retention import PrunedRows, preview_prune
         from developer_telemetry.privacy.retention import prune as run
         from developer_telemetry.storage.retention_marks import FIRST_DAY
 
-        settings = load()
+        settings = load_settings()
         engine = open_database(settings)
         say_database(engine)
-        rows = [["connection", "reports before", "days before", *Pruned._fields]]
+        rows = [["connection", "reports before", "days before", *PrunedRows._fields]]
         for target in chosen(engine, settings, connection):
-            limits, pruned = preview(engine, target.id)
+            limits, pruned = preview_prune(engine, target.id)
             if yes:
-                pruned = Pruned()
+                pruned = PrunedRows()
                 for pruned in run(engine, target.id):  # noqa: B007  (the last one is the sum)
                     pass
             first = ["(all kept)" if day == FIRST_DAY else day for day in limits]
@@ -104,17 +104,17 @@ def _erase(
     from developer_telemetry.errors import ConfigurationError
     from developer_telemetry.privacy.erasure import erase as run
     from developer_telemetry.privacy.erasure import forget_receiver, is_blocked
-    from developer_telemetry.privacy.person_search import Search, is_own
-    from developer_telemetry.storage.tombstones import Key
+    from developer_telemetry.privacy.person_search import PersonSearch, is_personal_email
+    from developer_telemetry.storage.tombstones import TombstoneKey
 
-    settings = load()
+    settings = load_settings()
     engine = open_database(settings)
     say_database(engine)
-    key = Key(settings.encryption_secret)
-    search = Search(engine, settings.encryption_secret, person, connection)
+    key = TombstoneKey(settings.encryption_secret)
+    search = PersonSearch(engine, settings.encryption_secret, person, connection)
     people = search.people()
     _show(engine, people, f"The database has nothing of {search.text}.")
-    if "@" in search.text and not is_own(search.text.lower()):
+    if "@" in search.text and not is_personal_email(search.text.lower()):
         say(f"{search.text} is an address that tools fill in: these may be several people.")
     for email, other in search.namesakes(people):
         say(
@@ -150,15 +150,15 @@ def _erase(
 
 
 def _erase_again(connection: Optional[int], yes: bool) -> None:
-    from developer_telemetry.privacy.erasure import erase_again, returned
-    from developer_telemetry.privacy.person_search import strategies
-    from developer_telemetry.storage.tombstones import Key
+    from developer_telemetry.privacy.erasure import erase_again, find_returned
+    from developer_telemetry.privacy.person_search import read_strategies
+    from developer_telemetry.storage.tombstones import TombstoneKey
 
-    settings = load()
+    settings = load_settings()
     engine = open_database(settings)
     say_database(engine)
-    scope = strategies(engine, connection)
-    people = returned(engine, Key(settings.encryption_secret), scope)
+    scope = read_strategies(engine, connection)
+    people = find_returned(engine, TombstoneKey(settings.encryption_secret), scope)
     _show(engine, people, "The database has nothing of anybody who was erased.")
     if not yes:
         say("Nothing was removed; --yes removes what arrived before the erasure.")
@@ -167,12 +167,12 @@ def _erase_again(connection: Optional[int], yes: bool) -> None:
 
 
 def _show(engine: "Engine", people: "Iterable[Person]", nobody: str) -> None:
-    from developer_telemetry.privacy.person_data import Traces, tables_of
+    from developer_telemetry.privacy.person_data import PersonData, list_erased_tables
 
-    tables = tables_of(engine)
+    tables = list_erased_tables(engine)
     rows = [["connection", "developer", *_COLUMNS.values()]]
     for person in people:
-        counts = Traces(engine, person, tables).counts()
+        counts = PersonData(engine, person, tables).counts()
         rows.append([*map(str, person), *(str(counts[name]) for name in _COLUMNS)])
     say(*(table(rows) if len(rows) > 1 else [nobody]))
 

@@ -12,7 +12,7 @@ import typer
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.cli.common import chosen, clear_errors, make_database, open_database, say
-from developer_telemetry.config import load
+from developer_telemetry.config import load_settings
 from developer_telemetry.errors import TelemetryError
 
 SOME_REFUSED = 1
@@ -67,22 +67,22 @@ def import_reports(
 ) -> None:
     """Store reports from files. What is stored already is passed over, so it may be repeated."""
     with clear_errors():
-        from developer_telemetry.storage.tombstones import Erased, Key
-        from developer_telemetry.transfer.import_reader import Defaults, Reader
-        from developer_telemetry.transfer.importer import Counts, Importer
-        from developer_telemetry.transfer.input_files import Archives, Rejects
+        from developer_telemetry.storage.tombstones import TombstoneCache, TombstoneKey
+        from developer_telemetry.transfer.import_reader import ImportDefaults, ImportReader
+        from developer_telemetry.transfer.importer import ImportCounts, Importer
+        from developer_telemetry.transfer.input_files import InputFiles, RejectFile
 
-        archives = Archives(files)
+        archives = InputFiles(files)
         started = datetime.now(timezone.utc)
-        rejects = Rejects(
+        rejects = RejectFile(
             errors or Path(f"import-errors-{started:%Y%m%d-%H%M%S}.txt"), archives.files
         )
-        engine, settings = make_database(load())
+        engine, settings = make_database(load_settings())
         connections = {target.id: target for target in chosen(engine, settings, None)}
-        defaults = Defaults(developer, hostname, email, name, date_from_name)
-        batches = Reader(connections, connection, defaults).batches(archives)
-        erased = Erased(engine, Key(settings.encryption_secret))
-        counts = Counts()
+        defaults = ImportDefaults(developer, hostname, email, name, date_from_name)
+        batches = ImportReader(connections, connection, defaults).batches(archives)
+        erased = TombstoneCache(engine, TombstoneKey(settings.encryption_secret))
+        counts = ImportCounts()
         files_at_fault: list[str] = []
         with _progress("importing") as show:
             for step in Importer(engine, erased, connections).store(batches):
@@ -159,22 +159,24 @@ def export(
 ) -> None:
     """Write what is stored, for `import`, for other tools, or for a person who asks for it."""
     with clear_errors():
-        from developer_telemetry.privacy.person_search import Search
-        from developer_telemetry.transfer.exporter import Output, Wanted, opened
+        from developer_telemetry.privacy.person_search import PersonSearch
+        from developer_telemetry.transfer.exporter import ExportOutput, ExportSelection, open_output
 
         if format is Format.CSV and layer is None:
             raise TelemetryError("a CSV file holds one table: say which with --layer raw or tool")
-        settings = load()
+        settings = load_settings()
         engine = open_database(settings)
-        wanted = Wanted(connection, _day(since), _day(until))
+        wanted = ExportSelection(connection, _day(since), _day(until))
         if developer is not None:
-            people = Search(engine, settings.encryption_secret, developer, connection).people()
+            people = PersonSearch(
+                engine, settings.encryption_secret, developer, connection
+            ).people()
             if not people:
                 raise TelemetryError(f"nothing is stored of {developer!r}; check the spelling")
             wanted = wanted._replace(developers=people)
         # Among rows on a terminal, a bar would be in the way.
-        with opened(output) as file, _progress("exporting", output is not None) as show:
-            to = Output(file, format is Format.CSV, output is None and sys.stdout.isatty())
+        with open_output(output) as file, _progress("exporting", output is not None) as show:
+            to = ExportOutput(file, format is Format.CSV, output is None and sys.stdout.isatty())
             for row in _exported(engine, wanted, layer):
                 to.write(row)
                 if to.rows % SHOWN_ROWS == 0:
@@ -189,14 +191,18 @@ def export(
 
 
 def _exported(engine: Engine, wanted: Any, layer: Optional[Layer]) -> Iterator[dict[str, Any]]:
-    from developer_telemetry.transfer.exporter import derived_rows, raw_rows, tool_rows
+    from developer_telemetry.transfer.exporter import (
+        read_derived_rows,
+        read_raw_rows,
+        read_tool_rows,
+    )
 
     if layer is not Layer.TOOL:
-        yield from raw_rows(engine, wanted)
+        yield from read_raw_rows(engine, wanted)
     if layer is not Layer.RAW:
-        yield from tool_rows(engine, wanted)
+        yield from read_tool_rows(engine, wanted)
     if layer is None and wanted.developers is not None:
-        yield from derived_rows(engine, wanted.developers)
+        yield from read_derived_rows(engine, wanted.developers)
 
 
 def _day(moment: Optional[datetime]) -> Optional[str]:
@@ -210,18 +216,18 @@ def reextract(
 ) -> None:
     """Rewrite tool rows and accounts from the raw reports, as a blueprint's run does."""
     with clear_errors():
-        from developer_telemetry.database.advisory_lock import alone
-        from developer_telemetry.pipeline.accounts import convert
+        from developer_telemetry.database.advisory_lock import hold_connection
+        from developer_telemetry.pipeline.accounts import convert_accounts
         from developer_telemetry.pipeline.runner import extract
 
-        settings = load()
+        settings = load_settings()
         engine = open_database(settings)
         for target in chosen(engine, settings, connection):
             who = f"connection {target.id}"
             steps = extract(engine, target.id, target.strategy, everything=True)
             reports = _watched(f"{who}, reports", steps)
-            with alone(engine, target.id):
-                accounts = _watched(f"{who}, accounts", convert(engine, target.id))
+            with hold_connection(engine, target.id):
+                accounts = _watched(f"{who}, accounts", convert_accounts(engine, target.id))
             say(f"{who}: {reports} reports, {accounts} accounts")
 
 

@@ -16,7 +16,7 @@ from developer_telemetry.cli.common import (
     say,
     table,
 )
-from developer_telemetry.config import Settings, load
+from developer_telemetry.config import Settings, load_settings
 from developer_telemetry.printable import printable_json
 
 
@@ -28,7 +28,7 @@ def serve() -> None:
     with clear_errors():
         from developer_telemetry.receiver.main import serve as run
 
-        engine, settings = make_database(load())
+        engine, settings = make_database(load_settings())
         if settings.embedded:
             _introduce(engine, settings)
         run(engine, settings)
@@ -62,7 +62,7 @@ def migrate() -> None:
     with clear_errors():
         from developer_telemetry.connections import embedded_database
 
-        settings = embedded_database.with_secret(load(), announce)
+        settings = embedded_database.with_secret(load_settings(), announce)
         applied = embedded_database.make(settings, engine_of(settings), announce)
         say(*([f"applied {name}" for name in applied] or ["nothing to do"]))
 
@@ -78,7 +78,7 @@ def demo(
 
         from developer_telemetry.demo.seed import fill, fleet
 
-        engine, settings = make_database(load())
+        engine, settings = make_database(load_settings())
         made = fleet(developers, days, seed, datetime.now(timezone.utc))
         ids = fill(engine, settings.encryption_secret, made)
         say(f"{len(made.sent)} reports of {developers} developers are stored")
@@ -91,16 +91,16 @@ def dead_letters(
     """Show the reports in the spool that the database refused for good, and why."""
     with clear_errors():
         from developer_telemetry.receiver.ingest.spool import dead_letters as read
-        from developer_telemetry.reports.daily_metrics import timestamp
+        from developer_telemetry.reports.daily_metrics import format_timestamp
 
-        settings = load()
+        settings = load_settings()
         if not settings.spool_dir.is_dir():
             require_database(settings)
         rows = [
             {
                 "report": letter.report.report_id,
                 "connection": letter.report.connection_id,
-                "arrived": timestamp(letter.report.arrived_us),
+                "arrived": format_timestamp(letter.report.arrived_us),
                 "reason": letter.reason,
                 "body": letter.report.payload,
             }

@@ -6,7 +6,7 @@ import typer
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.cli.common import clear_errors, open_database, say, say_database, table
-from developer_telemetry.config import Settings, load
+from developer_telemetry.config import Settings, load_settings
 from developer_telemetry.printable import printable_json
 
 # How long a running receiver is waited for.
@@ -25,16 +25,16 @@ def show(
     """List the reports that wait in the spool, by connection."""
     with clear_errors():
         from developer_telemetry.receiver.ingest.spool import waiting_by_connection
-        from developer_telemetry.reports.daily_metrics import timestamp
+        from developer_telemetry.reports.daily_metrics import format_timestamp
 
-        settings = load()
+        settings = load_settings()
         names = _connection_names(open_database(settings), settings)
         rows = [
             {
                 "connection": waiting_reports.connection_id,
                 "name": names.get(waiting_reports.connection_id),
                 "reports": waiting_reports.reports,
-                "oldest": timestamp(waiting_reports.oldest_us),
+                "oldest": format_timestamp(waiting_reports.oldest_us),
             }
             for waiting_reports in waiting_by_connection(settings.spool_dir)
         ]
@@ -64,7 +64,7 @@ def drop(
         from developer_telemetry.errors import TelemetryError
         from developer_telemetry.receiver.ingest.spool import waiting_by_connection
 
-        settings = load()
+        settings = load_settings()
         engine = open_database(settings)
         say_database(engine)
         say(f"Spool: {settings.spool_dir.absolute()}", err=True)

@@ -20,7 +20,7 @@ from developer_telemetry.cli.connections import (
     backend_of,
     moment,
 )
-from developer_telemetry.config import load
+from developer_telemetry.config import load_settings
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import printable_json
 
@@ -108,7 +108,7 @@ def rewrite() -> None:
     with clear_errors():
         from developer_telemetry.connections.database_backend import DatabaseBackend
 
-        settings = load()
+        settings = load_settings()
         engine = open_database(settings)
         try:
             backend = DatabaseBackend(engine, settings.encryption_secret)

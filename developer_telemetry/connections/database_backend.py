@@ -19,12 +19,12 @@ from developer_telemetry.constants import (
     SCOPE_ID,
     SCOPE_TABLE,
 )
-from developer_telemetry.database.advisory_lock import alone
+from developer_telemetry.database.advisory_lock import hold_connection
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import address_of, now_us, reading, transact
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.reports.daily_metrics import raw_params, timestamp
-from developer_telemetry.storage.devlake_schema import is_devlakes
+from developer_telemetry.reports.daily_metrics import build_raw_params, format_timestamp
+from developer_telemetry.storage.devlake_schema import is_devlake_database
 from developer_telemetry.storage.tables import CONNECTION_TABLES, DEVELOPER_TABLES, PARAMS
 
 # Developers whose rows one transaction deletes, so that none takes long.
@@ -108,7 +108,7 @@ class DatabaseBackend(Backend):
 
     def change(self, connection_id: int, fields: Mapping[str, Any]) -> None:
         values = {name: self._stored(name, value) for name, value in fields.items()}
-        values["updated_at"] = timestamp(now_us())
+        values["updated_at"] = format_timestamp(now_us())
         try:
             transact(self._engine, partial(self._update, connection_id, values))
         except IntegrityError:  # the name is what has to be unique
@@ -174,12 +174,12 @@ class DatabaseBackend(Backend):
 
         :raises ConfigurationError: the database is DevLake's, whose blueprints may use it.
         """
-        if is_devlakes(self._engine):
+        if is_devlake_database(self._engine):
             raise ConfigurationError(
                 "this database is DevLake's, whose blueprints may use the connection: delete it"
                 " through DevLake, with --devlake-url or DEVLAKE_URL"
             )
-        with alone(self._engine, connection_id):
+        with hold_connection(self._engine, connection_id):
             for table in DEVELOPER_TABLES:
                 while transact(self._engine, partial(self._delete_some, connection_id, table)):
                     pass
@@ -206,7 +206,7 @@ class DatabaseBackend(Backend):
         """Delete all other rows, and those that arrived in the meantime."""
         for table in CONNECTION_TABLES:
             column = table.connection_column
-            value = raw_params(connection_id) if column == PARAMS else connection_id
+            value = build_raw_params(connection_id) if column == PARAMS else connection_id
             statement = f"DELETE FROM {table.name} WHERE {column} = {self._placeholder}"
             if column == PARAMS:
                 statement += f" AND _raw_data_table = '{RAW_TABLE}'"

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from developer_telemetry.config import DATABASE_NAME, SECRET_NAME, SPOOL_NAME, Settings
-from developer_telemetry.database.migrate import migrate, pending
+from developer_telemetry.database.migrate import list_pending, migrate
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.private_files import make_folder, open_new
 
@@ -48,7 +48,7 @@ def require_schema(engine: Engine) -> None:
     Raises:
         ConfigurationError: A migration is pending.
     """
-    missing = pending(engine)
+    missing = list_pending(engine)
     if missing:
         raise ConfigurationError(
             f"the database at {engine.url.database} lacks {len(missing)} of our migrations;"

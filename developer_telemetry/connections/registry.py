@@ -32,12 +32,12 @@ from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading_newest, transact
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.private_files import replacing
-from developer_telemetry.reports.daily_metrics import raw_params, timestamp
+from developer_telemetry.private_files import replace_file
+from developer_telemetry.reports.daily_metrics import build_raw_params, format_timestamp
 from developer_telemetry.reports.parser import Report, parse
-from developer_telemetry.reports.privacy_filter import Privacy
+from developer_telemetry.reports.privacy_filter import PrivacyRules
 from developer_telemetry.reports.pseudonyms import Pseudonyms
-from developer_telemetry.storage.devlake_schema import api_keys
+from developer_telemetry.storage.devlake_schema import read_api_keys
 
 MAX_NAME = 100
 
@@ -65,7 +65,7 @@ class Connection(NamedTuple):
     previous_token: Optional[str] = None
     previous_until: int = 0
     fault: str = ""
-    privacy: Optional[Privacy] = None
+    privacy: Optional[PrivacyRules] = None
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -200,7 +200,7 @@ class Connections:
         if self._memory is None:
             return
         try:
-            with replacing(self._memory) as file:
+            with replace_file(self._memory) as file:
                 file.write(json.dumps(self._stored._asdict()).encode())
         except OSError as error:  # a full disk is no reason to turn anyone away
             logger.warning("can't write the connections to %s: %s", self._memory, error)
@@ -252,7 +252,7 @@ class Connections:
         privacy = None
         if strip_paths or pseudonyms:
             hashes = Pseudonyms(self._secret, connection_id) if pseudonyms else None
-            privacy = Privacy(bool(strip_paths), hashes)
+            privacy = PrivacyRules(bool(strip_paths), hashes)
         return Connection(
             connection_id,
             name,
@@ -272,7 +272,8 @@ def _read(engine: Engine) -> Stored:
             f" duplicate_strategy, strip_paths, pseudonyms FROM {CONNECTION_TABLE} ORDER BY id"
         ).fetchall()
         keys = [
-            [key, path, _epoch(expiry), name] for key, path, expiry, name in api_keys(connection)
+            [key, path, _epoch(expiry), name]
+            for key, path, expiry, name in read_api_keys(connection)
         ]
     return Stored([list(row) for row in connections], keys)
 
@@ -302,7 +303,7 @@ def create(
     """Make a connection with its scope in a database that DevLake does not own; return its id."""
     name = valid_name(name)
     strategy_of(strategy)
-    now = timestamp(now_us())
+    now = format_timestamp(now_us())
     placeholder = dialect_of(engine).placeholder
     row = {
         "name": name,
@@ -334,14 +335,14 @@ def name_taken(name: str) -> ConfigurationError:
 
 def add_scope(connection: SqlConnection, connection_id: int) -> None:
     """Make the one scope that a connection has."""
-    now = timestamp(now_us())
+    now = format_timestamp(now_us())
     scope = {
         "connection_id": connection_id,
         "id": SCOPE_ID,
         "name": SCOPE_NAME,
         "created_at": now,
         "updated_at": now,
-        "_raw_data_params": raw_params(connection_id),
+        "_raw_data_params": build_raw_params(connection_id),
         "_raw_data_table": f"{RAW_TABLE}_scopes",
     }
     insert(connection, SCOPE_TABLE, tuple(scope), [tuple(scope.values())], "")

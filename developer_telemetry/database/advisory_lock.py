@@ -25,12 +25,12 @@ PATIENCE_SECONDS = 600.0
 POLL_SECONDS = 0.2
 
 
-class Busy(Unavailable):
+class ConnectionBusy(Unavailable):
     """Another run, prune or erase of the connection went on for all the time that we waited."""
 
 
 @contextmanager
-def alone(
+def hold_connection(
     engine: Engine, connection_id: int, patience: float = PATIENCE_SECONDS
 ) -> Iterator[Callable[[], None]]:
     """Keep every other run, prune and erase of a connection away until the end of the block.
@@ -46,7 +46,7 @@ def alone(
         deadline = time.monotonic() + patience
         while not take():
             if time.monotonic() >= deadline:
-                raise Busy(
+                raise ConnectionBusy(
                     f"another run, prune or erase of connection {connection_id} is going on;"
                     " wait until that has ended and try again"
                 )

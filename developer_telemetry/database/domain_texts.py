@@ -33,7 +33,7 @@ class TableTexts(NamedTuple):
         equal."""
         if self.exact or _is_plain(developer_id):
             return developer_id
-        return hashed(developer_id)
+        return hash_developer(developer_id)
 
     def text(self, value: str) -> str:
         """Return a text with what the table has no character for replaced."""
@@ -49,7 +49,7 @@ class TableTexts(NamedTuple):
 EXACTLY = TableTexts()
 
 
-def texts_of(connection: SqlConnection, table: str) -> TableTexts:
+def read_table_texts(connection: SqlConnection, table: str) -> TableTexts:
     """Return how the table takes texts, by its column `id` or else its first with text."""
     if dialect_of(connection).name != "mysql":
         return EXACTLY
@@ -62,7 +62,7 @@ def texts_of(connection: SqlConnection, table: str) -> TableTexts:
     return TableTexts(row[1] in EXACT, row[0]) if row else EXACTLY
 
 
-def inexact_tables(connection: SqlConnection, tables: tuple[str, ...]) -> dict[str, str]:
+def find_inexact_tables(connection: SqlConnection, tables: tuple[str, ...]) -> dict[str, str]:
     """Return those tables that compare loosely or lack characters, with their collations."""
     if dialect_of(connection).name != "mysql":
         return {}
@@ -77,7 +77,7 @@ def inexact_tables(connection: SqlConnection, tables: tuple[str, ...]) -> dict[s
     return {str(row[0]): str(row[1]) for row in rows}
 
 
-def hashed(developer_id: str) -> str:
+def hash_developer(developer_id: str) -> str:
     """Return the hash that replaces a developer in an id that can't hold the name."""
     return hashlib.sha256(developer_id.encode()).hexdigest()
 

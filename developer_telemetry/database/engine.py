@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database.dialects.lookup import Database, dialect_of
 from developer_telemetry.database.dialects.mysql import MySQL
-from developer_telemetry.database.error_texts import own_words
+from developer_telemetry.database.error_texts import describe_error
 
 T = TypeVar("T")
 
@@ -227,7 +227,7 @@ def _transacted(connection: SqlConnection, work: Callable[[SqlConnection], T]) -
 
 def reason(error: Exception) -> str:
     """Return an error of the database in our own words, without values of rows."""
-    return own_words(error)
+    return describe_error(error)
 
 
 def be_thorough(connection: SqlConnection) -> None:

@@ -52,7 +52,7 @@ _QUOTED = re.compile(
 _CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
-def own_words(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return one line about an error, of a driver's or any other, without what a row holds."""
     cause = getattr(error, "orig", None) or error
     return " ".join(_words(cause).split())[:MAX_LENGTH]

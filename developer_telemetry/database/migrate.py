@@ -116,7 +116,7 @@ def migrate(engine: Engine) -> list[str]:
         raise
 
 
-def pending(engine: Engine) -> list[str]:
+def list_pending(engine: Engine) -> list[str]:
     """Return versions and names of the scripts that are not completed on this database.
 
     Two or three small queries. A version counts from the moment its last statement is through,
@@ -128,7 +128,7 @@ def pending(engine: Engine) -> list[str]:
 
 def is_migrated(engine: Engine) -> bool:
     """Return true if DevLake's server or `migrate` has completed every script."""
-    return not pending(engine)
+    return not list_pending(engine)
 
 
 def apply(connection: SqlConnection, operation: Any) -> None:

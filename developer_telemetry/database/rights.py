@@ -31,7 +31,7 @@ _SCHEMA_RIGHTS = ("CREATE", "ALTER", "DROP", "INDEX", "CREATE VIEW", "SELECT", "
 _GRANT = re.compile(r"GRANT (.*) ON (?:TABLE )?[`\"](.*?)[`\"]\.\* TO|GRANT (.*) ON \*\.\* TO")
 
 
-def require(engine: Engine, needs: Needs, locked: Sequence[str] = ()) -> None:
+def require_rights(engine: Engine, needs: Needs, locked: Sequence[str] = ()) -> None:
     """Raise ConfigurationError, naming what is missing on which table, unless all is allowed.
 
     Args:

@@ -36,7 +36,7 @@ from developer_telemetry.demo.synthetic_fleet import (
     epoch_us,
 )
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.pipeline.accounts import convert
+from developer_telemetry.pipeline.accounts import convert_accounts
 from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.parser import parse
 from developer_telemetry.reports.report_id import uuid7
@@ -161,7 +161,7 @@ def fill(engine: Engine, encryption_secret: str, made: Fleet) -> dict[str, int]:
     ]
     transact(engine, lambda to: insert(to, REFUSAL_TABLE, columns, refusals, ""))
     for connection_id in ids.values():
-        for _ in convert(engine, connection_id):
+        for _ in convert_accounts(engine, connection_id):
             pass
     return ids
 

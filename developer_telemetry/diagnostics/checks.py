@@ -19,7 +19,7 @@ from developer_telemetry.diagnostics.receiver_survey import (
     UNREADY,
     Survey,
 )
-from developer_telemetry.reports.daily_metrics import timestamp
+from developer_telemetry.reports.daily_metrics import format_timestamp
 
 OK = "ok"
 FAILED = "failed"
@@ -397,7 +397,7 @@ def last_report(facts: Facts) -> Iterator[Check]:
         yield _without_database(facts, "last report")
     elif not facts.database.statuses:
         yield Check("last report", FAILED, "there is no connection", MAKE_CONNECTION)
-    limit = timestamp(facts.collected_us - QUIET_US)
+    limit = format_timestamp(facts.collected_us - QUIET_US)
     for status in facts.database.statuses:
         yield check_last_report(status, limit)
 

@@ -21,8 +21,8 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading
-from developer_telemetry.reports.daily_metrics import timestamp
-from developer_telemetry.storage.statistics import reports_of_machines
+from developer_telemetry.reports.daily_metrics import format_timestamp
+from developer_telemetry.storage.statistics import machine_reports_sql
 
 REFUSAL_DAYS = 7
 
@@ -74,7 +74,7 @@ def connection_statuses(engine: Engine) -> list[ConnectionStatus]:
         connections = [(int(row[0]), row[1]) for row in names]
         machines = _machines(connection)
         today = _stored_since(connection, now // DAY_US * DAY_US)
-        since = timestamp(now - (REFUSAL_DAYS - 1) * DAY_US)[:10]
+        since = format_timestamp(now - (REFUSAL_DAYS - 1) * DAY_US)[:10]
         refused = _refusals(connection, since)
         unread = _unread(connection, since)
     return [
@@ -88,7 +88,7 @@ def connection_statuses(engine: Engine) -> list[ConnectionStatus]:
 def _status(
     number: int, name: str, machines: _Machines, today: int, refused: dict[str, int], now: int
 ) -> ConnectionStatus:
-    limit = timestamp(now - QUIET_US)
+    limit = format_timestamp(now - QUIET_US)
     silent = [
         QuietMachine(developer, host, machine.last_seen)
         for (developer, host), machine in machines.items()
@@ -130,7 +130,7 @@ def _machines(connection: SqlConnection) -> dict[int, _Machines]:
         counted = max(counted, raw_id or 0)
     uncounted = connection.exec_driver_sql(
         "SELECT connection_id, developer_id, hostname, COUNT(*), MAX(seen)"
-        f" FROM {reports_of_machines(dialect, f'id > {dialect.placeholder}')} r"
+        f" FROM {machine_reports_sql(dialect, f'id > {dialect.placeholder}')} r"
         " GROUP BY connection_id, developer_id, hostname",
         (counted,),
     )
@@ -150,7 +150,7 @@ def _stored_since(connection: SqlConnection, start_us: int) -> Counter[int]:
     placeholder = dialect_of(connection).placeholder
     before = connection.exec_driver_sql(
         f"SELECT id FROM {RAW_TABLE} WHERE stored_at < {placeholder} ORDER BY id DESC LIMIT 1",
-        (timestamp(start_us),),
+        (format_timestamp(start_us),),
     ).scalar()
     rows = connection.exec_driver_sql(
         f"SELECT connection_id, COUNT(*) FROM {RAW_TABLE} WHERE id > {placeholder}"

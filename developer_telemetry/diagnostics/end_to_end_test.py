@@ -21,14 +21,14 @@ from developer_telemetry.constants import (
     RAW_TABLE,
     TOOL_TABLE,
 )
-from developer_telemetry.database.advisory_lock import Busy, alone
+from developer_telemetry.database.advisory_lock import ConnectionBusy, hold_connection
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.domain_texts import texts_of
+from developer_telemetry.database.domain_texts import read_table_texts
 from developer_telemetry.database.engine import now_us, reading, reason, transact
 from developer_telemetry.diagnostics.probe import ReceiverState, new_nonce
 from developer_telemetry.diagnostics.receiver_survey import ask_state
-from developer_telemetry.reports.daily_metrics import timestamp
-from developer_telemetry.storage.devlake_schema import account_id
+from developer_telemetry.reports.daily_metrics import format_timestamp
+from developer_telemetry.storage.devlake_schema import make_account_id
 
 # No login has a space, so this is no developer's.
 DEVELOPER = "developer-telemetry send-test"
@@ -105,7 +105,7 @@ def _send(connection: Connection, url: str, marker: str) -> Step:
 def _body(marker: str) -> dict[str, Any]:
     return {
         "developer": DEVELOPER,
-        "date": timestamp(now_us())[:10],
+        "date": format_timestamp(now_us())[:10],
         "hostname": HOST,
         "metrics": {"active_hours": 0, "tools_used": [marker]},
     }
@@ -175,7 +175,7 @@ def _seen(
 def _remove_test(engine: Engine, connection_id: int, developer: str) -> Step:
     try:
         removed = remove(engine, connection_id, developer)
-    except Busy as error:
+    except ConnectionBusy as error:
         return _still_there("removed", error)
     where = ", ".join(f"{count} from {table}" for table, count in removed.items() if count)
     return Step("removed", True, where)
@@ -189,14 +189,14 @@ def _clear_old(engine: Engine, connection: Connection) -> Iterator[Step]:
         if _count(engine, RAW_TABLE, connection.id, developer):
             try:
                 removed = remove(engine, connection.id, developer)
-            except Busy as error:
+            except ConnectionBusy as error:
                 yield _still_there("earlier", error)
             else:
                 message = f"removed {removed[RAW_TABLE]} earlier test reports"
                 yield Step("earlier", True, message)
 
 
-def _still_there(name: str, error: Busy) -> Step:
+def _still_there(name: str, error: ConnectionBusy) -> Step:
     return Step(name, False, f"{error}; `developer-telemetry send-test` removes it then")
 
 
@@ -205,7 +205,7 @@ def remove(engine: Engine, connection_id: int, developer: str) -> dict[str, int]
 
     def work(connection: SqlConnection) -> dict[str, int]:
         key = (connection_id, developer)
-        account = (account_id(*key, texts_of(connection, ACCOUNT_TABLE)),)
+        account = (make_account_id(*key, read_table_texts(connection, ACCOUNT_TABLE)),)
         ours = ("connection_id", "developer_id")
         removed = {
             table: _delete(connection, table, ours, key)
@@ -217,7 +217,7 @@ def remove(engine: Engine, connection_id: int, developer: str) -> dict[str, int]
         return removed
 
     # A run that has read the report already would write its row once more.
-    with alone(engine, connection_id, REMOVAL_SECONDS):
+    with hold_connection(engine, connection_id, REMOVAL_SECONDS):
         return transact(engine, work)
 
 

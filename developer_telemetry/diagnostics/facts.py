@@ -20,7 +20,7 @@ from developer_telemetry.connections.devlake_backend import DevLakeBackend
 from developer_telemetry.connections.devlake_refusals import PLUGIN, NotLetIn, ServerFailed
 from developer_telemetry.connections.registry import Connection, Connections
 from developer_telemetry.constants import SCOPE_ID
-from developer_telemetry.database.domain_texts import inexact_tables
+from developer_telemetry.database.domain_texts import find_inexact_tables
 from developer_telemetry.database.engine import (
     address_of,
     clock_offset_us,
@@ -30,17 +30,17 @@ from developer_telemetry.database.engine import (
     reading,
     reason,
 )
-from developer_telemetry.database.migrate import pending
+from developer_telemetry.database.migrate import list_pending
 from developer_telemetry.diagnostics.connection_status import ConnectionStatus, connection_statuses
 from developer_telemetry.diagnostics.probe import new_nonce, nonce_left_in
 from developer_telemetry.diagnostics.receiver_survey import Survey, survey
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.storage.devlake_schema import (
     TABLES_OF_PEOPLE,
-    Links,
-    blueprint_connections,
+    LinkCounts,
     count_links,
-    newest_pipeline,
+    read_blueprint_connections,
+    read_newest_pipeline,
 )
 
 
@@ -59,7 +59,7 @@ class DatabaseFacts(NamedTuple):
     clock_ahead_seconds: float = 0.0
     statuses: Sequence[ConnectionStatus] = ()
     in_blueprint: Optional[frozenset[int]] = None  # None where the database is not DevLake's
-    people: Optional[Links] = None  # None where the database is not DevLake's
+    people: Optional[LinkCounts] = None  # None where the database is not DevLake's
 
     @property
     def is_usable(self) -> bool:
@@ -154,15 +154,15 @@ def _ask_receivers(
 
 def read_database(engine: Engine, settings: Settings) -> DatabaseFacts:
     """Read what there is to know of the database; raises `SQLAlchemyError`."""
-    missing = tuple(pending(engine))
+    missing = tuple(list_pending(engine))
     facts = DatabaseFacts(is_set=True, address=address_of(engine), pending=missing)
     if missing:
         return facts
     with reading(engine).connect() as connection:
         facts = facts._replace(
-            newest_pipeline=newest_pipeline(connection),
-            inexact_tables=inexact_tables(connection, TABLES_OF_PEOPLE),
-            in_blueprint=blueprint_connections(connection),
+            newest_pipeline=read_newest_pipeline(connection),
+            inexact_tables=find_inexact_tables(connection, TABLES_OF_PEOPLE),
+            in_blueprint=read_blueprint_connections(connection),
             people=count_links(connection),
         )
     return facts._replace(

@@ -11,7 +11,7 @@ from developer_telemetry.constants import DAY_US, RAW_TABLE, REFUSAL_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading
 from developer_telemetry.diagnostics.connection_status import text_of_moment
-from developer_telemetry.reports.daily_metrics import timestamp
+from developer_telemetry.reports.daily_metrics import format_timestamp
 
 # Writers don't commit in the order of ids, so these last rows are read again.
 ROWS_ANEW = 500
@@ -59,7 +59,7 @@ class Watch:
         with self._engine.connect() as connection:
             arrived = self._arrived(connection)
             before, self._refusals = self._refusals, self._counts(connection)
-        noticed = timestamp(now_us())
+        noticed = format_timestamp(now_us())
         return [
             *arrived,
             *(
@@ -87,7 +87,7 @@ class Watch:
 
     def _counts(self, connection: SqlConnection) -> dict[tuple[int, str, str], int]:
         # Yesterday's, too, since they are written down some seconds later.
-        since = timestamp(now_us() - DAY_US)[:10]
+        since = format_timestamp(now_us() - DAY_US)[:10]
         rows = connection.exec_driver_sql(
             f"SELECT connection_id, day, reason, count FROM {REFUSAL_TABLE}"
             f" WHERE day >= {dialect_of(connection).placeholder} ORDER BY connection_id, reason",

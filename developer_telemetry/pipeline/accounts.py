@@ -14,18 +14,18 @@ from developer_telemetry.concurrency import map_concurrently, prefetch
 from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_KEYS, insert
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.domain_texts import TableTexts, texts_of
+from developer_telemetry.database.domain_texts import TableTexts, read_table_texts
 from developer_telemetry.database.engine import Progress, reading, transact
-from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, raw_params
-from developer_telemetry.storage.devlake_schema import account_id
-from developer_telemetry.storage.raw_reports import first_page, span
-from developer_telemetry.storage.writer import developers as everybody
+from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, build_raw_params
+from developer_telemetry.storage.devlake_schema import make_account_id
+from developer_telemetry.storage.raw_reports import read_first_page, read_span
+from developer_telemetry.storage.writer import read_developers as everybody
 
 # Developer, e-mail, name, when updated, raw row: of a tool row what an account is made of.
-Day = Sequence[Any]
+AccountDay = Sequence[Any]
 
 
-class Newest(NamedTuple):
+class NewestRaw(NamedTuple):
     """The newest of some raw rows of a developer."""
 
     arrived_us: int
@@ -53,12 +53,12 @@ ACCOUNT_COLUMNS = tuple(
 )
 
 
-def convert(
-    engine: Engine, connection_id: int, new: Optional[Mapping[str, Newest]] = None
+def convert_accounts(
+    engine: Engine, connection_id: int, new: Optional[Mapping[str, NewestRaw]] = None
 ) -> Iterator[Progress]:
     """Write one account for each developer who has tool rows; for all, or for those in `new`.
 
-    `new` has what `newest_above` gives: of whom raw rows came since accounts were last made of
+    `new` has what `read_newest_above` gives: of whom raw rows came since accounts were last made of
     all raw rows that there were. Yields after each batch.
     """
     if new is None:
@@ -75,22 +75,22 @@ def convert(
         yield Progress(done, max(done, total))
 
 
-def newest_above(engine: Engine, connection_id: int, above: int) -> dict[str, Newest]:
+def read_newest_above(engine: Engine, connection_id: int, above: int) -> dict[str, NewestRaw]:
     """Return the newest report of each developer with raw rows above the id `above`."""
     param = dialect_of(engine).placeholder
-    newest: dict[str, Newest] = {}
+    newest: dict[str, NewestRaw] = {}
     with reading(engine).connect() as connection:
-        remaining, _ = span(connection, connection_id, above)
+        remaining, _ = read_span(connection, connection_id, above)
         while remaining.above < remaining.last:
             # A page at a time keeps every database from reading all there is by another index.
-            page, _ = first_page(connection, remaining)
+            page, _ = read_first_page(connection, remaining)
             rows = connection.exec_driver_sql(
                 f"SELECT developer_id, arrived_us, id, date FROM {RAW_TABLE}"
                 f" WHERE connection_id = {param} AND id > {param} AND id <= {param}",
                 page,
             )
             for developer, arrived_us, raw_id, date in rows:
-                candidate = Newest(arrived_us, raw_id, str(date))
+                candidate = NewestRaw(arrived_us, raw_id, str(date))
                 newest[developer] = max(candidate, newest.get(developer, candidate))
             remaining = remaining._replace(above=page.last)
     return newest
@@ -112,11 +112,11 @@ def _batches(developers: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _accounts(
-    engine: Engine, connection_id: int, new: Mapping[str, Newest], developers: Sequence[str]
+    engine: Engine, connection_id: int, new: Mapping[str, NewestRaw], developers: Sequence[str]
 ) -> tuple[int, list[Account]]:
     """Return the number of these developers, and the accounts of those with tool rows."""
     with reading(engine).connect() as connection:
-        texts = texts_of(connection, ACCOUNT_TABLE)
+        texts = read_table_texts(connection, ACCOUNT_TABLE)
         days = _later_days(connection, connection_id, new, developers, texts) if new else []
         for find in (_newest_days, _days):
             with_days = {row[0] for row in days}
@@ -133,10 +133,10 @@ def _accounts(
 def _later_days(
     connection: SqlConnection,
     connection_id: int,
-    new: Mapping[str, Newest],
+    new: Mapping[str, NewestRaw],
     developers: Sequence[str],
     texts: TableTexts,
-) -> list[Day]:
+) -> list[AccountDay]:
     """Return the tool row of each one's newest report, where nobody has to look for a newer one.
 
     It names them in full, and their account was made of an earlier report or of this very one.
@@ -149,7 +149,7 @@ def _later_days(
         " AND arrived_us > 0 AND email > '' AND name > ''",
         dialect.parameters(KEY_COLUMNS, days),
     ).fetchall()
-    ids = [(account_id(connection_id, developer, texts),) for developer in developers]
+    ids = [(make_account_id(connection_id, developer, texts),) for developer in developers]
     accounts = {
         row[0]: row[1:]
         for row in connection.exec_driver_sql(
@@ -160,7 +160,7 @@ def _later_days(
     }
 
     def is_newest(developer: str, updated_at: Any, raw_id: int, arrived_us: int) -> bool:
-        account = accounts.get(account_id(connection_id, developer, texts))
+        account = accounts.get(make_account_id(connection_id, developer, texts))
         if account is None or arrived_us < new[developer].arrived_us:
             return False
         made_at, made_of = account
@@ -171,7 +171,7 @@ def _later_days(
 
 def _newest_days(
     connection: SqlConnection, connection_id: int, developers: Sequence[str]
-) -> list[Day]:
+) -> list[AccountDay]:
     """Return the newest tool row of each developer whom it names in full, as nearly all do.
 
     An index of the raw layer tells which one that is, so the others need not be read.
@@ -192,7 +192,9 @@ def _newest_days(
     )
 
 
-def _days(connection: SqlConnection, connection_id: int, developers: Sequence[str]) -> list[Day]:
+def _days(
+    connection: SqlConnection, connection_id: int, developers: Sequence[str]
+) -> list[AccountDay]:
     """Tool rows of each developer, newest first: that one, and those that name them."""
     dialect = dialect_of(connection)
     columns = ("connection_id", "developer_id")
@@ -222,17 +224,17 @@ def _rank_sql(column: str = "") -> str:
 
 
 def _account(
-    connection_id: int, developer: str, newest_first: Sequence[Day], texts: TableTexts
+    connection_id: int, developer: str, newest_first: Sequence[AccountDay], texts: TableTexts
 ) -> Account:
     updated_at, raw_id = newest_first[0][3:5]
     return Account(
-        id=account_id(connection_id, developer, texts),
+        id=make_account_id(connection_id, developer, texts),
         email=texts.text(_first(row[1] for row in newest_first)),
         full_name=texts.text(_first(row[2] for row in newest_first)),
         user_name=texts.text(developer),
         created_at=updated_at,
         updated_at=updated_at,
-        raw_data_params=raw_params(connection_id),
+        raw_data_params=build_raw_params(connection_id),
         raw_data_table=RAW_TABLE,
         raw_data_id=raw_id or 0,
         raw_data_remark="",

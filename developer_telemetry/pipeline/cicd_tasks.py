@@ -18,10 +18,10 @@ from developer_telemetry.constants import RAW_TABLE, SCOPE_ID, TASK_TABLE, TOOL_
 from developer_telemetry.database.bulk_insert import MAX_ROWS, batches, insert
 from developer_telemetry.database.dialects.base import flat
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.domain_texts import texts_of
+from developer_telemetry.database.domain_texts import read_table_texts
 from developer_telemetry.database.engine import Progress, reading, transact
-from developer_telemetry.reports.daily_metrics import raw_params
-from developer_telemetry.storage.devlake_schema import KINDS, Kind, task_id
+from developer_telemetry.reports.daily_metrics import build_raw_params
+from developer_telemetry.storage.devlake_schema import TASK_KINDS, TaskKind, make_task_id
 from developer_telemetry.storage.raw_reports import START
 
 
@@ -79,7 +79,7 @@ def remove_tasks(engine: Engine, connection_id: int) -> None:
     statement = (
         f"DELETE FROM {TASK_TABLE} WHERE _raw_data_params = {param} AND _raw_data_table = {param}"
     )
-    origin = (raw_params(connection_id), RAW_TABLE)
+    origin = (build_raw_params(connection_id), RAW_TABLE)
     transact(engine, lambda connection: connection.exec_driver_sql(statement, origin))
 
 
@@ -119,10 +119,10 @@ def _rewrite(connection: SqlConnection, connection_id: int, days: Sequence[Any])
     """Write the tasks of these tool rows; delete those whose number has become zero."""
     tasks: list[Task] = []
     gone: list[str] = []
-    texts = texts_of(connection, TASK_TABLE)
+    texts = read_table_texts(connection, TASK_TABLE)
     for day in days:
-        for kind in KINDS:
-            identity = task_id(kind, connection_id, day.developer_id, str(day.date), texts)
+        for kind in TASK_KINDS:
+            identity = make_task_id(kind, connection_id, day.developer_id, str(day.date), texts)
             number = getattr(day, kind.column)
             if number > 0:
                 tasks.append(_task(identity, kind, number, connection_id, day))
@@ -142,7 +142,7 @@ def _delete(connection: SqlConnection, ids: Sequence[str]) -> None:
         connection.exec_driver_sql(f"DELETE FROM {TASK_TABLE} WHERE id IN ({marks})", flat(batch))
 
 
-def _task(identity: str, kind: Kind, number: int, connection_id: int, day: Any) -> Task:
+def _task(identity: str, kind: TaskKind, number: int, connection_id: int, day: Any) -> Task:
     # When on the day it was, or how long it took, a report does not say.
     midnight = f"{day.date} 00:00:00.000"
     return Task(
@@ -162,7 +162,7 @@ def _task(identity: str, kind: Kind, number: int, connection_id: int, day: Any) 
         finished_date=midnight,
         created_at=day.updated_at,
         updated_at=day.updated_at,
-        raw_data_params=raw_params(connection_id),
+        raw_data_params=build_raw_params(connection_id),
         raw_data_table=RAW_TABLE,
         raw_data_id=day._raw_data_id or 0,
         raw_data_remark="",

@@ -23,20 +23,20 @@ from developer_telemetry.storage.raw_reports import (
     Day,
     DaysPage,
     Key,
-    Newest,
-    Span,
-    TooMany,
-    days,
-    days_page,
-    first_page,
-    is_unforeseen,
-    newest_of,
-    span,
-    tool_rows,
-    within,
+    NewestReport,
+    RawSpan,
+    TooManyReports,
+    build_days,
+    build_tool_rows,
+    is_larger_than_expected,
+    read_days_page,
+    read_first_page,
+    read_newest_of,
+    read_span,
+    reuse_connection,
 )
-from developer_telemetry.storage.retention_marks import horizon
-from developer_telemetry.storage.writer import UNWRITTEN, claim, upsert_tool
+from developer_telemetry.storage.retention_marks import read_first_day
+from developer_telemetry.storage.writer import UNWRITTEN, claim_days, upsert_tool_rows
 
 # Rows that are written in one transaction; a page has no more days, unless reports arrive for more.
 MAX_PART = 500
@@ -48,7 +48,7 @@ class DaysRead(NamedTuple):
     """A page of raw rows, as the database gives it."""
 
     raw_rows: int
-    newest: Sequence[Newest]  # each with its tool row as text if there is one
+    newest: Sequence[NewestReport]  # each with its tool row as text if there is one
     # Where more rows count than are read at once, the days instead, to be read one by one.
     keys: Sequence[Key] = ()
 
@@ -71,9 +71,9 @@ def reextract(
     deleted and no row is away at any moment. Yields after each batch how many raw rows are done.
     """
     with reading(engine).connect() as connection:
-        new_rows, total = span(connection, connection_id, above)
-        unforeseen = is_unforeseen(connection, new_rows, total)
-        first_day = horizon(connection, connection_id)
+        new_rows, total = read_span(connection, connection_id, above)
+        unforeseen = is_larger_than_expected(connection, new_rows, total)
+        first_day = read_first_day(connection, connection_id)
     if unforeseen:
         transact(engine, _analyze)
     pages_read = (
@@ -113,15 +113,15 @@ def _days_pages(engine: Engine, connection_id: int) -> Iterator[DaysPage]:
     last: Optional[Day] = START
     while last:
         with reading(engine).connect() as connection:
-            page = days_page(connection, connection_id, last)
+            page = read_days_page(connection, connection_id, last)
         yield page
         last = page.last
 
 
-def _new(engine: Engine, new_rows: Span, strategy: str) -> Iterator[DaysRead]:
+def _new(engine: Engine, new_rows: RawSpan, strategy: str) -> Iterator[DaysRead]:
     """Yield the days that raw rows of a span belong to."""
 
-    def find(page: tuple[Span, int]) -> DaysRead:
+    def find(page: tuple[RawSpan, int]) -> DaysRead:
         with reading(engine).connect() as connection:
             days = _ending_in(connection, page[0], new_rows.last, strategy)
         return days._replace(raw_rows=page[1])
@@ -129,15 +129,15 @@ def _new(engine: Engine, new_rows: Span, strategy: str) -> Iterator[DaysRead]:
     return map_concurrently(find, _span_pages(engine, new_rows))
 
 
-def _span_pages(engine: Engine, remaining: Span) -> Iterator[tuple[Span, int]]:
+def _span_pages(engine: Engine, remaining: RawSpan) -> Iterator[tuple[RawSpan, int]]:
     while remaining.above < remaining.last:
         with reading(engine).connect() as connection:
-            page, count = first_page(connection, remaining)
+            page, count = read_first_page(connection, remaining)
         yield page, count
         remaining = remaining._replace(above=page.last)
 
 
-def _ending_in(connection: SqlConnection, page: Span, last: int, strategy: str) -> DaysRead:
+def _ending_in(connection: SqlConnection, page: RawSpan, last: int, strategy: str) -> DaysRead:
     """Return the newest raw rows of the days whose last one up to the id `last` is in `page`.
 
     So each day is in one page.
@@ -168,9 +168,9 @@ def _read_days(
     """Return the newest of the raw rows `w` in `source`, each with its tool row, if there is
     one."""
     try:
-        rows = newest_of(connection, source, parameters, strategy, with_tool_rows=True)
+        rows = read_newest_of(connection, source, parameters, strategy, with_tool_rows=True)
         return DaysRead(sum(row.reports for row in rows), rows)
-    except TooMany:
+    except TooManyReports:
         days = connection.exec_driver_sql(
             f"SELECT w.developer_id, w.date, COUNT(*) FROM {source}"
             " GROUP BY w.developer_id, w.date",
@@ -188,9 +188,9 @@ def _decoded(
     raw_rows = days_read.raw_rows
     opened = reading(engine).connect
     rows = (
-        days(opened, days_read.keys, strategy)
+        build_days(opened, days_read.keys, strategy)
         if days_read.keys
-        else tool_rows(opened, connection_id, days_read.newest)
+        else build_tool_rows(opened, connection_id, days_read.newest)
     )
     rows_in_time = (row for row in rows if row.date >= first_day)
     for part in cut(rows_in_time, MAX_PART, PART_CHARACTERS):
@@ -210,14 +210,14 @@ def _write(engine: Engine, page: Page, strategy: str) -> None:
     if rows and strategy == SUM:
         transact(engine, lambda connection: _sum_again(connection, [row[:3] for row in rows]))
     elif rows:
-        transact(engine, lambda connection: upsert_tool(connection, rows))
+        transact(engine, lambda connection: upsert_tool_rows(connection, rows))
 
 
 def _sum_again(connection: SqlConnection, keys: Sequence[Key]) -> None:
     """Write the sums of days, read again when nobody else can add to them any more."""
-    claim(connection, keys)
-    for rows in batches(connection, days(within(connection), keys, SUM)):
-        upsert_tool(connection, rows)
+    claim_days(connection, keys)
+    for rows in batches(connection, build_days(reuse_connection(connection), keys, SUM)):
+        upsert_tool_rows(connection, rows)
     _release(connection, keys)
 
 

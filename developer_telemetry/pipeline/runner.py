@@ -7,10 +7,10 @@ from typing import Optional
 
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.database.advisory_lock import alone
+from developer_telemetry.database.advisory_lock import hold_connection
 from developer_telemetry.database.engine import Progress, prepare
-from developer_telemetry.pipeline.accounts import Newest, newest_above
-from developer_telemetry.pipeline.accounts import convert as convert_accounts
+from developer_telemetry.pipeline.accounts import NewestRaw, read_newest_above
+from developer_telemetry.pipeline.accounts import convert_accounts as convert_accounts
 from developer_telemetry.pipeline.cicd_tasks import convert_tasks, remove_tasks
 from developer_telemetry.pipeline.extract import reextract
 from developer_telemetry.pipeline.watermarks import CONVERT, EXTRACT, begin, complete
@@ -21,7 +21,7 @@ def extract(
 ) -> Iterator[Progress]:
     """Rewrite tool rows from raw rows: of what is new or, if that is wanted or due, of all."""
     prepare(engine)
-    with alone(engine, connection_id) as still_alone:
+    with hold_connection(engine, connection_id) as still_alone:
         run = begin(engine, connection_id, EXTRACT, strategy, everything)
         for progress in reextract(engine, connection_id, strategy, run.above):
             yield progress
@@ -38,9 +38,9 @@ def convert(
     """
     prepare(engine)
     settings = f"{strategy} tasks" if tasks else strategy
-    with alone(engine, connection_id) as still_alone:
+    with hold_connection(engine, connection_id) as still_alone:
         run = begin(engine, connection_id, CONVERT, settings, everything)
-        new = newest_above(engine, connection_id, run.above) if run.above else None
+        new = read_newest_above(engine, connection_id, run.above) if run.above else None
         for progress in _converted(engine, connection_id, tasks, new):
             yield progress
             still_alone()
@@ -48,7 +48,7 @@ def convert(
 
 
 def _converted(
-    engine: Engine, connection_id: int, tasks: bool, new: Optional[Mapping[str, Newest]]
+    engine: Engine, connection_id: int, tasks: bool, new: Optional[Mapping[str, NewestRaw]]
 ) -> Iterator[Progress]:
     accounts = 0
     for accounts, total in convert_accounts(engine, connection_id, new):

@@ -18,7 +18,7 @@ from developer_telemetry.constants import RAW_TABLE, RUN_TABLE
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import reading, transact
-from developer_telemetry.storage.devlake_schema import running_flags
+from developer_telemetry.storage.devlake_schema import read_running_flags
 
 # Of how the same reports give rows and accounts: raise it whenever they would give others.
 MAPPING = 3
@@ -110,7 +110,7 @@ def _is_scheduled(engine: Engine) -> bool:
     """
     try:
         with reading(engine).connect() as connection:
-            pipelines = running_flags(connection)
+            pipelines = read_running_flags(connection)
     except DBAPIError:  # not DevLake's database, or one of a version without these columns
         return False
     return bool(pipelines) and not any(any(flags) for flags in pipelines)

@@ -24,23 +24,23 @@ from developer_telemetry.constants import (
     TOMBSTONE_TABLE,
     TOOL_TABLE,
 )
-from developer_telemetry.database.advisory_lock import alone
+from developer_telemetry.database.advisory_lock import hold_connection
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import clock_offset_us, now_us, reading, transact
-from developer_telemetry.database.rights import require
+from developer_telemetry.database.rights import require_rights
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.privacy.person_data import Traces, Until, tables_of
-from developer_telemetry.privacy.person_search import Person, Search
+from developer_telemetry.privacy.person_data import ErasureEnd, PersonData, list_erased_tables
+from developer_telemetry.privacy.person_search import Person, PersonSearch
 from developer_telemetry.storage.tables import DAY_TABLES, DEVELOPER_TABLES, ERASED_TABLES
 from developer_telemetry.storage.tombstones import (
     ALL_CONNECTIONS,
     LEASE_SECONDS,
-    Erased,
-    Key,
     Tombstone,
-    write,
+    TombstoneCache,
+    TombstoneKey,
+    write_tombstones,
 )
-from developer_telemetry.storage.writer import developers
+from developer_telemetry.storage.writer import read_developers
 
 _NEEDS = {
     **{table.name: ("SELECT", "DELETE") for table in ERASED_TABLES},
@@ -58,7 +58,7 @@ CLEARING_SECONDS = 60.0
 POLL_SECONDS = 0.1
 
 
-class Answer(NamedTuple):
+class ReceiverAnswer(NamedTuple):
     """A receiver's answer to an erasure."""
 
     name: str
@@ -67,18 +67,18 @@ class Answer(NamedTuple):
     remedy: str  # what to do about a problem
 
 
-class Outcome(NamedTuple):
+class ErasureOutcome(NamedTuple):
     """The result of an erasure."""
 
     removed: Counter[str]  # rows by table
-    answers: list[Answer]
+    answers: list[ReceiverAnswer]
 
 
-class _Stones(NamedTuple):
+class _WrittenTombstones(NamedTuple):
     """Tombstones that were just committed."""
 
     last_id: int
-    until: Until
+    until: ErasureEnd
 
 
 class _Receiver(NamedTuple):
@@ -91,15 +91,15 @@ class _Receiver(NamedTuple):
 
 
 def erase(
-    engine: Engine, key: Key, search: Search, people: Sequence[Person], block: bool
-) -> Outcome:
+    engine: Engine, key: TombstoneKey, search: PersonSearch, people: Sequence[Person], block: bool
+) -> ErasureOutcome:
     """Remove the people that `search` found, and who came since; with `block`, for good.
 
     :raises Unavailable: something else went on for too long; doing it again does the rest.
     :raises ConfigurationError: we lack a right that this takes; nothing was done.
     """
-    there = tables_of(engine)
-    require(
+    there = list_erased_tables(engine)
+    require_rights(
         engine,
         {table: verbs for table, verbs in _NEEDS.items() if table in there},
         locked=(RAW_TABLE, MACHINE_TABLE),
@@ -124,30 +124,30 @@ def erase(
         untils = dict.fromkeys(sorted(matches), until)
         removed += _remove(engine, connection_id, search.strategies[connection_id], untils)
     _compact(engine)
-    return Outcome(removed, answers)
+    return ErasureOutcome(removed, answers)
 
 
-def returned(
-    engine: Engine, key: Key, strategies: Mapping[int, str]
-) -> dict[Person, Optional[Until]]:
+def find_returned(
+    engine: Engine, key: TombstoneKey, strategies: Mapping[int, str]
+) -> dict[Person, Optional[ErasureEnd]]:
     """Return erased people who are in the database again, each with the limit of the erasure.
 
     People are known by their ids. Of those who are blocked everything is covered (None).
     """
-    tombstones = Erased(engine, key).reload()
-    covered: dict[Person, Optional[Until]] = {}
+    tombstones = TombstoneCache(engine, key).reload()
+    covered: dict[Person, Optional[ErasureEnd]] = {}
     for connection_id in sorted(strategies):
         for person in _everybody(engine, connection_id):
             stone = tombstones.of_developer(*person)
             if stone is not None:
-                until = None if stone.blocked else Until(0, stone.erased_us)
+                until = None if stone.blocked else ErasureEnd(0, stone.erased_us)
                 if until is None or _has_older(engine, person, until.arrived_us):
                     covered[person] = until
     return covered
 
 
 def erase_again(
-    engine: Engine, strategies: Mapping[int, str], people: Mapping[Person, Optional[Until]]
+    engine: Engine, strategies: Mapping[int, str], people: Mapping[Person, Optional[ErasureEnd]]
 ) -> Counter[str]:
     """Remove what `returned` found; gives rows by table."""
     removed = Counter[str]()
@@ -171,7 +171,7 @@ def forget_receiver(engine: Engine, name: str) -> int:
 def _everybody(engine: Engine, connection_id: int) -> Iterator[Person]:
     seen: set[str] = set()
     for table in DEVELOPER_TABLES:
-        for page in developers(engine, table, connection_id):
+        for page in read_developers(engine, table, connection_id):
             yield from (
                 Person(connection_id, developer) for developer in page if developer not in seen
             )
@@ -193,14 +193,14 @@ def _has_older(engine: Engine, person: Person, until_us: int) -> bool:
 
 
 def _remove(
-    engine: Engine, connection_id: int, strategy: str, people: Mapping[Person, Optional[Until]]
+    engine: Engine, connection_id: int, strategy: str, people: Mapping[Person, Optional[ErasureEnd]]
 ) -> Counter[str]:
     """Remove people of a connection, each up to a report or, where there is none, altogether."""
     removed = Counter[str]()
-    tables = tables_of(engine)
-    with alone(engine, connection_id):
+    tables = list_erased_tables(engine)
+    with hold_connection(engine, connection_id):
         data_of_people = [
-            (Traces(engine, person, tables), until) for person, until in people.items()
+            (PersonData(engine, person, tables), until) for person, until in people.items()
         ]
         for traces, until in data_of_people:
             removed += traces.remove_days(strategy, until)
@@ -231,7 +231,7 @@ def _commit(
     people: Sequence[Person],
     block: bool,
     now: int,
-) -> _Stones:
+) -> _WrittenTombstones:
     param = dialect_of(connection).placeholder
     last_raw: Optional[int] = connection.exec_driver_sql(
         f"SELECT MAX(id) FROM {RAW_TABLE}"
@@ -249,11 +249,11 @@ def _commit(
         connection.exec_driver_sql(
             f"DELETE FROM {TOMBSTONE_TABLE} WHERE subject = {param}{scope}", of_subject
         )
-    write(
+    write_tombstones(
         connection, [Tombstone(*subject_key, arrived_us, block) for subject_key in sorted(subjects)]
     )
     last_id: int = connection.exec_driver_sql(f"SELECT MAX(id) FROM {TOMBSTONE_TABLE}").scalar_one()
-    return _Stones(last_id, Until(last_raw or 0, arrived_us))
+    return _WrittenTombstones(last_id, ErasureEnd(last_raw or 0, arrived_us))
 
 
 def _newest_us(connection: SqlConnection, people: Sequence[Person]) -> int:
@@ -275,8 +275,8 @@ def _newest_us(connection: SqlConnection, people: Sequence[Person]) -> int:
 
 
 def _wait_for_receivers(
-    engine: Engine, key: Key, before: dict[str, Any], stones: _Stones
-) -> list[Answer]:
+    engine: Engine, key: TombstoneKey, before: dict[str, Any], stones: _WrittenTombstones
+) -> list[ReceiverAnswer]:
     """Wait until all have confirmed, or nothing more can be expected."""
     begun = time.monotonic()
     while True:
@@ -292,7 +292,7 @@ def _wait_for_receivers(
             patience = CLEARING_SECONDS
         if not waiting or passed > patience:
             return [
-                Answer(
+                ReceiverAnswer(
                     receiver.name,
                     receiver.removed,
                     *(_problem(receiver, key, wanted) or ("", "")),
@@ -317,7 +317,7 @@ def _rows_above(engine: Engine, last_id: int) -> list[_Row]:
         return [_Row(*row) for row in rows]
 
 
-def _problem(receiver: _Receiver, key: Key, last_id: int) -> Optional[tuple[str, str]]:
+def _problem(receiver: _Receiver, key: TombstoneKey, last_id: int) -> Optional[tuple[str, str]]:
     """Return what a receiver has not done yet, and the remedy; None if it has confirmed."""
     if receiver.fingerprint != key.fingerprint:
         return (

@@ -16,14 +16,14 @@ from developer_telemetry.database.bulk_insert import MAX_ROWS, batches
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import be_thorough, reading, transact
 from developer_telemetry.privacy.person_search import Person
-from developer_telemetry.storage.person_rows import conditions
-from developer_telemetry.storage.raw_reports import days as days_of
-from developer_telemetry.storage.raw_reports import within
+from developer_telemetry.storage.person_rows import build_conditions
+from developer_telemetry.storage.raw_reports import build_days as days_of
+from developer_telemetry.storage.raw_reports import reuse_connection
 from developer_telemetry.storage.tables import DAY_TABLES, ERASED_TABLES
-from developer_telemetry.storage.writer import upsert_tool
+from developer_telemetry.storage.writer import upsert_tool_rows
 
 
-class Until(NamedTuple):
+class ErasureEnd(NamedTuple):
     """Which reports are removed: up to one or the other of these, or without a limit all of them.
 
     A report that was stored before may have arrived, by a clock that is wrong, later.
@@ -33,7 +33,7 @@ class Until(NamedTuple):
     arrived_us: int
 
 
-class Traces:
+class PersonData:
     """The rows of one developer of one connection."""
 
     def __init__(self, engine: Engine, person: Person, tables: Sequence[str]) -> None:
@@ -53,11 +53,11 @@ class Traces:
                     connection.exec_driver_sql(
                         f"SELECT COUNT(*) FROM {table.name} WHERE {where}", parameters
                     ).scalar_one()
-                    for where, parameters in conditions(connection, table, *self._person)
+                    for where, parameters in build_conditions(connection, table, *self._person)
                 )
         return +counts
 
-    def remove_days(self, strategy: str, until: Optional[Until]) -> Counter[str]:
+    def remove_days(self, strategy: str, until: Optional[ErasureEnd]) -> Counter[str]:
         """Remove reports and what was made of them; what arrived since stays, and so does its day.
 
         Returns how many rows went, by table.
@@ -94,7 +94,7 @@ class Traces:
         connection: SqlConnection,
         dates: Sequence[str],
         strategy: str,
-        until: Optional[Until],
+        until: Optional[ErasureEnd],
     ) -> Counter[str]:
         be_thorough(connection)
         days = f"{self._whose} AND date IN ({', '.join([self._param] * len(dates))})"
@@ -105,8 +105,8 @@ class Traces:
             connection, RAW_TABLE, f"{days}{limit}", (*self._person, *dates, *(until or ()))
         )
         keys = [(*self._person, date) for date in dates]
-        for left in batches(connection, days_of(within(connection), keys, strategy)):
-            upsert_tool(connection, left)
+        for left in batches(connection, days_of(reuse_connection(connection), keys, strategy)):
+            upsert_tool_rows(connection, left)
             tool -= len(left)
         return Counter({RAW_TABLE: raw, TOOL_TABLE: tool})
 
@@ -115,7 +115,7 @@ class Traces:
         gone: Counter[str] = Counter()
         for table in self._tables:
             if not table.has_days:
-                for condition in conditions(connection, table, *self._person):
+                for condition in build_conditions(connection, table, *self._person):
                     gone[table.name] += self._delete(connection, table.name, *condition)
         return gone
 
@@ -128,6 +128,6 @@ class Traces:
         return gone
 
 
-def tables_of(engine: Engine) -> list[str]:
+def list_erased_tables(engine: Engine) -> list[str]:
     """Return the tables that the database has, DevLake's as well."""
     return inspect(engine).get_table_names()

@@ -20,12 +20,12 @@ from developer_telemetry.constants import (
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import reading
 from developer_telemetry.errors import ConfigurationError, ReportRefused
-from developer_telemetry.reports.daily_metrics import raw_params
+from developer_telemetry.reports.daily_metrics import build_raw_params
 from developer_telemetry.reports.parser import parse
 from developer_telemetry.reports.pseudonyms import DEVELOPER, EMAIL, Pseudonyms
-from developer_telemetry.storage.raw_reports import bodies
+from developer_telemetry.storage.raw_reports import read_bodies
 from developer_telemetry.storage.tables import DEVELOPER_TABLES
-from developer_telemetry.storage.tombstones import ALL_CONNECTIONS, Key
+from developer_telemetry.storage.tombstones import ALL_CONNECTIONS, TombstoneKey
 
 # Raw rows to look for at a time.
 PAGE = 500
@@ -47,14 +47,14 @@ class Person(NamedTuple):
     developer_id: str
 
 
-class Names(NamedTuple):
+class PersonNames(NamedTuple):
     """The names of a person in one connection, in clear or as pseudonyms."""
 
     developers: frozenset[str]
     emails: frozenset[str]  # in lower case
 
 
-class Search:
+class PersonSearch:
     """For a developer's id, spelled exactly so, or an e-mail address, in any case."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Search:
         self.only = only
         if not self.text:
             raise ConfigurationError("nobody is named; give a developer's id or an e-mail address")
-        self.strategies = strategies(engine, only)
+        self.strategies = read_strategies(engine, only)
         with reading(engine).connect() as connection:
             self._with_pseudonyms = {
                 row[0]
@@ -103,16 +103,16 @@ class Search:
             developers.update(_senders(self._engine, connection_id, names.emails))
         return [Person(connection_id, developer) for developer in sorted(developers)]
 
-    def names(self, connection_id: int) -> Names:
+    def names(self, connection_id: int) -> PersonNames:
         """Return the names to look for in a connection."""
         pseudonyms = Pseudonyms(self._secret, connection_id)
         developers = {self.text, pseudonyms.of(DEVELOPER, self.text)}
         if "@" not in self.text and not pseudonyms.knows(self.text):
-            return Names(frozenset(developers), frozenset())
+            return PersonNames(frozenset(developers), frozenset())
         emails = {self.text.lower(), pseudonyms.of(EMAIL, self.text)}
-        return Names(frozenset(developers), frozenset(emails))
+        return PersonNames(frozenset(developers), frozenset(emails))
 
-    def subjects(self, key: Key, people: Collection[Person]) -> set[tuple[int, str]]:
+    def subjects(self, key: TombstoneKey, people: Collection[Person]) -> set[tuple[int, str]]:
         """Return the subjects of tombstones: connections, each with a hash of a name there.
 
         In spools there may be reports of people whom the database doesn't know, or by names that
@@ -142,7 +142,9 @@ class Search:
                 for connection_id in sorted(self.strategies)
                 for developer, email in _addresses(connection, connection_id)
             ]
-        addresses = {email for email, person in pairs if person in people and is_own(email)}
+        addresses = {
+            email for email, person in pairs if person in people and is_personal_email(email)
+        }
         return sorted(
             {
                 (email, person)
@@ -152,12 +154,12 @@ class Search:
         )
 
 
-def is_own(email: str) -> bool:
+def is_personal_email(email: str) -> bool:
     """Return true if an address, in lower case, may be a person's own, not a placeholder."""
     return bool(email) and not _PLACEHOLDER.fullmatch(email)
 
 
-def strategies(engine: Engine, only: Optional[int] = None) -> dict[int, str]:
+def read_strategies(engine: Engine, only: Optional[int] = None) -> dict[int, str]:
     """Return the strategy of each connection, also of one that was deleted and left something.
 
     :raises ConfigurationError: there is no connection `only`.
@@ -229,7 +231,7 @@ def _accounts(connection: SqlConnection, connection_id: int) -> list[tuple[str, 
     rows = connection.exec_driver_sql(
         f"SELECT user_name, email FROM {ACCOUNT_TABLE}"
         f" WHERE _raw_data_params = {param} AND _raw_data_table = {param}",
-        (raw_params(connection_id), RAW_TABLE),
+        (build_raw_params(connection_id), RAW_TABLE),
     )
     return [(row[0], row[1] or "") for row in rows]
 
@@ -239,7 +241,7 @@ def _senders(engine: Engine, connection_id: int, emails: Collection[str]) -> Ite
     for page in _suspects(engine, connection_id, emails):
         developers = {row[0]: row[1] for row in page}
         sized = [(row[0], row[2]) for row in page]
-        for raw_id, payload in bodies(reading(engine).connect, sized):
+        for raw_id, payload in read_bodies(reading(engine).connect, sized):
             try:
                 if payload and parse(payload).email.lower() in emails:
                     yield developers[raw_id]

@@ -27,10 +27,10 @@ from developer_telemetry.constants import (
     TASK_TABLE,
     TOOL_TABLE,
 )
-from developer_telemetry.database.advisory_lock import PATIENCE_SECONDS, alone
+from developer_telemetry.database.advisory_lock import PATIENCE_SECONDS, hold_connection
 from developer_telemetry.database.bulk_insert import MAX_KEYS, MAX_ROWS, batches
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.domain_texts import texts_of
+from developer_telemetry.database.domain_texts import read_table_texts
 from developer_telemetry.database.engine import (
     be_thorough,
     clock_offset_us,
@@ -38,12 +38,12 @@ from developer_telemetry.database.engine import (
     reading,
     transact,
 )
-from developer_telemetry.database.rights import require
-from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, timestamp
-from developer_telemetry.storage.devlake_schema import KINDS, account_id, task_id
-from developer_telemetry.storage.retention_marks import FIRST_DAY, horizon
-from developer_telemetry.storage.tables import PRUNED_TABLES, Key
-from developer_telemetry.storage.writer import developers
+from developer_telemetry.database.rights import require_rights
+from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, format_timestamp
+from developer_telemetry.storage.devlake_schema import TASK_KINDS, make_account_id, make_task_id
+from developer_telemetry.storage.retention_marks import FIRST_DAY, read_first_day
+from developer_telemetry.storage.tables import PRUNED_TABLES, PersonKey
+from developer_telemetry.storage.writer import read_developers
 
 _NEEDS = {
     CONNECTION_TABLE: ("SELECT",),
@@ -54,14 +54,14 @@ _NEEDS = {
 MAX_PAUSE_SECONDS = 1.0
 
 
-class Limits(NamedTuple):
+class RetentionLimits(NamedTuple):
     """The first days that are kept, as YYYY-MM-DD: of reports, and of what was made of them."""
 
     raw: str
     tool: str
 
 
-class Pruned(NamedTuple):
+class PrunedRows(NamedTuple):
     """The numbers of rows that were removed, or would be."""
 
     reports: int = 0
@@ -70,14 +70,16 @@ class Pruned(NamedTuple):
     machines: int = 0
 
 
-def limits_on(today: date, raw_days: Optional[int], tool_days: Optional[int]) -> Limits:
+def compute_limits(
+    today: date, raw_days: Optional[int], tool_days: Optional[int]
+) -> RetentionLimits:
     """Return the first days to keep, by the days for which reports and rows made of them are kept.
 
     None, 0 and less stand for ever. Reports go with their rows at the latest: of those left over
     the next run would make the rows again.
     """
     tool = _first_kept(today, tool_days)
-    return Limits(max(tool, _first_kept(today, raw_days)), tool)
+    return RetentionLimits(max(tool, _first_kept(today, raw_days)), tool)
 
 
 def _first_kept(today: date, days: Optional[int]) -> str:
@@ -87,14 +89,14 @@ def _first_kept(today: date, days: Optional[int]) -> str:
     return (today - timedelta(days)).isoformat()
 
 
-def today_of(engine: Engine) -> date:
+def read_today(engine: Engine) -> date:
     """Return the day in UTC by the database's clock: by one of ours that is wrong all might go."""
-    return date.fromisoformat(timestamp(now_us() + clock_offset_us(engine))[:10])
+    return date.fromisoformat(format_timestamp(now_us() + clock_offset_us(engine))[:10])
 
 
-def due(engine: Engine) -> list[int]:
+def list_due_connections(engine: Engine) -> list[int]:
     """Return the connections that keep something for a limited time and were not pruned today."""
-    today = today_of(engine).isoformat()
+    today = read_today(engine).isoformat()
     with reading(engine).connect() as connection:
         rows = connection.exec_driver_sql(
             f"SELECT c.id, h.pruned_on FROM {CONNECTION_TABLE} c LEFT JOIN {HORIZON_TABLE} h"
@@ -104,9 +106,9 @@ def due(engine: Engine) -> list[int]:
     return [row[0] for row in rows if row[1] is None or str(row[1]) < today]
 
 
-def preview(engine: Engine, connection_id: int) -> tuple[Limits, Pruned]:
+def preview_prune(engine: Engine, connection_id: int) -> tuple[RetentionLimits, PrunedRows]:
     """Return the limits, and the rows that `prune` would remove now."""
-    today = today_of(engine)
+    today = read_today(engine)
     param = dialect_of(engine).placeholder
     gone = (
         f"SELECT developer_id FROM {TOOL_TABLE} WHERE connection_id = {param}"
@@ -121,7 +123,7 @@ def preview(engine: Engine, connection_id: int) -> tuple[Limits, Pruned]:
             number: int = connection.exec_driver_sql(query, parameters).scalar_one()
             return number
 
-        return limits, Pruned(
+        return limits, PrunedRows(
             count(f"{RAW_TABLE} {older}", connection_id, limits.raw),
             count(f"{TOOL_TABLE} {older}", connection_id, limits.tool),
             count(f"({gone}) gone", connection_id, limits.tool),
@@ -135,19 +137,19 @@ def preview(engine: Engine, connection_id: int) -> tuple[Limits, Pruned]:
 
 def prune(
     engine: Engine, connection_id: int, patience: float = PATIENCE_SECONDS
-) -> Generator[Pruned, None, None]:
+) -> Generator[PrunedRows, None, None]:
     """Remove what a connection keeps no longer; yields after each transaction how much is gone.
 
     :raises Busy: a run or an erase went on for longer than `patience` seconds.
     :raises ConfigurationError: we lack a right that this takes; nothing was removed.
     """
     there = inspect(engine).get_table_names()
-    require(engine, {table: verbs for table, verbs in _NEEDS.items() if table in there})
-    with alone(engine, connection_id, patience) as still_alone:
-        pruned = Pruned()
+    require_rights(engine, {table: verbs for table, verbs in _NEEDS.items() if table in there})
+    with hold_connection(engine, connection_id, patience) as still_alone:
+        pruned = PrunedRows()
         started = time.monotonic()
         for removed in _Pruning(engine, connection_id).steps():
-            pruned = Pruned(*map(add, pruned, removed))
+            pruned = PrunedRows(*map(add, pruned, removed))
             yield pruned
             # On SQLite a writer who waits looks only now and then whether it is his turn.
             time.sleep(min(MAX_PAUSE_SECONDS, time.monotonic() - started))
@@ -161,31 +163,33 @@ class _Pruning:
     def __init__(self, engine: Engine, connection_id: int) -> None:
         self._engine = engine
         self._id = connection_id
-        self._today = today_of(engine)
+        self._today = read_today(engine)
         self._param = dialect_of(engine).placeholder
         there = inspect(engine).get_table_names()
         self._account_tables = [
-            table for table in PRUNED_TABLES if table.key is Key.ACCOUNT and table.name in there
+            table
+            for table in PRUNED_TABLES
+            if table.key is PersonKey.ACCOUNT and table.name in there
         ]
 
-    def steps(self) -> Iterator[Pruned]:
+    def steps(self) -> Iterator[PrunedRows]:
         """Remove all that is due; gives what each transaction removed."""
         for table, remove in ((RAW_TABLE, self._remove_reports), (TOOL_TABLE, self._remove_days)):
             # Some at a time, so that an index leads to the oldest of each.
-            for page in developers(self._engine, table, self._id):
+            for page in read_developers(self._engine, table, self._id):
                 yield from self._repeated(partial(remove, developers=page))
         yield from self._repeated(self._remove_machines)
         transact(self._engine, self._complete)
 
-    def _repeated(self, remove: Callable[[SqlConnection], Pruned]) -> Iterator[Pruned]:
+    def _repeated(self, remove: Callable[[SqlConnection], PrunedRows]) -> Iterator[PrunedRows]:
         while any(removed := transact(self._engine, remove)):
             yield removed
 
-    def _begin(self, connection: SqlConnection) -> Limits:
+    def _begin(self, connection: SqlConnection) -> RetentionLimits:
         """Return the limits by the connection's options now, recorded before rows are deleted."""
         be_thorough(connection)
         limits = _limits(connection, self._id, self._today)
-        if limits.raw > horizon(connection, self._id):
+        if limits.raw > read_first_day(connection, self._id):
             self._record(connection, "raw_before", limits.raw)
         return limits
 
@@ -199,16 +203,18 @@ class _Pruning:
             tuple(values.values()),
         )
 
-    def _remove_reports(self, connection: SqlConnection, developers: Sequence[str]) -> Pruned:
+    def _remove_reports(self, connection: SqlConnection, developers: Sequence[str]) -> PrunedRows:
         limits = self._begin(connection)
         rows = connection.exec_driver_sql(
             f"SELECT id FROM {RAW_TABLE} WHERE {self._whose(developers)} AND date < {self._param}"
             f" LIMIT {MAX_ROWS}",
             (self._id, *developers, limits.raw),
         ).fetchall()
-        return Pruned(reports=self._delete(connection, RAW_TABLE, "id", [row[0] for row in rows]))
+        return PrunedRows(
+            reports=self._delete(connection, RAW_TABLE, "id", [row[0] for row in rows])
+        )
 
-    def _remove_days(self, connection: SqlConnection, developers: Sequence[str]) -> Pruned:
+    def _remove_days(self, connection: SqlConnection, developers: Sequence[str]) -> PrunedRows:
         limits = self._begin(connection)
         # Beside each day whether any of its developer is kept.
         later = (
@@ -223,24 +229,24 @@ class _Pruning:
         ).fetchall()
         keys = sorted((self._id, row[0], str(row[1])) for row in rows)
         self._delete_keys(connection, TOOL_TABLE, KEY_COLUMNS, keys)
-        texts = texts_of(connection, TASK_TABLE)
-        tasks = [task_id(kind, *key, texts) for key in keys for kind in KINDS]
+        texts = read_table_texts(connection, TASK_TABLE)
+        tasks = [make_task_id(kind, *key, texts) for key in keys for kind in TASK_KINDS]
         self._delete(connection, TASK_TABLE, "id", tasks)
         leaving = sorted({row[0] for row in rows if not row[2]})
-        gone = Pruned(days=len(keys))
+        gone = PrunedRows(days=len(keys))
         return self._remove_people(connection, leaving, gone) if leaving else gone
 
     def _remove_people(
-        self, connection: SqlConnection, leaving: Sequence[str], gone: Pruned
-    ) -> Pruned:
+        self, connection: SqlConnection, leaving: Sequence[str], gone: PrunedRows
+    ) -> PrunedRows:
         """Remove what there is of those developers who have no days any more."""
         left = connection.exec_driver_sql(
             f"SELECT DISTINCT developer_id FROM {TOOL_TABLE} WHERE {self._whose(leaving)}",
             (self._id, *leaving),
         ).fetchall()
         developers = sorted(set(leaving) - {row[0] for row in left})
-        texts = texts_of(connection, ACCOUNT_TABLE)
-        accounts = [account_id(self._id, developer, texts) for developer in developers]
+        texts = read_table_texts(connection, ACCOUNT_TABLE)
+        accounts = [make_account_id(self._id, developer, texts) for developer in developers]
         for table in self._account_tables:
             self._delete(connection, table.name, table.id_column, accounts)
         machines = 0
@@ -251,7 +257,7 @@ class _Pruning:
             ).rowcount
         return gone._replace(developers=len(developers), machines=machines)
 
-    def _remove_machines(self, connection: SqlConnection) -> Pruned:
+    def _remove_machines(self, connection: SqlConnection) -> PrunedRows:
         """Remove machines whose last report came before the first day to keep."""
         limits = self._begin(connection)
         columns = ("connection_id", "developer_id", "hostname")
@@ -261,7 +267,7 @@ class _Pruning:
             (self._id, _midnight(limits.tool)),
         ).fetchall()
         self._delete_keys(connection, MACHINE_TABLE, columns, [tuple(key) for key in keys])
-        return Pruned(machines=len(keys))
+        return PrunedRows(machines=len(keys))
 
     def _complete(self, connection: SqlConnection) -> None:
         self._begin(connection)
@@ -297,14 +303,14 @@ class _Pruning:
         return deleted
 
 
-def _limits(connection: SqlConnection, connection_id: int, today: date) -> Limits:
+def _limits(connection: SqlConnection, connection_id: int, today: date) -> RetentionLimits:
     param = dialect_of(connection).placeholder
     retention = connection.exec_driver_sql(
         f"SELECT raw_retention_days, tool_retention_days FROM {CONNECTION_TABLE}"
         f" WHERE id = {param}",
         (connection_id,),
     ).first()
-    return limits_on(today, *(retention or (0, 0)))
+    return compute_limits(today, *(retention or (0, 0)))
 
 
 def _midnight(day: str) -> str:

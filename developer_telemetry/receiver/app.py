@@ -30,7 +30,7 @@ from developer_telemetry.receiver.jobs.retention_job import RetentionJob
 from developer_telemetry.receiver.jobs.spool_drainer import SpoolDrainer
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.web.routes import Page
-from developer_telemetry.storage.statistics import Tallies
+from developer_telemetry.storage.statistics import ReportCounts
 
 # The longest time to stop one thread; they stop one after the other.
 THREAD_SECONDS = 2.0
@@ -50,7 +50,7 @@ class Receiver:
         spool: Spool,
         authenticator: Authenticator,
         monitor: Monitor,
-        tallies: Tallies,
+        tallies: ReportCounts,
         metrics: Metrics,
         status_endpoint: StatusEndpoint,
         page: Page,

@@ -106,7 +106,7 @@ def is_alive(host: str, port: int) -> bool:
 
 def main() -> None:
     """Exit with 0 if the receiver of these settings is alive, else with 1."""
-    from developer_telemetry.config import load
+    from developer_telemetry.config import load_settings
 
-    settings = load(with_database=False)
+    settings = load_settings(with_database=False)
     sys.exit(0 if is_alive(settings.host, settings.port) else 1)

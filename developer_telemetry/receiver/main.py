@@ -39,8 +39,8 @@ from developer_telemetry.receiver.web.queries import open_reading_engine
 from developer_telemetry.receiver.web.routes import Page
 from developer_telemetry.receiver.web.self_test import SelfTest
 from developer_telemetry.receiver.web.sessions import Sessions, is_loopback
-from developer_telemetry.storage.statistics import Tallies
-from developer_telemetry.storage.tombstones import Key
+from developer_telemetry.storage.statistics import ReportCounts
+from developer_telemetry.storage.tombstones import TombstoneKey
 
 # Twice the number of connections that a front proxy opens; this many cost little memory.
 MAX_OPEN_FILES = 65_536
@@ -72,9 +72,9 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     spool = Spool(settings.spool_dir, settings.spool_max_bytes)
     memory = settings.spool_dir / "connections.json"
     connections = Connections(engine, settings.encryption_secret, memory)
-    outage, conflicts, tallies, metrics = Outage(), Conflicts(), Tallies(), Metrics()
+    outage, conflicts, tallies, metrics = Outage(), Conflicts(), ReportCounts(), Metrics()
     writing = open_writing_engine(settings.db_url)
-    key = Key(settings.encryption_secret)
+    key = TombstoneKey(settings.encryption_secret)
     lease = TombstoneLease(engine, key, spool)
     identity = ReceiverIdentity(settings.spool_dir, settings.port, settings.embedded)
     erasure_watcher = ErasureWatcher(engine, lease, spool, identity, key.fingerprint)

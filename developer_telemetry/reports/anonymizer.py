@@ -180,10 +180,10 @@ _WITHOUT_CAPITALS = _Table(_without_capital)
 _LETTERS = _Table(_letters)
 
 
-def covered(document: Any, pseudonyms: Pseudonyms) -> Any:
+def anonymize(document: Any, pseudonyms: Pseudonyms) -> Any:
     """Return a report's document, or any other, with pseudonyms wherever one is due."""
     if not isinstance(document, dict):
-        return covered({"": document}, pseudonyms)[""]
+        return anonymize({"": document}, pseudonyms)[""]
     # A date is no name, even where somebody is called 2026.
     fixed = {"date": document["date"]} if "date" in document else {}
     about: dict[str, str] = {}
@@ -385,7 +385,7 @@ class _Cover:
         """
         names = {key: key if key in _PARTS else self._texts[key] for key in fields}
         values = {key: self._value(value, kinds(key) or kind) for key, value in fields.items()}
-        return renamed(values, names)
+        return rename_values(values, names)
 
     def _value(self, value: Any, kind: Optional[str]) -> Any:
         if isinstance(value, str):
@@ -552,7 +552,7 @@ def _is_inside(text: str, start: int, end: int) -> bool:
     return before.isalnum() or after.isalnum()
 
 
-def renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def rename_values(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return an object whose fields are called otherwise; counts that come to one name are added
     up."""
     counts = {name: fields[name] for name, other in names.items() if name == other}

@@ -18,7 +18,7 @@ from typing import NamedTuple, Optional
 import msgspec
 
 from developer_telemetry.constants import RAW_TABLE, SCOPE_ID
-from developer_telemetry.reports.hosts import family, may_be_renamed, newest_of_each
+from developer_telemetry.reports.hosts import family_name, may_be_renamed, select_newest
 from developer_telemetry.reports.limits import Room
 from developer_telemetry.reports.parser import (
     DEVELOPMENT_COUNTS,
@@ -110,7 +110,9 @@ LONG_COLUMNS = (
 )
 
 
-def newest_by_key(arrivals: Iterable[ReceivedReport]) -> dict[tuple[int, str, str], ReceivedReport]:
+def select_newest_by_key(
+    arrivals: Iterable[ReceivedReport],
+) -> dict[tuple[int, str, str], ReceivedReport]:
     """Fold arrivals to the newest of each key, in the order of the keys."""
     newest: dict[tuple[int, str, str], ReceivedReport] = {}
     for arrival in arrivals:
@@ -128,15 +130,15 @@ def build_tool_row(arrivals: Sequence[ReceivedReport], first_arrived_us: int) ->
     if len(arrivals) == 1:
         return _row(arrivals[0], arrivals[0].report, first_arrived_us)
     day = DaySum()
-    newest = newest_of_each(arrivals, lambda arrival: arrival.report.hostname, attrgetter("age"))
-    for arrival in sorted(newest, key=place_in_sum):
+    newest = select_newest(arrivals, lambda arrival: arrival.report.hostname, attrgetter("age"))
+    for arrival in sorted(newest, key=sum_order):
         day.add(arrival)
     return day.row(first_arrived_us)
 
 
-def place_in_sum(arrival: ReceivedReport) -> tuple[str, int, int]:
+def sum_order(arrival: ReceivedReport) -> tuple[str, int, int]:
     """Return what the reports of a day are sorted by before they are added up."""
-    return (family(arrival.report.hostname), *arrival.age)
+    return (family_name(arrival.report.hostname), *arrival.age)
 
 
 def _row(newest: ReceivedReport, day: Report, first_arrived_us: int) -> ToolRow:
@@ -164,9 +166,9 @@ def _row(newest: ReceivedReport, day: Report, first_arrived_us: int) -> ToolRow:
         test_runs=development.get(DEVELOPMENT_COUNTS[0], 0),
         builds=development.get(DEVELOPMENT_COUNTS[1], 0),
         arrived_us=newest.arrived_us,
-        created_at=arrival_time(first_arrived_us, day.date),
-        updated_at=arrival_time(newest.arrived_us, day.date),
-        raw_data_params=raw_params(newest.connection_id),
+        created_at=format_arrival(first_arrived_us, day.date),
+        updated_at=format_arrival(newest.arrived_us, day.date),
+        raw_data_params=build_raw_params(newest.connection_id),
         raw_data_table=RAW_TABLE,
         raw_data_id=newest.raw_id,
         raw_data_remark=f"unread: {', '.join(day.unread)}" if day.unread else "",
@@ -174,7 +176,7 @@ def _row(newest: ReceivedReport, day: Report, first_arrived_us: int) -> ToolRow:
 
 
 class DaySum:
-    """The sum of a day's reports, which are added one by one in the order of `place_in_sum`.
+    """The sum of a day's reports, which are added one by one in the order of `sum_order`.
 
     It keeps no report but the newest and the last, so its size does not depend on how many there
     are, nor on theirs (`limits`). Of what can't be added up, the newest report counts.
@@ -368,12 +370,12 @@ class _RepositorySum:
 
 
 @lru_cache(maxsize=1024)
-def raw_params(connection_id: int) -> str:
+def build_raw_params(connection_id: int) -> str:
     """Return the provenance string by which DevLake finds a scope's rows."""
     return json.dumps({"ConnectionId": connection_id, "ScopeId": SCOPE_ID}, separators=(",", ":"))
 
 
-def timestamp(epoch_us: int) -> str:
+def format_timestamp(epoch_us: int) -> str:
     """Epoch microseconds as UTC text in milliseconds (cut, not rounded: the columns keep three)."""
     seconds, rest_us = divmod(epoch_us, 1_000_000)
     return f"{_seconds_as_text(seconds)}.{rest_us // 1000:03d}"
@@ -385,12 +387,12 @@ def _seconds_as_text(epoch_seconds: int) -> str:
     return moment.isoformat(" ")[:19]  # without the offset
 
 
-def arrival_time(arrived_us: int, day: str) -> str:
+def format_arrival(arrived_us: int, day: str) -> str:
     """When a report arrived, as text; one of an archive is put at the start of its day."""
-    return timestamp(arrived_us) if arrived_us else f"{day} 00:00:00.000"
+    return format_timestamp(arrived_us) if arrived_us else f"{day} 00:00:00.000"
 
 
-def earlier(one_us: int, other_us: int) -> int:
+def earlier_arrival(one_us: int, other_us: int) -> int:
     """Return the first of two arrivals; 0, which is none, gives way."""
     return min(one_us, other_us) or max(one_us, other_us)
 

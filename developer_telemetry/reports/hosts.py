@@ -32,7 +32,7 @@ def machine_name(hostname: str) -> str:
     return name
 
 
-def machines_of(hostnames: Iterable[str]) -> dict[str, str]:
+def group_machines(hostnames: Iterable[str]) -> dict[str, str]:
     """Return the machine of each of the names under which one developer reported on one day.
 
     A name without a domain is the machine that has it with one, if there is only one such.
@@ -47,18 +47,18 @@ def machines_of(hostnames: Iterable[str]) -> dict[str, str]:
     return {hostname: alone.get(name, name) for hostname, name in names.items()}
 
 
-def newest_of_each(
+def select_newest(
     items: Sequence[Item], hostname: Callable[[Item], str], age: Callable[[Item], tuple[int, int]]
 ) -> Sequence[Item]:
     """Return the newest of each machine's items, of one developer's day, in the order given."""
     if len(items) == 1:
         return items
-    machines = machines_of(map(hostname, items))
+    machines = group_machines(map(hostname, items))
     newest = {machines[hostname(item)]: age(item) for item in sorted(items, key=age)}
     return [item for item in items if newest[machines[hostname(item)]] == age(item)]
 
 
-def family(hostname: str) -> str:
+def family_name(hostname: str) -> str:
     """Return what a machine's name has in common with those that Bonjour made of it."""
     return _unnumbered(hostname) or machine_name(hostname)
 
@@ -68,7 +68,7 @@ def may_be_renamed(one: str, other: str) -> bool:
     base = _unnumbered(one) or _unnumbered(other)
     return (
         bool(base)
-        and {family(one), family(other)} == {base}
+        and {family_name(one), family_name(other)} == {base}
         and (base in (machine_name(one), machine_name(other)))
     )
 

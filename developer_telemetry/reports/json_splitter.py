@@ -28,7 +28,7 @@ _NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[{]}")))
 _DEEPER = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
-def items(pieces: Iterable[bytes]) -> Iterator[str]:
+def split_reports(pieces: Iterable[bytes]) -> Iterator[str]:
     """Yield the texts of the reports in a body that is read in pieces, in their order.
 
     One of more than `MAX_CHARACTERS` is cut, but never to so few. Raises `ReportRefused` where

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Optional, Union
 
 import msgspec
 
-from developer_telemetry.reports.anonymizer import IDENTITY, covered, renamed
+from developer_telemetry.reports.anonymizer import IDENTITY, anonymize, rename_values
 from developer_telemetry.reports.parser import (
     HOME,
     Report,
@@ -27,7 +27,7 @@ from developer_telemetry.reports.pseudonyms import Pseudonyms
 _HOME = re.compile(HOME)
 
 
-class Privacy(NamedTuple):
+class PrivacyRules(NamedTuple):
     """The rules by which a connection's reports are changed."""
 
     strip_paths: bool
@@ -43,16 +43,16 @@ class Privacy(NamedTuple):
         developer_of(document)  # is refused as it came, if it is
         document["date"] = day_of(document)
         if self.strip_paths:
-            document = without_paths(document)
+            document = strip_paths(document)
         if self.pseudonyms is not None:
-            document = covered(document, self.pseudonyms)
+            document = anonymize(document, self.pseudonyms)
         return read(document, msgspec.json.encode(document).decode())
 
     def row(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return the columns of a row of the tool layer, which have no paths, as they may be
         stored."""
         row: dict[str, Any] = (
-            values if self.pseudonyms is None else covered(values, self.pseudonyms)
+            values if self.pseudonyms is None else anonymize(values, self.pseudonyms)
         )
         return row
 
@@ -62,7 +62,7 @@ def _may_have_path(text: str) -> bool:
     return "/" in text or "\\" in text or '"path"' in text or "~" in text
 
 
-def without_paths(document: Any) -> Any:
+def strip_paths(document: Any) -> Any:
     """Return a report's document, or any other, without paths; the names at their ends stay."""
     if not isinstance(document, dict):
         return _stripped(document)
@@ -91,4 +91,4 @@ def _object(fields: dict[str, Any]) -> dict[str, Any]:
         name = name_of(fields)
         if name and not name_of(fields.get("name")):
             values["name"] = name
-    return renamed(values, {key: _stripped(key) for key in values})
+    return rename_values(values, {key: _stripped(key) for key in values})

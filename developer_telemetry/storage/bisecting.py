@@ -17,15 +17,15 @@ from developer_telemetry.database.dialects.lookup import Database, dialect_of
 from developer_telemetry.database.engine import reason
 from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.storage.raw_reports import Key
-from developer_telemetry.storage.tombstones import Outdated
-from developer_telemetry.storage.writer import Check, locked_days, probe, store
+from developer_telemetry.storage.tombstones import OutdatedTombstones
+from developer_telemetry.storage.writer import CommitCheck, find_locked_days, probe_store, store
 
 # A batch in which more fails is not taken apart any further now: others wait behind it.
 MAX_FAILURES = 40
 MAX_SECONDS = 15.0
 
 
-class Outcome:
+class StoreOutcome:
     """Reports of a batch that are not stored, by id, with the reason."""
 
     def __init__(self) -> None:
@@ -43,14 +43,14 @@ def store_bisecting(
     database: Database,
     arrivals: Sequence[ReceivedReport],
     strategies: Mapping[int, str],
-    check: Check,
-) -> Outcome:
+    check: CommitCheck,
+) -> StoreOutcome:
     """Store arrivals; those that fail stop no others.
 
     Raises what a harmless report is answered with when the database takes no reports at all, and
-    `Outdated` of `check`. What was stored until then stays: storing it again changes nothing.
+    `OutdatedTombstones` of `check`. What was stored by then stays; storing it again is harmless.
     """
-    search = _Search(database, strategies, check)
+    search = _Bisection(database, strategies, check)
     search.store(arrivals)
     return search.outcome
 
@@ -59,19 +59,19 @@ def store_or_find_lock(
     database: Database,
     arrivals: Sequence[ReceivedReport],
     strategies: Mapping[int, str],
-    check: Check,
-) -> Outcome:
+    check: CommitCheck,
+) -> StoreOutcome:
     """Store arrivals in one transaction, but for those of days that another transaction holds.
 
     Raises what anything else than such a lock is answered with.
     """
-    outcome = Outcome()
+    outcome = StoreOutcome()
     while arrivals:
         try:
             store(database, arrivals, strategies, check)
             break
         except DBAPIError as error:
-            locked = _days_in_the_way(database, error, arrivals)
+            locked = _find_locked_days(database, error, arrivals)
             if not locked:
                 raise
             outcome.wait((arrival for arrival in arrivals if arrival.key in locked), error)
@@ -79,21 +79,23 @@ def store_or_find_lock(
     return outcome
 
 
-def _days_in_the_way(
+def _find_locked_days(
     database: Database, error: Exception, arrivals: Sequence[ReceivedReport]
 ) -> set[Key]:
     """Return the days that another transaction holds, if that is why `arrivals` failed."""
     if isinstance(error, DBAPIError) and dialect_of(database).is_lock_timeout(error):
         with suppress(Exception):  # nobody can say, then
-            return locked_days(database, [arrival.key for arrival in arrivals])
+            return find_locked_days(database, [arrival.key for arrival in arrivals])
     return set()
 
 
-class _Search:
+class _Bisection:
     """One batch that is taken apart."""
 
-    def __init__(self, database: Database, strategies: Mapping[int, str], check: Check) -> None:
-        self.outcome = Outcome()
+    def __init__(
+        self, database: Database, strategies: Mapping[int, str], check: CommitCheck
+    ) -> None:
+        self.outcome = StoreOutcome()
         self._database = database
         self._strategies = strategies
         self._check = check
@@ -105,18 +107,18 @@ class _Search:
         try:
             store(self._database, arrivals, self._strategies, self._check)
             return
-        except Outdated:
+        except OutdatedTombstones:
             raise
         except Exception as error:  # whatever it is, it concerns the reports that cause it
             failure = error
         self._failures += 1
-        if locked := _days_in_the_way(self._database, failure, arrivals):
+        if locked := _find_locked_days(self._database, failure, arrivals):
             self.outcome.wait((arrival for arrival in arrivals if arrival.key in locked), failure)
             if free := [arrival for arrival in arrivals if arrival.key not in locked]:
                 self.store(free)
             return
         # A statement can be so bad that it looks like an outage: ask with a harmless one.
-        probe(self._database)
+        probe_store(self._database)
         if len(arrivals) == 1:
             self._judge(arrivals[0], failure)
         elif self._failures >= MAX_FAILURES or time.monotonic() > self._ends_at:
@@ -134,7 +136,7 @@ class _Search:
 
     def _takes_harmless(self, arrival: ReceivedReport) -> bool:
         try:
-            probe(self._database, arrival.report.date, arrival.arrived_us)
+            probe_store(self._database, arrival.report.date, arrival.arrived_us)
         except Exception:  # then it is the day that is not taken: its partition may be missing
             return False
         return True

@@ -21,7 +21,7 @@ from developer_telemetry.constants import (
     SCOPE_ID,
     TASK_TABLE,
 )
-from developer_telemetry.database.domain_texts import EXACTLY, TableTexts, hashed
+from developer_telemetry.database.domain_texts import EXACTLY, TableTexts, hash_developer
 
 PLUGIN = "developer_telemetry"
 MAX_ID = 255
@@ -72,12 +72,12 @@ TABLES_OF_PEOPLE = (
 )
 
 
-def is_devlakes(engine: Engine) -> bool:
+def is_devlake_database(engine: Engine) -> bool:
     """Return true if DevLake's server owns this database."""
     return bool(inspect(engine).has_table(DEVLAKE_MIGRATION_TABLE))
 
 
-def api_keys(connection: SqlConnection) -> Sequence[Sequence[Any]]:
+def read_api_keys(connection: SqlConnection) -> Sequence[Sequence[Any]]:
     """Return the hash, allowed path, end and name of each API key; none outside of DevLake."""
     if not inspect(connection).has_table(API_KEY_TABLE):
         return []
@@ -86,7 +86,7 @@ def api_keys(connection: SqlConnection) -> Sequence[Sequence[Any]]:
     ).fetchall()
 
 
-def running_flags(connection: SqlConnection) -> Sequence[Sequence[Any]]:
+def read_running_flags(connection: SqlConnection) -> Sequence[Sequence[Any]]:
     """Return `skip_collectors` and `full_sync` of each pipeline that runs a task of ours.
 
     Raises:
@@ -99,14 +99,14 @@ def running_flags(connection: SqlConnection) -> Sequence[Sequence[Any]]:
     ).fetchall()
 
 
-def newest_pipeline(connection: SqlConnection) -> int:
+def read_newest_pipeline(connection: SqlConnection) -> int:
     """Return the id of the newest pipeline, 0 without any, -1 outside of DevLake."""
     if not inspect(connection).has_table("_devlake_pipelines"):
         return -1
     return int(connection.exec_driver_sql("SELECT MAX(id) FROM _devlake_pipelines").scalar() or 0)
 
 
-def blueprint_connections(connection: SqlConnection) -> Optional[frozenset[int]]:
+def read_blueprint_connections(connection: SqlConnection) -> Optional[frozenset[int]]:
     """Return the connections whose scope is in a blueprint; None outside of DevLake."""
     if not inspect(connection).has_table("_devlake_blueprint_scopes"):
         return None
@@ -117,7 +117,7 @@ def blueprint_connections(connection: SqlConnection) -> Optional[frozenset[int]]
     return frozenset(int(row[0]) for row in rows)
 
 
-class Links(NamedTuple):
+class LinkCounts(NamedTuple):
     """Numbers of DevLake's users, of our accounts, and of accounts that have a user."""
 
     users: int
@@ -125,7 +125,7 @@ class Links(NamedTuple):
     linked: int
 
 
-def count_links(connection: SqlConnection) -> Optional[Links]:
+def count_links(connection: SqlConnection) -> Optional[LinkCounts]:
     """Count users and our accounts; None outside of DevLake."""
     if not inspect(connection).has_table(LINK_TABLE):
         return None
@@ -136,17 +136,17 @@ def count_links(connection: SqlConnection) -> Optional[Links]:
         f" WHERE a.id LIKE '{PLUGIN}:Account:%%'",
         (),
     ).one()
-    return Links(users, accounts, linked)
+    return LinkCounts(users, accounts, linked)
 
 
-def account_id(connection_id: int, developer_id: str, texts: TableTexts = EXACTLY) -> str:
+def make_account_id(connection_id: int, developer_id: str, texts: TableTexts = EXACTLY) -> str:
     """Return the account's id; a developer whom the table can't hold exactly is hashed."""
     prefix = f"{PLUGIN}:Account:{connection_id}:"
     key = texts.key(developer_id)
-    return prefix + (key if len(prefix) + len(key) <= MAX_ID else hashed(developer_id))
+    return prefix + (key if len(prefix) + len(key) <= MAX_ID else hash_developer(developer_id))
 
 
-class Kind(NamedTuple):
+class TaskKind(NamedTuple):
     """A kind of task: its number's column, DevLake's type of it, its id's and its name's word."""
 
     column: str
@@ -155,14 +155,14 @@ class Kind(NamedTuple):
     noun: str
 
 
-KINDS = (
-    Kind("test_runs", "TEST", "TestRuns", "test run"),
-    Kind("builds", "BUILD", "Builds", "build"),
+TASK_KINDS = (
+    TaskKind("test_runs", "TEST", "TestRuns", "test run"),
+    TaskKind("builds", "BUILD", "Builds", "build"),
 )
 
 
-def task_id(
-    kind: Kind,
+def make_task_id(
+    kind: TaskKind,
     connection_id: int,
     developer_id: str,
     date: str,
@@ -172,5 +172,5 @@ def task_id(
     prefix = f"{PLUGIN}:{kind.identity}:{connection_id}"
     key = texts.key(developer_id)
     if len(prefix) + len(key) + len(date) + 2 > MAX_ID:
-        key = hashed(developer_id)
+        key = hash_developer(developer_id)
     return f"{prefix}:{key}:{date}"

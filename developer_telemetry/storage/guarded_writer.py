@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from developer_telemetry.database.dialects.lookup import Database
 from developer_telemetry.reports.daily_metrics import ReceivedReport
-from developer_telemetry.storage.bisecting import Outcome, store_bisecting
-from developer_telemetry.storage.tombstones import Erased, Outdated
-from developer_telemetry.storage.writer import Check
+from developer_telemetry.storage.bisecting import StoreOutcome, store_bisecting
+from developer_telemetry.storage.tombstones import OutdatedTombstones, TombstoneCache
+from developer_telemetry.storage.writer import CommitCheck
 
 
 class StoredReports(NamedTuple):
@@ -27,12 +27,12 @@ class StoredReports(NamedTuple):
         return [arrival.connection_id for arrival in self.arrivals if arrival.report_id not in left]
 
 
-Store = Callable[[Database, Sequence[ReceivedReport], Mapping[int, str], Check], Outcome]
+Store = Callable[[Database, Sequence[ReceivedReport], Mapping[int, str], CommitCheck], StoreOutcome]
 
 
 def store_excluding_erased(
     database: Database,
-    erased: Erased,
+    erased: TombstoneCache,
     arrivals: Sequence[ReceivedReport],
     strategies: Mapping[int, str],
     store_all: Store = store_bisecting,
@@ -48,7 +48,7 @@ def store_excluding_erased(
             return StoredReports((), {})
         try:
             outcome = store_all(database, spared, strategies, partial(erased.check, tombstones))
-        except Outdated:
+        except OutdatedTombstones:
             erased.reload()
         else:
             return StoredReports(spared, outcome.refused, outcome.waiting)

@@ -11,44 +11,47 @@ from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, TASK_TABLE
 from developer_telemetry.database.bulk_insert import MAX_KEYS, batches
 from developer_telemetry.database.dialects.base import flat
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.domain_texts import texts_of
-from developer_telemetry.reports.daily_metrics import raw_params
-from developer_telemetry.storage.devlake_schema import KINDS, account_id, task_id
-from developer_telemetry.storage.tables import Key, Table
+from developer_telemetry.database.domain_texts import read_table_texts
+from developer_telemetry.reports.daily_metrics import build_raw_params
+from developer_telemetry.storage.devlake_schema import TASK_KINDS, make_account_id, make_task_id
+from developer_telemetry.storage.tables import PersonKey, Table
 
 _DATE = "YYYY-MM-DD"
 
 
-class Condition(NamedTuple):
+class RowCondition(NamedTuple):
     """A condition of SQL and its parameters."""
 
     sql: str
     parameters: tuple[Any, ...]
 
 
-def conditions(
+def build_conditions(
     connection: SqlConnection, table: Table, connection_id: int, developer_id: str
-) -> Iterator[Condition]:
+) -> Iterator[RowCondition]:
     """Return conditions that together select a developer's rows of a table, and no row twice."""
     param = dialect_of(connection).placeholder
-    if table.key is Key.DEVELOPER:
+    if table.key is PersonKey.DEVELOPER:
         sql = f"connection_id = {param} AND developer_id = {param}"
-        yield Condition(sql, (connection_id, developer_id))
+        yield RowCondition(sql, (connection_id, developer_id))
         return
-    ids = [account_id(connection_id, developer_id, texts_of(connection, ACCOUNT_TABLE))]
-    if table.key is Key.TASK:
+    ids = [
+        make_account_id(connection_id, developer_id, read_table_texts(connection, ACCOUNT_TABLE))
+    ]
+    if table.key is PersonKey.TASK:
         ids = _task_ids(connection, connection_id, developer_id)
     for batch in batches(connection, [(domain_id,) for domain_id in ids], MAX_KEYS):
         marks = ", ".join([param] * len(batch))
-        yield Condition(f"{table.id_column} IN ({marks})", flat(batch))
+        yield RowCondition(f"{table.id_column} IN ({marks})", flat(batch))
 
 
 def _task_ids(connection: SqlConnection, connection_id: int, developer_id: str) -> list[str]:
     """Return the ids of a developer's tasks, also of days that were pruned since."""
     # Every date has the same length, so all ids have the same text before it.
-    texts = texts_of(connection, TASK_TABLE)
+    texts = read_table_texts(connection, TASK_TABLE)
     starts = [
-        task_id(kind, connection_id, developer_id, _DATE, texts)[: -len(_DATE)] for kind in KINDS
+        make_task_id(kind, connection_id, developer_id, _DATE, texts)[: -len(_DATE)]
+        for kind in TASK_KINDS
     ]
     param = dialect_of(connection).placeholder
     alike = " OR ".join([f"SUBSTR(id, 1, {param}) = {param}"] * len(starts))
@@ -56,7 +59,7 @@ def _task_ids(connection: SqlConnection, connection_id: int, developer_id: str) 
         f"SELECT id FROM {TASK_TABLE} WHERE _raw_data_params = {param}"
         f" AND _raw_data_table = {param} AND ({alike})",
         (
-            raw_params(connection_id),
+            build_raw_params(connection_id),
             RAW_TABLE,
             *(value for start in starts for value in (len(start), start)),
         ),

@@ -24,7 +24,7 @@ from developer_telemetry.reports.daily_metrics import (
     ToolRow,
     build_tool_row,
 )
-from developer_telemetry.reports.hosts import family, newest_of_each
+from developer_telemetry.reports.hosts import family_name, select_newest
 from developer_telemetry.reports.parser import parse
 
 # Raw rows in a page: enough to hide the round trips, and over in a fraction of a second.
@@ -54,7 +54,7 @@ START: Day = ("", "0001-01-01")
 logger = logging.getLogger(__name__)
 
 
-class Span(NamedTuple):
+class RawSpan(NamedTuple):
     """The raw rows of a connection with an id greater than `above`, up to `last`."""
 
     connection_id: int
@@ -70,17 +70,17 @@ class DaysPage(NamedTuple):
     last: Optional[Day]  # None in the last page, which has no end
 
 
-def span(connection: SqlConnection, connection_id: int, above: int) -> tuple[Span, int]:
+def read_span(connection: SqlConnection, connection_id: int, above: int) -> tuple[RawSpan, int]:
     """Return the raw rows above the id `above` as a span, and their number."""
     param = dialect_of(connection).placeholder
     last, count = connection.exec_driver_sql(
         f"SELECT MAX(id), COUNT(*) FROM {RAW_TABLE} WHERE connection_id = {param} AND id > {param}",
         (connection_id, above),
     ).one()
-    return Span(connection_id, above, last or above), count
+    return RawSpan(connection_id, above, last or above), count
 
 
-def is_unforeseen(connection: SqlConnection, raw_span: Span, count: int) -> bool:
+def is_larger_than_expected(connection: SqlConnection, raw_span: RawSpan, count: int) -> bool:
     """Return true if the planner does not know how many raw rows a span has.
 
     A table that is new or grew at once has no statistics, and PostgreSQL then compares each row
@@ -96,7 +96,7 @@ def is_unforeseen(connection: SqlConnection, raw_span: Span, count: int) -> bool
     return expected is not None and count > UNFORESEEN * max(1, expected)
 
 
-def first_page(connection: SqlConnection, remaining: Span) -> tuple[Span, int]:
+def read_first_page(connection: SqlConnection, remaining: RawSpan) -> tuple[RawSpan, int]:
     """Return the start of a span and how many raw rows it has: 0 when there are none left."""
     param = dialect_of(connection).placeholder
     last, count = connection.exec_driver_sql(
@@ -107,7 +107,7 @@ def first_page(connection: SqlConnection, remaining: Span) -> tuple[Span, int]:
     return remaining._replace(last=last or remaining.last), count
 
 
-def days_page(connection: SqlConnection, connection_id: int, last: Day) -> DaysPage:
+def read_days_page(connection: SqlConnection, connection_id: int, last: Day) -> DaysPage:
     """Return the page of whole days after the day `last`, in order of developer and date."""
     param = dialect_of(connection).placeholder
     # Written out, because MySQL walks no index for (a, b) > (x, y).
@@ -128,7 +128,7 @@ def days_page(connection: SqlConnection, connection_id: int, last: Day) -> DaysP
     return DaysPage(following + until, (*parameters, day[0], *day), day)
 
 
-class Newest(NamedTuple):
+class NewestReport(NamedTuple):
     """A raw row that counts for its day, with its body where that is short."""
 
     id: int
@@ -154,16 +154,16 @@ class Newest(NamedTuple):
         return (self.arrived_us, self.id)
 
 
-def within(connection: SqlConnection) -> Opened:
+def reuse_connection(connection: SqlConnection) -> Opened:
     """Return what reads in the transaction of a connection."""
     return lambda: nullcontext(connection)
 
 
-class TooMany(Exception):
+class TooManyReports(Exception):
     """More rows count for some days than are to be read at once: read the days one by one."""
 
 
-def days(opened: Opened, keys: Sequence[Key], strategy: str) -> Iterator[ToolRow]:
+def build_days(opened: Opened, keys: Sequence[Key], strategy: str) -> Iterator[ToolRow]:
     """Return the rows that a connection's `keys` (sorted) give, read from their raw rows.
 
     Nothing is left open between two rows but what `opened` gives open.
@@ -172,16 +172,18 @@ def days(opened: Opened, keys: Sequence[Key], strategy: str) -> Iterator[ToolRow
         batch = keys[start : start + MAX_KEYS]
         try:
             with opened() as connection:
-                reports = newest(connection, batch, strategy)
-            yield from tool_rows(opened, batch[0][0], reports)
-        except TooMany:
+                reports = read_newest(connection, batch, strategy)
+            yield from build_tool_rows(opened, batch[0][0], reports)
+        except TooManyReports:
             for key in batch:
                 with opened() as connection:
                     reports = _newest_hosts(connection, key, strategy)
-                yield from tool_rows(opened, key[0], reports)
+                yield from build_tool_rows(opened, key[0], reports)
 
 
-def newest(connection: SqlConnection, keys: Sequence[Key], strategy: str) -> list[Newest]:
+def read_newest(
+    connection: SqlConnection, keys: Sequence[Key], strategy: str
+) -> list[NewestReport]:
     """Return the newest raw row of each of a connection's `keys`, under `sum` of each host of it.
 
     There are at most `MAX_KEYS` keys.
@@ -195,16 +197,16 @@ def newest(connection: SqlConnection, keys: Sequence[Key], strategy: str) -> lis
         f" AND {dialect.among(columns, len(keys))}"
     )
     parameters = (keys[0][0], *dialect.parameters(columns, [key[1:] for key in keys]))
-    return newest_of(connection, source, parameters, strategy)
+    return read_newest_of(connection, source, parameters, strategy)
 
 
-def newest_of(
+def read_newest_of(
     connection: SqlConnection,
     source: str,
     parameters: Sequence[Any],
     strategy: str,
     with_tool_rows: bool = False,
-) -> list[Newest]:
+) -> list[NewestReport]:
     """Return the newest of the raw rows `w` in `source`, of each day or host of it.
 
     `with_tool_rows` adds to each the day's tool row as `Dialect.text` has it.
@@ -213,13 +215,13 @@ def newest_of(
     """
     query = _newest_query(dialect_of(connection), source, strategy, with_tool_rows)
     rows = connection.exec_driver_sql(f"{query} LIMIT {MAX_NEWEST + 1}", tuple(parameters))
-    reports = [Newest(*row) for row in rows]
+    reports = [NewestReport(*row) for row in rows]
     if len(reports) > MAX_NEWEST:
-        raise TooMany
+        raise TooManyReports
     return reports
 
 
-def _newest_hosts(connection: SqlConnection, key: Key, strategy: str) -> list[Newest]:
+def _newest_hosts(connection: SqlConnection, key: Key, strategy: str) -> list[NewestReport]:
     """Return the same of one day, without bodies, of those hosts alone that reported last."""
     dialect = dialect_of(connection)
     param = dialect.placeholder
@@ -231,7 +233,7 @@ def _newest_hosts(connection: SqlConnection, key: Key, strategy: str) -> list[Ne
     rows = connection.exec_driver_sql(
         f"{query} ORDER BY n.arrived_us DESC, n.id DESC LIMIT {MAX_HOSTS}", key
     )
-    return [Newest(*row) for row in rows]
+    return [NewestReport(*row) for row in rows]
 
 
 def _newest_query(
@@ -266,18 +268,18 @@ def _newest_query(
     )
 
 
-def tool_rows(
-    opened: Opened, connection_id: int, newest_rows: Iterable[Newest]
+def build_tool_rows(
+    opened: Opened, connection_id: int, newest_rows: Iterable[NewestReport]
 ) -> Iterator[ToolRow]:
     """Return the tool rows that the rows of `newest` give, by key; long bodies are read for it."""
-    # As `place_in_sum` has the reports of a day.
-    in_order = sorted(newest_rows, key=lambda row: (row.day, family(row.hostname), *row.age))
+    # As `sum_order` has the reports of a day.
+    in_order = sorted(newest_rows, key=lambda row: (row.day, family_name(row.hostname), *row.age))
     in_order = [
         row
         for _, same_day in groupby(in_order, key=lambda row: row.day)
-        for row in newest_of_each(list(same_day), attrgetter("hostname"), attrgetter("age"))
+        for row in select_newest(list(same_day), attrgetter("hostname"), attrgetter("age"))
     ]
-    long = bodies(opened, [(row.id, row.size) for row in in_order if row.payload is None])
+    long = read_bodies(opened, [(row.id, row.size) for row in in_order if row.payload is None])
     for _, same_day in groupby(in_order, key=lambda row: row.day):
         day = DaySum()
         arrival: Optional[ReceivedReport] = None
@@ -299,7 +301,7 @@ def tool_rows(
             yield day.row(first_us)
 
 
-def bodies(opened: Opened, sized: Iterable[tuple[int, int]]) -> Iterator[tuple[int, str]]:
+def read_bodies(opened: Opened, sized: Iterable[tuple[int, int]]) -> Iterator[tuple[int, str]]:
     """Return raw rows' ids with their bodies, in the order of `sized`: ids and lengths in bytes.
 
     As many are read at once as have `FETCHED` bytes. A row that was deleted meanwhile has "".
@@ -328,7 +330,7 @@ def _fetched(opened: Opened, ids: Sequence[int]) -> Iterator[tuple[int, str]]:
         yield raw_id, payloads.pop(raw_id, "")
 
 
-def _arrival(connection_id: int, row: Newest, payload: str) -> Optional[ReceivedReport]:
+def _arrival(connection_id: int, row: NewestReport, payload: str) -> Optional[ReceivedReport]:
     if not payload:
         return None
     try:

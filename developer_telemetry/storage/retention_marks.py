@@ -14,7 +14,7 @@ from developer_telemetry.database.dialects.lookup import dialect_of
 FIRST_DAY = "1000-01-01"
 
 
-def horizon(connection: SqlConnection, connection_id: int) -> str:
+def read_first_day(connection: SqlConnection, connection_id: int) -> str:
     """Return the first day, as YYYY-MM-DD, that `prune` has never touched; `FIRST_DAY` if it
     never did."""
     param = dialect_of(connection).placeholder

@@ -15,7 +15,7 @@ from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.base import Dialect
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading, transact
-from developer_telemetry.reports.daily_metrics import timestamp
+from developer_telemetry.reports.daily_metrics import format_timestamp
 from developer_telemetry.reports.hosts import LOCAL_ENDS
 
 # Rows counted in one transaction, so that it is short.
@@ -28,7 +28,7 @@ ROWS_ANEW = 2_000
 Refusal = tuple[int, str, str]
 
 
-class Tallies:
+class ReportCounts:
     """Notes what happened, from any thread, and writes it down when `flush` is called."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Tallies:
     def refused(self, connection_id: int, reason: str) -> None:
         """Count a report that was refused for `reason`, one of a few fixed words."""
         with self._lock:
-            self._refusals[(connection_id, timestamp(now_us())[:10], reason)] += 1
+            self._refusals[(connection_id, format_timestamp(now_us())[:10], reason)] += 1
 
     def flush(self, engine: Engine) -> None:
         """Write down what was noted since the last time; keep it for later if that fails.
@@ -95,7 +95,7 @@ def count_machines(engine: Engine, counted_id: Optional[int], awaits_locks: bool
         first = newest - ROWS_AT_START
     else:
         first = counted_id - ROWS_ANEW
-    statement = _counting(dialect_of(engine))
+    statement = _count_machines_sql(dialect_of(engine))
     for start in range(max(0, first), newest, ROWS_AT_ONCE):
         ids = (start, min(newest, start + ROWS_AT_ONCE))
         work = partial(SqlConnection.exec_driver_sql, statement=statement, parameters=ids)
@@ -104,7 +104,7 @@ def count_machines(engine: Engine, counted_id: Optional[int], awaits_locks: bool
 
 
 @cache
-def _counting(dialect: Dialect) -> str:
+def _count_machines_sql(dialect: Dialect) -> str:
     """Return the statement that counts the rows after one id and up to another."""
 
     def old(column: str) -> str:
@@ -124,7 +124,7 @@ def _counting(dialect: Dialect) -> str:
     joined = " AND ".join(f"m.{key} = r.{key}" for key in keys)
     key_columns = ", ".join(f"r.{key}" for key in keys)
     param = dialect.placeholder
-    source = reports_of_machines(dialect, f"id > {param} AND id <= {param}")
+    source = machine_reports_sql(dialect, f"id > {param} AND id <= {param}")
     return (
         f"INSERT INTO {MACHINE_TABLE} ({', '.join(keys)}, first_seen, last_seen, reports, {origin})"
         f" SELECT {key_columns}, MIN(r.seen), MAX(r.seen), COUNT(*), MIN(r.params),"
@@ -134,7 +134,7 @@ def _counting(dialect: Dialect) -> str:
     )
 
 
-def reports_of_machines(dialect: Dialect, condition: str) -> str:
+def machine_reports_sql(dialect: Dialect, condition: str) -> str:
     """Return a table of raw rows under the names of their machines, each with when it was `seen`.
 
     A report of an archive arrived at the start of its day, which may be to come, and a clock may

@@ -36,7 +36,7 @@ PARAMS = "_raw_data_params"
 PROVENANCE = (PARAMS, "_raw_data_table", "_raw_data_remark")
 
 
-class Key(Enum):
+class PersonKey(Enum):
     """The columns by which rows name a person."""
 
     DEVELOPER = "connection_id, developer_id"
@@ -50,7 +50,7 @@ class Table(NamedTuple):
     name: str
     # An operator's word for its rows.
     label: str = ""
-    key: Optional[Key] = None
+    key: Optional[PersonKey] = None
     # The column that tells a person's rows apart; of `ACCOUNT` and `TASK` it has their id.
     id_column: str = "id"
     # Rows are a developer's days: they have `date` and `arrived_us`.
@@ -71,7 +71,7 @@ TABLES = (
     Table(
         RAW_TABLE,
         "reports",
-        Key.DEVELOPER,
+        PersonKey.DEVELOPER,
         has_days=True,
         personal=("developer_id", "hostname", "payload"),
         impersonal=("params", "report_id"),
@@ -83,7 +83,7 @@ TABLES = (
     Table(
         TOOL_TABLE,
         "days",
-        Key.DEVELOPER,
+        PersonKey.DEVELOPER,
         has_days=True,
         personal=(
             "developer_id",
@@ -106,7 +106,7 @@ TABLES = (
     Table(
         MACHINE_TABLE,
         "machines",
-        Key.DEVELOPER,
+        PersonKey.DEVELOPER,
         "hostname",
         personal=("developer_id", "hostname"),
         impersonal=PROVENANCE,
@@ -118,7 +118,7 @@ TABLES = (
     Table(
         ACCOUNT_TABLE,
         "accounts",
-        Key.ACCOUNT,
+        PersonKey.ACCOUNT,
         personal=("id", "email", "full_name", "user_name"),
         impersonal=(*PROVENANCE, "avatar_url", "organization"),
         connection_column=PARAMS,
@@ -129,7 +129,7 @@ TABLES = (
     Table(
         LINK_TABLE,
         "user accounts",
-        Key.ACCOUNT,
+        PersonKey.ACCOUNT,
         "account_id",
         personal=("user_id", "account_id"),
         impersonal=PROVENANCE,
@@ -141,7 +141,7 @@ TABLES = (
     Table(
         TASK_TABLE,
         "tasks",
-        Key.TASK,
+        PersonKey.TASK,
         personal=("id", "name"),
         impersonal=(
             *PROVENANCE,
@@ -162,7 +162,7 @@ TABLES = (
     Table(
         MADE_LINK_TABLE,
         "records of links",
-        Key.ACCOUNT,
+        PersonKey.ACCOUNT,
         "account_id",
         personal=("account_id", "user_id", "matched_text"),
         impersonal=("matched_by",),
@@ -208,7 +208,7 @@ TABLES = (
 )
 
 # Tables whose rows name connection and developer, of which an index begins with both.
-DEVELOPER_TABLES = tuple(table.name for table in TABLES if table.key is Key.DEVELOPER)
+DEVELOPER_TABLES = tuple(table.name for table in TABLES if table.key is PersonKey.DEVELOPER)
 # Tables with a person's days.
 DAY_TABLES = tuple(table.name for table in TABLES if table.has_days)
 ERASED_TABLES = tuple(table for table in TABLES if table.is_erased)

@@ -60,7 +60,7 @@ class Tombstone(NamedTuple):
         )
 
 
-class Version(NamedTuple):
+class TombstoneVersion(NamedTuple):
     """Tells one state of the table from any other, also from one that a backup brought back."""
 
     stones: int
@@ -68,16 +68,16 @@ class Version(NamedTuple):
     newest_us: int
 
 
-NONE = Version(0, 0, 0)
+NONE = TombstoneVersion(0, 0, 0)
 # Of tombstones that were remembered and not read; the table has no such state.
-UNREAD = Version(-1, 0, 0)
+UNREAD = TombstoneVersion(-1, 0, 0)
 
 
-class Outdated(Exception):
+class OutdatedTombstones(Exception):
     """Somebody was erased since the tombstones were read: nothing may be committed by them."""
 
 
-class Key:
+class TombstoneKey:
     """Hashes people; whoever has the database alone can't try out names."""
 
     def __init__(self, encryption_secret: str) -> None:
@@ -110,8 +110,8 @@ class Tombstones:
 
     def __init__(
         self,
-        key: Key,
-        version: Version = NONE,
+        key: TombstoneKey,
+        version: TombstoneVersion = NONE,
         rows: Iterable[Tombstone] = (),
         epoch: int = 0,
         read_us: int = 0,
@@ -229,10 +229,10 @@ class Tombstones:
         )
 
 
-class Erased:
+class TombstoneCache:
     """The tombstones that a writer has read, checked against the database in each transaction."""
 
-    def __init__(self, engine: Engine, key: Key) -> None:
+    def __init__(self, engine: Engine, key: TombstoneKey) -> None:
         self._engine = engine
         self.key = key
         # None before the first reading, which `check` finds out.
@@ -243,32 +243,32 @@ class Erased:
         return self._tombstones
 
     def check(self, before: Tombstones, connection: SqlConnection) -> None:
-        """Raise `Outdated` unless `before` has all tombstones; the last step of a transaction."""
-        if version(connection) != before.version:
-            raise Outdated
+        """Raise `OutdatedTombstones` unless `before` has all tombstones, right before a commit."""
+        if read_version(connection) != before.version:
+            raise OutdatedTombstones
 
     def reload(self) -> Tombstones:
         """Read them again."""
         with reading(self._engine).connect() as connection:
-            self._tombstones = read(connection, self.key)
+            self._tombstones = read_tombstones(connection, self.key)
         return self._tombstones
 
 
-def version(connection: SqlConnection) -> Version:
+def read_version(connection: SqlConnection) -> TombstoneVersion:
     """Return the version of the table as it is."""
     count, last_id, newest_us = connection.exec_driver_sql(
         f"SELECT COUNT(*), MAX(id), MAX(erased_us) FROM {TOMBSTONE_TABLE}"
     ).one()
-    return Version(count, last_id or 0, newest_us or 0)
+    return TombstoneVersion(count, last_id or 0, newest_us or 0)
 
 
-def read(connection: SqlConnection, key: Key) -> Tombstones:
+def read_tombstones(connection: SqlConnection, key: TombstoneKey) -> Tombstones:
     """All tombstones."""
-    stones, table_version = read_rows(connection)
+    stones, table_version = read_tombstone_rows(connection)
     return Tombstones(key, table_version, stones)
 
 
-def read_rows(connection: SqlConnection) -> tuple[list[Tombstone], Version]:
+def read_tombstone_rows(connection: SqlConnection) -> tuple[list[Tombstone], TombstoneVersion]:
     """Return the rows of the table, and its version."""
     rows = connection.exec_driver_sql(
         f"SELECT id, connection_id, subject, erased_us, blocked FROM {TOMBSTONE_TABLE}"
@@ -277,10 +277,10 @@ def read_rows(connection: SqlConnection) -> tuple[list[Tombstone], Version]:
     last_id = max((row[0] for row in rows), default=0)
     newest_us = max((row[3] for row in rows), default=0)
     stones = [Tombstone(row[1], row[2], row[3], bool(row[4])) for row in rows]
-    return stones, Version(len(rows), last_id, newest_us)
+    return stones, TombstoneVersion(len(rows), last_id, newest_us)
 
 
-def write(connection: SqlConnection, stones: Iterable[Tombstone]) -> None:
+def write_tombstones(connection: SqlConnection, stones: Iterable[Tombstone]) -> None:
     """Add tombstones; one that is there twice does no harm."""
     marks = ", ".join([dialect_of(connection).placeholder] * 4)
     for stone in stones:

@@ -31,15 +31,15 @@ from developer_telemetry.reports.daily_metrics import (
     TOOL_COLUMNS,
     ReceivedReport,
     ToolRow,
-    arrival_time,
+    build_raw_params,
     build_tool_row,
-    earlier,
-    newest_by_key,
-    raw_params,
+    earlier_arrival,
+    format_arrival,
+    select_newest_by_key,
 )
 from developer_telemetry.reports.parser import parse
-from developer_telemetry.storage.raw_reports import Key, days, within
-from developer_telemetry.storage.retention_marks import FIRST_DAY, horizon
+from developer_telemetry.storage.raw_reports import Key, build_days, reuse_connection
+from developer_telemetry.storage.retention_marks import FIRST_DAY, read_first_day
 
 RAW_COLUMNS = (
     "params",
@@ -55,7 +55,7 @@ RAW_COLUMNS = (
 # What a claimed row has for an arrival until it is written, later in the same transaction.
 UNWRITTEN = -1
 # Has the last word before a commit, by raising.
-Check = Callable[[SqlConnection], None]
+CommitCheck = Callable[[SqlConnection], None]
 DAY_SECONDS = 86_400
 # No connection has this id, so that a probe meets nobody's rows.
 PROBE_CONNECTION = 0
@@ -65,7 +65,7 @@ def store(
     database: Database,
     arrivals: Sequence[ReceivedReport],
     strategies: Mapping[int, str],
-    check: Optional[Check] = None,
+    check: Optional[CommitCheck] = None,
 ) -> None:
     """Keep arrivals in the raw and the tool layer, in one transaction.
 
@@ -81,7 +81,7 @@ def store(
     transact(database, work, awaits_locks=False)
 
 
-def probe(database: Database, date: str = "2000-01-01", arrived_us: int = 0) -> None:
+def probe_store(database: Database, date: str = "2000-01-01", arrived_us: int = 0) -> None:
     """Raise unless both layers take a harmless report of such a day now; nothing is left of it.
 
     Asking for less would not do: a database may be read-only, or not migrated yet.
@@ -104,7 +104,7 @@ def is_stored(database: Database, report_id: str) -> bool:
     return row is not None
 
 
-def locked_days(database: Database, keys: Sequence[Key]) -> set[Key]:
+def find_locked_days(database: Database, keys: Sequence[Key]) -> set[Key]:
     """Return the days whose tool rows another transaction holds now, without waiting for it."""
     dialect = dialect_of(database)
     columns = ", ".join(KEY_COLUMNS)
@@ -134,19 +134,20 @@ def _store(
     # Writing the tool rows first makes concurrent reports of one day queue up behind each other,
     # so that whoever comes second reads the first one's raw row. A lock on a row that isn't
     # there yet would not.
-    claim(connection, summed)
+    claim_days(connection, summed)
     stored = _insert_raw(connection, arrivals)
     replacing = [arrival for arrival in stored if strategies[arrival.connection_id] == OVERWRITE]
     first: dict[Key, int] = {}
     for arrival in replacing:
-        first[arrival.key] = earlier(arrival.arrived_us, first.get(arrival.key, 0))
+        first[arrival.key] = earlier_arrival(arrival.arrived_us, first.get(arrival.key, 0))
     rows = [
-        build_tool_row([arrival], first[key]) for key, arrival in newest_by_key(replacing).items()
+        build_tool_row([arrival], first[key])
+        for key, arrival in select_newest_by_key(replacing).items()
     ]
     # Comparing ages costs a statement more than writing a row does; a day's first report meets no
     # other.
     if len(rows) != 1 or not insert_one(connection, TOOL_TABLE, TOOL_COLUMNS, rows[0], KEY_COLUMNS):
-        upsert_tool(connection, rows)
+        upsert_tool_rows(connection, rows)
     for connection_id in sorted({key[0] for key in summed}):
         keys = [key for key in summed if key[0] == connection_id]
         _write_sums(connection, keys)
@@ -156,16 +157,18 @@ def _write_sums(connection: SqlConnection, keys: Sequence[Key]) -> None:
     """Write a connection's claimed days; one that was pruned only if it had no row before."""
     yesterday = time.strftime("%Y-%m-%d", time.gmtime(time.time() - DAY_SECONDS))
     is_late = any(key[2] < yesterday for key in keys)
-    for rows in batches(connection, days(within(connection), keys, SUM)):
+    for rows in batches(connection, build_days(reuse_connection(connection), keys, SUM)):
         # Asked when the reports are read: had any been pruned before, it says so. It never tells
         # of today and yesterday, of which nearly all reports are.
-        first_day = horizon(connection, keys[0][0]) if is_late else FIRST_DAY
-        upsert_tool(connection, [row for row in rows if row.date >= first_day])
+        first_day = read_first_day(connection, keys[0][0]) if is_late else FIRST_DAY
+        upsert_tool_rows(connection, [row for row in rows if row.date >= first_day])
         frozen = [row for row in rows if row.date < first_day]
-        insert(connection, TOOL_TABLE, TOOL_COLUMNS, frozen, _first_wins(dialect_of(connection)))
+        insert(
+            connection, TOOL_TABLE, TOOL_COLUMNS, frozen, _older_wins_sql(dialect_of(connection))
+        )
 
 
-def claim(connection: SqlConnection, keys: Sequence[Key]) -> None:
+def claim_days(connection: SqlConnection, keys: Sequence[Key]) -> None:
     """Hold the tool rows of `keys` (sorted) until the transaction ends, making missing ones."""
     dialect = dialect_of(connection)
     columns = (*KEY_COLUMNS, "arrived_us")
@@ -185,10 +188,10 @@ def _insert_raw(
 def _raw_row(arrival: ReceivedReport) -> tuple[Any, ...]:
     report = arrival.report
     return (
-        raw_params(arrival.connection_id),
+        build_raw_params(arrival.connection_id),
         arrival.connection_id,
         report.payload,
-        arrival_time(arrival.arrived_us, report.date),
+        format_arrival(arrival.arrived_us, report.date),
         arrival.report_id,
         report.developer_id,
         report.date,
@@ -197,13 +200,13 @@ def _raw_row(arrival: ReceivedReport) -> tuple[Any, ...]:
     )
 
 
-def upsert_tool(connection: SqlConnection, rows: Sequence[ToolRow]) -> None:
+def upsert_tool_rows(connection: SqlConnection, rows: Sequence[ToolRow]) -> None:
     """Write tool rows, sorted by key, each only where it is not older than what is there."""
-    insert(connection, TOOL_TABLE, TOOL_COLUMNS, rows, _newer_wins(dialect_of(connection)))
+    insert(connection, TOOL_TABLE, TOOL_COLUMNS, rows, _newer_wins_sql(dialect_of(connection)))
 
 
 @cache
-def _first_wins(dialect: Dialect) -> str:
+def _older_wins_sql(dialect: Dialect) -> str:
     """Return the tail of an upsert that leaves a row as it is, unless it is only claimed."""
     is_written = f"{TOOL_TABLE}.arrived_us <> {UNWRITTEN}"
     # As below, what is compared comes last.
@@ -221,7 +224,7 @@ def _first_wins(dialect: Dialect) -> str:
 
 
 @cache
-def _newer_wins(dialect: Dialect) -> str:
+def _newer_wins_sql(dialect: Dialect) -> str:
     """Return the tail of an upsert that leaves a newer row as it is."""
 
     def old(column: str) -> str:
@@ -249,7 +252,7 @@ def _newer_wins(dialect: Dialect) -> str:
     return dialect.on_conflict(KEY_COLUMNS, assignments)
 
 
-def developers(engine: Engine, table: str, connection_id: int) -> Iterator[list[str]]:
+def read_developers(engine: Engine, table: str, connection_id: int) -> Iterator[list[str]]:
     """Everybody who has rows in a table, some at a time and in order, by its index alone."""
     param = dialect_of(engine).placeholder
     last = ""

@@ -25,13 +25,13 @@ from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import reading
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import escape_json, printable
-from developer_telemetry.private_files import is_device, open_new, replacing
+from developer_telemetry.private_files import is_device, open_new, replace_file
 from developer_telemetry.reports.daily_metrics import LONG_COLUMNS, TOOL_COLUMNS
-from developer_telemetry.storage.person_rows import conditions
-from developer_telemetry.storage.raw_reports import FETCHED, SHORT, bodies
+from developer_telemetry.storage.person_rows import build_conditions
+from developer_telemetry.storage.raw_reports import FETCHED, SHORT, read_bodies
 from developer_telemetry.storage.tables import EXPORTED_TABLES
-from developer_telemetry.storage.writer import developers
-from developer_telemetry.transfer.input_files import COMPRESSED, TABLE, defuse
+from developer_telemetry.storage.writer import read_developers
+from developer_telemetry.transfer.input_files import COMPRESSED, TABLE, defuse_cell
 
 # Rows read at once.
 PAGE = 1000
@@ -53,7 +53,7 @@ _RAW_COLUMNS = (
 Row = dict[str, Any]
 
 
-class Wanted(NamedTuple):
+class ExportSelection(NamedTuple):
     """Which rows; None stands for no limit. `developers` go with their connections."""
 
     connection_id: Optional[int] = None
@@ -62,7 +62,7 @@ class Wanted(NamedTuple):
     developers: Optional[Sequence[tuple[int, str]]] = None
 
 
-def raw_rows(engine: Engine, wanted: Wanted) -> Iterator[Row]:
+def read_raw_rows(engine: Engine, wanted: ExportSelection) -> Iterator[Row]:
     """Rows of the raw layer, in the order of their ids, so that an import gives them in it."""
     if wanted.developers is not None:
         for person in wanted.developers:
@@ -95,7 +95,7 @@ def _page_end(connection: SqlConnection, above: int, last: int) -> int:
     return last_id or last
 
 
-def _raw_of(engine: Engine, wanted: Wanted, person: tuple[int, str]) -> Iterator[Row]:
+def _raw_of(engine: Engine, wanted: ExportSelection, person: tuple[int, str]) -> Iterator[Row]:
     param = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         # The index has the ids, so they are found without reading what others sent.
@@ -109,7 +109,7 @@ def _raw_of(engine: Engine, wanted: Wanted, person: tuple[int, str]) -> Iterator
         yield from _raw(engine, wanted, f"id IN ({page})")
 
 
-def _raw(engine: Engine, wanted: Wanted, where: str) -> Iterator[Row]:
+def _raw(engine: Engine, wanted: ExportSelection, where: str) -> Iterator[Row]:
     """Yield the rows of a page; long bodies are read a few at a time when it is their turn."""
     size = f"{dialect_of(engine).octets}(payload)"
     columns = ", ".join(_RAW_COLUMNS[:-1])
@@ -123,7 +123,7 @@ def _raw(engine: Engine, wanted: Wanted, where: str) -> Iterator[Row]:
             f" id, {size} AS size FROM {RAW_TABLE} WHERE {where}{conditions} ORDER BY id",
             parameters,
         )
-    long = bodies(opened, [(row["id"], row["size"]) for row in rows if row["payload"] is None])
+    long = read_bodies(opened, [(row["id"], row["size"]) for row in rows if row["payload"] is None])
     for row in rows:
         payload = next(long)[1] if row["payload"] is None else row["payload"]
         if payload:  # and not deleted meanwhile
@@ -131,7 +131,7 @@ def _raw(engine: Engine, wanted: Wanted, where: str) -> Iterator[Row]:
             yield {**row, "payload": payload}
 
 
-def _conditions(connection: SqlConnection, wanted: Wanted) -> tuple[str, tuple[Any, ...]]:
+def _conditions(connection: SqlConnection, wanted: ExportSelection) -> tuple[str, tuple[Any, ...]]:
     param = dialect_of(connection).placeholder
     limits = {
         f" AND connection_id = {param}": wanted.connection_id,
@@ -142,7 +142,7 @@ def _conditions(connection: SqlConnection, wanted: Wanted) -> tuple[str, tuple[A
     return "".join(asked), tuple(asked.values())
 
 
-def tool_rows(engine: Engine, wanted: Wanted) -> Iterator[Row]:
+def read_tool_rows(engine: Engine, wanted: ExportSelection) -> Iterator[Row]:
     """Rows of the tool layer, by connection, developer and day."""
     people = _all_developers(engine, wanted) if wanted.developers is None else wanted.developers
     param = dialect_of(engine).placeholder
@@ -163,7 +163,7 @@ def tool_rows(engine: Engine, wanted: Wanted) -> Iterator[Row]:
 
 
 def _day_spans(
-    engine: Engine, wanted: Wanted, person: tuple[int, str]
+    engine: Engine, wanted: ExportSelection, person: tuple[int, str]
 ) -> Iterator[tuple[str, str]]:
     """Yield the first and last days of as many rows of a person as are read at once."""
     dialect = dialect_of(engine)
@@ -187,14 +187,14 @@ def _day_spans(
         yield days[0], days[-1]
 
 
-def _all_developers(engine: Engine, wanted: Wanted) -> Iterator[tuple[int, str]]:
-    for connection_id in connection_ids(engine, TOOL_TABLE):
+def _all_developers(engine: Engine, wanted: ExportSelection) -> Iterator[tuple[int, str]]:
+    for connection_id in read_connection_ids(engine, TOOL_TABLE):
         if wanted.connection_id in (None, connection_id):
-            for page in developers(engine, TOOL_TABLE, connection_id):
+            for page in read_developers(engine, TOOL_TABLE, connection_id):
                 yield from ((connection_id, developer) for developer in page)
 
 
-def connection_ids(engine: Engine, table: str) -> list[int]:
+def read_connection_ids(engine: Engine, table: str) -> list[int]:
     """Return the connections that a table has rows of, also of those that were deleted since."""
     param = dialect_of(engine).placeholder
     # Each is found in the index; to ask for all that differ would read the whole of it.
@@ -207,7 +207,7 @@ def connection_ids(engine: Engine, table: str) -> list[int]:
     return ids
 
 
-def derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iterator[Row]:
+def read_derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iterator[Row]:
     """Return the rows of developers that are made of reports: machines, accounts, tasks, users.
 
     Rows that link accounts to users are there only where DevLake makes them.
@@ -219,7 +219,7 @@ def derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iterator[
             rows = [
                 row
                 for table in tables
-                for condition in conditions(connection, table, *person)
+                for condition in build_conditions(connection, table, *person)
                 for row in _read(
                     connection,
                     table.name,
@@ -262,7 +262,7 @@ def _standard_output() -> Iterator[IO[bytes]]:
         ) from None
 
 
-class Output:
+class ExportOutput:
     """Where rows go, one a line."""
 
     def __init__(self, file: IO[bytes], as_csv: bool, on_terminal: bool = False) -> None:
@@ -290,13 +290,13 @@ class Output:
     def _cell(self, value: Any) -> str:
         if not isinstance(value, str):
             return "" if value is None else str(value)
-        text = defuse(value)
+        text = defuse_cell(value)
         self.formulas += text != value
         return '"' + self._shown(text).replace('"', '""') + '"'
 
 
 @contextmanager
-def opened(path: Optional[Path]) -> Iterator[IO[bytes]]:
+def open_output(path: Optional[Path]) -> Iterator[IO[bytes]]:
     """Yield standard output, or a file that appears once complete, gzipped if its name says so.
 
     :raises ConfigurationError: the file can't be made.
@@ -307,7 +307,7 @@ def opened(path: Optional[Path]) -> Iterator[IO[bytes]]:
         return
     try:
         # Whose reports they are is nobody else's business.
-        with open_new(path) if is_device(path) else replacing(path) as file:
+        with open_new(path) if is_device(path) else replace_file(path) as file:
             if path.name.endswith(COMPRESSED):
                 with gzip.GzipFile(path.name, "wb", 6, file) as compressed:
                     yield compressed  # type: ignore[misc]  # as good for writing

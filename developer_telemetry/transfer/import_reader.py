@@ -15,12 +15,12 @@ import msgspec
 
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
-from developer_telemetry.database.error_texts import own_words
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.errors import ConfigurationError, ReportRefused
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, ReceivedReport
 from developer_telemetry.reports.parser import TEXT_LIMIT
 from developer_telemetry.reports.report_id import uuid7
-from developer_telemetry.transfer.input_files import Archives, Item
+from developer_telemetry.transfer.input_files import InputFiles, InputItem
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _REMEDIES = {
 }
 
 
-class Defaults(NamedTuple):
+class ImportDefaults(NamedTuple):
     """The values for reports that lack them; `""` for none."""
 
     developer: str = ""
@@ -92,13 +92,13 @@ class _Head(msgspec.Struct):
     table: str = ""
 
 
-class Batch:
+class ImportBatch:
     """The rows for one transaction, in the order read."""
 
     def __init__(self) -> None:
-        self.reports: list[tuple[Item, ReceivedReport]] = []
-        self.days: list[tuple[Item, dict[str, Any]]] = []
-        self.refused: list[tuple[Item, str]] = []
+        self.reports: list[tuple[InputItem, ReceivedReport]] = []
+        self.days: list[tuple[InputItem, dict[str, Any]]] = []
+        self.refused: list[tuple[InputItem, str]] = []
         self.left_out = 0
         self.read = 0
 
@@ -107,14 +107,14 @@ class Batch:
         return len(self.reports) + len(self.days) + len(self.refused) + self.left_out
 
 
-class Reader:
+class ImportReader:
     """Makes of items what can be stored in a database with these connections."""
 
     def __init__(
         self,
         connections: Mapping[int, Connection],
         connection_id: Optional[int],
-        defaults: Defaults,
+        defaults: ImportDefaults,
     ) -> None:
         """Everything goes to `connection_id`; without it, rows of an export to their own one.
 
@@ -124,9 +124,9 @@ class Reader:
         self._target = None if connection_id is None else self._connection_with_id(connection_id)
         self._defaults = defaults
 
-    def batches(self, archives: Archives) -> Iterator[Batch]:
+    def batches(self, archives: InputFiles) -> Iterator[ImportBatch]:
         """Read everything; what can't be stored is refused, and the next item read."""
-        batch = Batch()
+        batch = ImportBatch()
         size = 0
         for item in archives.items():
             self._add(batch, item)
@@ -134,11 +134,11 @@ class Reader:
             if batch.rows >= BATCH_REPORTS or size >= BATCH_BYTES:
                 batch.read = archives.read
                 yield batch
-                batch, size = Batch(), 0
+                batch, size = ImportBatch(), 0
         batch.read = archives.read
         yield batch
 
-    def _add(self, batch: Batch, item: Item) -> None:
+    def _add(self, batch: ImportBatch, item: InputItem) -> None:
         try:
             if item.fault:
                 raise ReportRefused("", item.fault)
@@ -162,9 +162,9 @@ class Reader:
             batch.refused.append((item, str(error)))
         except Exception as error:  # the next one may be all right
             logger.debug("an item can't be read", exc_info=True)
-            batch.refused.append((item, f"can't be read: {own_words(error)}"))
+            batch.refused.append((item, f"can't be read: {describe_error(error)}"))
 
-    def _archived(self, item: Item) -> ReceivedReport:
+    def _archived(self, item: InputItem) -> ReceivedReport:
         """Return a body as a collector sends or keeps it; nobody knows when it arrived, if ever."""
         connection = self._connection(None)
         report = connection.parse(_filled(item, self._defaults))
@@ -175,16 +175,16 @@ class Reader:
                 " one might count twice; name it with --hostname",
             )
         return ReceivedReport(
-            archive_id(connection.id, report.date, report.payload), connection.id, 0, report
+            make_archive_id(connection.id, report.date, report.payload), connection.id, 0, report
         )
 
-    def _exported(self, item: Item) -> ReceivedReport:
+    def _exported(self, item: InputItem) -> ReceivedReport:
         row = msgspec.json.decode(item.content, type=_Exported, strict=False)
         connection = self._connection(row.connection_id)
         report = connection.parse(row.payload)
         return ReceivedReport(row.report_id, connection.id, row.arrived_us, report)
 
-    def _day(self, item: Item) -> dict[str, Any]:
+    def _day(self, item: InputItem) -> dict[str, Any]:
         day: dict[str, Any] = msgspec.json.decode(item.content, type=_Day, strict=False)
         for column in ("created_at", "updated_at"):
             try:
@@ -229,7 +229,7 @@ def _table(content: bytes) -> str:
         return ""
 
 
-def archive_id(connection_id: int, day: str, payload: str) -> str:
+def make_archive_id(connection_id: int, day: str, payload: str) -> str:
     """Return the id of a report without one: the same for the same content.
 
     A UUID of version 7, as those given on arrival; its time is the start of the report's day.
@@ -240,13 +240,13 @@ def archive_id(connection_id: int, day: str, payload: str) -> str:
     )
 
 
-def copy_id(report_id: str, connection_id: int) -> str:
+def make_copy_id(report_id: str, connection_id: int) -> str:
     """Return the id of a report's copy in another connection of the same database."""
     digest = hashlib.blake2b(f"{connection_id} {report_id}".encode(), digest_size=16).digest()
     return uuid7(int.from_bytes(digest[:6], "big"), int.from_bytes(digest[6:], "big"))
 
 
-def _filled(item: Item, defaults: Defaults) -> bytes:
+def _filled(item: InputItem, defaults: ImportDefaults) -> bytes:
     """Return a body with what it lacks added at its end; all else stays as it is, to the letter."""
     values = {field: value for field, value in defaults._asdict().items() if value}
     if values.pop("date_from_name", False):

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.concurrency import prefetch
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import RAW_TABLE
-from developer_telemetry.database.advisory_lock import alone
+from developer_telemetry.database.advisory_lock import hold_connection
 from developer_telemetry.database.bulk_insert import batches
 from developer_telemetry.database.dialects.base import flat
 from developer_telemetry.database.dialects.lookup import dialect_of
@@ -28,15 +28,15 @@ from developer_telemetry.reports.daily_metrics import (
     TOOL_COLUMNS,
     ReceivedReport,
     ToolRow,
-    raw_params,
+    build_raw_params,
 )
 from developer_telemetry.storage.guarded_writer import StoredReports, store_excluding_erased
 from developer_telemetry.storage.raw_reports import Key
 from developer_telemetry.storage.statistics import count_machines
-from developer_telemetry.storage.tombstones import Erased
-from developer_telemetry.storage.writer import upsert_tool
-from developer_telemetry.transfer.import_reader import Batch, copy_id
-from developer_telemetry.transfer.input_files import Item
+from developer_telemetry.storage.tombstones import TombstoneCache
+from developer_telemetry.storage.writer import upsert_tool_rows
+from developer_telemetry.transfer.import_reader import ImportBatch, make_copy_id
+from developer_telemetry.transfer.input_files import InputItem
 
 # Machines are counted so often, since after a crash rows much older than others are not.
 COUNT_EVERY = 10_000
@@ -45,7 +45,7 @@ CONFLICT_SECONDS = 120.0
 CONFLICT_PAUSE_SECONDS = 1.0
 
 
-class Counts(NamedTuple):
+class ImportCounts(NamedTuple):
     """The numbers of items that were read so far, by outcome."""
 
     read: int = 0  # bytes of the files
@@ -57,18 +57,18 @@ class Counts(NamedTuple):
     refused: int = 0
 
 
-class Step(NamedTuple):
+class ImportStep(NamedTuple):
     """A batch is done."""
 
-    counts: Counts  # of all so far
-    refused: Sequence[tuple[Item, str]]  # those of the batch, and why
+    counts: ImportCounts  # of all so far
+    refused: Sequence[tuple[InputItem, str]]  # those of the batch, and why
 
 
 class Importer:
     """Stores what was read, in a database with these connections."""
 
     def __init__(
-        self, engine: Engine, erased: Erased, connections: Mapping[int, Connection]
+        self, engine: Engine, erased: TombstoneCache, connections: Mapping[int, Connection]
     ) -> None:
         self._engine = engine
         self._erased = erased
@@ -76,22 +76,22 @@ class Importer:
             connection.id: connection.strategy for connection in connections.values()
         }
 
-    def store(self, waiting: Iterator[Batch]) -> Iterator[Step]:
+    def store(self, waiting: Iterator[ImportBatch]) -> Iterator[ImportStep]:
         """Store batches, each in one transaction; yields after each of them."""
-        counts = Counts()
+        counts = ImportCounts()
         counted_id = count_machines(self._engine, None)
         counted = 0
         # The database stores a batch while the next one is read.
         for batch in prefetch(waiting):
             step = self._store(batch)
-            counts = Counts(batch.read, *map(add, counts[1:], step.counts[1:]))
+            counts = ImportCounts(batch.read, *map(add, counts[1:], step.counts[1:]))
             if counts.stored - counted >= COUNT_EVERY:
                 counted_id = count_machines(self._engine, counted_id)
                 counted = counts.stored
-            yield Step(counts, step.refused)
+            yield ImportStep(counts, step.refused)
         count_machines(self._engine, counted_id)
 
-    def _store(self, batch: Batch) -> Step:
+    def _store(self, batch: ImportBatch) -> ImportStep:
         fresh = _fresh(self._engine, batch.reports)
         arrivals = [arrival for _, arrival in fresh]
         outcome = self._store_patiently(arrivals)
@@ -107,8 +107,8 @@ class Importer:
         days, refused_days = self._store_days(alone_days)
         refused += refused_days
         spared = len(outcome.arrivals) + days + len(refused_days)
-        return Step(
-            Counts(
+        return ImportStep(
+            ImportCounts(
                 stored=len(outcome.connection_ids),
                 already_stored=len(batch.reports) - len(fresh),
                 days=days,
@@ -141,11 +141,13 @@ class Importer:
                 time.sleep(CONFLICT_PAUSE_SECONDS)
         return outcome
 
-    def _days(self, days: Sequence[tuple[Item, Mapping[str, Any]]]) -> list[tuple[Item, ToolRow]]:
+    def _days(
+        self, days: Sequence[tuple[InputItem, Mapping[str, Any]]]
+    ) -> list[tuple[InputItem, ToolRow]]:
         """Return the rows of days, sorted by key, that no report here accounts for."""
         named = {(day["report_id"], day["connection_id"]) for _, day in days if day["report_id"]}
         identities = _identities(self._engine, named)
-        rows: dict[Key, tuple[Item, ToolRow]] = {}
+        rows: dict[Key, tuple[InputItem, ToolRow]] = {}
         for item, day in days:
             _, raw_id = identities.get((day["report_id"], day["connection_id"]), ("", None))
             if raw_id is None:
@@ -156,18 +158,18 @@ class Importer:
         return [rows[key] for key in sorted(rows)]
 
     def _store_days(
-        self, days: Sequence[tuple[Item, ToolRow]]
-    ) -> tuple[int, list[tuple[Item, str]]]:
+        self, days: Sequence[tuple[InputItem, ToolRow]]
+    ) -> tuple[int, list[tuple[InputItem, str]]]:
         """Store days but those of people who were erased.
 
         Returns:
             How many were stored, and those that the database refuses, each with the reason.
         """
         stored = 0
-        refused: list[tuple[Item, str]] = []
+        refused: list[tuple[InputItem, str]] = []
         for connection_id, group in groupby(days, key=lambda day: day[1].connection_id):
             # Nothing of the raw layer is written here, which would let an erasure wait for us.
-            with alone(self._engine, connection_id):
+            with hold_connection(self._engine, connection_id):
                 tombstones = self._erased.reload()
                 spared = [day for day in group if not tombstones.cover_person(*_person(day[1]))]
                 faults = self._upsert(spared)
@@ -175,10 +177,10 @@ class Importer:
             refused += faults
         return stored, refused
 
-    def _upsert(self, days: Sequence[tuple[Item, ToolRow]]) -> list[tuple[Item, str]]:
+    def _upsert(self, days: Sequence[tuple[InputItem, ToolRow]]) -> list[tuple[InputItem, str]]:
         """Write days; return those whose content the database refuses, each with the reason."""
         try:
-            transact(self._engine, partial(upsert_tool, rows=[row for _, row in days]))
+            transact(self._engine, partial(upsert_tool_rows, rows=[row for _, row in days]))
         except Exception as error:
             if not dialect_of(self._engine).is_content(error):
                 raise
@@ -195,7 +197,7 @@ def _day_row(day: Mapping[str, Any]) -> ToolRow:
     values = dict(day)
     if day["_raw_data_id"] is not None:
         values["_raw_data_id"] = 0
-        values["_raw_data_params"] = raw_params(day["connection_id"])
+        values["_raw_data_params"] = build_raw_params(day["connection_id"])
     return ToolRow._make(values[column] for column in TOOL_COLUMNS)
 
 
@@ -204,11 +206,11 @@ def _person(row: ToolRow) -> tuple[int, int, str, str]:
 
 
 def _fresh(
-    engine: Engine, reports: Sequence[tuple[Item, ReceivedReport]]
-) -> list[tuple[Item, ReceivedReport]]:
+    engine: Engine, reports: Sequence[tuple[InputItem, ReceivedReport]]
+) -> list[tuple[InputItem, ReceivedReport]]:
     """Return the reports that are not stored yet, each once."""
     identities = _identities(engine, {(a.report_id, a.connection_id) for _, a in reports})
-    fresh: dict[str, tuple[Item, ReceivedReport]] = {}
+    fresh: dict[str, tuple[InputItem, ReceivedReport]] = {}
     for item, arrival in reports:
         report_id, raw_id = identities[arrival.report_id, arrival.connection_id]
         if raw_id is None:
@@ -231,7 +233,7 @@ def _identities(
         if owner == connection_id:
             identities[report_id, connection_id] = (report_id, raw_id)
         else:
-            copies[report_id, connection_id] = copy_id(report_id, connection_id)
+            copies[report_id, connection_id] = make_copy_id(report_id, connection_id)
     stored = _stored(engine, list(copies.values()))
     for pair, copy in copies.items():
         identities[pair] = (copy, stored[copy][1] if copy in stored else None)

@@ -19,11 +19,11 @@ from typing import IO, Any, NamedTuple, Optional
 
 import msgspec
 
-from developer_telemetry.database.error_texts import own_words
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.errors import ConfigurationError, ReportRefused
 from developer_telemetry.printable import escape_json, printable
 from developer_telemetry.private_files import open_new
-from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, items
+from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, split_reports
 
 STANDARD_INPUT = "-"
 # What is taken from a folder; a file that is named is read whatever its name.
@@ -78,7 +78,7 @@ _TAR = (257, b"ustar")
 _LINE_OF_REPORT = re.compile(rb"^[{\[]\s*(?:[\"{}\]]|$)", re.MULTILINE)
 
 
-class Item(NamedTuple):
+class InputItem(NamedTuple):
     """One item of a file, which should be a report; `fault` tells why it is none."""
 
     source: str  # the file's path
@@ -92,7 +92,7 @@ class Item(NamedTuple):
         return bool(self.fault) and not self.content
 
 
-class Archives:
+class InputFiles:
     """The files that were named and those of the folders that were named, in a fixed order.
 
     :raises ConfigurationError: one is not there.
@@ -130,7 +130,7 @@ class Archives:
                 else:
                     self.passed_over += 1
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[InputItem]:
         """Return the items of all files; a file that can't be read (on) is an item with a fault."""
         for name in self.files:
             try:
@@ -147,11 +147,11 @@ class Archives:
             except Exception as error:  # the next file may be all right
                 fault = _unreadable(error)
             if fault:
-                yield Item(name, "the file", b"", fault)
+                yield InputItem(name, "the file", b"", fault)
 
 
 def _unreadable(error: Exception) -> str:
-    return f"can't be read to its end: {getattr(error, 'strerror', None) or own_words(error)}"
+    return f"can't be read to its end: {getattr(error, 'strerror', None) or describe_error(error)}"
 
 
 def _size(path: str) -> int:
@@ -182,7 +182,7 @@ def _kind(head: bytes) -> str:
 class _Content(io.RawIOBase):
     """A file's content, inflated; where it can't be read any further it ends, with a `fault`."""
 
-    def __init__(self, file: IO[bytes], archives: Archives) -> None:
+    def __init__(self, file: IO[bytes], archives: InputFiles) -> None:
         self.fault = ""
         packed = io.BufferedReader(_Counted(file, archives), PIECE)
         is_packed = packed.peek(len(_GZIP))[: len(_GZIP)] == _GZIP
@@ -204,7 +204,7 @@ class _Content(io.RawIOBase):
 class _Counted(io.RawIOBase):
     """A file that notes how much of it was read."""
 
-    def __init__(self, file: IO[bytes], archives: Archives) -> None:
+    def __init__(self, file: IO[bytes], archives: InputFiles) -> None:
         self._file = file
         self._archives = archives
 
@@ -224,7 +224,7 @@ def _opened(name: str) -> IO[bytes]:
     return open(name, "rb", buffering=0)
 
 
-def _items(source: str, file: IO[bytes]) -> Iterator[Item]:
+def _items(source: str, file: IO[bytes]) -> Iterator[InputItem]:
     head = file.read(PIECE)
     if kind := _kind(head):
         raise ReportRefused("", f"it is {kind}")
@@ -235,7 +235,7 @@ def _items(source: str, file: IO[bytes]) -> Iterator[Item]:
         is_all = len(head) <= MAX_CHARACTERS
         start = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
     if is_all and _is_object(start):
-        yield Item(source, "the file", start.rstrip())
+        yield InputItem(source, "the file", start.rstrip())
     elif start.startswith(b"["):
         yield from _elements(source, chain([head], iter(lambda: file.read(PIECE), b"")))
     elif start.startswith(_CSV_HEADS):
@@ -252,18 +252,18 @@ def _is_object(content: bytes) -> bool:
     return content.startswith(b"{")
 
 
-def _elements(source: str, pieces: Iterable[bytes]) -> Iterator[Item]:
-    for number, text in enumerate(items(pieces), 1):
+def _elements(source: str, pieces: Iterable[bytes]) -> Iterator[InputItem]:
+    for number, text in enumerate(split_reports(pieces), 1):
         content = text.encode("utf-8", "surrogateescape")
         yield _item(source, f"element {number}", content)
 
 
-def _item(source: str, position: str, content: bytes) -> Item:
+def _item(source: str, position: str, content: bytes) -> InputItem:
     if len(content) > MAX_CHARACTERS:
         # As much as tells which it is: it may be a gigabyte, and can't be fixed by hand.
         fault = f"above {MAX_CHARACTERS} bytes, of which the first are shown"
-        return Item(source, position, content[:200], fault)
-    return Item(source, position, content)
+        return InputItem(source, position, content[:200], fault)
+    return InputItem(source, position, content)
 
 
 class _Numbered:
@@ -294,7 +294,7 @@ class _Numbered:
         return line
 
 
-def _blocks(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[Item]:
+def _blocks(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[InputItem]:
     """One item a line, or several lines where a report was printed over several.
 
     A report begins with a line that begins with a brace, so a broken one doesn't spoil the next.
@@ -326,7 +326,7 @@ def _is_whole(block: Sequence[bytes]) -> bool:
     return not last.startswith(b"{") or (last.endswith(b"}") and _is_object(last))
 
 
-def _records(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[Item]:
+def _records(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[InputItem]:
     """Yield the rows of a CSV file as JSON objects; a cell that is empty without quotes is null."""
     columns: list[Optional[str]] = []
     for number, record in _whole_records(lines):
@@ -334,7 +334,7 @@ def _records(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[Item]:
         try:
             cells = _cells(record.decode("utf-8").rstrip("\r\n"))
         except UnicodeDecodeError:
-            yield Item(source, position, record.strip(), "not UTF-8; save the file as UTF-8")
+            yield InputItem(source, position, record.strip(), "not UTF-8; save the file as UTF-8")
             continue
         if not columns:
             columns = cells
@@ -342,7 +342,7 @@ def _records(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[Item]:
             yield _item(source, position, msgspec.json.encode(dict(zip(columns, cells))))
         else:
             fault = f"not {len(columns)} cells of CSV, as in the first line"
-            yield Item(source, position, record.strip()[:MAX_CHARACTERS], fault)
+            yield InputItem(source, position, record.strip()[:MAX_CHARACTERS], fault)
 
 
 def _whole_records(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
@@ -375,7 +375,7 @@ def _cells(record: str) -> list[Optional[str]]:
     return []
 
 
-def defuse(text: str) -> str:
+def defuse_cell(text: str) -> str:
     """Put an apostrophe before what a spreadsheet would run as a formula.
 
     An import takes it off again, so that the text that comes back is the same to the letter.
@@ -387,7 +387,7 @@ def _as_it_was(text: str) -> str:
     return _DEFUSED.sub(r"\1\2", text)
 
 
-class Rejects:
+class RejectFile:
     """A file for items that can't be imported: before each a line that says why.
 
     That line is passed over when the file is imported, after its items were fixed.
@@ -400,7 +400,7 @@ class Rejects:
         if path.exists() and any(map(path.samefile, filter(os.path.exists, sources))):
             raise ConfigurationError(f"{path} is imported itself; name another file with --errors")
 
-    def add(self, refused: Iterable[tuple[Item, str]]) -> None:
+    def add(self, refused: Iterable[tuple[InputItem, str]]) -> None:
         """Write down items and reasons; the file is made with the first."""
         for item, reason in refused:
             if self._file is None:

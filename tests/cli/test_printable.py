@@ -23,7 +23,7 @@ from developer_telemetry.receiver.ingest.spooled_report import Spooled
 from developer_telemetry.receiver.logging import JsonLines, TextLines
 from developer_telemetry.storage.guarded_writer import store_excluding_erased
 from developer_telemetry.storage.statistics import count_machines
-from developer_telemetry.storage.tombstones import Erased, Key
+from developer_telemetry.storage.tombstones import TombstoneCache, TombstoneKey
 from tests.support.factories import arrival, body
 from tests.support.receivers import SECRET, Receiver, command_names, command_runner
 
@@ -97,7 +97,7 @@ def fill(engine: Any, connection_id: int, developer: str) -> None:
     sent = body(developer=developer, hostname=f"host{OTHER}", email=EMAIL, name=HOSTILE)
     made = arrival(sent, connection_id=connection_id)._replace(arrived_us=now_us())
     store_excluding_erased(
-        engine, Erased(engine, Key(SECRET)), [made], {1: OVERWRITE, 2: OVERWRITE}
+        engine, TombstoneCache(engine, TombstoneKey(SECRET)), [made], {1: OVERWRITE, 2: OVERWRITE}
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry import private_files
-from developer_telemetry.config import load
+from developer_telemetry.config import load_settings
 from developer_telemetry.connections.embedded_database import with_secret
 from developer_telemetry.connections.registry import Connections, create
 from developer_telemetry.database.engine import open_engine
@@ -19,8 +19,8 @@ from developer_telemetry.database.migrate import migrate
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import Spooled
-from developer_telemetry.transfer.exporter import opened
-from developer_telemetry.transfer.input_files import Item, Rejects
+from developer_telemetry.transfer.exporter import open_output
+from developer_telemetry.transfer.input_files import InputItem, RejectFile
 from tests.support.receivers import COMMAND, SECRET, Receiver, report, run_command
 
 SETTINGS = {"ENCRYPTION_SECRET": "", "TELEMETRY_SPOOL_DIR": ""}
@@ -95,10 +95,10 @@ def test_files_that_commands_write_replace_a_link_and_do_not_follow_it(tmp_path:
     for link in links:
         link.symlink_to(victim)
 
-    with opened(links[0]) as file:
+    with open_output(links[0]) as file:
         file.write(b"rows")
-    rejects = Rejects(links[1], [])
-    rejects.add([(Item("a", "line 1", b"x"), "why")])
+    rejects = RejectFile(links[1], [])
+    rejects.add([(InputItem("a", "line 1", b"x"), "why")])
     rejects.close()
     engine = open_engine(f"sqlite:///{tmp_path}/telemetry.db")
     migrate(engine)
@@ -174,7 +174,7 @@ def _can_write(engine: Engine) -> bool:
 def test_the_secret_of_an_embedded_database_is_private(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        settings = with_secret(load({"TELEMETRY_DATA_DIR": str(tmp_path / "data")}), print)
+        settings = with_secret(load_settings({"TELEMETRY_DATA_DIR": str(tmp_path / "data")}), print)
     finally:
         os.umask(before)
 
@@ -186,7 +186,7 @@ def test_the_secret_of_an_embedded_database_is_private(tmp_path: Path) -> None:
 def test_a_device_is_written_to_as_it_is(tmp_path: Path) -> None:
     for path in (Path("/dev/null"), Path("/dev/stderr")):
         before = path.lstat()
-        with opened(path):
+        with open_output(path):
             pass
         assert path.lstat().st_ino == before.st_ino
 

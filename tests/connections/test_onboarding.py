@@ -41,7 +41,7 @@ from developer_telemetry.constants import (
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.pipeline.accounts import convert
+from developer_telemetry.pipeline.accounts import convert_accounts
 from developer_telemetry.storage.writer import store
 from tests.support import small_lake
 from tests.support.factories import arrival
@@ -264,7 +264,7 @@ def report_all(engine: Engine, connection_id: int) -> None:
         for date, host in (("2026-11-22", "a"), ("2026-11-23", "a"), ("2026-11-23", "b"))
     ]
     store(engine, sent, {connection_id: OVERWRITE})
-    assert list(convert(engine, connection_id))
+    assert list(convert_accounts(engine, connection_id))
 
 
 def belongs(row: dict[str, Any], table: str, connection_id: int) -> bool:

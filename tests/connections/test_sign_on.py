@@ -19,7 +19,7 @@ import pytest
 from typer.testing import Result
 
 from developer_telemetry.cli.main import app
-from developer_telemetry.config import SETTINGS, load
+from developer_telemetry.config import SETTINGS, load_settings
 from developer_telemetry.diagnostics.receiver_survey import ask_state
 from developer_telemetry.errors import ConfigurationError
 from tests.support.nginx import LOCATION, ROOT, Nginx
@@ -127,7 +127,7 @@ def test_what_no_header_can_hold_is_refused_before_anything_is_sent(
     settings: dict[str, str], said: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=said):
-        load({"DEVLAKE_URL": "http://lake.example", **settings}, with_database=False)
+        load_settings({"DEVLAKE_URL": "http://lake.example", **settings}, with_database=False)
 
 
 # A sign-on in front of all of it.

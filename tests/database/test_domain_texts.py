@@ -7,19 +7,19 @@ from collections.abc import Iterator, Sequence
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.config import load
+from developer_telemetry.config import load_settings
 from developer_telemetry.constants import ACCOUNT_TABLE, OVERWRITE, TASK_TABLE
 from developer_telemetry.database.domain_texts import TableTexts
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.diagnostics import checks
 from developer_telemetry.diagnostics.facts import Facts, read_database
-from developer_telemetry.pipeline.accounts import convert
+from developer_telemetry.pipeline.accounts import convert_accounts
 from developer_telemetry.pipeline.cicd_tasks import convert_tasks
-from developer_telemetry.privacy.person_data import Traces, tables_of
+from developer_telemetry.privacy.person_data import PersonData, list_erased_tables
 from developer_telemetry.privacy.person_search import Person
 from developer_telemetry.privacy.retention import prune
-from developer_telemetry.storage.devlake_schema import TABLES_OF_PEOPLE, account_id
+from developer_telemetry.storage.devlake_schema import TABLES_OF_PEOPLE, make_account_id
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
 from tests.support.rows import rows
@@ -53,7 +53,7 @@ def set_to(engine: Engine, character_set: str) -> None:
 
 def character_sets(engine: Engine) -> checks.Check:
     url = engine.url.render_as_string(hide_password=False)
-    settings = load({"DB_URL": url, "ENCRYPTION_SECRET": "secret"})
+    settings = load_settings({"DB_URL": url, "ENCRYPTION_SECRET": "secret"})
     [check] = checks.character_sets(Facts(read_database(engine, settings)))
     return check
 
@@ -63,7 +63,7 @@ def people(engine: Engine, table: str) -> list[str]:
 
 
 def ran(engine: Engine) -> None:
-    for _ in convert(engine, 1):
+    for _ in convert_accounts(engine, 1):
         pass
     for _ in convert_tasks(engine, 1):
         pass
@@ -96,7 +96,7 @@ def test_each_person_has_an_account_and_tasks_and_each_alone_can_be_removed(
 
 
 def _removed(engine: Engine, developer: str) -> int:
-    traces = Traces(engine, Person(1, developer), tables_of(engine))
+    traces = PersonData(engine, Person(1, developer), list_erased_tables(engine))
     assert traces.counts()[ACCOUNT_TABLE] == 1
     traces.remove_days(OVERWRITE, None)
     gone = traces.remove_rest()
@@ -119,7 +119,7 @@ def test_whose_days_are_pruned_loses_no_one_elses_account(engine: Engine) -> Non
 
     list(prune(engine, 1))
 
-    assert people(engine, ACCOUNT_TABLE) == [account_id(1, "irfan")]
+    assert people(engine, ACCOUNT_TABLE) == [make_account_id(1, "irfan")]
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,10 @@ def completed(version: int, name: str) -> str:
 
 def test_an_empty_database_is_brought_to_the_newest_version(empty: Engine) -> None:
     assert not schema.is_migrated(empty)
-    assert schema.pending(empty) == TITLES
+    assert schema.list_pending(empty) == TITLES
     assert schema.migrate(empty) == TITLES
     assert schema.is_migrated(empty)
-    assert schema.pending(empty) == []
+    assert schema.list_pending(empty) == []
 
 
 def test_a_second_time_changes_nothing(empty: Engine) -> None:
@@ -183,7 +183,7 @@ def test_scripts_of_other_plugins_do_not_count(empty: Engine) -> None:
     fetch(empty, DEVLAKES_HISTORY)
     for script in SCRIPTS:
         fetch(empty, completed(script.version, "of another plugin"))
-    assert schema.pending(empty) == TITLES
+    assert schema.list_pending(empty) == TITLES
 
 
 def test_a_database_that_devlake_takes_over_stays_ready(empty: Engine) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, SUM, TOOL_TABLE
-from developer_telemetry.database.advisory_lock import Busy, alone
+from developer_telemetry.database.advisory_lock import ConnectionBusy, hold_connection
 from developer_telemetry.database.engine import transact
 from developer_telemetry.pipeline.runner import convert, extract
 from developer_telemetry.receiver.web.queries import STATEMENT_SECONDS, open_reading_engine
@@ -92,7 +92,7 @@ def test_a_receiver_a_run_and_its_lock_work(
     query(direct, f"DELETE FROM {TOOL_TABLE}")
 
     for _ in extract(engine, connection, SUM, everything=True):
-        with pytest.raises(Busy), alone(opened(url), connection, patience=0):
+        with pytest.raises(ConnectionBusy), hold_connection(opened(url), connection, patience=0):
             pass
     for _ in convert(engine, connection, SUM, tasks=True):
         pass
@@ -100,7 +100,7 @@ def test_a_receiver_a_run_and_its_lock_work(
     assert tool_rows(engine) == before
     [(accounts,)] = query(direct, f"SELECT COUNT(*) FROM {ACCOUNT_TABLE}")
     assert accounts == 6
-    with alone(engine, connection, patience=0):
+    with hold_connection(engine, connection, patience=0):
         pass
 
 
@@ -119,15 +119,15 @@ def test_a_lock_is_kept_while_sessions_change_hands(
     others = threading.Thread(target=busy)
     others.start()
     try:
-        with alone(opened(url), 1) as still_alone:
+        with hold_connection(opened(url), 1) as still_alone:
             for _ in range(10):
                 still_alone()
-                with pytest.raises(Busy), alone(opened(url), 1, patience=0):
+                with pytest.raises(ConnectionBusy), hold_connection(opened(url), 1, patience=0):
                     pass
     finally:
         ending.set()
         others.join()
-    with alone(opened(url), 1, patience=0):
+    with hold_connection(opened(url), 1, patience=0):
         pass
     [(locks,)] = query(direct, "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory'")
     assert locks == 0

@@ -24,9 +24,9 @@ from developer_telemetry.database.rights import _covers
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.pipeline.runner import convert, extract
 from developer_telemetry.privacy.erasure import erase
-from developer_telemetry.privacy.person_search import Search
+from developer_telemetry.privacy.person_search import PersonSearch
 from developer_telemetry.privacy.retention import prune
-from developer_telemetry.storage.tombstones import Key
+from developer_telemetry.storage.tombstones import TombstoneKey
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
 from tests.support.receivers import SECRET, Receiver, add_connection, eventually, query, report
@@ -96,9 +96,9 @@ def user(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[User]:
 
 
 def ways_to_remove(engine: Engine) -> Sequence[Callable[[], object]]:
-    search = Search(engine, SECRET, "ann.lee", None)
+    search = PersonSearch(engine, SECRET, "ann.lee", None)
     return [
-        lambda: erase(engine, Key(SECRET), search, search.people(), block=False),
+        lambda: erase(engine, TombstoneKey(SECRET), search, search.people(), block=False),
         lambda: list(prune(engine, 1)),
     ]
 

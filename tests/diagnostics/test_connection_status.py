@@ -17,7 +17,7 @@ from developer_telemetry.database.engine import now_us, open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.diagnostics import connection_status as status_module
 from developer_telemetry.diagnostics.connection_status import QuietMachine, connection_statuses
-from developer_telemetry.reports.daily_metrics import timestamp
+from developer_telemetry.reports.daily_metrics import format_timestamp
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
@@ -51,7 +51,7 @@ def test_reports_are_counted_whether_receivers_have_counted_them_or_not(
 
     one, other = connection_statuses(engine)
 
-    assert one[:7] == (first, "first", 5, one.today, 2, 3, timestamp(now))
+    assert one[:7] == (first, "first", 5, one.today, 2, 3, format_timestamp(now))
     assert other == (second, "second", 0, 0, 0, 0, "", (), {}, 0)
     # What arrived a second ago may have been yesterday.
     assert one.today == 2 - (now % DAY_US < 1_000_000)
@@ -75,7 +75,7 @@ def moment_us(text: str) -> int:
 
 def test_refusals_of_seven_days_are_counted_by_reason(engine: Engine, now: int) -> None:
     number = create(engine, SECRET, "fleet", "token")
-    today = date.fromisoformat(timestamp(now)[:10])
+    today = date.fromisoformat(format_timestamp(now)[:10])
     days = [(0, "token", 3), (6, "token", 1), (7, "token", 9), (7, "size", 5), (2, "date", 8)]
     add_refusals(engine, [(today - timedelta(back), why, n) for back, why, n in days], number)
 
@@ -86,7 +86,7 @@ def test_refusals_of_seven_days_are_counted_by_reason(engine: Engine, now: int) 
 
 def test_days_with_numbers_that_nobody_can_read_are_counted(engine: Engine, now: int) -> None:
     number = create(engine, SECRET, "fleet", "token")
-    today = timestamp(now)[:10]
+    today = format_timestamp(now)[:10]
     for developer, day, hours in (
         ("ann", today, "eight"),
         ("bob", today, "3,5"),

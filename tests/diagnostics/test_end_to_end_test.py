@@ -22,7 +22,7 @@ from developer_telemetry.constants import (
     RAW_TABLE,
     TOOL_TABLE,
 )
-from developer_telemetry.database.advisory_lock import alone
+from developer_telemetry.database.advisory_lock import hold_connection
 from developer_telemetry.diagnostics.end_to_end_test import DEVELOPER
 from tests.support.nginx import Echo
 from tests.support.receivers import (
@@ -157,13 +157,13 @@ def test_a_run_that_goes_on_keeps_it_from_being_removed(
     place: Place, opened: Callable[[str], Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("developer_telemetry.diagnostics.end_to_end_test.REMOVAL_SECONDS", 0.1)
-    with alone(opened(place.url), 1):
+    with hold_connection(opened(place.url), 1):
         steps = place.steps(leaves=1)
     assert names(steps)[-1] == "removed"
     assert "another run, prune or erase of connection 1 is going on" in steps[-1]["message"]
     assert place.rows()[RAW_TABLE] == 1
 
-    with alone(opened(place.url), 1):
+    with hold_connection(opened(place.url), 1):
         steps = place.steps(leaves=1)
     assert [each["name"] for each in steps if not each["passed"]] == ["earlier", "removed"]
     assert place.rows()[RAW_TABLE] == 2
@@ -187,7 +187,7 @@ def test_behind_a_pseudonym_it_is_found_and_removed_all_the_same(
 
 
 def _goes_by_a_pseudonym(place: Place, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> bool:
-    with monkeypatch.context() as patched, alone(engine, 1):
+    with monkeypatch.context() as patched, hold_connection(engine, 1):
         patched.setattr("developer_telemetry.diagnostics.end_to_end_test.REMOVAL_SECONDS", 0)
         steps = place.steps(leaves=1)
     assert names(steps)[-1] == "removed"

@@ -23,7 +23,7 @@ from developer_telemetry.diagnostics.live_events import (
     Refused,
     Watch,
 )
-from developer_telemetry.storage.statistics import Tallies
+from developer_telemetry.storage.statistics import ReportCounts
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
 from tests.support.receivers import (
@@ -95,7 +95,7 @@ def test_a_burst_is_seen_in_parts_and_whole(
 
 
 def test_refusals_are_seen_as_they_are_counted(engine: Engine) -> None:
-    tallies = Tallies()
+    tallies = ReportCounts()
     tallies.refused(1, "token")
     tallies.flush(engine)
     watch = Watch(engine)

@@ -11,9 +11,13 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import ACCOUNT_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import insert
-from developer_telemetry.pipeline.accounts import ACCOUNT_COLUMNS, convert, newest_above
+from developer_telemetry.pipeline.accounts import (
+    ACCOUNT_COLUMNS,
+    convert_accounts,
+    read_newest_above,
+)
 from developer_telemetry.reports.daily_metrics import ReceivedReport
-from developer_telemetry.storage.devlake_schema import account_id
+from developer_telemetry.storage.devlake_schema import make_account_id
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
 from tests.support.layers import BOTH, STRATEGIES, leave_foreign_row, traffic
@@ -28,7 +32,7 @@ def converted(engine: Engine, *arrivals: ReceivedReport) -> list[Row]:
     """All accounts after these reports arrived and both connections were converted."""
     store(engine, arrivals, STRATEGIES)
     for connection_id in STRATEGIES:
-        for _ in convert(engine, connection_id):
+        for _ in convert_accounts(engine, connection_id):
             pass
     return accounts(engine)
 
@@ -125,7 +129,7 @@ def test_an_account_stays_when_its_rows_are_gone(engine: Engine) -> None:
 
 def test_only_the_accounts_of_the_connection_are_written(engine: Engine) -> None:
     store(engine, [arrival(connection_id=1), arrival(connection_id=2)], STRATEGIES)
-    assert [(step.done, step.total) for step in convert(engine, 2)] == [(1, 1)]
+    assert [(step.done, step.total) for step in convert_accounts(engine, 2)] == [(1, 1)]
     assert rows(engine, ACCOUNT_TABLE, ("id",), "id") == [
         {"id": "developer_telemetry:Account:2:ann.lee"}
     ]
@@ -150,7 +154,7 @@ def test_a_row_without_a_raw_row_gives_an_account(engine: Engine) -> None:
 def test_more_developers_than_a_batch_holds_all_get_accounts(engine: Engine) -> None:
     many = [arrival(developer=f"developer-{n}", email=f"{n}@example.com") for n in range(501)]
     store(engine, many, STRATEGIES)
-    steps = [(step.done, step.total) for step in convert(engine, 1)]
+    steps = [(step.done, step.total) for step in convert_accounts(engine, 1)]
     assert steps == [(done, 501) for done in (100, 200, 300, 400, 500, 501)]
     found = {row["user_name"]: row["email"] for row in converted(engine)}
     assert found == {f"developer-{n}": f"{n}@example.com" for n in range(501)}
@@ -175,7 +179,7 @@ def test_accounts_made_of_what_is_new_are_those_made_of_everything(
         store(engine, batch, {1: strategy})
         # A run looks once more at what came shortly before the last one.
         above = random.randint(above, last)
-        for _ in convert(engine, 1, newest_above(engine, 1, above) if last else None):
+        for _ in convert_accounts(engine, 1, read_newest_above(engine, 1, above) if last else None):
             pass
         found = accounts(engine)
         assert converted(engine) == found
@@ -186,7 +190,9 @@ def test_an_archives_day_does_not_pass_for_newer_than_a_report_that_arrived(engi
     before = account_of(engine, pushed)
     old = arrival(date="2026-11-30", email="old@example.com", name="A.")._replace(arrived_us=0)
     store(engine, [old], STRATEGIES)
-    [(done, _)] = convert(engine, 1, newest_above(engine, 1, raw_rows(engine)[0]["id"]))
+    [(done, _)] = convert_accounts(
+        engine, 1, read_newest_above(engine, 1, raw_rows(engine)[0]["id"])
+    )
     assert done == 1
     assert accounts(engine) == [before]
 
@@ -209,15 +215,15 @@ LONGEST = "é" * (255 - len("developer_telemetry:Account:1:"))
 
 
 def test_an_id_that_fits_is_spelled_out() -> None:
-    assert account_id(1, LONGEST) == f"developer_telemetry:Account:1:{LONGEST}"
-    assert len(account_id(1, LONGEST)) == 255
+    assert make_account_id(1, LONGEST) == f"developer_telemetry:Account:1:{LONGEST}"
+    assert len(make_account_id(1, LONGEST)) == 255
 
 
 @pytest.mark.parametrize("connection_id", [1, 10, 2**63 - 1])
 def test_an_id_that_would_not_fit_has_the_developer_hashed(connection_id: int) -> None:
     developer = LONGEST + "é"
     digest = hashlib.sha256(developer.encode()).hexdigest()
-    assert account_id(connection_id, developer) == (
+    assert make_account_id(connection_id, developer) == (
         f"developer_telemetry:Account:{connection_id}:{digest}"
     )
 

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.constants import OVERWRITE, TASK_TABLE
 from developer_telemetry.pipeline.cicd_tasks import TASK_COLUMNS, convert_tasks, remove_tasks
 from developer_telemetry.reports.daily_metrics import ReceivedReport
-from developer_telemetry.storage.devlake_schema import KINDS, task_id
+from developer_telemetry.storage.devlake_schema import TASK_KINDS, make_task_id
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
 from tests.support.rows import Row, raw_rows, rows
@@ -145,11 +145,11 @@ def test_names_that_look_alike_have_tasks_of_their_own(exact_engine: Engine) -> 
     }
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.identity)
+@pytest.mark.parametrize("kind", TASK_KINDS, ids=lambda kind: kind.identity)
 def test_an_id_that_would_not_fit_has_the_developer_hashed(kind: Any) -> None:
     prefix = f"developer_telemetry:{kind.identity}:1:"
     longest = "é" * (255 - len(prefix) - len(":2026-11-23"))
-    assert task_id(kind, 1, longest, "2026-11-23") == f"{prefix}{longest}:2026-11-23"
-    hashed = task_id(kind, 1, longest + "é", "2026-11-23")
+    assert make_task_id(kind, 1, longest, "2026-11-23") == f"{prefix}{longest}:2026-11-23"
+    hashed = make_task_id(kind, 1, longest + "é", "2026-11-23")
     assert len(hashed) == len(prefix) + 64 + len(":2026-11-23")
-    assert hashed != task_id(kind, 1, longest + "e", "2026-11-23")
+    assert hashed != make_task_id(kind, 1, longest + "e", "2026-11-23")

@@ -17,7 +17,7 @@ from developer_telemetry.database.migrate import migrate
 from developer_telemetry.pipeline import extract as extraction
 from developer_telemetry.pipeline.extract import reextract
 from developer_telemetry.reports.daily_metrics import ReceivedReport, ToolRow
-from developer_telemetry.storage.writer import store, upsert_tool
+from developer_telemetry.storage.writer import store, upsert_tool_rows
 from tests.support.factories import arrival
 from tests.support.layers import (
     BOTH,
@@ -52,9 +52,9 @@ def test_rows_that_are_right_already_are_not_written(
 
     def upsert(connection: SqlConnection, rows: Sequence[ToolRow]) -> None:
         written.extend(row.developer_id for row in rows)
-        upsert_tool(connection, rows)
+        upsert_tool_rows(connection, rows)
 
-    monkeypatch.setattr(extraction, "upsert_tool", upsert)
+    monkeypatch.setattr(extraction, "upsert_tool_rows", upsert)
     odd = arrival(developer="100% %s \\' \"", name="🐙\n", connection_id=1, tools_used=["é\x1f"])
     push_in_batches(exact_engine, [*traffic(7, 60), odd], Random(7))
     before = rewritten(exact_engine)

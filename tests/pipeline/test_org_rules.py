@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import OVERWRITE
 from developer_telemetry.database.bulk_insert import insert
-from developer_telemetry.pipeline.accounts import convert
+from developer_telemetry.pipeline.accounts import convert_accounts
 from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
@@ -97,7 +97,7 @@ def linked(engine: Engine, *arrivals: ReceivedReport, rule: Rule = exactly) -> d
     """Return whose user each developer is, after these reports and a blueprint's last two
     stages."""
     store(engine, arrivals, {1: OVERWRITE})
-    for _ in convert(engine, 1):
+    for _ in convert_accounts(engine, 1):
         pass
     connect_user_accounts_exact(engine, rule)
     query = (
@@ -196,7 +196,7 @@ def test_a_link_stays_whatever_an_account_says_afterwards(devlake: Engine) -> No
 def test_accounts_of_one_person_on_two_connections_are_one_users(devlake: Engine) -> None:
     add_users(devlake, ann=("ann@example.org", "Ann"))
     store(devlake, [arrival(connection_id=2, email="ann@example.org")], {2: OVERWRITE})
-    for _ in convert(devlake, 2):
+    for _ in convert_accounts(devlake, 2):
         pass
     linked(devlake, arrival(email="ann@example.org"))
     assert _rows(devlake, "SELECT account_id, user_id FROM user_accounts ORDER BY account_id") == [

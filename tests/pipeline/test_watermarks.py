@@ -19,11 +19,11 @@ from developer_telemetry.constants import (
     TOOL_TABLE,
 )
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.models import TelemetryConnection, TelemetryScopeConfig, the_scope
+from developer_telemetry.models import TelemetryConnection, TelemetryScopeConfig, make_scope
 from developer_telemetry.pipeline import watermarks as runs
 from developer_telemetry.pipeline.streams import Reports
 from developer_telemetry.pipeline.watermarks import EXTRACT, begin, complete
-from developer_telemetry.reports.daily_metrics import ReceivedReport, raw_params
+from developer_telemetry.reports.daily_metrics import ReceivedReport, build_raw_params
 from developer_telemetry.storage.writer import _store, store
 from pydevlake import Context
 from tests.support.factories import arrival
@@ -89,7 +89,7 @@ def context(
     return Context(
         engine=engine,
         connection=TelemetryConnection(id=connection_id, name="fleet", duplicate_strategy=strategy),
-        scope=the_scope(),
+        scope=make_scope(),
         scope_config=TelemetryScopeConfig(test_and_build_tasks=tasks),
         options={},
     )
@@ -254,7 +254,7 @@ def test_a_watermark_is_the_connections_own(settled: Engine) -> None:
 def test_after_data_were_deleted_what_came_since_is_looked_at(
     settled: Engine, looks: Looks
 ) -> None:
-    params = raw_params(1)
+    params = build_raw_params(1)
     change(settled, f"DELETE FROM {RAW_TABLE} WHERE params = '{params}'")
     for table in (TOOL_TABLE, ACCOUNT_TABLE):
         change(settled, f"DELETE FROM {table} WHERE _raw_data_params = '{params}'")

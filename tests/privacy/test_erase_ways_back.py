@@ -22,13 +22,13 @@ from developer_telemetry.constants import (
 from developer_telemetry.database.engine import now_us
 from developer_telemetry.privacy import erasure as erasing
 from developer_telemetry.privacy.erasure import (
-    Outcome,
+    ErasureOutcome,
     erase,
     erase_again,
+    find_returned,
     forget_receiver,
-    returned,
 )
-from developer_telemetry.privacy.person_search import Search, strategies
+from developer_telemetry.privacy.person_search import PersonSearch, read_strategies
 from developer_telemetry.receiver.ingest.conflicts import Conflicts
 from developer_telemetry.receiver.ingest.decisions import Decisions
 from developer_telemetry.receiver.ingest.ingestor import Outage
@@ -38,11 +38,11 @@ from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher, ReceiverIdentity
 from developer_telemetry.receiver.jobs.spool_drainer import SpoolDrainer
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.storage.statistics import Tallies
-from developer_telemetry.storage.tombstones import DOUBT_US, Erased, Key
+from developer_telemetry.storage.statistics import ReportCounts
+from developer_telemetry.storage.tombstones import DOUBT_US, TombstoneCache, TombstoneKey
 from developer_telemetry.storage.writer import store
-from developer_telemetry.transfer.exporter import Output, Wanted
-from developer_telemetry.transfer.exporter import raw_rows as exported_rows
+from developer_telemetry.transfer.exporter import ExportOutput, ExportSelection
+from developer_telemetry.transfer.exporter import read_raw_rows as exported_rows
 from tests.support.factories import SECOND_US, arrival, body
 from tests.support.imports import imported
 from tests.support.receivers import (
@@ -56,7 +56,7 @@ from tests.support.receivers import (
 )
 from tests.support.rows import raw_rows
 
-KEY = Key(SECRET)
+KEY = TombstoneKey(SECRET)
 EMAIL = "ann@example.com"
 HOUR_US = 3600 * SECOND_US
 
@@ -93,7 +93,7 @@ class Site:
             Outage(),
             Conflicts(),
             self._connections,
-            Tallies(),
+            ReportCounts(),
             Metrics(),
             self.lease,
             Decisions(self._folder),
@@ -117,8 +117,8 @@ def problems(engine: Engine) -> list[str]:
         return [row[0] for row in rows]
 
 
-def erase_her(engine: Engine, text: str = "ann.lee", block: bool = False) -> Outcome:
-    search = Search(engine, SECRET, text)
+def erase_her(engine: Engine, text: str = "ann.lee", block: bool = False) -> ErasureOutcome:
+    search = PersonSearch(engine, SECRET, text)
     return erase(engine, KEY, search, search.people(), block)
 
 
@@ -194,7 +194,7 @@ def test_a_wrong_clock_of_the_database_neither_lets_in_nor_keeps_out(
     now = arrival()._replace(arrived_us=now_us(), epoch=known.epoch)
     now = now._replace(arrived_us=known.after_all(1, now.arrived_us, now.report))
     assert not known.cover(now)
-    assert not Erased(engine, KEY).reload().cover(now)
+    assert not TombstoneCache(engine, KEY).reload().cover(now)
 
 
 def test_to_erase_again_by_a_clock_that_went_back_takes_nothing_back(
@@ -202,10 +202,10 @@ def test_to_erase_again_by_a_clock_that_went_back_takes_nothing_back(
 ) -> None:
     erase_her(engine)
     late = arrival()._replace(arrived_us=now_us())
-    assert Erased(engine, KEY).reload().cover(late)
+    assert TombstoneCache(engine, KEY).reload().cover(late)
     monkeypatch.setattr(erasing, "_now", lambda engine: now_us() - 5 * HOUR_US)
     erase_her(engine)
-    assert Erased(engine, KEY).reload().cover(late)
+    assert TombstoneCache(engine, KEY).reload().cover(late)
 
 
 class ClockAhead(Altered):
@@ -267,7 +267,7 @@ def test_reports_in_a_spool_without_the_address_go_with_those_that_have_it(
     site.return_to_database()
 
     assert developers(engine) == ["ann.lee", "bob"]
-    assert Erased(engine, KEY).reload().of_developer(1, "ann.lee")
+    assert TombstoneCache(engine, KEY).reload().of_developer(1, "ann.lee")
     erase_her(engine, "ann.lee")
     assert developers(engine) == ["bob"]
 
@@ -294,16 +294,16 @@ def test_a_receiver_gives_a_restored_database_its_erasures_back(
     with closing(Site(engine, tmp_path_factory.mktemp("other"))) as other:
         other.take(5)
         site.return_to_database()
-        eventually(lambda: Erased(engine, KEY).reload(), 1)
+        eventually(lambda: TombstoneCache(engine, KEY).reload(), 1)
         other.return_to_database()
 
     assert sorted(developers(engine)) == ["ann.lee", "bob"]
-    scope = strategies(engine)
-    people = returned(engine, KEY, scope)
+    scope = read_strategies(engine)
+    people = find_returned(engine, KEY, scope)
     assert [each.developer_id for each in people] == ["ann.lee"]
     erase_again(engine, scope, people)
     assert developers(engine) == ["bob"]
-    assert not returned(engine, KEY, scope)
+    assert not find_returned(engine, KEY, scope)
 
 
 def test_who_was_erased_once_more_is_not_blocked_by_what_a_receiver_remembers(
@@ -314,7 +314,7 @@ def test_who_was_erased_once_more_is_not_blocked_by_what_a_receiver_remembers(
     erase_her(engine, block=False)
     site.return_to_database()
 
-    known = Erased(engine, KEY).reload()
+    known = TombstoneCache(engine, KEY).reload()
     assert not known.cover(arrival()._replace(arrived_us=now_us() + HOUR_US))
     assert site.lease.missing() == []
 
@@ -340,8 +340,8 @@ def test_an_export_of_reports_from_the_future_is_passed_over(
     store(engine, [ahead], {1: OVERWRITE})
     path = tmp_path / "export.ndjson"
     with path.open("wb") as file:
-        output = Output(file, as_csv=False)
-        for row in exported_rows(engine, Wanted()):
+        output = ExportOutput(file, as_csv=False)
+        for row in exported_rows(engine, ExportSelection()):
             output.write(row)
 
     erase_her(engine)

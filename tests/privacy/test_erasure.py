@@ -30,11 +30,11 @@ from developer_telemetry.constants import (
 from developer_telemetry.database.engine import now_us
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.pipeline.accounts import convert
+from developer_telemetry.pipeline.accounts import convert_accounts
 from developer_telemetry.pipeline.cicd_tasks import convert_tasks
 from developer_telemetry.privacy.erasure import erase
-from developer_telemetry.privacy.person_data import Traces, Until, tables_of
-from developer_telemetry.privacy.person_search import Person, Search
+from developer_telemetry.privacy.person_data import ErasureEnd, PersonData, list_erased_tables
+from developer_telemetry.privacy.person_search import Person, PersonSearch
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import Spooled, is_erased
 from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
@@ -42,10 +42,10 @@ from developer_telemetry.storage.guarded_writer import StoredReports, store_excl
 from developer_telemetry.storage.tombstones import (
     LEASE_SECONDS,
     NONE,
-    Erased,
-    Key,
-    Outdated,
+    OutdatedTombstones,
     Tombstone,
+    TombstoneCache,
+    TombstoneKey,
     Tombstones,
 )
 from developer_telemetry.storage.writer import store
@@ -64,7 +64,7 @@ from tests.support.rows import raw_rows, rows, tool_rows
 from tests.support.servers import create_database, drop_database, in_database
 from tests.support.sites import closing_engine
 
-KEY = Key(SECRET)
+KEY = TombstoneKey(SECRET)
 # Everything by which she could be known, and what nobody else has.
 TRACES = [b"ann.lee", b"ann lee", b"zo\xc3\xab lee", b"anns-laptop", b"anns-tower"]
 EMAIL = "Ann.Lee@Example.com"
@@ -89,7 +89,7 @@ class Lake(NamedTuple):
     def block(self, developer: str) -> None:
         """Return what the command does with --block and --yes."""
         with closing_engine(self.url) as engine:
-            search = Search(engine, SECRET, developer)
+            search = PersonSearch(engine, SECRET, developer)
             erase(engine, KEY, search, search.people(), block=True)
 
     def spool(self, receiver: Receiver) -> Path:
@@ -171,7 +171,7 @@ def make_domain_rows(lake: Lake) -> None:
     """As a blueprint's run does, with its stage for the organization."""
     with closing_engine(lake.url) as engine:
         for connection in (lake.overwriting, lake.summing):
-            list(convert(engine, connection))
+            list(convert_accounts(engine, connection))
             list(convert_tasks(engine, connection))
     query(lake.url, f"INSERT INTO {LINKS} SELECT 'U1', id FROM accounts")
 
@@ -280,7 +280,7 @@ def test_a_killed_receiver_is_named_and_brings_nothing_back(lake: Lake) -> None:
 
 def block(engine: Engine) -> None:
     """Erase Ann, whose reports in these tests arrive whenever they do."""
-    search = Search(engine, SECRET, "ann.lee")
+    search = PersonSearch(engine, SECRET, "ann.lee")
     erase(engine, KEY, search, search.people(), block=True)
 
 
@@ -288,7 +288,7 @@ def block(engine: Engine) -> None:
 
 
 def people(engine: Engine, text: str) -> list[Person]:
-    return Search(engine, SECRET, text).people()
+    return PersonSearch(engine, SECRET, text).people()
 
 
 def test_a_developer_is_spelled_exactly_and_an_address_in_any_case(engine: Engine) -> None:
@@ -307,9 +307,9 @@ def test_a_developer_is_spelled_exactly_and_an_address_in_any_case(engine: Engin
     assert people(engine, "ann") == [Person(1, "ann"), Person(2, "ann")]
     assert people(engine, "a@example.COM") == [Person(1, "Ann"), Person(1, "late")]
     assert people(engine, "é@X.com") == [Person(1, "esc")]
-    assert Search(engine, SECRET, "ann", only=2).people() == [Person(2, "ann")]
+    assert PersonSearch(engine, SECRET, "ann", only=2).people() == [Person(2, "ann")]
     with pytest.raises(ConfigurationError, match="no connection 7"):
-        Search(engine, SECRET, "ann", only=7)
+        PersonSearch(engine, SECRET, "ann", only=7)
 
 
 def test_who_shares_an_address_is_named_and_stays(engine: Engine) -> None:
@@ -318,7 +318,7 @@ def test_who_shares_an_address_is_named_and_stays(engine: Engine) -> None:
         [arrival(developer="ann", email="A@x.com"), arrival(developer="bot", email="a@x.com")],
         STRATEGIES,
     )
-    search = Search(engine, SECRET, "ann")
+    search = PersonSearch(engine, SECRET, "ann")
 
     assert search.namesakes(search.people()) == [("a@x.com", Person(1, "bot"))]
     erase(engine, KEY, search, search.people(), block=False)
@@ -331,12 +331,12 @@ def test_an_address_that_is_nobodys_own_names_nobody_else(engine: Engine, email:
         engine, [arrival(developer=name, email="x") for name in ("ann", "bob", "cid")], STRATEGIES
     )
     mark = "?" if engine.dialect.name == "sqlite" else "%s"
-    for _ in convert(engine, 1):
+    for _ in convert_accounts(engine, 1):
         pass
     with engine.begin() as connection:  # as the Go plugin stored it
         for table in (TOOL_TABLE, "accounts"):
             connection.exec_driver_sql(f"UPDATE {table} SET email = {mark}", (email,))
-    search = Search(engine, SECRET, "ann")
+    search = PersonSearch(engine, SECRET, "ann")
 
     assert search.people() == [Person(1, "ann")]
     assert search.namesakes(search.people()) == []
@@ -361,7 +361,7 @@ def test_people_with_pseudonyms_are_found_and_covered_by_their_names(engine: Eng
     block(engine)
 
     assert raw_rows(engine) == []
-    known = Erased(engine, KEY).reload()
+    known = TombstoneCache(engine, KEY).reload()
     uncovered = arrival(connection_id=connection_id)
     assert known.cover(stored)
     assert known.cover(uncovered)
@@ -378,7 +378,9 @@ def test_a_day_is_made_anew_of_what_arrived_since(engine: Engine, strategy: str)
     store(engine, [old, since], {1: strategy})
     first = raw_rows(engine)[0]["id"]
 
-    Traces(engine, Person(1, "ann.lee"), []).remove_days(strategy, Until(first, old.arrived_us))
+    PersonData(engine, Person(1, "ann.lee"), []).remove_days(
+        strategy, ErasureEnd(first, old.arrived_us)
+    )
 
     assert [row["hostname"] for row in raw_rows(engine)] == ["new"]
     [row] = tool_rows(engine)
@@ -389,7 +391,7 @@ def test_a_day_is_made_anew_of_what_arrived_since(engine: Engine, strategy: str)
 def test_what_was_stored_goes_also_if_it_arrived_in_the_future(engine: Engine) -> None:
     hours = 48 * 3600 + (now_us() - arrival().arrived_us) / 1_000_000
     store(engine, [arrival(after=hours)], STRATEGIES)
-    search = Search(engine, SECRET, "ann.lee")
+    search = PersonSearch(engine, SECRET, "ann.lee")
 
     outcome = erase(engine, KEY, search, search.people(), block=False)
 
@@ -404,8 +406,13 @@ def test_the_tasks_of_developers_with_alike_ids_stay(engine: Engine) -> None:
     for _ in convert_tasks(engine, 1):
         pass
     for developer in developers[2:]:
-        search = Search(engine, SECRET, developer)
-        assert Traces(engine, Person(1, developer), tables_of(engine)).counts()[TASK_TABLE] == 1
+        search = PersonSearch(engine, SECRET, developer)
+        assert (
+            PersonData(engine, Person(1, developer), list_erased_tables(engine)).counts()[
+                TASK_TABLE
+            ]
+            == 1
+        )
         outcome = erase(engine, KEY, search, search.people(), block=False)
         assert outcome.removed[TASK_TABLE] == 1
 
@@ -438,13 +445,13 @@ def test_a_tombstone_covers_what_arrived_before_it_on_its_connection() -> None:
 
 
 def test_a_subject_can_be_told_by_nobody_without_the_secret() -> None:
-    subjects = {KEY.developer("ann"), KEY.email("ann"), Key("another").developer("ann")}
+    subjects = {KEY.developer("ann"), KEY.email("ann"), TombstoneKey("another").developer("ann")}
     assert len(subjects) == 3
-    assert Key("another").fingerprint != KEY.fingerprint
+    assert TombstoneKey("another").fingerprint != KEY.fingerprint
 
 
 def test_who_reads_tombstones_too_late_stores_nothing_of_them(engines: list[Engine]) -> None:
-    register = Erased(engines[0], KEY)
+    register = TombstoneCache(engines[0], KEY)
     register.reload()
     block(engines[1])
 
@@ -482,7 +489,7 @@ def test_a_receiver_that_learned_of_an_erasure_commits_nothing_it_began_before(
     block(engines[1])
     lease.reload()
 
-    with engines[0].connect() as connection, pytest.raises(Outdated):
+    with engines[0].connect() as connection, pytest.raises(OutdatedTombstones):
         lease.check(known, connection)
 
 

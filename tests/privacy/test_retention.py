@@ -21,14 +21,21 @@ from developer_telemetry.constants import (
     SUM,
     TOOL_TABLE,
 )
-from developer_telemetry.database.advisory_lock import Busy, alone
+from developer_telemetry.database.advisory_lock import ConnectionBusy, hold_connection
 from developer_telemetry.database.engine import open_engine, transact
 from developer_telemetry.pipeline.runner import convert, extract
 from developer_telemetry.privacy import retention as pruning
-from developer_telemetry.privacy.retention import Limits, Pruned, due, limits_on, preview, prune
+from developer_telemetry.privacy.retention import (
+    PrunedRows,
+    RetentionLimits,
+    compute_limits,
+    list_due_connections,
+    preview_prune,
+    prune,
+)
 from developer_telemetry.reports.daily_metrics import ReceivedReport
-from developer_telemetry.storage.devlake_schema import account_id
-from developer_telemetry.storage.retention_marks import FIRST_DAY, horizon
+from developer_telemetry.storage.devlake_schema import make_account_id
+from developer_telemetry.storage.retention_marks import FIRST_DAY, read_first_day
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
 from tests.support.factories import DATE, arrival
@@ -48,7 +55,7 @@ def days_ago(days: int) -> str:
 @pytest.fixture(autouse=True)
 def today(monkeypatch: pytest.MonkeyPatch) -> None:
     """The database's clock shows the day of the tests' reports."""
-    monkeypatch.setattr(pruning, "today_of", lambda engine: TODAY)
+    monkeypatch.setattr(pruning, "read_today", lambda engine: TODAY)
 
 
 @pytest.fixture
@@ -92,7 +99,7 @@ def dates(found: Sequence[dict[str, Any]]) -> list[str]:
 
 def first_day(engine: Engine, connection_id: int = 1) -> str:
     with engine.connect() as connection:
-        return horizon(connection, connection_id)
+        return read_first_day(connection, connection_id)
 
 
 def run_all(engine: Engine, connection_id: int = 1, strategy: str = OVERWRITE) -> None:
@@ -105,21 +112,21 @@ def run_all(engine: Engine, connection_id: int = 1, strategy: str = OVERWRITE) -
 @pytest.mark.parametrize(
     ("raw", "tool", "expected"),
     [
-        (0, 0, Limits(FIRST_DAY, FIRST_DAY)),
-        (None, None, Limits(FIRST_DAY, FIRST_DAY)),
-        (-5, -1, Limits(FIRST_DAY, FIRST_DAY)),
-        (0, 30, Limits(days_ago(30), days_ago(30))),
-        (30, 0, Limits(days_ago(30), FIRST_DAY)),
-        (30, 90, Limits(days_ago(30), days_ago(90))),
-        (90, 30, Limits(days_ago(30), days_ago(30))),
-        (1, 0, Limits(days_ago(1), FIRST_DAY)),
-        (10**9, 10**18, Limits(FIRST_DAY, FIRST_DAY)),
+        (0, 0, RetentionLimits(FIRST_DAY, FIRST_DAY)),
+        (None, None, RetentionLimits(FIRST_DAY, FIRST_DAY)),
+        (-5, -1, RetentionLimits(FIRST_DAY, FIRST_DAY)),
+        (0, 30, RetentionLimits(days_ago(30), days_ago(30))),
+        (30, 0, RetentionLimits(days_ago(30), FIRST_DAY)),
+        (30, 90, RetentionLimits(days_ago(30), days_ago(90))),
+        (90, 30, RetentionLimits(days_ago(30), days_ago(30))),
+        (1, 0, RetentionLimits(days_ago(1), FIRST_DAY)),
+        (10**9, 10**18, RetentionLimits(FIRST_DAY, FIRST_DAY)),
     ],
 )
 def test_reports_are_kept_as_long_as_their_rows_unless_for_less(
-    raw: int, tool: int, expected: Limits
+    raw: int, tool: int, expected: RetentionLimits
 ) -> None:
-    assert limits_on(TODAY, raw, tool) == expected
+    assert compute_limits(TODAY, raw, tool) == expected
 
 
 @BOTH
@@ -138,7 +145,7 @@ def test_what_is_older_goes_from_both_layers(engine: Engine, strategy: str) -> N
 
     steps = list(prune(engine, connection_id))
 
-    assert steps[-1] == Pruned(reports=4, days=4)
+    assert steps[-1] == PrunedRows(reports=4, days=4)
     left = [days_ago(30), days_ago(29), DATE]
     for layer in (raw_rows(engine), tool_rows(engine)):
         mine = [row for row in layer if row["connection_id"] == connection_id]
@@ -165,7 +172,7 @@ def test_what_was_made_of_a_day_goes_with_it(engine: Engine) -> None:
     list(prune(engine, 1))
 
     [account] = rows(engine, "accounts", ["id"], "id")
-    assert account == {"id": account_id(1, "ann")}
+    assert account == {"id": make_account_id(1, "ann")}
     tasks = rows(engine, "cicd_tasks", ["id"], "id")
     assert [days_ago(1) in task["id"] for task in tasks] == [True, True]
 
@@ -181,12 +188,12 @@ def test_of_who_has_no_days_left_nothing_is(engine: Engine) -> None:
     )
     run_all(engine)
     for who in ("ann", "bob"):
-        change(engine, f"INSERT INTO {LINKS} VALUES ('{who}', '{account_id(1, who)}')")
+        change(engine, f"INSERT INTO {LINKS} VALUES ('{who}', '{make_account_id(1, who)}')")
     keep(engine, tool=30)
 
     *_, last = prune(engine, 1)
 
-    assert last == Pruned(reports=4, days=4, developers=1, machines=3)
+    assert last == PrunedRows(reports=4, days=4, developers=1, machines=3)
     assert rows(engine, "accounts", ["user_name"], "id") == [{"user_name": "bob"}]
     assert rows(engine, LINKS, ["user_id"], "user_id") == [{"user_id": "bob"}]
     machines = rows(engine, MACHINE_TABLE, ["developer_id", "hostname"], "hostname")
@@ -199,9 +206,9 @@ def test_a_preview_says_what_will_go_and_removes_nothing(engine: Engine) -> None
     run_all(engine)
     keep(engine, raw=20, tool=50)
 
-    limits, expected = preview(engine, 1)
+    limits, expected = preview_prune(engine, 1)
 
-    assert limits == Limits(days_ago(20), days_ago(50))
+    assert limits == RetentionLimits(days_ago(20), days_ago(50))
     assert len(raw_rows(engine)) == len(tool_rows(engine)) == 61
     *_, last = prune(engine, 1)
     assert last == expected
@@ -299,7 +306,7 @@ def test_what_changes_in_between_counts_from_then_on(
     keep(engine, tool=30)
 
     with closing(prune(engine, 1)) as steps:
-        assert next(steps) == Pruned(reports=3)
+        assert next(steps) == PrunedRows(reports=3)
         keep(engine)
         assert list(steps) == []
 
@@ -318,7 +325,7 @@ def test_who_was_stopped_in_the_middle_goes_on_later(
     with closing(prune(engine, 1)) as steps:
         next(steps)
     assert first_day(engine) == days_ago(30)
-    assert due(engine) == [1]
+    assert list_due_connections(engine) == [1]
     before = tool_rows(engine)
     run_all(engine)
     assert tool_rows(engine) == before
@@ -326,28 +333,28 @@ def test_who_was_stopped_in_the_middle_goes_on_later(
 
     assert (last.reports, last.days) == (7, 10)
     assert dates(tool_rows(engine)) == [DATE]
-    assert due(engine) == []
+    assert list_due_connections(engine) == []
 
 
 def test_it_is_due_once_a_day_where_something_is_kept_for_a_time(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert due(engine) == []
+    assert list_due_connections(engine) == []
     keep(engine, 1, raw=5)
     keep(engine, 2, tool=5)
-    assert due(engine) == [1, 2]
+    assert list_due_connections(engine) == [1, 2]
 
     list(prune(engine, 1))
-    assert due(engine) == [2]
-    monkeypatch.setattr(pruning, "today_of", lambda engine: TODAY + timedelta(1))
-    assert due(engine) == [1, 2]
+    assert list_due_connections(engine) == [2]
+    monkeypatch.setattr(pruning, "read_today", lambda engine: TODAY + timedelta(1))
+    assert list_due_connections(engine) == [1, 2]
 
 
 def test_only_one_prunes_and_never_beside_a_run(engine: Engine) -> None:
     push(engine, aged(40))
     keep(engine, tool=30)
 
-    with alone(engine, 1), pytest.raises(Busy):
+    with hold_connection(engine, 1), pytest.raises(ConnectionBusy):
         list(prune(engine, 1, patience=0))
 
     assert len(raw_rows(engine)) == 1
@@ -375,7 +382,7 @@ def test_reports_are_stored_while_it_prunes(
     ended.set()
     sender.join()
 
-    assert last == Pruned(reports=400, days=400, developers=400)
+    assert last == PrunedRows(reports=400, days=400, developers=400)
     assert len(waits) > 3
     assert len(tool_rows(engine)) == len(raw_rows(engine)) == len(waits)
     assert max(waits) < 5

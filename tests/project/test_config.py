@@ -12,7 +12,7 @@ from developer_telemetry.config import (
     DevLakeAccess,
     Setting,
     Settings,
-    load,
+    load_settings,
 )
 from developer_telemetry.connections.embedded_database import with_secret
 from developer_telemetry.errors import ConfigurationError
@@ -34,7 +34,7 @@ def test_nothing_set_gives_an_embedded_database(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    settings = load({})
+    settings = load_settings({})
 
     assert settings == Settings(
         db_url=f"sqlite:///{tmp_path}/data/telemetry.db",
@@ -56,8 +56,8 @@ def test_the_secret_of_the_embedded_database_is_made_once_and_readable_by_its_ow
 ) -> None:
     folder = tmp_path / "data"
     lines: list[str] = []
-    made = with_secret(load({"TELEMETRY_DATA_DIR": str(folder)}), lines.append)
-    again = load({"TELEMETRY_DATA_DIR": str(folder)})
+    made = with_secret(load_settings({"TELEMETRY_DATA_DIR": str(folder)}), lines.append)
+    again = load_settings({"TELEMETRY_DATA_DIR": str(folder)})
 
     assert with_secret(again, lines.append) == again == made
     assert lines == [f"A new encryption secret is made at {folder}/encryption_secret"]
@@ -69,11 +69,11 @@ def test_a_secret_that_can_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "encryption_secret").write_bytes(b"\xff")
 
     with pytest.raises(ConfigurationError, match=f"secret in {tmp_path}/encryption_secret"):
-        load({"TELEMETRY_DATA_DIR": str(tmp_path)})
+        load_settings({"TELEMETRY_DATA_DIR": str(tmp_path)})
 
 
 def test_values_from_the_environment_are_in_force() -> None:
-    settings = load(
+    settings = load_settings(
         {
             "DB_URL": LAKE,
             "ENCRYPTION_SECRET": "secret",
@@ -93,7 +93,7 @@ def test_an_empty_value_means_the_default() -> None:
     # Compose files pass variables on that nobody has set: FOO=${FOO:-}.
     empty = {setting.name: "" for setting in SETTINGS}
 
-    settings = load({**empty, "DB_URL": LAKE, "ENCRYPTION_SECRET": "secret"})
+    settings = load_settings({**empty, "DB_URL": LAKE, "ENCRYPTION_SECRET": "secret"})
 
     assert (settings.host, settings.port, settings.log_level) == ("127.0.0.1", 8090, "info")
 
@@ -122,15 +122,17 @@ def test_each_value_may_come_from_a_file(setting: Setting, tmp_path: Path) -> No
     if setting.name == "DEVLAKE_API_KEY":
         values["DEVLAKE_API_KEY"] = "key"
         del values["DEVLAKE_USER"], values["DEVLAKE_PASSWORD"]
-    expected = load(values)
+    expected = load_settings(values)
     file = tmp_path / "value"
     file.write_text(values.pop(setting.name) + "\n")
 
-    assert load({**values, f"{setting.name}_FILE": str(file)}) == expected
+    assert load_settings({**values, f"{setting.name}_FILE": str(file)}) == expected
 
 
 def test_a_file_wins_over_a_value() -> None:
-    settings = load({"DB_URL": LAKE, "ENCRYPTION_SECRET_FILE": __file__, "ENCRYPTION_SECRET": "x"})
+    settings = load_settings(
+        {"DB_URL": LAKE, "ENCRYPTION_SECRET_FILE": __file__, "ENCRYPTION_SECRET": "x"}
+    )
 
     assert settings.encryption_secret == Path(__file__).read_text().strip()
 
@@ -151,12 +153,12 @@ def test_a_file_wins_over_a_value() -> None:
 )
 def test_a_bad_value_is_named_and_shown(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name} is '{value}'; set it to"):
-        load({"DB_URL": LAKE, "ENCRYPTION_SECRET": "secret", name: value})
+        load_settings({"DB_URL": LAKE, "ENCRYPTION_SECRET": "secret", name: value})
 
 
 def test_devlakes_database_needs_devlakes_secret() -> None:
     with pytest.raises(ConfigurationError, match="ENCRYPTION_SECRET is not set; give it"):
-        load({"DB_URL": LAKE})
+        load_settings({"DB_URL": LAKE})
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "not-text"])
@@ -166,7 +168,7 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path: Path, content: Optional[
         file.write_bytes(content)
 
     with pytest.raises(ConfigurationError, match=f"ENCRYPTION_SECRET_FILE: can't read {file}"):
-        load({"DB_URL": LAKE, "ENCRYPTION_SECRET_FILE": str(file)})
+        load_settings({"DB_URL": LAKE, "ENCRYPTION_SECRET_FILE": str(file)})
 
 
 def test_a_data_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_a_data_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     in_the_way.touch()
 
     with pytest.raises(ConfigurationError, match=f"can't keep data in {in_the_way}/data"):
-        with_secret(load({"TELEMETRY_DATA_DIR": str(in_the_way / "data")}), print)
+        with_secret(load_settings({"TELEMETRY_DATA_DIR": str(in_the_way / "data")}), print)
 
 
 ACCESS = {"DEVLAKE_URL": "http://devlake:4000/", "TELEMETRY_DATA_DIR": "nowhere"}
@@ -197,7 +199,7 @@ def test_devlakes_api_is_used_without_a_database(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    settings = load({**ACCESS, **shown}, with_database=False)
+    settings = load_settings({**ACCESS, **shown}, with_database=False)
 
     assert settings.devlake == DevLakeAccess("http://devlake:4000", *expected)
     assert (settings.db_url, settings.embedded) == ("", False)
@@ -222,6 +224,6 @@ def test_an_access_that_can_not_work_is_named_and_not_repeated(
     shown: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
-        load({**ACCESS, **shown}, with_database=False)
+        load_settings({**ACCESS, **shown}, with_database=False)
 
     assert "hidden" not in str(caught.value)

@@ -27,7 +27,7 @@ from developer_telemetry.receiver.http.report_endpoint import AT_ONCE_BYTES
 from developer_telemetry.reports.daily_metrics import build_tool_row
 from developer_telemetry.reports.limits import ONE_REPORT
 from developer_telemetry.reports.parser import Report, parse
-from developer_telemetry.reports.privacy_filter import Privacy
+from developer_telemetry.reports.privacy_filter import PrivacyRules
 from developer_telemetry.reports.pseudonyms import Pseudonyms
 from tests.support.factories import arrival
 
@@ -46,9 +46,9 @@ AT_ONCE_SECONDS = 0.03
 HASHES = Pseudonyms("an encryption secret as DevLake has it", 1)
 WAYS: dict[str, Callable[[Union[bytes, str]], Report]] = {
     "as it came": parse,
-    "without paths": Privacy(True, None).parse,
-    "with pseudonyms": Privacy(False, HASHES).parse,
-    "with both": Privacy(True, HASHES).parse,
+    "without paths": PrivacyRules(True, None).parse,
+    "with pseudonyms": PrivacyRules(False, HASHES).parse,
+    "with both": PrivacyRules(True, HASHES).parse,
 }
 ABOUT = {
     "developer": "ann.lee",

@@ -25,10 +25,10 @@ from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.demo.seed import Fleet, arrivals, fill, fleet
 from developer_telemetry.demo.synthetic_fleet import CONNECTIONS, TEAMS
-from developer_telemetry.pipeline.accounts import convert
+from developer_telemetry.pipeline.accounts import convert_accounts
 from developer_telemetry.reports.daily_metrics import ReceivedReport, ToolRow, build_tool_row
 from developer_telemetry.reports.hosts import machine_name
-from developer_telemetry.storage.devlake_schema import account_id
+from developer_telemetry.storage.devlake_schema import make_account_id
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
 from tests.support.dashboard_answers import ANSWERS, Chosen, Data, Machine, as_value, expand
@@ -98,7 +98,7 @@ def filled(engine: Engine, database: str, made: Fleet) -> Lake:
     store(engine, odd, strategies)
     count_machines(engine, 0)
     for connection_id in connections.values():
-        for _ in convert(engine, connection_id):
+        for _ in convert_accounts(engine, connection_id):
             pass
     stored = [*arrivals(made, connections), *odd]
     rows = tool_rows(stored, strategies)
@@ -176,7 +176,7 @@ def add_devlake(
     scope = "developer_telemetry:TelemetryScope:{}:all"
     rows: dict[str, list[tuple[str, ...]]] = {
         "users": [(each, "hidden@example.com", each[::-1]) for each in sorted(set(users.values()))],
-        "user_accounts": [(account_id(*who), user) for who, user in users.items()],
+        "user_accounts": [(make_account_id(*who), user) for who, user in users.items()],
         "teams": [(identity, name) for identity, (name, _) in teams.items()],
         "team_users": [(identity, user) for identity, (_, own) in teams.items() for user in own],
         "projects": [(name,) for name in scopes],

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from developer_telemetry.config import load
+from developer_telemetry.config import load_settings
 from developer_telemetry.receiver.listen_addresses import answering_host
 from tests.project.test_deploy import instructions
 from tests.support.receivers import (
@@ -96,7 +96,7 @@ def test_it_answers_at_each_address_and_is_printed_and_checked_at_one_that_answe
 
 @pytest.mark.parametrize("text", ["::", "[::]", " * "])
 def test_all_addresses_of_both_families_have_several_names(tmp_path: Path, text: str) -> None:
-    settings = load({"TELEMETRY_HOST": text, "TELEMETRY_DATA_DIR": str(tmp_path)})
+    settings = load_settings({"TELEMETRY_HOST": text, "TELEMETRY_DATA_DIR": str(tmp_path)})
     assert settings.host == "::"
     assert answering_host(settings.host) == "127.0.0.1"
 

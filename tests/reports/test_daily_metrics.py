@@ -15,10 +15,10 @@ from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.reports.daily_metrics import (
     TOOL_COLUMNS,
     ReceivedReport,
+    build_raw_params,
     build_tool_row,
-    newest_by_key,
-    raw_params,
-    timestamp,
+    format_timestamp,
+    select_newest_by_key,
 )
 from tests.support.factories import START_US, arrival
 
@@ -177,7 +177,7 @@ def test_an_equal_arrival_is_decided_by_the_raw_id() -> None:
     ],
 )
 def test_times_are_cut_to_milliseconds_in_utc(epoch_us: int, text: str) -> None:
-    assert timestamp(epoch_us) == text
+    assert format_timestamp(epoch_us) == text
 
 
 @pytest.mark.parametrize("text", [None, "", " ", "overwrite", " OverWrite "])
@@ -195,7 +195,7 @@ def test_an_unknown_strategy_is_told_with_the_known_ones() -> None:
 
 
 def test_params_are_spelled_as_devlake_spells_them() -> None:
-    assert raw_params(12) == '{"ConnectionId":12,"ScopeId":"all"}'
+    assert build_raw_params(12) == '{"ConnectionId":12,"ScopeId":"all"}'
 
 
 def test_folding_keeps_connections_developers_and_dates_apart() -> None:
@@ -205,7 +205,7 @@ def test_folding_keeps_connections_developers_and_dates_apart() -> None:
         arrival(connection_id=1, developer="bob"),
         arrival(connection_id=1, developer="Bob"),
     ]
-    assert list(newest_by_key(mixed)) == [
+    assert list(select_newest_by_key(mixed)) == [
         (1, "Bob", "2026-11-23"),
         (1, "bob", "2026-11-23"),
         (1, "bob", "2026-11-24"),
@@ -258,5 +258,7 @@ def test_folding_gives_the_newest_whatever_the_order_and_however_often(
     newest = sorted(day, key=lambda each: (each.arrived_us, each.raw_id))[-1]
     again = [*day, *day]
     random.shuffle(again)
-    assert newest_by_key(again) == {newest.key: newest}
-    assert newest_by_key([*newest_by_key(day[:2]).values(), *day[2:]]) == {newest.key: newest}
+    assert select_newest_by_key(again) == {newest.key: newest}
+    assert select_newest_by_key([*select_newest_by_key(day[:2]).values(), *day[2:]]) == {
+        newest.key: newest
+    }

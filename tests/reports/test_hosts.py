@@ -13,8 +13,8 @@ from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us
 from developer_telemetry.database.migrations import JOIN_MACHINES, SQLITE_STATEMENTS
 from developer_telemetry.diagnostics.connection_status import connection_statuses
-from developer_telemetry.reports.daily_metrics import timestamp
-from developer_telemetry.reports.hosts import machine_name, machines_of
+from developer_telemetry.reports.daily_metrics import format_timestamp
+from developer_telemetry.reports.hosts import group_machines, machine_name
 from developer_telemetry.storage.statistics import count_machines, machine_name_sql
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
@@ -74,13 +74,13 @@ SEVERAL_MACHINES = {
 
 @pytest.mark.parametrize("case", ONE_MACHINE)
 def test_names_of_one_machine_are_one(case: str) -> None:
-    assert len(set(machines_of(ONE_MACHINE[case]).values())) == 1
+    assert len(set(group_machines(ONE_MACHINE[case]).values())) == 1
 
 
 @pytest.mark.parametrize("case", SEVERAL_MACHINES)
 def test_names_of_several_machines_are_several(case: str) -> None:
     machines = set(map(machine_name, SEVERAL_MACHINES[case]))
-    assert set(machines_of(SEVERAL_MACHINES[case]).values()) == machines
+    assert set(group_machines(SEVERAL_MACHINES[case]).values()) == machines
 
 
 def summed(engine: Engine, reports: list[dict[str, Any]]) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def test_statistics_know_one_machine_by_one_name(engine: Engine) -> None:
 
 def test_a_day_to_come_makes_no_machine_look_fresh(engine: Engine) -> None:
     connection = create(engine, SECRET, "fleet", "token")
-    before = timestamp(now_us() - 60_000_000)
+    before = format_timestamp(now_us() - 60_000_000)
     archived = arrival(connection_id=connection, hostname="desk", date="2999-01-01")
     ahead = arrival(connection_id=connection, hostname="desk")
     store(engine, [archived._replace(arrived_us=0)], {connection: OVERWRITE})
@@ -189,7 +189,7 @@ def test_a_day_to_come_makes_no_machine_look_fresh(engine: Engine) -> None:
 
     for _ in range(2):
         [status] = connection_statuses(engine)
-        assert before < status.newest <= timestamp(now_us() + 60_000_000)
+        assert before < status.newest <= format_timestamp(now_us() + 60_000_000)
         count_machines(engine, None)
 
 
@@ -235,4 +235,4 @@ def test_machines_counted_under_several_names_are_joined(engine: Engine) -> None
         " WHERE developer_id = 'ann' AND hostname = 'anns-mac'",
     )
     assert str(first)[:10] == "2026-01-01"
-    assert str(last)[:19] <= timestamp(now_us() + 60_000_000)
+    assert str(last)[:19] <= format_timestamp(now_us() + 60_000_000)

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from developer_telemetry.constants import CONNECTION_TABLE, RAW_TABLE
 from developer_telemetry.errors import ReportRefused
-from developer_telemetry.reports.anonymizer import covered
+from developer_telemetry.reports.anonymizer import anonymize
 from developer_telemetry.reports.daily_metrics import ToolRow, build_tool_row
 from developer_telemetry.reports.parser import Report, parse
-from developer_telemetry.reports.privacy_filter import Privacy, without_paths
+from developer_telemetry.reports.privacy_filter import PrivacyRules, strip_paths
 from developer_telemetry.reports.pseudonyms import DEVELOPER, EMAIL, HOST, NAME, Pseudonyms
 from tests.support.factories import DATE, arrival, body
 from tests.support.receivers import SECRET as RECEIVERS_SECRET
@@ -27,9 +27,9 @@ from tests.support.receivers import Receiver, add_connection, eventually, migrat
 
 SECRET = "an encryption secret as DevLake has it"
 HASHES = Pseudonyms(SECRET, 1)
-STRIP = Privacy(True, None)
-COVER = Privacy(False, HASHES)
-BOTH = Privacy(True, HASHES)
+STRIP = PrivacyRules(True, None)
+COVER = PrivacyRules(False, HASHES)
+BOTH = PrivacyRules(True, HASHES)
 ALL = {"strip": STRIP, "cover": COVER, "both": BOTH}
 EVERY = pytest.mark.parametrize("privacy", ALL.values(), ids=list(ALL))
 
@@ -106,7 +106,7 @@ def test_the_rest_of_a_body_stays_when_its_paths_go() -> None:
 
 
 @pytest.mark.parametrize("strip", [STRIP, None], ids=["strip", "neither"])
-def test_a_body_without_paths_is_kept_exactly_as_it_came(strip: Optional[Privacy]) -> None:
+def test_a_body_without_paths_is_kept_exactly_as_it_came(strip: Optional[PrivacyRules]) -> None:
     sent = body(**ANN, metrics={"tools_used": ["git"], "active_hours": 3.50})
 
     report = strip.parse(sent) if strip else parse(sent)
@@ -131,7 +131,7 @@ def test_a_body_without_paths_is_kept_exactly_as_it_came(strip: Optional[Privacy
     ],
 )
 def test_a_path_in_any_text_is_cut_to_its_last_name(text: str, left: str) -> None:
-    assert without_paths({"note": text})["note"] == left
+    assert strip_paths({"note": text})["note"] == left
 
 
 def test_who_a_report_is_about_may_have_a_slash() -> None:
@@ -149,7 +149,7 @@ def test_counts_of_commands_that_come_to_one_name_are_added() -> None:
 
 @BY_SHAPE
 @pytest.mark.parametrize("privacy", [COVER, BOTH], ids=["cover", "both"])
-def test_nothing_of_a_person_is_stored(sent: dict[str, Any], privacy: Privacy) -> None:
+def test_nothing_of_a_person_is_stored(sent: dict[str, Any], privacy: PrivacyRules) -> None:
     found = stored(privacy.parse(body(**{"developer": None, **sent})))
 
     for text in ANN.values():
@@ -389,7 +389,7 @@ def refusal_of(read: Callable[[bytes], Report], sent: bytes) -> tuple[str, str]:
 
 @EVERY
 @pytest.mark.parametrize("name", sorted(path.stem for path in PAYLOADS.glob("*.body")))
-def test_what_is_refused_does_not_change(privacy: Privacy, name: str) -> None:
+def test_what_is_refused_does_not_change(privacy: PrivacyRules, name: str) -> None:
     sent = (PAYLOADS / f"{name}.body").read_bytes()
     if name.startswith("refused-"):
         assert refusal_of(privacy.parse, sent) == refusal_of(parse, sent)
@@ -425,11 +425,11 @@ _documents = st.recursive(
 @example({"a": "x\0y", "b": "\0", "email": "q@x.de"})
 @example({"developer": "ann", "note": "a@Ann.com", "x": "@ann.com"})
 def test_any_document_can_be_done_and_twice_is_once(document: object) -> None:
-    stripped = without_paths(document)
-    assert without_paths(stripped) == stripped
+    stripped = strip_paths(document)
+    assert strip_paths(stripped) == stripped
 
-    once = covered(document, HASHES)
-    assert covered(once, HASHES) == once
+    once = anonymize(document, HASHES)
+    assert anonymize(once, HASHES) == once
 
 
 _identities = st.one_of(

@@ -11,11 +11,11 @@ from developer_telemetry.pipeline.accounts import ACCOUNT_COLUMNS
 from developer_telemetry.pipeline.cicd_tasks import TASK_COLUMNS
 from developer_telemetry.storage.devlake_schema import (
     COLUMNS,
-    api_keys,
-    blueprint_connections,
     count_links,
-    is_devlakes,
-    newest_pipeline,
+    is_devlake_database,
+    read_api_keys,
+    read_blueprint_connections,
+    read_newest_pipeline,
 )
 
 
@@ -36,9 +36,9 @@ def test_every_column_that_we_write_is_declared(table: str, written: tuple[str, 
 
 
 def test_a_database_of_our_own_has_nothing_that_devlake_alone_makes(engine: Engine) -> None:
-    assert not is_devlakes(engine)
+    assert not is_devlake_database(engine)
     with engine.connect() as connection:
-        assert list(api_keys(connection)) == []
-        assert blueprint_connections(connection) is None
+        assert list(read_api_keys(connection)) == []
+        assert read_blueprint_connections(connection) is None
         assert count_links(connection) is None
-        assert newest_pipeline(connection) == -1
+        assert read_newest_pipeline(connection) == -1

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import OVERWRITE
 from developer_telemetry.models import DeveloperMetrics
-from developer_telemetry.pipeline.accounts import convert
+from developer_telemetry.pipeline.accounts import convert_accounts
 from developer_telemetry.pipeline.cicd_tasks import convert_tasks
 from developer_telemetry.reports.daily_metrics import LONG_COLUMNS, TOOL_COLUMNS
 from developer_telemetry.storage.tables import (
@@ -110,7 +110,7 @@ def test_a_person_is_in_columns_that_are_declared_personal_alone(lake: Engine) -
         "git_activity": {"total_commits": 1, "repositories": [{"name": word, "commits_today": 1}]},
     }
     store(lake, [arrival(**fields)], {1: OVERWRITE})
-    list(convert(lake, 1))
+    list(convert_accounts(lake, 1))
     list(convert_tasks(lake, 1))
     with lake.begin() as connection:
         connection.exec_driver_sql(

@@ -22,10 +22,10 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.constants import OVERWRITE, SUM
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.pipeline.extract import reextract
-from developer_telemetry.privacy.person_data import Traces, Until
-from developer_telemetry.privacy.person_search import Person, Search
+from developer_telemetry.privacy.person_data import ErasureEnd, PersonData
+from developer_telemetry.privacy.person_search import Person, PersonSearch
 from developer_telemetry.storage.writer import store
-from developer_telemetry.transfer.exporter import Wanted, raw_rows, tool_rows
+from developer_telemetry.transfer.exporter import ExportSelection, read_raw_rows, read_tool_rows
 from tests.support.factories import arrival, body
 
 HEAVY = "ann.lee"
@@ -64,16 +64,20 @@ def extract_new(engine: Engine) -> None:
 
 
 def search(engine: Engine) -> None:
-    assert Search(engine, "secret", EMAIL).people() == [Person(1, HEAVY)]
+    assert PersonSearch(engine, "secret", EMAIL).people() == [Person(1, HEAVY)]
 
 
 def export(engine: Engine) -> None:
-    assert sum(len(row["payload"]) > MEBIBYTE for row in raw_rows(engine, Wanted())) > 10
-    assert len(list(tool_rows(engine, Wanted(connection_id=1)))) == 1
+    assert (
+        sum(len(row["payload"]) > MEBIBYTE for row in read_raw_rows(engine, ExportSelection())) > 10
+    )
+    assert len(list(read_tool_rows(engine, ExportSelection(connection_id=1)))) == 1
 
 
 def erase(engine: Engine) -> None:
-    Traces(engine, Person(1, HEAVY), []).remove_days(SUM, Until(1, 0))  # the other hosts stay
+    PersonData(engine, Person(1, HEAVY), []).remove_days(
+        SUM, ErasureEnd(1, 0)
+    )  # the other hosts stay
 
 
 STEPS: list[Callable[[Engine], None]] = [push, extract, extract_new, search, export, erase]

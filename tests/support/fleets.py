@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.constants import MACHINE_TABLE, REFUSAL_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.engine import now_us, transact
-from developer_telemetry.reports.daily_metrics import raw_params, timestamp
+from developer_telemetry.reports.daily_metrics import build_raw_params, format_timestamp
 
 HOUR_US = 3_600_000_000
 MACHINE_COLUMNS = (
@@ -37,10 +37,10 @@ def add_machines(
             connection_id,
             developer,
             host,
-            timestamp(now - 10_000 * HOUR_US),
-            timestamp(now - round(hours * HOUR_US)),
+            format_timestamp(now - 10_000 * HOUR_US),
+            format_timestamp(now - round(hours * HOUR_US)),
             7,
-            raw_params(connection_id),
+            build_raw_params(connection_id),
         )
         for developer, host, hours in machines
     ]

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections.registry import Connection
-from developer_telemetry.storage.tombstones import Erased, Key
-from developer_telemetry.transfer.import_reader import Defaults, Reader
-from developer_telemetry.transfer.importer import Counts, Importer
-from developer_telemetry.transfer.input_files import Archives, Item
+from developer_telemetry.storage.tombstones import TombstoneCache, TombstoneKey
+from developer_telemetry.transfer.import_reader import ImportDefaults, ImportReader
+from developer_telemetry.transfer.importer import ImportCounts, Importer
+from developer_telemetry.transfer.input_files import InputFiles, InputItem
 from tests.support.layers import STRATEGIES
 from tests.support.receivers import SECRET
 
@@ -25,8 +25,8 @@ CONNECTIONS = {
 class Done(NamedTuple):
     """The outcome of an import."""
 
-    counts: Counts
-    refused: list[tuple[Item, str]]
+    counts: ImportCounts
+    refused: list[tuple[InputItem, str]]
 
 
 def imported(
@@ -37,9 +37,9 @@ def imported(
     **given: Any,
 ) -> Done:
     """Import files, all into the connection `to` if one is named."""
-    archives = Archives(map(str, paths))
-    batches = Reader(connections, to, Defaults(**given)).batches(archives)
-    erased = Erased(engine, Key(SECRET))
+    archives = InputFiles(map(str, paths))
+    batches = ImportReader(connections, to, ImportDefaults(**given)).batches(archives)
+    erased = TombstoneCache(engine, TombstoneKey(SECRET))
     steps = list(Importer(engine, erased, connections).store(batches))
     assert steps[-1].counts.read == archives.size
     return Done(steps[-1].counts, [each for step in steps for each in step.refused])

@@ -22,35 +22,35 @@ from developer_telemetry.connections.registry import Connection
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.pipeline.runner import convert
 from developer_telemetry.reports.daily_metrics import ReceivedReport
-from developer_telemetry.reports.privacy_filter import Privacy
+from developer_telemetry.reports.privacy_filter import PrivacyRules
 from developer_telemetry.reports.pseudonyms import Pseudonyms
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
 from developer_telemetry.transfer import exporter as exporting
 from developer_telemetry.transfer import input_files as archives
 from developer_telemetry.transfer.exporter import (
-    Output,
-    Wanted,
-    derived_rows,
-    opened,
-    raw_rows,
-    tool_rows,
+    ExportOutput,
+    ExportSelection,
+    open_output,
+    read_derived_rows,
+    read_raw_rows,
+    read_tool_rows,
 )
-from developer_telemetry.transfer.input_files import defuse
+from developer_telemetry.transfer.input_files import defuse_cell
 from tests.support import rows
 from tests.support.factories import START_US, arrival, body
 from tests.support.imports import imported
 from tests.support.layers import STRATEGIES, leave_foreign_row, traffic
 from tests.support.receivers import COMMAND, SECRET, environment
 
-Layer = Callable[[Engine, Wanted], Iterator[dict[str, Any]]]
+Layer = Callable[[Engine, ExportSelection], Iterator[dict[str, Any]]]
 
 
 def exported(engine: Engine, path: Path, *layers: Layer, as_csv: bool = False) -> Path:
-    with opened(path) as file:
-        output = Output(file, as_csv)
+    with open_output(path) as file:
+        output = ExportOutput(file, as_csv)
         for layer in layers:
-            for row in layer(engine, Wanted()):
+            for row in layer(engine, ExportSelection()):
                 output.write(row)
     return path
 
@@ -58,10 +58,10 @@ def exported(engine: Engine, path: Path, *layers: Layer, as_csv: bool = False) -
 def whole(engine: Engine, folder: Path, as_csv: bool) -> list[Path]:
     """Files with both layers; raw last, so that their order is seen not to matter."""
     if not as_csv:
-        return [exported(engine, folder / "all.ndjson.gz", raw_rows, tool_rows)]
+        return [exported(engine, folder / "all.ndjson.gz", read_raw_rows, read_tool_rows)]
     return [
         exported(engine, folder / f"{layer.__name__}.csv", layer, as_csv=True)
-        for layer in (tool_rows, raw_rows)
+        for layer in (read_tool_rows, read_raw_rows)
     ]
 
 
@@ -155,7 +155,7 @@ def test_days_whose_reports_were_pruned_are_kept(
     store(engine, [arrival(developer=each, active_hours=7) for each in people], STRATEGIES)
     with engine.begin() as connection:
         connection.exec_driver_sql(f"DELETE FROM {RAW_TABLE}")
-    path = exported(engine, tmp_path / "days.ndjson", tool_rows)
+    path = exported(engine, tmp_path / "days.ndjson", read_tool_rows)
     assert imported(other, path).counts.days == 3
     days = [{**row, "_raw_data_id": 0} for row in rows.tool_rows(engine)]
     assert rows.tool_rows(other) == days
@@ -173,7 +173,7 @@ def test_days_whose_reports_were_pruned_are_kept(
 
 def test_a_connections_reports_can_be_copied_to_another(engine: Engine, tmp_path: Path) -> None:
     store(engine, [each._replace(connection_id=1) for each in traffic(2, 40)], STRATEGIES)
-    path = exported(engine, tmp_path / "one.ndjson", raw_rows, tool_rows)
+    path = exported(engine, tmp_path / "one.ndjson", read_raw_rows, read_tool_rows)
     before = told(engine)
     done = imported(engine, path, to=2)
     assert (done.counts.stored, done.counts.refused, done.counts.days) == (40, 0, 0)
@@ -194,7 +194,7 @@ def test_pseudonyms_stay_and_others_names_become_some(
 ) -> None:
     other = opened(migrated("sqlite" if engine.dialect.name != "sqlite" else "postgresql"))
     private = Connection(
-        1, "private", None, OVERWRITE, privacy=Privacy(True, Pseudonyms(SECRET, 1))
+        1, "private", None, OVERWRITE, privacy=PrivacyRules(True, Pseudonyms(SECRET, 1))
     )
     sent = arrival(
         developer="ann.lee",
@@ -204,15 +204,15 @@ def test_pseudonyms_stay_and_others_names_become_some(
         projects=[{"name": "ann.lee's", "path": "/home/ann.lee/x"}],
     )
     store(engine, [sent], STRATEGIES)
-    plain = exported(engine, tmp_path / "plain.ndjson", raw_rows)
-    days = exported(engine, tmp_path / "days.ndjson", tool_rows)
+    plain = exported(engine, tmp_path / "plain.ndjson", read_raw_rows)
+    days = exported(engine, tmp_path / "days.ndjson", read_tool_rows)
     # A day without its report, then the report, then all of it back.
     for path in (days, plain):
         imported(other, path, connections={1: private})
         assert not re.search("ann|lee|/home", json.dumps(told(other)), re.IGNORECASE)
     kept = told(other)
     assert kept[1][0]["developer_id"].startswith("dev-")
-    there = exported(other, tmp_path / "there.ndjson", raw_rows, tool_rows)
+    there = exported(other, tmp_path / "there.ndjson", read_raw_rows, read_tool_rows)
     empty(engine)
     imported(engine, there, connections={1: private})
     assert told(engine) == kept
@@ -221,9 +221,13 @@ def test_pseudonyms_stay_and_others_names_become_some(
 # What is chosen ----------------------------------------------------------------------------------
 
 
-def days(engine: Engine, wanted: Wanted) -> list[tuple[Any, ...]]:
-    raw = [(r["connection_id"], r["developer_id"], r["date"]) for r in raw_rows(engine, wanted)]
-    tool = [(r["connection_id"], r["developer_id"], r["date"]) for r in tool_rows(engine, wanted)]
+def days(engine: Engine, wanted: ExportSelection) -> list[tuple[Any, ...]]:
+    raw = [
+        (r["connection_id"], r["developer_id"], r["date"]) for r in read_raw_rows(engine, wanted)
+    ]
+    tool = [
+        (r["connection_id"], r["developer_id"], r["date"]) for r in read_tool_rows(engine, wanted)
+    ]
     assert sorted(raw) == sorted(tool)
     return sorted(raw)
 
@@ -243,17 +247,21 @@ def test_days_connections_and_developers_can_be_chosen(
     with engine.begin() as connection:  # ids with gaps
         connection.exec_driver_sql(f"UPDATE {RAW_TABLE} SET id = id * 7 + 1000000")
         connection.exec_driver_sql(f"UPDATE {TOOL_TABLE} SET _raw_data_id = _raw_data_id * 7")
-    assert days(engine, Wanted()) == everything
-    assert days(engine, Wanted(connection_id=2)) == everything[9:]
-    assert days(engine, Wanted(since="2026-11-23")) == everything[2::3]
-    assert days(engine, Wanted(until="2026-11-21")) == everything[::3]
-    assert days(engine, Wanted(1, "2026-11-22", "2026-11-22")) == everything[1:9:3]
+    assert days(engine, ExportSelection()) == everything
+    assert days(engine, ExportSelection(connection_id=2)) == everything[9:]
+    assert days(engine, ExportSelection(since="2026-11-23")) == everything[2::3]
+    assert days(engine, ExportSelection(until="2026-11-21")) == everything[::3]
+    assert days(engine, ExportSelection(1, "2026-11-22", "2026-11-22")) == everything[1:9:3]
     assert (
-        days(engine, Wanted(developers=[(1, "ann"), (2, "zoë")]))
+        days(engine, ExportSelection(developers=[(1, "ann"), (2, "zoë")]))
         == everything[3:6] + everything[15:]
     )
-    assert days(engine, Wanted(1, "2026-11-22", developers=[(1, "ann")])) == everything[4:6]
-    assert [r["report_id"] for r in raw_rows(engine, Wanted())] == [a.report_id for a in arrivals]
+    assert (
+        days(engine, ExportSelection(1, "2026-11-22", developers=[(1, "ann")])) == everything[4:6]
+    )
+    assert [r["report_id"] for r in read_raw_rows(engine, ExportSelection())] == [
+        a.report_id for a in arrivals
+    ]
 
 
 def test_of_a_person_there_are_machines_and_accounts_too(engine: Engine) -> None:
@@ -268,7 +276,7 @@ def test_of_a_person_there_are_machines_and_accounts_too(engine: Engine) -> None
     count_machines(engine, None)
     for _ in convert(engine, 1, "overwrite", tasks=True):
         pass
-    found = list(derived_rows(engine, [(1, "ann")]))
+    found = list(read_derived_rows(engine, [(1, "ann")]))
     assert [(row["table"], row.get("hostname"), row.get("user_name")) for row in found] == [
         ("_tool_developer_telemetry_machines", "laptop", None),
         ("_tool_developer_telemetry_machines", "tower", None),
@@ -284,7 +292,7 @@ def test_of_a_person_there_are_machines_and_accounts_too(engine: Engine) -> None
 
 @given(st.text(alphabet="=+-@\t\r\n;|,'\"a\uff1d") | st.text())
 def test_no_cell_is_a_formula_and_an_import_reads_what_was_stored(text: str) -> None:
-    defused = defuse(text)
+    defused = defuse_cell(text)
 
     for cell in re.split(r"[;|\t\r\n]", defused):
         assert not cell.startswith(("=", "+", "-", "@", "\uff1d"))
@@ -297,8 +305,8 @@ def test_csv_holds_what_is_stored_and_tells_of_formulas(engine: Engine) -> None:
     store(engine, [arrival(developer="=1+1", name='say "hi",\nthen', email="@x")], STRATEGIES)
     leave_foreign_row(engine)
     file = io.BytesIO()
-    output = Output(file, as_csv=True)
-    for row in tool_rows(engine, Wanted()):
+    output = ExportOutput(file, as_csv=True)
+    for row in read_tool_rows(engine, ExportSelection()):
         output.write(row)
     assert output.formulas == 2
     read = list(csv.DictReader(io.StringIO(file.getvalue().decode(), newline="")))
@@ -306,7 +314,11 @@ def test_csv_holds_what_is_stored_and_tells_of_formulas(engine: Engine) -> None:
     assert len(read) == len(stored) == 2
     for line, row in zip(read, stored):
         assert {name: line[name] for name in row} == {
-            name: defuse(value) if isinstance(value, str) else "" if value is None else str(value)
+            name: defuse_cell(value)
+            if isinstance(value, str)
+            else ""
+            if value is None
+            else str(value)
             for name, value in row.items()
         }
 
@@ -316,14 +328,14 @@ def test_a_file_appears_once_it_is_whole(tmp_path: Path) -> None:
     path.write_bytes(b"of yesterday")
 
     def interrupted() -> None:
-        with opened(path) as file:
+        with open_output(path) as file:
             file.write(b"half of it")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert path.read_bytes() == b"of yesterday"
-    with opened(path) as file:
+    with open_output(path) as file:
         file.write(b"all of it")
     assert path.read_bytes() == b"all of it"
     assert path.stat().st_mode & 0o777 == 0o600

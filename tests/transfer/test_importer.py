@@ -21,12 +21,12 @@ from developer_telemetry.constants import (
     TOOL_TABLE,
 )
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.storage.tombstones import Key
+from developer_telemetry.storage.tombstones import TombstoneKey
 from developer_telemetry.storage.writer import store
-from developer_telemetry.transfer.exporter import Wanted
-from developer_telemetry.transfer.exporter import tool_rows as exported_days
-from developer_telemetry.transfer.import_reader import BATCH_REPORTS, archive_id
-from developer_telemetry.transfer.importer import Counts
+from developer_telemetry.transfer.exporter import ExportSelection
+from developer_telemetry.transfer.exporter import read_tool_rows as exported_days
+from developer_telemetry.transfer.import_reader import BATCH_REPORTS, make_archive_id
+from developer_telemetry.transfer.importer import ImportCounts
 from tests.support.factories import START_US, arrival, body
 from tests.support.imports import file_of, imported
 from tests.support.layers import BOTH, STRATEGIES, leave_foreign_row, rewritten, traffic
@@ -87,7 +87,7 @@ def test_a_collectors_own_archive_becomes_the_report_that_it_was(
         "name": "Ann",
     }
     done = imported(engine, path, to=1, **who)
-    assert done.counts == Counts(read=path.stat().st_size, stored=1)
+    assert done.counts == ImportCounts(read=path.stat().st_size, stored=1)
     [raw] = raw_rows(engine)
     assert json.loads(raw["payload"]) == {**ARCHIVE, **who}
     assert raw["payload"].startswith(path.read_text()[:-1].rstrip())  # to the letter
@@ -154,13 +154,13 @@ def test_an_import_done_twice_changes_nothing(
 
 
 def test_the_identity_of_an_archives_report_follows_from_its_content() -> None:
-    one = archive_id(1, "2026-11-23", "body")
-    assert one == archive_id(1, "2026-11-23", "body")
+    one = make_archive_id(1, "2026-11-23", "body")
+    assert one == make_archive_id(1, "2026-11-23", "body")
     assert one[:15] == "01a205b3-d000-7"  # of version 7, at the start of the day
-    others = [archive_id(2, "2026-11-23", "body"), archive_id(1, "2026-11-23", "other")]
+    others = [make_archive_id(2, "2026-11-23", "body"), make_archive_id(1, "2026-11-23", "other")]
     assert len({one, *others}) == 3
-    assert one < archive_id(1, "2026-11-24", "body")
-    assert archive_id(1, "1000-01-01", "body")[:13] == "00000000-0000"
+    assert one < make_archive_id(1, "2026-11-24", "body")
+    assert make_archive_id(1, "1000-01-01", "body")[:13] == "00000000-0000"
 
 
 def test_several_reports_of_one_batch_are_one_row_each(engine: Engine, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_who_was_erased_does_not_come_back(engine: Engine, tmp_path: Path) -> No
     with engine.begin() as connection:
         connection.exec_driver_sql(
             f"INSERT INTO {TOMBSTONE_TABLE} (connection_id, subject, erased_us)"
-            f" VALUES (0, '{Key(SECRET).developer('ann.lee')}', {START_US})"
+            f" VALUES (0, '{TombstoneKey(SECRET).developer('ann.lee')}', {START_US})"
         )
     path = archive(tmp_path)
     done = imported(engine, path, to=1, developer="ann.lee")
@@ -362,7 +362,8 @@ def test_a_day_that_the_database_refuses_does_not_keep_its_neighbours_out(
         pytest.skip("its tables can't get a rule afterwards")
     store(engine, [arrival(developer=name) for name in ("ann", "poison", "zoë")], STRATEGIES)
     days = [
-        {**row, "report_id": None, "_raw_data_id": None} for row in exported_days(engine, Wanted())
+        {**row, "report_id": None, "_raw_data_id": None}
+        for row in exported_days(engine, ExportSelection())
     ]
     with engine.begin() as connection:
         connection.exec_driver_sql(f"DELETE FROM {TOOL_TABLE}")

@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.reports.json_splitter import MAX_CHARACTERS
 from developer_telemetry.transfer import input_files as archives
-from developer_telemetry.transfer.input_files import PIECE, Archives, Item, Rejects
+from developer_telemetry.transfer.input_files import PIECE, InputFiles, InputItem, RejectFile
 
 ONE = {"developer": "ann.lee", "tools": ["git", {"a": "}\n{"}], "date": "2026-11-23"}
 TWO = {"developer": "zoë", "nested": [{"x": {}}]}
 
 
-def items(*paths: Path) -> list[Item]:
-    return list(Archives(map(str, paths)).items())
+def items(*paths: Path) -> list[InputItem]:
+    return list(InputFiles(map(str, paths)).items())
 
 
-def items_of(folder: Path, content: bytes) -> list[Item]:
+def items_of(folder: Path, content: bytes) -> list[InputItem]:
     path = folder / "reports"
     path.write_bytes(content)
     return items(path)
@@ -69,7 +69,7 @@ def test_a_file_of_one_object_is_one_report_to_the_letter(
 ) -> None:
     content = json.dumps(ONE, indent=indent).encode()
     [item] = items_of(tmp_path, content + b"\n")
-    assert item == Item(str(tmp_path / "reports"), "the file", content)
+    assert item == InputItem(str(tmp_path / "reports"), "the file", content)
 
 
 @pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE])
@@ -161,7 +161,7 @@ def test_folders_give_what_is_named_like_reports_in_a_fixed_order(tmp_path: Path
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(lines({"file": name}))
-    archives = Archives([str(tmp_path)])
+    archives = InputFiles([str(tmp_path)])
     read = [json.loads(each.content)["file"] for each in archives.items() if not each.fault]
     assert read == ["a.JSONL.gz", "c.csv", "b/1.ndjson", "b/2.json"]
     assert archives.passed_over == 2
@@ -170,7 +170,7 @@ def test_folders_give_what_is_named_like_reports_in_a_fixed_order(tmp_path: Path
 
 def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="there is no file or folder"):
-        Archives([str(tmp_path / "nothing")])
+        InputFiles([str(tmp_path / "nothing")])
 
 
 def test_cells_of_csv_come_as_they_were(tmp_path: Path) -> None:
@@ -222,12 +222,12 @@ def test_any_bytes_are_taken_apart_without_losing_a_report(
 
 def test_rejects_can_be_imported_once_they_are_mended(tmp_path: Path) -> None:
     path = tmp_path / "errors.txt"
-    rejects = Rejects(path, [])
+    rejects = RejectFile(path, [])
     assert not path.exists()
     broken = json.dumps(ONE, indent=2).encode()[:-1]
     refused = [
-        (Item("a.json", "line 3", json.dumps(TWO).encode()), "no\nreason"),
-        (Item("b\udcff.json", "the file", broken), "not JSON"),
+        (InputItem("a.json", "line 3", json.dumps(TWO).encode()), "no\nreason"),
+        (InputItem("b\udcff.json", "the file", broken), "not JSON"),
     ]
     rejects.add(refused[:1])
     rejects.add(refused[1:])
@@ -243,7 +243,7 @@ def test_rejects_never_replace_what_is_imported(tmp_path: Path) -> None:
     path = tmp_path / "errors.txt"
     path.write_bytes(lines(ONE))
     with pytest.raises(ConfigurationError, match="name another file with --errors"):
-        Rejects(path, ["-", str(tmp_path / "." / "errors.txt")])
+        RejectFile(path, ["-", str(tmp_path / "." / "errors.txt")])
     assert path.read_bytes() == lines(ONE)
 
 
@@ -273,7 +273,7 @@ def test_a_file_that_is_none_of_ours_is_called_what_it_is(
     path = tmp_path / "x.json"
     path.write_bytes(gzip.compress(KINDS[kind]) if packed else KINDS[kind])
 
-    [item] = Archives([str(path)]).items()
+    [item] = InputFiles([str(path)]).items()
 
     assert item.is_file
     assert item.fault.startswith("it is ")
@@ -286,7 +286,7 @@ def test_a_tar_archive_is_called_one(tmp_path: Path, mode: str) -> None:
     with tarfile.open(tmp_path / "b.json", mode) as archive:  # type: ignore[call-overload]
         archive.add(tmp_path / "a.json")
 
-    [item] = Archives([str(tmp_path / "b.json")]).items()
+    [item] = InputFiles([str(tmp_path / "b.json")]).items()
 
     assert item.fault == "it is a tar archive; unpack it"
 
@@ -305,7 +305,7 @@ def test_a_failure_of_any_kind_is_the_files_and_the_next_is_read(
 
     monkeypatch.setattr(archives, "_is_object", fails)
 
-    found = list(Archives([str(tmp_path)]).items())
+    found = list(InputFiles([str(tmp_path)]).items())
 
     assert [os.path.basename(each.source) for each in found] == ["a.json", "b.json"]
     assert [bool(each.fault) for each in found] == [True, False]

@@ -10,7 +10,7 @@ import msgspec
 
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.receiver.http.body_reader import PIECE, TooLarge
-from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, items
+from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, split_reports
 from developer_telemetry.reports.limits import BATCH_CHARACTERS, BATCH_REPORTS
 from developer_telemetry.reports.parser import Report
 
@@ -43,7 +43,7 @@ class Batch(msgspec.Struct, tag=True):
 
 def batches(pieces: Iterable[bytes], parse: Callable[[str], Report]) -> Iterator[Batch]:
     """Parse the reports of a body; the last result tells if it can't be read to its end."""
-    texts = items(_in_small_pieces(pieces))
+    texts = split_reports(_in_small_pieces(pieces))
     count = 0
     ended = False
     while not ended:

@@ -23,7 +23,7 @@ from developer_telemetry.receiver.http.body_reader import TooLarge, inflate
 from developer_telemetry.receiver.http.bulk_upload import Batch, batches
 from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT
 from developer_telemetry.reports.parser import Report, parse
-from developer_telemetry.reports.privacy_filter import Privacy
+from developer_telemetry.reports.privacy_filter import PrivacyRules
 
 # A body of 4 MiB of nothing but brackets becomes 100 MiB of lists.
 MEMORY_BYTES = 512 << 20
@@ -38,7 +38,7 @@ class Job(NamedTuple):
     body: bytes
     encoding: str
     many: bool
-    privacy: Optional[Privacy]
+    privacy: Optional[PrivacyRules]
 
 
 class One(msgspec.Struct, tag=True):

@@ -37,7 +37,7 @@ from developer_telemetry.receiver.ingest.ingestor import Ingestor
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT
 from developer_telemetry.reports.parser import Report
-from developer_telemetry.storage.statistics import Tallies
+from developer_telemetry.storage.statistics import ReportCounts
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class ReportEndpoint:
         self,
         ingest: Ingestor,
         authenticator: Authenticator,
-        tallies: Tallies,
+        tallies: ReportCounts,
         metrics: Metrics,
     ) -> None:
         self.ingest = ingest

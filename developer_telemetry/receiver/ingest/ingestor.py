@@ -28,8 +28,8 @@ from developer_telemetry.reports.report_id import report_id
 from developer_telemetry.storage.bisecting import store_or_find_lock
 from developer_telemetry.storage.guarded_writer import StoredReports, store_excluding_erased
 from developer_telemetry.storage.raw_reports import Key
-from developer_telemetry.storage.statistics import Tallies
-from developer_telemetry.storage.writer import probe
+from developer_telemetry.storage.statistics import ReportCounts
+from developer_telemetry.storage.writer import probe_store
 
 # What may wait in memory; beyond it a sender is told to come back.
 MAX_WAITING = 5_000
@@ -91,7 +91,7 @@ class Ingestor:
         spool: Spool,
         outage: Outage,
         conflicts: Conflicts,
-        tallies: Tallies,
+        tallies: ReportCounts,
         metrics: Metrics,
         erased: TombstoneLease,
     ) -> None:
@@ -246,7 +246,7 @@ class Ingestor:
         self._leave_session()
         try:
             # A statement can be so bad that it looks like an outage: ask with a harmless one.
-            probe(self._engine)
+            probe_store(self._engine)
         except Exception as outage:
             self._outage.began(reason(outage))
         else:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Callable, NamedTuple, Optional, TypeVar
 
 from developer_telemetry.errors import ConfigurationError, SpoolInUse, Unavailable
-from developer_telemetry.private_files import make_file, make_folder, replacing
+from developer_telemetry.private_files import make_file, make_folder, replace_file
 from developer_telemetry.receiver.ingest.spool_recovery import (
     fault,
     move_aside,
@@ -586,7 +586,7 @@ class Spool:
         if self._reserve.exists():
             return
         try:
-            with replacing(self._reserve) as file:
+            with replace_file(self._reserve) as file:
                 file.write(b"\0" * RESERVE_BYTES)
         except OSError:  # the disk is full already
             self._reserve.unlink(missing_ok=True)

@@ -26,13 +26,13 @@ from developer_telemetry.storage.tombstones import (
     LEASE_SECONDS,
     NONE,
     UNREAD,
-    Erased,
-    Key,
     Tombstone,
+    TombstoneCache,
+    TombstoneKey,
     Tombstones,
-    Version,
-    read_rows,
-    version,
+    TombstoneVersion,
+    read_tombstone_rows,
+    read_version,
 )
 
 logger = logging.getLogger(__name__)
@@ -45,14 +45,14 @@ def _now() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-class TombstoneLease(Erased):
+class TombstoneLease(TombstoneCache):
     """The tombstones under a lease; `held` and `check` may be called from any thread.
 
     What was learned is kept in the spool. A receiver that starts while the database is away obeys
     it from its first report on, and a database that was restored to an older state gets it back.
     """
 
-    def __init__(self, engine: Engine, key: Key, spool: Optional[Spool] = None) -> None:
+    def __init__(self, engine: Engine, key: TombstoneKey, spool: Optional[Spool] = None) -> None:
         super().__init__(engine, key)
         self._spool = spool
         self._until = float("-inf")
@@ -75,8 +75,10 @@ class TombstoneLease(Erased):
         with self._reading:
             asked_at = _now()
             with reading_newest(self._engine) as connection:
-                if version(connection) != self._tombstones.version:
-                    tombstones = self._learn(*read_rows(connection), database_now_us(connection))
+                if read_version(connection) != self._tombstones.version:
+                    tombstones = self._learn(
+                        *read_tombstone_rows(connection), database_now_us(connection)
+                    )
                     with self._changing:
                         self._tombstones = tombstones
             if not self._is_remembered:
@@ -88,7 +90,7 @@ class TombstoneLease(Erased):
         """Return what was learned and is in the database no more, nor anything in its place."""
         return self._tombstones.lack(self._learned)
 
-    def _learn(self, rows: Sequence[Tombstone], read: Version, now: int) -> Tombstones:
+    def _learn(self, rows: Sequence[Tombstone], read: TombstoneVersion, now: int) -> Tombstones:
         epochs = {stone[:3]: stone.epoch for stone in self._learned}
         epoch = self._tombstones.epoch
         if any(row[:3] not in epochs for row in rows):

@@ -30,14 +30,14 @@ from developer_telemetry.database.engine import (
     transact,
 )
 from developer_telemetry.errors import ConfigurationError, Unavailable
-from developer_telemetry.private_files import replacing
+from developer_telemetry.private_files import replace_file
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import Spooled, is_erased, parse_spooled
 from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.storage.tombstones import (
     Tombstone,
     Tombstones,
-    write,
+    write_tombstones,
 )
 
 POLL_SECONDS = 1.0
@@ -64,7 +64,7 @@ class ReceiverIdentity:
                 self.id = str(uuid.UUID(path.read_text(encoding="ascii")))
             except (FileNotFoundError, ValueError):  # the first time, or cut off by a crash
                 self.id = str(uuid.uuid4())
-                with replacing(path) as file:
+                with replace_file(path) as file:
                     file.write(self.id.encode())
         except OSError as error:
             raise ConfigurationError(
@@ -156,7 +156,7 @@ class ErasureWatcher(PeriodicThread):
 
     def _write_back(self, missing: Sequence[Tombstone]) -> None:
         """Write tombstones back that the database has lost by a restore or a failover."""
-        transact(self._engine, partial(write, stones=missing))
+        transact(self._engine, partial(write_tombstones, stones=missing))
         logger.error(
             "the database had lost the erasures of %d people or addresses, perhaps by a restore;"
             " they are in force again. Run `developer-telemetry erase --again --yes` to delete the"
@@ -177,7 +177,7 @@ class ErasureWatcher(PeriodicThread):
             if not new_tombstones:
                 self._removed = removed
                 return tombstones
-            transact(self._engine, partial(write, stones=new_tombstones))
+            transact(self._engine, partial(write_tombstones, stones=new_tombstones))
             tombstones = self._lease.reload()
 
     def _clear(self, tombstones: Tombstones) -> Sequence[Tombstone]:

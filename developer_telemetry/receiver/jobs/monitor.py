@@ -18,8 +18,8 @@ from developer_telemetry.database.engine import clock_offset_us, losses, reason
 from developer_telemetry.database.migrate import is_migrated
 from developer_telemetry.receiver.ingest.ingestor import Ingestor, Outage
 from developer_telemetry.receiver.ingest.spool import Spool
-from developer_telemetry.storage.statistics import Tallies
-from developer_telemetry.storage.writer import probe
+from developer_telemetry.storage.statistics import ReportCounts
+from developer_telemetry.storage.writer import probe_store
 
 # Short enough for a changed token to be in force within 5 s.
 ROUND_SECONDS = 3.0
@@ -53,7 +53,7 @@ class Monitor(PeriodicThread):
         ingest: Ingestor,
         spool: Spool,
         outage: Outage,
-        tallies: Tallies,
+        tallies: ReportCounts,
     ) -> None:
         super().__init__("monitor")
         self.stopping = False
@@ -162,7 +162,7 @@ class Monitor(PeriodicThread):
         # An open session may go on failing after the database has recovered.
         self._engine.dispose()
         try:
-            probe(self._engine)
+            probe_store(self._engine)
         except Exception as outage:
             self._only_checks_fail = False
             self._outage.began(_fault(outage))

@@ -12,9 +12,9 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.concurrency import PeriodicThread
-from developer_telemetry.database.advisory_lock import Busy
+from developer_telemetry.database.advisory_lock import ConnectionBusy
 from developer_telemetry.database.engine import reason
-from developer_telemetry.privacy.retention import Pruned, due, prune
+from developer_telemetry.privacy.retention import PrunedRows, list_due_connections, prune
 from developer_telemetry.receiver.ingest.ingestor import Outage
 
 # The time between two checks; the database's clock decides whether a connection is due.
@@ -43,14 +43,14 @@ class RetentionJob(PeriodicThread):
     def _work(self) -> None:
         if self._outage:
             return
-        for connection_id in due(self._engine):
+        for connection_id in list_due_connections(self._engine):
             try:
                 self._prune(connection_id)
-            except Busy:  # a blueprint's run or another receiver holds the lock
+            except ConnectionBusy:  # a blueprint's run or another receiver holds the lock
                 continue
 
     def _prune(self, connection_id: int) -> None:
-        pruned = Pruned()
+        pruned = PrunedRows()
         with closing(prune(self._engine, connection_id, patience=0)) as steps:
             # A stop ends this after the current transaction; the next check continues.
             while not self._ending.is_set() and (progress := next(steps, None)):

@@ -24,8 +24,8 @@ from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.limits import BATCH_REPORTS
 from developer_telemetry.storage.guarded_writer import store_excluding_erased
-from developer_telemetry.storage.statistics import Tallies
-from developer_telemetry.storage.writer import is_stored, probe
+from developer_telemetry.storage.statistics import ReportCounts
+from developer_telemetry.storage.writer import is_stored, probe_store
 
 PAUSE_SECONDS = 0.5
 
@@ -63,7 +63,7 @@ class SpoolDrainer(PeriodicThread):
         outage: Outage,
         conflicts: Conflicts,
         connections: Connections,
-        tallies: Tallies,
+        tallies: ReportCounts,
         metrics: Metrics,
         erased: TombstoneLease,
         decisions: Decisions,
@@ -120,7 +120,7 @@ class SpoolDrainer(PeriodicThread):
             self._engine.dispose()
             if not is_migrated(self._engine):
                 return
-            probe(self._engine)
+            probe_store(self._engine)
         except Exception as error:
             raise _DatabaseAway(reason(error)) from error
         self._outage.ended()

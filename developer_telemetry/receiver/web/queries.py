@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.constants import DAY_US, MACHINE_TABLE, QUIET_US, REFUSAL_TABLE, TOOL_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import limited, now_us, prepare, with_short_timeouts
-from developer_telemetry.reports.daily_metrics import timestamp
+from developer_telemetry.reports.daily_metrics import format_timestamp
 
 # A longer statement would slow down the storing of reports.
 STATEMENT_SECONDS = 5
@@ -224,7 +224,7 @@ def tools(
 
 
 def _ago(microseconds: int) -> str:
-    return timestamp(now_us() - microseconds)
+    return format_timestamp(now_us() - microseconds)
 
 
 def _containing(text: str) -> str:

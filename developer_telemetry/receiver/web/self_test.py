@@ -13,7 +13,7 @@ from developer_telemetry.database.engine import reason
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.reports.parser import parse
-from developer_telemetry.storage.writer import probe
+from developer_telemetry.storage.writer import probe_store
 
 BODY = b'{"developer": "test report", "date": "2000-01-01", "metrics": {"active_hours": 1}}'
 
@@ -50,7 +50,7 @@ class SelfTest:
         ]
 
     def _probe(self) -> None:
-        probe(self._engine)
+        probe_store(self._engine)
 
     def _spool_step(self) -> Step:
         if self._spool.full:

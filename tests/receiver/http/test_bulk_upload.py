@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.receiver.http.bulk_upload import Result
 from developer_telemetry.receiver.http.responses import bulk_answer
-from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, items
+from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, split_reports
 from tests.support.receivers import (
     TOKEN,
     Impatient,
@@ -65,7 +65,7 @@ def test_an_array_is_taken_apart_wherever_it_is_split(
     elements = (json.dumps(each, ensure_ascii=escaped) for each in sent)
     body = f"{before}[{between}{f'{between},{before}'.join(elements)}{before}]{between}".encode()
 
-    found = list(items(split(body, at)))
+    found = list(split_reports(split(body, at)))
 
     assert [json.loads(each) for each in found] == sent
     assert found == [each.strip() for each in found]
@@ -80,7 +80,7 @@ def test_an_array_is_taken_apart_alike_where_long_elements_are_skipped(
 
     module = "developer_telemetry.reports.json_splitter"
     with patch.multiple(module, SHORT=0, LEAST_SKIPPED=2, MOST_SKIPPED=16):
-        found = list(items(split(body, at)))
+        found = list(split_reports(split(body, at)))
 
     assert [json.loads(each) for each in found] == sent
 
@@ -93,13 +93,13 @@ def test_lines_are_taken_apart_wherever_they_are_split(
     lines = [json.dumps(each, ensure_ascii=False) for each in [{}, *sent]]
 
     for body in (end.join(lines), end.join(lines) + end):
-        assert list(items(split(body.encode(), at))) == lines
+        assert list(split_reports(split(body.encode(), at))) == lines
 
 
 def outcome(pieces: list[bytes]) -> tuple[list[str], str]:
     found = []
     try:
-        for each in items(pieces):
+        for each in split_reports(pieces):
             found.append(each)
     except ReportRefused as error:
         return found, str(error)
@@ -126,7 +126,7 @@ def test_a_report_too_long_is_cut_and_its_neighbours_are_not(filler: str, piece:
         sent = body.encode()
         pieces = [sent[start : start + piece] for start in range(0, len(sent), piece)]
 
-        before, cut, after = items(pieces)
+        before, cut, after = split_reports(pieces)
 
         assert before in ("1", '{"first": 1}')
         assert len(cut) > MAX_CHARACTERS
@@ -137,8 +137,8 @@ def test_blank_space_costs_no_memory_and_no_time() -> None:
     blank = [b" \n" * 32_768] * 500
     started = time.monotonic()
 
-    assert list(items(blank)) == []
-    assert list(items([*blank, b"[", *blank, b"1,", *blank, b"2]", *blank])) == [
+    assert list(split_reports(blank)) == []
+    assert list(split_reports([*blank, b"[", *blank, b"1,", *blank, b"2]", *blank])) == [
         "1",
         "2",
     ]

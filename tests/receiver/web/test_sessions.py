@@ -9,7 +9,7 @@ from typing import Callable
 
 import pytest
 
-from developer_telemetry.config import load
+from developer_telemetry.config import load_settings
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.receiver.web.sessions import COOKIE, Sessions, is_loopback
 from tests.support.pages import Lake, lake_in
@@ -90,7 +90,9 @@ def test_only_loopback_addresses_are_here(host: str, here: bool) -> None:
 
 def test_a_short_admin_token_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="TELEMETRY_ADMIN_TOKEN is shorter than 16"):
-        load({"DB_URL": "mysql://x/y", "ENCRYPTION_SECRET": "s", "TELEMETRY_ADMIN_TOKEN": "short"})
+        load_settings(
+            {"DB_URL": "mysql://x/y", "ENCRYPTION_SECRET": "s", "TELEMETRY_ADMIN_TOKEN": "short"}
+        )
 
 
 def test_with_an_admin_token_one_signs_in_and_out(guarded: Lake) -> None:
