@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from fractions import Fraction
 from functools import lru_cache
 from operator import attrgetter
-from typing import NamedTuple, Optional
+from typing import NamedTuple, NewType, Optional, get_type_hints
 
 import msgspec
 
@@ -62,8 +62,15 @@ class ReceivedReport(NamedTuple):
         return (self.arrived_us, self.raw_id)
 
 
+# JSON text of a column that can be long; other texts have 255 characters at most.
+JsonText = NewType("JsonText", str)
+
+
 class ToolRow(NamedTuple):
-    """One row of `_tool_developer_metrics`, its fields in the table's column order."""
+    """One row of `_tool_developer_metrics`, its fields in the table's column order.
+
+    Writer, extract, export, import and the declaration of tables take the columns from here.
+    """
 
     connection_id: int
     developer_id: str
@@ -72,12 +79,12 @@ class ToolRow(NamedTuple):
     name: str
     hostname: str
     active_hours: int
-    tools_used: str
-    project_context: str
-    command_counts: str
-    os_info: str
-    git_activity: str
-    development_activity: str
+    tools_used: JsonText
+    project_context: JsonText
+    command_counts: JsonText
+    os_info: JsonText
+    git_activity: JsonText
+    development_activity: JsonText
     commits: int
     lines_added: int
     lines_deleted: int
@@ -98,16 +105,7 @@ KEY_COLUMNS = ToolRow._fields[:3]
 TOOL_COLUMNS = tuple(
     f"_{name}" if name.startswith("raw_data") else name for name in ToolRow._fields
 )
-
-# Those that can be long; the others are numbers and texts of 255 characters at most.
-LONG_COLUMNS = (
-    "tools_used",
-    "project_context",
-    "command_counts",
-    "os_info",
-    "git_activity",
-    "development_activity",
-)
+LONG_COLUMNS = tuple(name for name, kind in get_type_hints(ToolRow).items() if kind is JsonText)
 
 
 def select_newest_by_key(
@@ -438,5 +436,5 @@ def _stored_repository(repository: Repository) -> _StoredRepository:
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
-def _json(value: object) -> str:
-    return _ENCODER.encode(value).decode()
+def _json(value: object) -> JsonText:
+    return JsonText(_ENCODER.encode(value).decode())

@@ -31,6 +31,7 @@ from developer_telemetry.constants import (
     TOMBSTONE_TABLE,
     TOOL_TABLE,
 )
+from developer_telemetry.reports.daily_metrics import LONG_COLUMNS
 
 PARAMS = "_raw_data_params"
 PROVENANCE = (PARAMS, "_raw_data_table", "_raw_data_remark")
@@ -85,18 +86,7 @@ TABLES = (
         "days",
         PersonKey.DEVELOPER,
         has_days=True,
-        personal=(
-            "developer_id",
-            "email",
-            "name",
-            "hostname",
-            "tools_used",
-            "project_context",
-            "command_counts",
-            "os_info",
-            "git_activity",
-            "development_activity",
-        ),
+        personal=("developer_id", "email", "name", "hostname", *LONG_COLUMNS),
         impersonal=PROVENANCE,
         connection_column="connection_id",
         is_erased=True,
