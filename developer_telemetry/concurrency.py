@@ -1,4 +1,4 @@
-"""Work that goes on while other work waits."""
+"""Threads: items made ahead, a few calls at once, periodic work."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from typing import Any, Callable, Optional, TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 
-# A database that waits for its disk answers two questions in little more time than one.
+# A database that waits for its disk answers a few queries in little more time than one.
 QUESTIONS = 3
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """Yield the same items (none of them None), each made in another thread while the last is
-    used."""
+    """Yield the same items (none of them None); a thread makes the next while one is used."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -30,7 +29,7 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
 
 
 def map_concurrently(ask: Callable[[S], T], questions: Iterator[S]) -> Iterator[T]:
-    """Yield `ask(question)` for the questions, in their order; a few are asked at once."""
+    """Yield `ask(question)` for each question, in order; a few calls run at once."""
     with ThreadPoolExecutor(QUESTIONS) as threads:
         coming: deque[Future[T]] = deque()
         for question in questions:
@@ -42,8 +41,11 @@ def map_concurrently(ask: Callable[[S], T], questions: Iterator[S]) -> Iterator[
 
 
 class DaemonThreads:
-    """A few threads for what waits for the database. Daemons, unlike those of an executor, since
-    a database that hangs must not keep the process from ending."""
+    """A few threads for calls that wait for the database.
+
+    They are daemons, unlike those of an executor: a database that hangs must not keep the process
+    from ending.
+    """
 
     def __init__(self, number: int, name: str) -> None:
         self._queue: queue.SimpleQueue[Optional[Callable[[], None]]] = queue.SimpleQueue()
@@ -55,7 +57,7 @@ class DaemonThreads:
             thread.start()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Return or raise the outcome of `work` on one of the threads."""
+        """Run `work` on one of the threads; return or raise its outcome."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -68,14 +70,14 @@ class DaemonThreads:
                 ended = partial(settle, future.set_result, work())
             except Exception as error:
                 ended = partial(settle, future.set_exception, error)
-            with suppress(RuntimeError):  # nobody waits once the loop is closed
+            with suppress(RuntimeError):  # no caller waits once the loop is closed
                 loop.call_soon_threadsafe(ended)
 
         self._queue.put(run)
         return await future
 
     def stop(self) -> None:
-        """Begin nothing more, and wait for nothing."""
+        """Start no more work; do not wait for running work."""
         for _ in self._threads:
             self._queue.put(None)
 
@@ -88,7 +90,7 @@ class DaemonThreads:
 
 
 class PeriodicThread:
-    """A thread that goes its rounds, as `_run` says, until it is told to end."""
+    """A thread that repeats its work, defined by `_run`, until `stop`."""
 
     def __init__(self, name: str) -> None:
         self._ending = threading.Event()
@@ -96,14 +98,14 @@ class PeriodicThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """End after what is at hand, and wait for that for so many seconds."""
+        """End after the current round; wait for it up to `seconds`."""
         self._ending.set()
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        """Until `_ending` is set, which to wait for is the pause between two rounds."""
+        """Work until `_ending` is set; a wait for it is the pause between two rounds."""
         raise NotImplementedError

@@ -100,8 +100,11 @@ SETTINGS = (
 
 
 class DevLakeAccess(NamedTuple):
-    """Where DevLake's API is, and what to show there: a key, or a user and password, or nothing;
-    beside that the user whom a proxy has let in, with the secret that DevLake shares with it."""
+    """The URL of DevLake's API and the credentials for it.
+
+    These are a key, a user with a password, or none; also the user whom a proxy has admitted, with
+    the secret that DevLake shares with the proxy.
+    """
 
     url: str
     api_key: str = ""
@@ -137,9 +140,9 @@ class Settings(NamedTuple):
 def load_settings(
     environment: Mapping[str, str] = os.environ, with_database: bool = True
 ) -> Settings:
-    """Return the settings. Reading them makes no file, no folder and no secret.
+    """Return the settings; this makes no file, no folder and no secret.
 
-    Without a database none has to be set.
+    Without `with_database`, no database has to be set.
 
     Raises:
         ConfigurationError: A value is not valid, or a file that holds one can't be read.
@@ -188,7 +191,7 @@ def _value(environment: Mapping[str, str], setting: Setting) -> str:
 
 
 def _database(db_url: str, secret: str, folder: Path) -> tuple[str, str]:
-    """Return the URL and the secret to use: those that are set, else the data folder's."""
+    """Return the URL and the secret to use: the set ones, else those of the data folder."""
     url = db_url or f"sqlite:///{folder.absolute() / DATABASE_NAME}"
     if url.startswith("sqlite"):
         return url, secret or _embedded_secret(folder / SECRET_NAME)
@@ -266,7 +269,7 @@ def _address(values: Mapping[str, str], name: str) -> str:
     except ValueError:  # of a port that is no number, or half an IPv6 address
         valid = False
     if not valid or parts.username or parts.query or parts.fragment or not text.isprintable():
-        # It may hold a password, so it is not repeated.
+        # The value may hold a password, so the message does not repeat it.
         raise ConfigurationError(
             f"{name} is no address; set it to one such as https://devlake.example.com"
             " (a user and a password go into DEVLAKE_USER and DEVLAKE_PASSWORD)"

@@ -37,7 +37,7 @@ class Unavailable(TelemetryError):
 
 
 class ConfigurationError(TelemetryError):
-    """The operator can fix the cause, as the message says."""
+    """An error whose cause the operator can fix; the message tells how."""
 
 
 class SpoolInUse(ConfigurationError):
@@ -45,4 +45,4 @@ class SpoolInUse(ConfigurationError):
 
 
 class StatementTooLarge(TelemetryError):
-    """A single row is larger than what the database takes at once."""
+    """A single row that is larger than the database takes at once."""

@@ -30,7 +30,7 @@ class DeveloperTelemetryPlugin(Plugin):
     streams = [Reports]
 
     def test_connection(self, connection: TelemetryConnection) -> TestConnectionResult:
-        """Nothing is fetched from a data source, so this checks what an operator can get wrong."""
+        """Check what an operator can get wrong; there is no data source to test."""
         try:
             strategy_of(connection.duplicate_strategy)
         except ConfigurationError as error:
@@ -60,7 +60,7 @@ class DeveloperTelemetryPlugin(Plugin):
     def extra_stages(
         self, scope_config_pairs: list[Any], connection: TelemetryConnection
     ) -> list[list[PipelineTask]]:
-        """Link the accounts to DevLake's users at the end, as no blueprint does by itself."""
+        """Add a last stage that links the accounts to DevLake's users."""
         if any(config.keep_accounts_unlinked for _, config in scope_config_pairs):
             return []
         link = PipelineTask(
@@ -71,7 +71,7 @@ class DeveloperTelemetryPlugin(Plugin):
         return [[link]]
 
     def plugin_info(self) -> PluginInfo:
-        """Also names the table of machines, so that DevLake's data deletion empties it."""
+        """Add the table of machines, so that DevLake's data deletion empties it."""
         info = super().plugin_info()
         info.tool_model_infos.append(DynamicModelInfo.from_model(Machine))
         return info

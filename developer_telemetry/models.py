@@ -1,8 +1,8 @@
 """The models that DevLake's server is told about: connection, scope, scope config, tool tables.
 
-DevLake ignores a schema's defaults and fills fields that nobody set with zero values, so `""`,
-`0` and `false` always mean the default. Table names and ids are spelled out, because by
-themselves they would follow the name of the folder that the plugin lies in.
+DevLake ignores a schema's defaults and fills fields that are not set with zero values, so `""`,
+`0` and `false` always mean the default. Table names and ids are spelled out; the SDK would derive
+them from the name of the plugin's folder.
 """
 
 import datetime
@@ -27,7 +27,7 @@ class TelemetryConnection(Connection):
 
     __tablename__ = CONNECTION_TABLE
 
-    # Nothing is fetched from anywhere; the specification has the field, so it is kept.
+    # Unused, since the plugin fetches nothing; the specification has the field.
     endpoint: Optional[str] = None
     secret_token: Optional[SecretStr] = None
     # The token before the current one, still valid until this time in epoch seconds.
@@ -35,12 +35,12 @@ class TelemetryConnection(Connection):
     previous_token_until: Optional[int] = None
     # "overwrite" (also ""): a day's newest report is its row; "sum": each host's newest, added.
     duplicate_strategy: Optional[str] = None
-    # True takes paths out of a report before it is stored anywhere.
+    # True removes paths from a report before it is stored anywhere.
     strip_paths: Optional[bool] = None
-    # True puts keyed hashes in the places of developer, e-mail, name and host, as early.
+    # True replaces developer, e-mail, name and host by keyed hashes, as early.
     pseudonyms: Optional[bool] = None
-    # For how many days reports, and the rows made of them, are kept; 0 is for ever. Reports go
-    # with their rows at the latest.
+    # For how many days reports, and the rows made of them, are stored; 0 is for ever. Reports are
+    # deleted with their rows at the latest.
     raw_retention_days: Optional[int] = None
     tool_retention_days: Optional[int] = None
 

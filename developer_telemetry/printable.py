@@ -1,9 +1,8 @@
 """Text from elsewhere, made fit to be shown: on a terminal, in a log, in a file for people.
 
-Names, hosts and messages come from machines and servers that anyone may have written to. Whatever
-in them would move a cursor, change colors, turn letters round, hide, or begin a line of its own is
-shown as an escape in the style of Python. A backslash stays as it is: the result is for reading,
-and is never read back.
+Anyone may have written the names, hosts and messages of machines and servers. Characters that move
+a cursor, change colors, reverse letters, hide, or begin a new line are shown as escapes in the
+style of Python. A backslash stays as it is: the result is for people, no program reads it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _INVISIBLE = re.compile(
 
 
 def printable(text: object) -> str:
-    """Return a text on one line, with escapes for all that is not plainly visible.
+    """Return a text on one line, with escapes for all characters that are not visible.
 
     Args:
         text: Any object, of which `str()` is shown.
@@ -34,7 +33,7 @@ def printable(text: object) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return a text of several lines that are our own, each of them as `printable` has it."""
+    """Return a text with each of its lines made `printable`; only for line breaks of our own."""
     return "\n".join(map(printable, text.split("\n")))
 
 
@@ -44,9 +43,9 @@ def printable_json(value: Any, indent: Optional[int] = None) -> str:
 
 
 def escape_json(text: str) -> str:
-    """Return JSON text with what is not visible as JSON's own escapes: it reads back the same.
+    """Return equal JSON text with JSON's escapes for characters that are not visible.
 
-    Line feeds and tabs stay, which JSON may have between values.
+    Line feeds and tabs stay; JSON may have them between values.
     """
     if text.isprintable():
         return text

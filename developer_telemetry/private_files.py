@@ -1,7 +1,7 @@
 """Files and folders that only their owner may read, from their first byte.
 
-Whatever the umask is: a new file is made exclusively, with the mode set before a byte is in it. A
-link that someone else has put where a file of ours goes is never followed.
+A new file is made exclusively, with its mode set before a byte is written, under any umask. A link
+that another user has put in the place of our file is never followed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICES = ("/dev/", "/proc/")
 
 logger = logging.getLogger(__name__)
-# Closing a file ends every lock that the process has on it: nobody else may open it meanwhile.
+# Closing a file ends every lock of the process on it, so no other thread may open it meanwhile.
 _making = threading.Lock()
 
 
@@ -36,11 +36,11 @@ def make_folder(path: Path, contents: Sequence[str]) -> None:
     The folder itself becomes private, too, if there is nothing else in it.
 
     Args:
-        path: Folders above it are made as others are.
-        contents: What names of our own files in it begin with.
+        path: Folders above it are made with the default mode.
+        contents: The beginnings of the names of our own files in it.
 
     Raises:
-        OSError: It can't be made.
+        OSError: The file or folder can't be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -66,7 +66,7 @@ def make_file(path: Path) -> None:
 
     Raises:
         ConfigurationError: Another user has put a link there.
-        OSError: It can't be made.
+        OSError: The file or folder can't be made.
     """
     target = _followed(path)
     with _making:
@@ -83,10 +83,10 @@ def make_private(path: Path) -> None:
 
 
 def open_new(path: Path) -> IO[bytes]:
-    """Open a private file for writing in place of what is there; a device is opened as it is.
+    """Open a new private file for writing, replacing an old one; a device is opened as it is.
 
     Raises:
-        OSError: It can't be made.
+        OSError: The file or folder can't be made.
     """
     if is_device(path):
         return open(path, "ab")
@@ -97,12 +97,12 @@ def open_new(path: Path) -> IO[bytes]:
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
-    """Give a private file that takes the place of `path`, synced, once the block is done.
+    """Yield a private file that replaces `path`, synced, at the end of the block.
 
-    Where the block fails, what was there stays. A link is replaced, and not what it leads to.
+    If the block fails, the old file stays. A link is replaced, not its target.
 
     Raises:
-        OSError: It can't be made, or not be put in place.
+        OSError: The file can't be made or renamed.
     """
     draft = path.with_name(f"{path.name[:40]}.{secrets.token_hex(4)}.part")
     with os.fdopen(_new(draft), "wb") as file:
@@ -130,7 +130,7 @@ def _new(path: Path) -> int:
 
 
 def _followed(path: Path) -> Path:
-    """Return the file that a path names, through links of our own or root's alone."""
+    """Return the file that a path names; only links of our own or root's are followed."""
     try:
         status = path.lstat()
     except FileNotFoundError:

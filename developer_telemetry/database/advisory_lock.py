@@ -1,7 +1,7 @@
-"""One at a time: what rewrites a connection's rows from its reports, and what removes them.
+"""A lock on a connection of ours, so that one run, prune or erase works on it at a time.
 
-A run reads reports and writes rows some time later; had they been pruned or erased in between, it
-would bring them back. Pushes take no part in this: they never wait for any of these.
+A run reads reports and writes their rows later; it would restore rows that were pruned or erased in
+between. Pushes do not take the lock and never wait for it.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.private_files import make_file
 
-# Longer than any of them usually takes; who comes in vain is told to come again.
+# Longer than a run usually takes.
 PATIENCE_SECONDS = 600.0
 POLL_SECONDS = 0.2
 
 
 class ConnectionBusy(Unavailable):
-    """Another run, prune or erase of the connection went on for all the time that we waited."""
+    """Another run, prune or erase of the connection did not end while we waited."""
 
 
 @contextmanager
 def hold_connection(
     engine: Engine, connection_id: int, patience: float = PATIENCE_SECONDS
 ) -> Iterator[Callable[[], None]]:
-    """Keep every other run, prune and erase of a connection away until the end of the block.
+    """Hold a connection's lock until the end of the block.
 
-    Waits for `patience` seconds, 0 for not at all. Yields a function to call now and then, which
-    costs one round trip: it raises `SQLAlchemyError` when the lock went with its session.
+    Waits for `patience` seconds at most, 0 for not at all. Yields a function to call now and then,
+    one round trip each: it raises `SQLAlchemyError` if the lock was lost with its session.
 
-    :raises Busy: somebody else has it.
+    Raises:
+        ConnectionBusy: Another process holds the lock.
     """
     dialect = dialect_of(engine)
     query = dialect.try_lock(f"developer_telemetry {connection_id}")
@@ -63,12 +64,12 @@ def _session(engine: Engine, query: str) -> Iterator[_Lock]:
     dialect = dialect_of(engine)
     taken = False
     with engine.connect() as connection:
-        connection.detach()  # it is closed at the end, and the lock goes with it, come what may
+        connection.detach()  # closed at the end in any case, which frees the lock
 
         def ask(question: str) -> bool:
             answer = connection.exec_driver_sql(question).scalar()
             if dialect.locks_last == "session" or not (answer or taken):
-                connection.commit()  # not to stand in the way of the server's own cleaning up
+                connection.commit()  # an open transaction would hinder the server's cleanup
             return bool(answer)
 
         def take() -> bool:
@@ -84,8 +85,8 @@ def _session(engine: Engine, query: str) -> Iterator[_Lock]:
 
 @contextmanager
 def _file(engine: Engine) -> Iterator[_Lock]:
-    # Not the database's own file: to close that anywhere takes away all locks that SQLite has
-    # on it. One for all connections, since a file has one writer anyway.
+    # Not the database's file: closing it anywhere frees all locks that SQLite has on it. One
+    # lock for all connections, since an SQLite file has one writer anyway.
     path = Path(f"{engine.url.database}.exclusion")
     make_file(path)
     descriptor = os.open(path, os.O_RDONLY)

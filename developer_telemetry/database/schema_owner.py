@@ -21,7 +21,7 @@ _ID = 1  # of the only row
 
 
 class SchemaOwner(Enum):
-    """Who applies migrations and converts reports."""
+    """The program that applies migrations and converts reports."""
 
     DEVLAKE = "devlake"
     STANDALONE = "standalone"

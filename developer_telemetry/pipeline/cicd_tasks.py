@@ -1,8 +1,8 @@
-"""Test runs and builds of the tool layer as tasks of DevLake's domain layer, where it is wanted.
+"""Write test runs and builds as tasks of DevLake's domain layer, where a connection asks for it.
 
 A day's test runs are one task and its builds another, since a report has only their number. They
-are of no pipeline and no environment, neither succeed nor fail and are no deployments, so that
-nothing which DORA's metrics count comes from here.
+have no pipeline, no environment and no result, and are no deployments, so DORA's metrics do not
+count them.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def convert_tasks(
 ) -> Iterator[Progress]:
     """Write the tasks of a connection's tool rows, of all or of some developers.
 
-    Yields after each batch, not knowing how many there are.
+    Yields after each batch; the total is not known.
     """
     done = 0
     for chunk in _chunks(developers):
@@ -84,8 +84,7 @@ def remove_tasks(engine: Engine, connection_id: int) -> None:
 
 
 def _chunks(developers: Optional[Sequence[str]]) -> Iterator[Optional[Sequence[str]]]:
-    """Yield the developers in as many at a time as fit into a statement; None stands for
-    everyone."""
+    """Yield the developers in batches that fit into a statement; None stands for all."""
     if developers is None:
         yield None
         return
@@ -143,7 +142,7 @@ def _delete(connection: SqlConnection, ids: Sequence[str]) -> None:
 
 
 def _task(identity: str, kind: TaskKind, number: int, connection_id: int, day: Any) -> Task:
-    # When on the day it was, or how long it took, a report does not say.
+    # A report has neither the time of day nor the duration.
     midnight = f"{day.date} 00:00:00.000"
     return Task(
         id=identity,

@@ -1,7 +1,7 @@
 """Rewrite the tool layer from the raw layer, as a blueprint's run does.
 
-Everything is read a page at a time, in the order of the days in which tool rows lie on the disk.
-What is new is read in the order of raw ids, and the other raw rows of its days with it.
+A full run reads a page at a time, in the order of days, which is the order of tool rows on disk. A
+run on new raw rows reads them in the order of their ids, and the other raw rows of their days.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ PART_CHARACTERS = 4 << 20
 
 
 class DaysRead(NamedTuple):
-    """A page of raw rows, as the database gives it."""
+    """A page of raw rows, as the database returns it."""
 
     raw_rows: int
     newest: Sequence[NewestReport]  # each with its tool row as text if there is one
-    # Where more rows count than are read at once, the days instead, to be read one by one.
+    # Days with too many rows to read at once; they are read one by one.
     keys: Sequence[Key] = ()
 
 
 class Page(NamedTuple):
-    """Tool rows that a number of raw rows give."""
+    """The tool rows of a number of raw rows."""
 
     raw_rows: int
     rows: Sequence[ToolRow]
@@ -64,11 +64,11 @@ class Page(NamedTuple):
 def reextract(
     engine: Engine, connection_id: int, strategy: str, above: int = 0
 ) -> Iterator[Progress]:
-    """Rewrite a connection's tool rows from its raw rows, while reports go on arriving.
+    """Rewrite a connection's tool rows from its raw rows, while reports arrive.
 
-    Only days of which a raw row has an id greater than `above` are looked at, and only rows that
-    are not right already are written; those before the horizon stay as they are. Nothing is
-    deleted and no row is away at any moment. Yields after each batch how many raw rows are done.
+    Only days with a raw row above the id `above` are read, and only rows that would change are
+    written; days before the retention mark stay as they are. No row is deleted, even for a moment.
+    Yields the number of finished raw rows after each batch.
     """
     with reading(engine).connect() as connection:
         new_rows, total = read_span(connection, connection_id, above)
@@ -79,7 +79,7 @@ def reextract(
     pages_read = (
         _new(engine, new_rows, strategy) if above else _all(engine, connection_id, strategy)
     )
-    # The database looks for the next page and writes the last one while this one is decoded.
+    # The database reads the next page and writes the last one while this one is decoded.
     pages = (
         page
         for days_read in prefetch(pages_read)
@@ -98,7 +98,7 @@ def _analyze(connection: SqlConnection) -> None:
 
 
 def _all(engine: Engine, connection_id: int, strategy: str) -> Iterator[DaysRead]:
-    """All days of a connection."""
+    """Yield all days of a connection."""
 
     def find(page: DaysPage) -> DaysRead:
         source = f"{RAW_TABLE} w WHERE {page.condition}"
@@ -138,9 +138,9 @@ def _span_pages(engine: Engine, remaining: RawSpan) -> Iterator[tuple[RawSpan, i
 
 
 def _ending_in(connection: SqlConnection, page: RawSpan, last: int, strategy: str) -> DaysRead:
-    """Return the newest raw rows of the days whose last one up to the id `last` is in `page`.
+    """Return the newest raw rows of the days whose last raw row up to the id `last` is in `page`.
 
-    So each day is in one page.
+    This puts each day into exactly one page.
     """
     dialect = dialect_of(connection)
     param = dialect.placeholder
@@ -183,7 +183,7 @@ def _read_days(
 def _decoded(
     engine: Engine, connection_id: int, strategy: str, days_read: DaysRead, first_day: str
 ) -> Iterator[Page]:
-    """Yield the rows of a page, those of very long ones in several parts."""
+    """Yield the rows of a page; a page with very long rows in several parts."""
     stored = {row.tool_text for row in days_read.newest if row.tool_text is not None}
     raw_rows = days_read.raw_rows
     opened = reading(engine).connect
@@ -201,9 +201,9 @@ def _decoded(
 
 
 def _write(engine: Engine, page: Page, strategy: str) -> None:
-    """Write the rows of a page that are not there just so.
+    """Write the rows of a page that differ from the stored ones.
 
-    One that is needs no lock: whoever has added to its day since has changed it, too.
+    An equal row needs no lock: a later report of its day changes the row itself.
     """
     dialect = dialect_of(engine)
     rows = [row for row in page.rows if not page.stored or dialect.text(row) not in page.stored]
@@ -214,7 +214,7 @@ def _write(engine: Engine, page: Page, strategy: str) -> None:
 
 
 def _sum_again(connection: SqlConnection, keys: Sequence[Key]) -> None:
-    """Write the sums of days, read again when nobody else can add to them any more."""
+    """Write the sums of days, read again under a lock that keeps other writers out."""
     claim_days(connection, keys)
     for rows in batches(connection, build_days(reuse_connection(connection), keys, SUM)):
         upsert_tool_rows(connection, rows)
@@ -222,7 +222,7 @@ def _sum_again(connection: SqlConnection, keys: Sequence[Key]) -> None:
 
 
 def _release(connection: SqlConnection, keys: Sequence[Key]) -> None:
-    """Take back claimed rows whose raw rows were deleted before they could be read."""
+    """Delete claimed rows whose raw rows were deleted before they could be read."""
     dialect = dialect_of(connection)
     for batch in batches(connection, keys, MAX_KEYS):
         connection.exec_driver_sql(

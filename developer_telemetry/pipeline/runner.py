@@ -1,4 +1,4 @@
-"""The subtasks of a blueprint's run, on the part of the reports that each run has to look at."""
+"""The subtasks of a blueprint's run, on the reports that each run has to read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from developer_telemetry.pipeline.watermarks import CONVERT, EXTRACT, begin, com
 def extract(
     engine: Engine, connection_id: int, strategy: str, everything: bool = False
 ) -> Iterator[Progress]:
-    """Rewrite tool rows from raw rows: of what is new or, if that is wanted or due, of all."""
+    """Rewrite tool rows from new raw rows, or from all of them if asked for or due."""
     prepare(engine)
     with hold_connection(engine, connection_id) as still_alone:
         run = begin(engine, connection_id, EXTRACT, strategy, everything)
@@ -32,9 +32,9 @@ def extract(
 def convert(
     engine: Engine, connection_id: int, strategy: str, tasks: bool, everything: bool = False
 ) -> Iterator[Progress]:
-    """Make accounts of the developers whose rows `extract` has looked at since the last time.
+    """Make accounts of the developers with new raw rows since the last run.
 
-    With `tasks`, test runs and builds become tasks, too; without, there are none of them left.
+    With `tasks`, test runs and builds become tasks, too; without, all such tasks are deleted.
     """
     prepare(engine)
     settings = f"{strategy} tasks" if tasks else strategy

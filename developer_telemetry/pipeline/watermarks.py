@@ -2,8 +2,8 @@
 
 Each subtask keeps a watermark of its own with each connection: it is a process of its own, and
 any of them may be killed. It is a raw id up to which everything was committed when the subtask
-began, for a writer takes its id some time before it commits. It isn't a time: clocks step, and a
-report that lay in a spool arrives, by its own account, long before it is stored.
+began, for a writer takes its id some time before it commits. It isn't a time: clocks step, and
+a report from a spool has arrived long before it is stored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import reading, transact
 from developer_telemetry.storage.devlake_schema import read_running_flags
 
-# Of how the same reports give rows and accounts: raise it whenever they would give others.
+# The version of the mapping: raise it whenever the same reports would give other rows or accounts.
 MAPPING = 3
 # Longer than any transaction of a writer may take.
 SETTLED_SECONDS = 600
@@ -28,12 +28,12 @@ SETTLED_SECONDS = 600
 EXTRACT = "extract"
 CONVERT = "convert"
 
-# What else the outcome depends on is compared as one text.
+# Other inputs of the outcome are compared as one text, `settings`.
 _COLUMNS = ("connection_id", "subtask", "settings", "raw_id", "report_id")
 
 
 class Watermark(NamedTuple):
-    """A raw row, known by its report: after a restore another one may have its id."""
+    """A raw row, identified by its report, too: after a restore another row may have its id."""
 
     raw_id: int
     report_id: str
@@ -55,11 +55,11 @@ class Run(NamedTuple):
 def begin(
     engine: Engine, connection_id: int, subtask: str, settings: str, everything: bool = False
 ) -> Run:
-    """Find out what a run has to look at.
+    """Return the raw rows that a run has to read.
 
-    `settings` is whatever, other than the reports, decides what comes of them: after it changed,
-    everything has to be done again. So it has where `everything` is true, DevLake runs anything
-    but a scheduled blueprint, or no run was completed yet.
+    `settings` names all that decides the outcome beside the reports. A run reads everything if
+    `settings` changed, if `everything` is true, if DevLake runs anything but a scheduled blueprint,
+    or if no run was completed yet.
     """
     settings = f"{settings} {MAPPING}"
     everything = everything or not _is_scheduled(engine)
@@ -70,7 +70,7 @@ def begin(
 
 
 def complete(engine: Engine, run: Run) -> None:
-    """Keep where the next run begins. A run that ends without this is repeated by the next."""
+    """Record where the next run begins; without this the next run repeats the work."""
     dialect = dialect_of(engine)
     tail = dialect.on_conflict(
         _COLUMNS[:2], [(column, dialect.new(column)) for column in _COLUMNS[2:]]
@@ -82,7 +82,7 @@ def complete(engine: Engine, run: Run) -> None:
 def _last(connection: SqlConnection, connection_id: int, subtask: str, settings: str) -> int:
     """Return the watermark of the last completed run if it still holds, else 0."""
     param = dialect_of(connection).placeholder
-    # The report is gone where rows were deleted or restored, so nobody knows what else is.
+    # Without that report, rows were deleted or restored, and other rows may be missing, too.
     raw_id: Optional[int] = connection.exec_driver_sql(
         f"SELECT r.id FROM {RUN_TABLE} u JOIN {RAW_TABLE} r ON r.id = u.raw_id"
         f" WHERE u.connection_id = {param} AND u.subtask = {param} AND u.settings = {param}"

@@ -1,8 +1,8 @@
 """Erase a person: from the database and, by tombstones, from every receiver's spool.
 
-The tombstones come first; receivers keep them, and give them back to a database that was restored.
-When every receiver has confirmed them, or can't store anything without meeting them, all
-transactions that began before are waited for: what is removed then stays so.
+First, tombstones are written; receivers remember them, and write them back to a restored database.
+Once every receiver has confirmed them, or can't store a report without reading them, the erasure
+waits for all transactions that began before. Rows that are removed then do not return.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from developer_telemetry.storage.writer import read_developers
 
 _NEEDS = {
     **{table.name: ("SELECT", "DELETE") for table in ERASED_TABLES},
-    # Of a day that has reports since the erasure the row is written anew.
+    # The row of a day with reports after the erasure is written again.
     TOOL_TABLE: ("SELECT", "INSERT", "UPDATE", "DELETE"),
     TOMBSTONE_TABLE: ("SELECT", "INSERT", "DELETE"),
     RECEIVER_TABLE: ("SELECT",),
 }
 # Receivers' clocks are corrected by the database's, but not to the millisecond.
 SLACK_US = 1_000_000
-# A time that no column is too narrow for, in the year 9999.
+# A time that fits into every column, in the year 9999.
 LAST_US = 253_370_764_800_000_000
-# How long a receiver that is at it may take to clear its spool.
+# How long a receiver may take to clear its spool.
 CLEARING_SECONDS = 60.0
 POLL_SECONDS = 0.1
 
@@ -93,10 +93,11 @@ class _Receiver(NamedTuple):
 def erase(
     engine: Engine, key: TombstoneKey, search: PersonSearch, people: Sequence[Person], block: bool
 ) -> ErasureOutcome:
-    """Remove the people that `search` found, and who came since; with `block`, for good.
+    """Remove the people of `search`, and their later reports; with `block`, for good.
 
-    :raises Unavailable: something else went on for too long; doing it again does the rest.
-    :raises ConfigurationError: we lack a right that this takes; nothing was done.
+    Raises:
+        Unavailable: Another run, prune or erase took too long; a repetition finishes the erasure.
+        ConfigurationError: A right is missing; nothing was removed.
     """
     there = list_erased_tables(engine)
     require_rights(
@@ -115,7 +116,7 @@ def erase(
     removed = Counter[str]()
     for connection_id in sorted(search.strategies):
         matches = set(search.people_of(connection_id))
-        if named:  # by receivers, of people whose address the database did not know
+        if named:  # people whose address only receivers know
             matches.update(
                 person
                 for person in _everybody(engine, connection_id)
@@ -130,9 +131,9 @@ def erase(
 def find_returned(
     engine: Engine, key: TombstoneKey, strategies: Mapping[int, str]
 ) -> dict[Person, Optional[ErasureEnd]]:
-    """Return erased people who are in the database again, each with the limit of the erasure.
+    """Return erased people who are in the database again, with the limit of the erasure.
 
-    People are known by their ids. Of those who are blocked everything is covered (None).
+    People are identified by their ids. The limit of blocked people is None: all is covered.
     """
     tombstones = TombstoneCache(engine, key).reload()
     covered: dict[Person, Optional[ErasureEnd]] = {}
@@ -149,7 +150,7 @@ def find_returned(
 def erase_again(
     engine: Engine, strategies: Mapping[int, str], people: Mapping[Person, Optional[ErasureEnd]]
 ) -> Counter[str]:
-    """Remove what `returned` found; gives rows by table."""
+    """Remove the people of `find_returned`; return the numbers of rows by table."""
     removed = Counter[str]()
     for connection_id in sorted({person.connection_id for person in people}):
         of_connection = {
@@ -161,7 +162,7 @@ def erase_again(
 
 
 def forget_receiver(engine: Engine, name: str) -> int:
-    """Expect nothing more from receivers of this name; returns how many there were."""
+    """Forget the receivers of this name; return their number."""
     param = dialect_of(engine).placeholder
     forget = f"DELETE FROM {RECEIVER_TABLE} WHERE name = {param} OR id = {param}"
     gone: int = transact(engine, lambda to: to.exec_driver_sql(forget, (name, name)).rowcount)
@@ -205,7 +206,7 @@ def _remove(
         for traces, until in data_of_people:
             removed += traces.remove_days(strategy, until)
         if data_of_people:
-            # Who counts machines may have seen the reports that have just gone.
+            # A concurrent count of machines may have read the removed reports.
             _wait_for_writers(engine, MACHINE_TABLE)
         for traces, _ in data_of_people:
             removed += traces.remove_rest()
@@ -237,7 +238,7 @@ def _commit(
         f"SELECT MAX(id) FROM {RAW_TABLE}"
     ).scalar_one()
     arrived_us = max(now + SLACK_US, _newest_us(connection, people))
-    # What was erased or blocked before is so by these, whatever the clock has done since.
+    # These also cover earlier erasures and blocks, even if the clock has stepped back since.
     for scope_id, subject in sorted(subjects):
         scope = "" if scope_id == ALL_CONNECTIONS else f" AND connection_id = {param}"
         of_subject = (subject,) if scope_id == ALL_CONNECTIONS else (subject, scope_id)
@@ -257,9 +258,9 @@ def _commit(
 
 
 def _newest_us(connection: SqlConnection, people: Sequence[Person]) -> int:
-    """When the last of these people's reports arrived, perhaps by a clock that was ahead.
+    """Return the arrival of these people's last report, perhaps by a fast clock.
 
-    A tombstone that is no earlier also keeps out what was exported of them.
+    A tombstone that is not earlier also covers exported copies of the report.
     """
     param = dialect_of(connection).placeholder
     newest = 0
@@ -277,7 +278,7 @@ def _newest_us(connection: SqlConnection, people: Sequence[Person]) -> int:
 def _wait_for_receivers(
     engine: Engine, key: TombstoneKey, before: dict[str, Any], stones: _WrittenTombstones
 ) -> list[ReceiverAnswer]:
-    """Wait until all have confirmed, or nothing more can be expected."""
+    """Wait until all receivers have confirmed, or no more answers can be expected."""
     begun = time.monotonic()
     while True:
         # A receiver adds tombstones for developers whom it knows by an address; they count, too.
@@ -286,7 +287,7 @@ def _wait_for_receivers(
         receivers = _receivers(engine)
         waiting = [receiver for receiver in receivers if _problem(receiver, key, wanted)]
         passed = time.monotonic() - begun
-        # The lease of one that doesn't answer has ended a second after it has for itself.
+        # The lease of a silent receiver ends here a second later than in the receiver.
         patience = LEASE_SECONDS + 1
         if any(receiver.seen != before.get(receiver.id) for receiver in waiting):
             patience = CLEARING_SECONDS
@@ -318,7 +319,7 @@ def _rows_above(engine: Engine, last_id: int) -> list[_Row]:
 
 
 def _problem(receiver: _Receiver, key: TombstoneKey, last_id: int) -> Optional[tuple[str, str]]:
-    """Return what a receiver has not done yet, and the remedy; None if it has confirmed."""
+    """Return a receiver's open problem and its remedy; None if it has confirmed."""
     if receiver.fingerprint != key.fingerprint:
         return (
             "its ENCRYPTION_SECRET is another one, so it knows nobody by this tombstone",
@@ -343,7 +344,7 @@ def _receivers(engine: Engine) -> list[_Receiver]:
 
 
 def _wait_for_writers(engine: Engine, table: str) -> None:
-    """Return when every transaction is over that had written to a table when this was called."""
+    """Wait for the end of every transaction that has written to a table."""
     statements = dialect_of(engine).await_writers(table)
 
     def work(connection: SqlConnection) -> None:

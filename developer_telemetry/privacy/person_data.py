@@ -24,9 +24,9 @@ from developer_telemetry.storage.writer import upsert_tool_rows
 
 
 class ErasureEnd(NamedTuple):
-    """Which reports are removed: up to one or the other of these, or without a limit all of them.
+    """The last report to remove, by raw id or by arrival: one of the two is enough.
 
-    A report that was stored before may have arrived, by a clock that is wrong, later.
+    A report that was stored earlier may have a later arrival, by a wrong clock.
     """
 
     raw_id: int
@@ -37,7 +37,7 @@ class PersonData:
     """The rows of one developer of one connection."""
 
     def __init__(self, engine: Engine, person: Person, tables: Sequence[str]) -> None:
-        """Look in those of `tables` that an erasure covers; `tables` are the database's."""
+        """Use those of the database's `tables` that an erasure covers."""
         self._engine = engine
         self._person = person
         self._tables = [table for table in ERASED_TABLES if table.name in tables]
@@ -45,7 +45,7 @@ class PersonData:
         self._whose = f"connection_id = {self._param} AND developer_id = {self._param}"
 
     def counts(self) -> Counter[str]:
-        """Rows by table, of those tables that have any."""
+        """Return the numbers of rows by table, without zeros."""
         counts: Counter[str] = Counter()
         with reading(self._engine).connect() as connection:
             for table in self._tables:
@@ -58,9 +58,9 @@ class PersonData:
         return +counts
 
     def remove_days(self, strategy: str, until: Optional[ErasureEnd]) -> Counter[str]:
-        """Remove reports and what was made of them; what arrived since stays, and so does its day.
+        """Remove reports and their days up to `until`; later reports stay, and so do their days.
 
-        Returns how many rows went, by table.
+        Returns the numbers of removed rows by table.
         """
         gone: Counter[str] = Counter()
         for dates in self._dates():
@@ -69,9 +69,9 @@ class PersonData:
         return gone
 
     def remove_rest(self) -> Counter[str]:
-        """Remove machines and the rows of the domain layer; returns how many, by table.
+        """Remove machines and rows of the domain layer; return their numbers by table.
 
-        Whatever reports there are now will bring theirs back.
+        The next run makes those of the remaining reports again.
         """
         return transact(self._engine, self._remove_rest)
 
@@ -99,7 +99,7 @@ class PersonData:
         be_thorough(connection)
         days = f"{self._whose} AND date IN ({', '.join([self._param] * len(dates))})"
         limit = f" AND (id <= {self._param} OR arrived_us <= {self._param})" if until else ""
-        # The tool rows first, as whoever adds to a day does it.
+        # The tool rows first, in the order of other writers of a day, against deadlocks.
         tool = self._delete(connection, TOOL_TABLE, days, (*self._person, *dates))
         raw = self._delete(
             connection, RAW_TABLE, f"{days}{limit}", (*self._person, *dates, *(until or ()))

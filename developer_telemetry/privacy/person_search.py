@@ -31,8 +31,8 @@ from developer_telemetry.storage.tombstones import ALL_CONNECTIONS, TombstoneKey
 PAGE = 500
 
 _PLAIN = re.compile(r"[ -~]+")
-# Addresses that tools fill in and that are nobody's own: of the system's users on any machine, and
-# those that take no mail. GitHub's `1234+name@users.noreply.github.com` is somebody's.
+# Addresses that tools fill in and that belong to no person: those of system users on any machine,
+# and those that take no mail. GitHub's `1234+name@users.noreply.github.com` belongs to a person.
 _PLACEHOLDER = re.compile(
     r"(root|admin|administrator|user|nobody|unknown|none|null|\(none\)|no-?reply|do-?not-?reply)?"
     r"(@([^@]*\.)?(localhost|localdomain|\(none\)|invalid|none|unknown|null)?)?"
@@ -55,14 +55,15 @@ class PersonNames(NamedTuple):
 
 
 class PersonSearch:
-    """For a developer's id, spelled exactly so, or an e-mail address, in any case."""
+    """The search for a developer's exact id, or for an e-mail address in any case."""
 
     def __init__(
         self, engine: Engine, encryption_secret: str, text: str, only: Optional[int] = None
     ) -> None:
-        """Look in the connection `only`, or in all of them.
+        """Search in the connection `only`, or in all of them.
 
-        :raises ConfigurationError: there is no such connection, or nobody is named.
+        Raises:
+            ConfigurationError: There is no such connection, or `text` is empty.
         """
         self._engine = engine
         self._secret = encryption_secret
@@ -115,8 +116,8 @@ class PersonSearch:
     def subjects(self, key: TombstoneKey, people: Collection[Person]) -> set[tuple[int, str]]:
         """Return the subjects of tombstones: connections, each with a hash of a name there.
 
-        In spools there may be reports of people whom the database doesn't know, or by names that
-        they had before their connection took to pseudonyms.
+        Spools may hold reports of people who are not in the database, or under the names from
+        before their connection used pseudonyms.
         """
         scope_id = ALL_CONNECTIONS if self.only is None else self.only
         subjects = {(scope_id, key.developer(self.text))}
@@ -132,9 +133,9 @@ class PersonSearch:
         return subjects
 
     def namesakes(self, people: Collection[Person]) -> list[tuple[str, Person]]:
-        """Others with an address of one of these people, and the address.
+        """Return other people with an address of one of these people, and the address.
 
-        One that is nobody's own tells nothing of who somebody is, an empty one above all.
+        Empty addresses and placeholders do not count.
         """
         with reading(self._engine).connect() as connection:
             pairs = [
@@ -162,13 +163,14 @@ def is_personal_email(email: str) -> bool:
 def read_strategies(engine: Engine, only: Optional[int] = None) -> dict[int, str]:
     """Return the strategy of each connection, also of one that was deleted and left something.
 
-    :raises ConfigurationError: there is no connection `only`.
+    Raises:
+        ConfigurationError: There is no connection `only`.
     """
     with reading(engine).connect() as connection:
         connections = connection.exec_driver_sql(
             f"SELECT id, duplicate_strategy FROM {CONNECTION_TABLE}"
         ).fetchall()
-        # Whatever a deleted connection may have left is somebody's, too.
+        # Rows that a deleted connection left may hold people, too.
         left = {
             row[0]: OVERWRITE
             for table in DEVELOPER_TABLES
@@ -194,7 +196,7 @@ def _strategy(text: Optional[str]) -> str:
 def _with_rows(
     connection: SqlConnection, connection_id: int, developers: Collection[str]
 ) -> list[str]:
-    """Return those of the developers that have rows or an account."""
+    """Return the developers that have rows or an account."""
     param = dialect_of(connection).placeholder
     users = {user for user, _ in _accounts(connection, connection_id)}
     return [
@@ -213,7 +215,7 @@ def _with_rows(
 
 
 def _addresses(connection: SqlConnection, connection_id: int) -> list[tuple[str, str]]:
-    """Developers and the e-mail addresses, in lower case, that they have or had; no empty one."""
+    """Return developers with each of their present and past addresses, in lower case."""
     param = dialect_of(connection).placeholder
     rows = connection.exec_driver_sql(
         f"SELECT DISTINCT developer_id, email FROM {TOOL_TABLE}"
@@ -237,7 +239,7 @@ def _accounts(connection: SqlConnection, connection_id: int) -> list[tuple[str, 
 
 
 def _senders(engine: Engine, connection_id: int, emails: Collection[str]) -> Iterator[str]:
-    """Return the senders of reports with one of these addresses, the newest of a day or not."""
+    """Yield the senders of reports with one of these addresses, also of replaced reports."""
     for page in _suspects(engine, connection_id, emails):
         developers = {row[0]: row[1] for row in page}
         sized = [(row[0], row[2]) for row in page]

@@ -1,8 +1,8 @@
 """Remove rows that are older than a connection keeps them: reports, days, and then people.
 
-Many short transactions, with pauses in between, so that reports are stored meanwhile. Each of them
-leaves everything in order: a day goes with its tasks, the last day of a developer with everything
-else that there is of them.
+This takes many short transactions, with pauses, so that reports are stored meanwhile. Each of them
+is complete: a day is removed with its tasks, and the last day of a developer with all their other
+rows.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _NEEDS = {
     HORIZON_TABLE: ("SELECT", "INSERT", "UPDATE"),
     **{table.name: ("SELECT", "DELETE") for table in PRUNED_TABLES},
 }
-# A pause is as long as what came before it, within reason.
+# A pause is as long as the transaction before it, within limits.
 MAX_PAUSE_SECONDS = 1.0
 
 
@@ -75,8 +75,8 @@ def compute_limits(
 ) -> RetentionLimits:
     """Return the first days to keep, by the days for which reports and rows made of them are kept.
 
-    None, 0 and less stand for ever. Reports go with their rows at the latest: of those left over
-    the next run would make the rows again.
+    None, 0 and less stand for ever. Reports are removed with their rows at the latest: the next run
+    would make the rows again.
     """
     tool = _first_kept(today, tool_days)
     return RetentionLimits(max(tool, _first_kept(today, raw_days)), tool)
@@ -90,12 +90,12 @@ def _first_kept(today: date, days: Optional[int]) -> str:
 
 
 def read_today(engine: Engine) -> date:
-    """Return the day in UTC by the database's clock: by one of ours that is wrong all might go."""
+    """Return the day in UTC by the database's clock: our own, if wrong, could remove all rows."""
     return date.fromisoformat(format_timestamp(now_us() + clock_offset_us(engine))[:10])
 
 
 def list_due_connections(engine: Engine) -> list[int]:
-    """Return the connections that keep something for a limited time and were not pruned today."""
+    """Return the connections that have a retention and were not pruned today."""
     today = read_today(engine).isoformat()
     with reading(engine).connect() as connection:
         rows = connection.exec_driver_sql(
@@ -138,10 +138,11 @@ def preview_prune(engine: Engine, connection_id: int) -> tuple[RetentionLimits, 
 def prune(
     engine: Engine, connection_id: int, patience: float = PATIENCE_SECONDS
 ) -> Generator[PrunedRows, None, None]:
-    """Remove what a connection keeps no longer; yields after each transaction how much is gone.
+    """Remove rows past their retention; yield the sum of removed rows after each transaction.
 
-    :raises Busy: a run or an erase went on for longer than `patience` seconds.
-    :raises ConfigurationError: we lack a right that this takes; nothing was removed.
+    Raises:
+        ConnectionBusy: A run or an erase took longer than `patience` seconds.
+        ConfigurationError: A right is missing; nothing was removed.
     """
     there = inspect(engine).get_table_names()
     require_rights(engine, {table: verbs for table, verbs in _NEEDS.items() if table in there})
@@ -151,14 +152,14 @@ def prune(
         for removed in _Pruning(engine, connection_id).steps():
             pruned = PrunedRows(*map(add, pruned, removed))
             yield pruned
-            # On SQLite a writer who waits looks only now and then whether it is his turn.
+            # On SQLite a waiting writer tries again only now and then.
             time.sleep(min(MAX_PAUSE_SECONDS, time.monotonic() - started))
             still_alone()
             started = time.monotonic()
 
 
 class _Pruning:
-    """One connection's pruning, under way."""
+    """The pruning of one connection."""
 
     def __init__(self, engine: Engine, connection_id: int) -> None:
         self._engine = engine
@@ -173,9 +174,9 @@ class _Pruning:
         ]
 
     def steps(self) -> Iterator[PrunedRows]:
-        """Remove all that is due; gives what each transaction removed."""
+        """Remove all due rows; yield the rows that each transaction removed."""
         for table, remove in ((RAW_TABLE, self._remove_reports), (TOOL_TABLE, self._remove_days)):
-            # Some at a time, so that an index leads to the oldest of each.
+            # A page of developers at a time, so that an index leads to the oldest rows of each.
             for page in read_developers(self._engine, table, self._id):
                 yield from self._repeated(partial(remove, developers=page))
         yield from self._repeated(self._remove_machines)
@@ -239,7 +240,7 @@ class _Pruning:
     def _remove_people(
         self, connection: SqlConnection, leaving: Sequence[str], gone: PrunedRows
     ) -> PrunedRows:
-        """Remove what there is of those developers who have no days any more."""
+        """Remove all rows of those developers who have no days any more."""
         left = connection.exec_driver_sql(
             f"SELECT DISTINCT developer_id FROM {TOOL_TABLE} WHERE {self._whose(leaving)}",
             (self._id, *leaving),
@@ -258,7 +259,7 @@ class _Pruning:
         return gone._replace(developers=len(developers), machines=machines)
 
     def _remove_machines(self, connection: SqlConnection) -> PrunedRows:
-        """Remove machines whose last report came before the first day to keep."""
+        """Remove machines whose last report arrived before the first day to keep."""
         limits = self._begin(connection)
         columns = ("connection_id", "developer_id", "hostname")
         keys = connection.exec_driver_sql(

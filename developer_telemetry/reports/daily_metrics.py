@@ -31,7 +31,7 @@ from developer_telemetry.reports.parser import (
 )
 
 MAX_HOURS = 24
-# What did not arrive at a receiver, such as a report of an archive, goes by its time alone.
+# For reports that did not arrive at a receiver, as those of archives: only their time counts.
 NO_EPOCH = 1 << 62
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -48,7 +48,7 @@ class ReceivedReport(NamedTuple):
     arrived_us: int
     report: Report
     raw_id: int = 0
-    # Of the receiver's knowledge of erasures when the report arrived there (`tombstones`).
+    # The receiver's epoch when the report arrived there (`tombstones`).
     epoch: int = NO_EPOCH
 
     @property
@@ -58,7 +58,7 @@ class ReceivedReport(NamedTuple):
 
     @property
     def age(self) -> tuple[int, int]:
-        """Newer means greater."""
+        """The order of reports; a newer one is greater."""
         return (self.arrived_us, self.raw_id)
 
 
@@ -135,12 +135,12 @@ def build_tool_row(arrivals: Sequence[ReceivedReport], first_arrived_us: int) ->
 
 
 def sum_order(arrival: ReceivedReport) -> tuple[str, int, int]:
-    """Return what the reports of a day are sorted by before they are added up."""
+    """Return the sort key of a day's reports before they are added up."""
     return (family_name(arrival.report.hostname), *arrival.age)
 
 
 def _row(newest: ReceivedReport, day: Report, first_arrived_us: int) -> ToolRow:
-    """Return the row of a day that has this newest arrival."""
+    """Return the row of a day whose newest report is `newest`."""
     git = _rounded(day.git)
     development = _rounded(day.development)
     return ToolRow(
@@ -176,13 +176,13 @@ def _row(newest: ReceivedReport, day: Report, first_arrived_us: int) -> ToolRow:
 class DaySum:
     """The sum of a day's reports, which are added one by one in the order of `sum_order`.
 
-    It keeps no report but the newest and the last, so its size does not depend on how many there
-    are, nor on theirs (`limits`). Of what can't be added up, the newest report counts.
+    It holds only the newest and the last report, so its size depends neither on their number nor on
+    their size (`limits`). For values that can't be added up, the newest report counts.
     """
 
     def __init__(self) -> None:
         self._newest: Optional[ReceivedReport] = None
-        self._last: Optional[ReceivedReport] = None  # which the next one may take the place of
+        self._last: Optional[ReceivedReport] = None  # the next one may replace it
         self._email = self._name = (_NEVER, "")
         self._active_hours = _Total()
         self._tools = _Names()
@@ -197,7 +197,7 @@ class DaySum:
         """Add the newest report of one more host."""
         if self._last is not None and not _goes_on(arrival.report, self._last.report):
             self._count(self._last)
-        # Its text is of no use here, and long.
+        # The text is long and not needed here.
         report = msgspec.structs.replace(arrival.report, payload="")
         self._last = arrival._replace(report=report)
 
@@ -250,8 +250,8 @@ _NEVER = (-1, -1)
 def _goes_on(later: Report, earlier: Report) -> bool:
     """Return whether a machine that Bonjour renamed may have sent both reports of one day.
 
-    Two machines may have such names, too. A report grows in the course of a day, so the later one
-    of the same machine has all that the earlier one has; one with nothing in it tells nothing.
+    Two machines may have such names, too. A report grows in the course of a day, so the later
+    one of a machine contains all of the earlier one; an empty report proves nothing.
     """
     return (
         may_be_renamed(earlier.hostname, later.hostname)
@@ -279,7 +279,7 @@ def _counted(repositories: Iterable[Repository]) -> dict[str, Number]:
 
 
 class _Total:
-    """A sum of numbers, the same in whatever order they are added."""
+    """A sum of numbers that does not depend on their order."""
 
     __slots__ = ("_fractions", "_integers")
 
@@ -301,7 +301,7 @@ class _Total:
 
 
 class _Totals:
-    """Sums by name, of as many names as there is room for; None where there are few anyway."""
+    """Sums by name, for as many names as there is room for; None if there are always few."""
 
     def __init__(self, room: Optional[Room]) -> None:
         self._room = room
@@ -374,7 +374,7 @@ def build_raw_params(connection_id: int) -> str:
 
 
 def format_timestamp(epoch_us: int) -> str:
-    """Epoch microseconds as UTC text in milliseconds (cut, not rounded: the columns keep three)."""
+    """Format epoch microseconds as UTC text with milliseconds, cut off as in the columns."""
     seconds, rest_us = divmod(epoch_us, 1_000_000)
     return f"{_seconds_as_text(seconds)}.{rest_us // 1000:03d}"
 
@@ -386,12 +386,12 @@ def _seconds_as_text(epoch_seconds: int) -> str:
 
 
 def format_arrival(arrived_us: int, day: str) -> str:
-    """When a report arrived, as text; one of an archive is put at the start of its day."""
+    """Format the time of arrival; a report of an archive counts as of the start of its day."""
     return format_timestamp(arrived_us) if arrived_us else f"{day} 00:00:00.000"
 
 
 def earlier_arrival(one_us: int, other_us: int) -> int:
-    """Return the first of two arrivals; 0, which is none, gives way."""
+    """Return the earlier of two arrivals; 0 means none."""
     return min(one_us, other_us) or max(one_us, other_us)
 
 

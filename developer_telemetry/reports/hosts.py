@@ -1,7 +1,7 @@
-"""Which names of hosts are names of one machine, as far as that can be told.
+"""The names of hosts that are names of one machine, as far as that can be told.
 
-A laptop calls itself `Anns-Mac`, `anns-mac.local` and `anns-mac.corp.example` on one day, by the
-network that it is in. Two machines must not become one, so what may be either stays two.
+A laptop calls itself `Anns-Mac`, `anns-mac.local` and `anns-mac.corp.example` on one day, depending
+on its network. Two machines must not become one, so two names that may be either stay two.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Callable, TypeVar
 
 Item = TypeVar("Item")
 
-# The ends of names that only say: in this network. The longest first.
+# The ends of names that only mean the local network. The longest first.
 LOCAL_ENDS = (".localdomain", ".home.arpa", ".local", ".home", ".lan")
-# Bonjour gives a machine another number when its name is taken, also by its own of a minute ago.
+# Bonjour gives a machine another number when its name is in use, even by the machine itself before.
 _NUMBERED = re.compile(r"(.+)-([2-9]|[1-9][0-9])\.local")
 
 _SMALL = {ord(letter.upper()): letter for letter in "abcdefghijklmnopqrstuvwxyz"}
 
 
 def machine_name(hostname: str) -> str:
-    """Return what a host's name is without capitals, a dot at its end, and a local end.
+    """Return a host's name in lower case, without a dot or a local domain at its end.
 
-    `machine_name_sql` is the same; no two databases agree on capitals beyond ASCII.
+    `machine_name_sql` does the same in SQL. Only ASCII capitals change, since databases differ on
+    others.
     """
     name = hostname.translate(_SMALL).rstrip(".")
     for end in LOCAL_ENDS:
@@ -35,7 +36,7 @@ def machine_name(hostname: str) -> str:
 def group_machines(hostnames: Iterable[str]) -> dict[str, str]:
     """Return the machine of each of the names under which one developer reported on one day.
 
-    A name without a domain is the machine that has it with one, if there is only one such.
+    A name without a domain is the machine with this name and a domain, if there is exactly one.
     """
     names = {hostname: machine_name(hostname) for hostname in hostnames}
     with_domain: dict[str, set[str]] = {}
@@ -59,7 +60,7 @@ def select_newest(
 
 
 def family_name(hostname: str) -> str:
-    """Return what a machine's name has in common with those that Bonjour made of it."""
+    """Return the part of a machine's name that Bonjour leaves as it is when it adds a number."""
     return _unnumbered(hostname) or machine_name(hostname)
 
 

@@ -10,7 +10,7 @@ from itertools import accumulate, chain
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.reports.limits import ONE_REPORT
 
-# A longer one is refused for its length, as it is when it is sent alone.
+# A longer report is refused for its length, as if it were sent alone.
 MAX_CHARACTERS = ONE_REPORT.inflated
 # What decides where an element of an array ends: a plain text as a whole, the start of any other
 # text, a bracket, and outside of brackets a comma.
@@ -31,8 +31,10 @@ _DEEPER = {"[": 1, "{": 1, "]": -1, "}": -1}
 def split_reports(pieces: Iterable[bytes]) -> Iterator[str]:
     """Yield the texts of the reports in a body that is read in pieces, in their order.
 
-    One of more than `MAX_CHARACTERS` is cut, but never to so few. Raises `ReportRefused` where
-    the body as a whole can't be read any further.
+    A report of more than `MAX_CHARACTERS` is cut, but stays longer than that, so it is refused.
+
+    Raises:
+        ReportRefused: The body can't be read any further.
     """
     texts = _decoded(pieces)
     for text in texts:
@@ -106,9 +108,9 @@ def _elements(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _skipped(buffer: str, seen: int, depth: int) -> tuple[int, int]:
-    """Skip from `seen` on what lies within an element for sure; return where, and the depth there.
+    """Skip characters from `seen` that are surely inside an element; return the end and its depth.
 
-    It costs a tenth of looking at each bracket and each text by itself.
+    This takes a tenth of the time of matching each bracket and text.
     """
     size = LEAST_SKIPPED
     while size >= LEAST_SKIPPED:

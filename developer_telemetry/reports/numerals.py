@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Optional, Union
 
-# A longer one is a number of digits alone, or none.
+# Longer texts are numbers only if they are plain digits.
 MAX_CHARACTERS = 64
 
-# To the few signs that are told apart below: of fractions, of groups, of what is less than nothing.
+# To the signs that are distinguished below: decimal points, group separators, minus.
 _SIGNS = str.maketrans(
     {
         "\u066b": ".",  # Arabic
@@ -24,10 +24,10 @@ _NUMBER = re.compile(r"([+-]?)(\d[\d ',.]*)")
 
 
 def read_number(text: str, is_whole: bool) -> Optional[Union[int, float]]:
-    """Return the number that a text stands for, None if it is none or may be one of two.
+    """Return the number that a text stands for, None if there is none or it is ambiguous.
 
-    `1.234` and `1,234` are a thousand and more to some and little more than one to others: where
-    only whole numbers make sense (`is_whole`) they are the former, elsewhere the latter.
+    `1.234` and `1,234` are 1234 in some countries and little more than 1 in others: 1234 where only
+    whole numbers make sense (`is_whole`), the fraction elsewhere.
     """
     text = text.strip()
     match = _NUMBER.fullmatch(text.translate(_SIGNS)) if len(text) <= MAX_CHARACTERS else None
@@ -42,7 +42,7 @@ def _plain(text: str) -> Optional[float]:
         number = float(text)
     except ValueError:
         return None
-    # The words that stand for them are no numbers, but one of 400 digits is.
+    # `inf` and `nan` are no numbers; a number of 400 digits is infinite and counts.
     return number if text[-1:].isdigit() and number == number else None
 
 

@@ -1,7 +1,7 @@
 """Removes paths and identities from a connection's reports before they are stored anywhere.
 
-Both leave a report that is read like any other, and done twice they do no more than once, so a
-report may come by here again, out of a spool or an export.
+The result is read like any other report. Both are idempotent, so a report from a spool or an export
+may be filtered again.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class PrivacyRules(NamedTuple):
     pseudonyms: Optional[Pseudonyms]
 
     def parse(self, body: Union[bytes, str]) -> Report:
-        """As `reports.parse`, of what is left of a body; its `payload` is that, as JSON."""
+        """Parse a body after paths and identities are removed; `payload` is the result as JSON."""
         document, text = decode(body)
         if not isinstance(document, dict):
-            return read(document, text)  # which refuses it
+            return read(document, text)  # raises `ReportRefused`
         if self.pseudonyms is None and not _may_have_path(text):
             return read(document, text)
-        developer_of(document)  # is refused as it came, if it is
+        developer_of(document)  # raises `ReportRefused` with the original text
         document["date"] = day_of(document)
         if self.strip_paths:
             document = strip_paths(document)

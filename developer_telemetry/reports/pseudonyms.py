@@ -1,7 +1,7 @@
 """Keyed hashes in the places of people and hosts.
 
-Who is behind one can be told only with `ENCRYPTION_SECRET`, by hashing a name that one has; under
-another secret everybody comes out as somebody else.
+Only with `ENCRYPTION_SECRET` can a pseudonym be matched to a name, by hashing that name. Under
+another secret every person gets another pseudonym.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HOST = "host"
 NAME = "name"
 ACCOUNT = "user"  # of a machine: a login, the owner of a home directory
 
-# 64 bits of a hash, and 16 that nobody else can add to them.
+# 64 bits of a hash, and 16 that can't be computed without the secret.
 SHAPE = re.compile(f"(?:{DEVELOPER}|{EMAIL}|{HOST}|{NAME}|{ACCOUNT})-[0-9a-f]{{20}}")
 _HASHED = 16
 _CHECKED = 4
@@ -31,15 +31,14 @@ class Pseudonyms:
         self._key = hmac.new(secret, purpose.encode(), hashlib.sha256).digest()
 
     def of(self, kind: str, text: str) -> str:
-        """Return the pseudonym of a text that is of a kind; one that was made here stays as it
-        is."""
+        """Return the pseudonym of a text of a kind; a pseudonym of ours stays as it is."""
         if self.knows(text):
             return text
         text = text.lower() if kind == EMAIL else text
         return self._checked(f"{kind}-{self._hash(kind, text)[:_HASHED]}")
 
     def knows(self, text: str) -> bool:
-        """Return true if a text is a pseudonym that was made here."""
+        """Return true if a text is a pseudonym made with this key."""
         return bool(SHAPE.fullmatch(text)) and self._checked(text[:-_CHECKED]) == text
 
     def _checked(self, text: str) -> str:

@@ -1,8 +1,8 @@
-"""Store reports, and find those that stop a batch: for now, or for good by their own content.
+"""Store reports, and find those that make a batch fail: for now, or for good by their content.
 
-Only what a report's content causes is for good: an error by which the database blames the values of
-a statement that has this report alone, while it takes a harmless one of the same day. All else
-passes: locks, failovers, rights, a full disk, and faults of our own.
+A report is refused for good only where its content is the cause: the database blames the values of
+a statement with this report alone, and takes a harmless one of the same day. Every other failure is
+temporary: locks, failovers, rights, a full disk, and faults of our own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from developer_telemetry.storage.raw_reports import Key
 from developer_telemetry.storage.tombstones import OutdatedTombstones
 from developer_telemetry.storage.writer import CommitCheck, find_locked_days, probe_store, store
 
-# A batch in which more fails is not taken apart any further now: others wait behind it.
+# A batch with more failures is not split any further now: other batches wait for it.
 MAX_FAILURES = 40
 MAX_SECONDS = 15.0
 
@@ -29,11 +29,11 @@ class StoreOutcome:
     """Reports of a batch that are not stored, by id, with the reason."""
 
     def __init__(self) -> None:
-        self.refused: dict[str, str] = {}  # by their content, for good
+        self.refused: dict[str, str] = {}  # for good, by their content
         self.waiting: dict[str, str] = {}  # to be tried again
 
     def wait(self, arrivals: Iterable[ReceivedReport], failure: Exception) -> None:
-        """Let arrivals be tried again."""
+        """Note arrivals that are to be tried again."""
         why = reason(failure)
         for arrival in arrivals:
             self.waiting[arrival.report_id] = why
@@ -45,10 +45,13 @@ def store_bisecting(
     strategies: Mapping[int, str],
     check: CommitCheck,
 ) -> StoreOutcome:
-    """Store arrivals; those that fail stop no others.
+    """Store arrivals; one that fails does not keep others from being stored.
 
-    Raises what a harmless report is answered with when the database takes no reports at all, and
-    `OutdatedTombstones` of `check`. What was stored by then stays; storing it again is harmless.
+    What was stored before an exception stays; storing it again is harmless.
+
+    Raises:
+        OutdatedTombstones: By `check`.
+        Exception: The database takes no reports at all, not even a harmless one.
     """
     search = _Bisection(database, strategies, check)
     search.store(arrivals)
@@ -61,9 +64,10 @@ def store_or_find_lock(
     strategies: Mapping[int, str],
     check: CommitCheck,
 ) -> StoreOutcome:
-    """Store arrivals in one transaction, but for those of days that another transaction holds.
+    """Store arrivals in one transaction, except those of days that another transaction holds.
 
-    Raises what anything else than such a lock is answered with.
+    Raises:
+        Exception: The failure, if it is not such a lock.
     """
     outcome = StoreOutcome()
     while arrivals:
@@ -82,15 +86,15 @@ def store_or_find_lock(
 def _find_locked_days(
     database: Database, error: Exception, arrivals: Sequence[ReceivedReport]
 ) -> set[Key]:
-    """Return the days that another transaction holds, if that is why `arrivals` failed."""
+    """Return the days that another transaction holds, if `arrivals` failed for that reason."""
     if isinstance(error, DBAPIError) and dialect_of(database).is_lock_timeout(error):
-        with suppress(Exception):  # nobody can say, then
+        with suppress(Exception):  # the cause stays unknown
             return find_locked_days(database, [arrival.key for arrival in arrivals])
     return set()
 
 
 class _Bisection:
-    """One batch that is taken apart."""
+    """One batch that is split until its failing reports are alone."""
 
     def __init__(
         self, database: Database, strategies: Mapping[int, str], check: CommitCheck
@@ -103,13 +107,13 @@ class _Bisection:
         self._ends_at = time.monotonic() + MAX_SECONDS
 
     def store(self, arrivals: Sequence[ReceivedReport]) -> None:
-        """Store arrivals, or each half of them by itself."""
+        """Store arrivals together, or in halves if that fails."""
         try:
             store(self._database, arrivals, self._strategies, self._check)
             return
         except OutdatedTombstones:
             raise
-        except Exception as error:  # whatever it is, it concerns the reports that cause it
+        except Exception as error:  # of any kind: it concerns only the reports that cause it
             failure = error
         self._failures += 1
         if locked := _find_locked_days(self._database, failure, arrivals):
@@ -117,7 +121,7 @@ class _Bisection:
             if free := [arrival for arrival in arrivals if arrival.key not in locked]:
                 self.store(free)
             return
-        # A statement can be so bad that it looks like an outage: ask with a harmless one.
+        # A bad statement can look like an outage; a harmless one tells them apart.
         probe_store(self._database)
         if len(arrivals) == 1:
             self._judge(arrivals[0], failure)
@@ -137,6 +141,6 @@ class _Bisection:
     def _takes_harmless(self, arrival: ReceivedReport) -> bool:
         try:
             probe_store(self._database, arrival.report.date, arrival.arrived_us)
-        except Exception:  # then it is the day that is not taken: its partition may be missing
+        except Exception:  # the day is refused, not the report: its partition may be missing
             return False
         return True

@@ -27,7 +27,7 @@ from developer_telemetry.reports.daily_metrics import (
 from developer_telemetry.reports.hosts import family_name, select_newest
 from developer_telemetry.reports.parser import parse
 
-# Raw rows in a page: enough to hide the round trips, and over in a fraction of a second.
+# Raw rows in a page: enough to hide the round trips, read in a fraction of a second.
 PAGE = 500
 # Raw rows that are read at once to find what counts for some days; of their bodies those that are
 # not longer than `SHORT` (bytes) come with them. Nearly all are, so one question does. Where more
@@ -36,8 +36,8 @@ MAX_NEWEST = 2_000
 SHORT = 8 << 10
 # Bytes of long bodies that are fetched together; a single one may have up to 4 MiB.
 FETCHED = 4 << 20
-# Hosts of one day that are added up, those that reported last. A machine that is named anew for
-# each of its reports reaches this; what is known of so many takes some 10 MiB.
+# At most so many hosts of one day are added up, those that reported last. A machine with a new name
+# in each report reaches this; the sums of so many take some 10 MiB.
 MAX_HOSTS = 10_000
 # How many times more rows than expected make a plan a bad one.
 UNFORESEEN = 5
@@ -46,7 +46,7 @@ UNFORESEEN = 5
 Key = tuple[int, str, str]
 # Developer and date: the same within a connection.
 Day = tuple[str, str]
-# Gives a connection to read with: one that is open anyway, or one for each question.
+# Returns a connection to read with: an open one, or a new one for each query.
 Opened = Callable[[], AbstractContextManager[SqlConnection]]
 # Before all days.
 START: Day = ("", "0001-01-01")
@@ -155,18 +155,18 @@ class NewestReport(NamedTuple):
 
 
 def reuse_connection(connection: SqlConnection) -> Opened:
-    """Return what reads in the transaction of a connection."""
+    """Return a function that opens nothing and yields this connection."""
     return lambda: nullcontext(connection)
 
 
 class TooManyReports(Exception):
-    """More rows count for some days than are to be read at once: read the days one by one."""
+    """Too many rows to read at once; the caller reads the days one by one."""
 
 
 def build_days(opened: Opened, keys: Sequence[Key], strategy: str) -> Iterator[ToolRow]:
-    """Return the rows that a connection's `keys` (sorted) give, read from their raw rows.
+    """Build the tool rows of a connection's `keys` (sorted) from their raw rows.
 
-    Nothing is left open between two rows but what `opened` gives open.
+    Between two rows no connection is open, unless `opened` yields one that stays open.
     """
     for start in range(0, len(keys), MAX_KEYS):
         batch = keys[start : start + MAX_KEYS]
@@ -188,7 +188,8 @@ def read_newest(
 
     There are at most `MAX_KEYS` keys.
 
-    :raises TooMany: there are more than `MAX_NEWEST`.
+    Raises:
+        TooManyReports: There are more than `MAX_NEWEST`.
     """
     dialect = dialect_of(connection)
     columns = ("developer_id", "date")
@@ -211,7 +212,8 @@ def read_newest_of(
 
     `with_tool_rows` adds to each the day's tool row as `Dialect.text` has it.
 
-    :raises TooMany: there are more than `MAX_NEWEST`.
+    Raises:
+        TooManyReports: There are more than `MAX_NEWEST`.
     """
     query = _newest_query(dialect_of(connection), source, strategy, with_tool_rows)
     rows = connection.exec_driver_sql(f"{query} LIMIT {MAX_NEWEST + 1}", tuple(parameters))
@@ -222,7 +224,7 @@ def read_newest_of(
 
 
 def _newest_hosts(connection: SqlConnection, key: Key, strategy: str) -> list[NewestReport]:
-    """Return the same of one day, without bodies, of those hosts alone that reported last."""
+    """Return one day's newest raw rows without bodies, only of hosts that reported last."""
     dialect = dialect_of(connection)
     param = dialect.placeholder
     source = (
@@ -245,7 +247,7 @@ def _newest_query(
 ) -> str:
     day = "w.developer_id, w.date"
     one = f"{day}, w.hostname" if strategy == SUM else day
-    # Archives have no arrival, so theirs is not the first one.
+    # Reports of archives have no arrival, so they are not the first.
     first = f"COALESCE(MIN(NULLIF(w.arrived_us, 0)) OVER (PARTITION BY {day}), 0)"
     size = f"{dialect.octets}(r.payload)"
     tool_text, join = "NULL", ""
@@ -271,8 +273,8 @@ def _newest_query(
 def build_tool_rows(
     opened: Opened, connection_id: int, newest_rows: Iterable[NewestReport]
 ) -> Iterator[ToolRow]:
-    """Return the tool rows that the rows of `newest` give, by key; long bodies are read for it."""
-    # As `sum_order` has the reports of a day.
+    """Build the tool rows of `newest`, by key; reads the long bodies."""
+    # In the order of `sum_order`.
     in_order = sorted(newest_rows, key=lambda row: (row.day, family_name(row.hostname), *row.age))
     in_order = [
         row
@@ -288,7 +290,7 @@ def build_tool_rows(
             payload = next(long)[1] if row.payload is None else row.payload
             read = _arrival(connection_id, row, payload)
             if read is not None:
-                # One alone is no sum, and the row of that is made faster.
+                # A single report needs no sum, and its row is built faster.
                 if arrival is not None:
                     day.add(arrival)
                 arrival, first_us, added = read, row.first_us, added + 1
@@ -304,7 +306,7 @@ def build_tool_rows(
 def read_bodies(opened: Opened, sized: Iterable[tuple[int, int]]) -> Iterator[tuple[int, str]]:
     """Return raw rows' ids with their bodies, in the order of `sized`: ids and lengths in bytes.
 
-    As many are read at once as have `FETCHED` bytes. A row that was deleted meanwhile has "".
+    Up to `FETCHED` bytes are read at once. The body of a row that was deleted meanwhile is "".
     """
     ids: list[int] = []
     size = 0

@@ -1,4 +1,4 @@
-"""Counts for operators: machines, refused reports. They lag behind by seconds."""
+"""Counts of machines and refused reports for operators, some seconds late."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from developer_telemetry.reports.hosts import LOCAL_ENDS
 
 # Rows counted in one transaction, so that it is short.
 ROWS_AT_ONCE = 1_000
-# How far back uncounted rows are looked for: at first those that a crash may have left, then those
-# whose transactions end after that of a higher id.
+# How many ids back to look for uncounted rows: at the start those that a crash may have left, later
+# those whose transactions ended after that of a higher id.
 ROWS_AT_START = 20_000
 ROWS_ANEW = 2_000
 
@@ -29,7 +29,7 @@ Refusal = tuple[int, str, str]
 
 
 class ReportCounts:
-    """Notes what happened, from any thread, and writes it down when `flush` is called."""
+    """Counts of events, noted by any thread and written to the database by `flush`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,9 +47,9 @@ class ReportCounts:
             self._refusals[(connection_id, format_timestamp(now_us())[:10], reason)] += 1
 
     def flush(self, engine: Engine) -> None:
-        """Write down what was noted since the last time; keep it for later if that fails.
+        """Write the counts since the last call; keep them for the next call if that fails.
 
-        It does so as well if another transaction holds a row for longer than `engine` waits.
+        It also fails if another transaction holds a row for longer than `engine` waits.
         """
         with self._lock:
             refusals, self._refusals = self._refusals, Counter()
@@ -83,14 +83,14 @@ def _write_refusals(connection: SqlConnection, refusals: Counter[Refusal]) -> No
 
 
 def count_machines(engine: Engine, counted_id: Optional[int], awaits_locks: bool = True) -> int:
-    """Count raw rows to their machines; return the id up to which that is done.
+    """Add raw rows to the counts of their machines; return the highest id that is counted.
 
-    `counted_id` is what it returned before, None at first. A machine's row has the highest raw id
-    that was counted to it, so nothing is counted twice, and what a crash left is made up for.
+    `counted_id` is the last returned value, None at first. A machine's row has the highest raw id
+    that was added to it, so no row is counted twice, and rows that a crash left are counted later.
     """
     with reading(engine).connect() as connection:
         newest = connection.exec_driver_sql(f"SELECT MAX(id) FROM {RAW_TABLE}").scalar_one() or 0
-    # After a failover that lost rows, or a restore, their ids are given anew.
+    # After a failover that lost rows, or a restore, new rows get the same ids again.
     if counted_id is None or counted_id > newest:
         first = newest - ROWS_AT_START
     else:
@@ -135,10 +135,10 @@ def _count_machines_sql(dialect: Dialect) -> str:
 
 
 def machine_reports_sql(dialect: Dialect, condition: str) -> str:
-    """Return a table of raw rows under the names of their machines, each with when it was `seen`.
+    """Return a table of raw rows with their machine's name and the time `seen`.
 
-    A report of an archive arrived at the start of its day, which may be to come, and a clock may
-    have been ahead: nobody was seen after the row was stored.
+    `seen` is never later than the time at which the row was stored: a report of an archive counts
+    as arrived at the start of its day, which may be in the future, and a clock may be fast.
     """
     return (
         f"(SELECT id, params, connection_id, developer_id, {machine_name_sql(dialect, 'hostname')}"
@@ -148,7 +148,7 @@ def machine_reports_sql(dialect: Dialect, condition: str) -> str:
 
 
 def machine_name_sql(dialect: Dialect, column: str) -> str:
-    """Return the expression of what `machine_name` of `hosts` makes of a column."""
+    """Return the SQL expression of `hosts.machine_name` for a column."""
     name = dialect.without_end_dots(f"LOWER({column})")
     cases = " ".join(
         f"WHEN {dialect.end_of(name, len(end))} = '{end}' AND {name} <> '{end}'"

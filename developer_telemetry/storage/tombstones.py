@@ -1,14 +1,14 @@
 """Tombstones of erased people: every writer obeys them, so that no erased row returns.
 
-A tombstone holds no name, only a hash under a key that is not in the database. It covers what
-arrived until a time, one that blocks whatever arrives. A writer leaves out what it knows to be
-covered and asks, before it commits, whether it still knows them all. By then it holds a lock on the
-raw layer that `erasing` waits for, so no report is written behind an erasure's back.
+A tombstone holds no name, only a hash under a key that is not in the database. It covers reports
+that arrived until a time; one that blocks a person covers all of them. A writer leaves out covered
+reports, and before it commits it checks that it has read all tombstones. By then it holds a lock on
+the raw layer for which `erasure` waits, so an erasure never misses a report.
 
-No clock decides alone. A receiver counts how often it has learned of erasures, its *epoch*, and
-keeps with each report the epoch in which it arrived. What arrived before it learned of a tombstone
-is covered although its clock says later, by up to `DOUBT_US`; what it accepts of an erased person
-afterwards gets a time later than the tombstone's, so that everybody else can tell by that.
+No clock decides alone. A receiver counts how often it has read new tombstones, its *epoch*, and
+stores with each report the epoch in which it arrived. A report from before the receiver read a
+tombstone is covered even if its time is later, by up to `DOUBT_US`. A report that the receiver
+accepts afterwards gets a time later than the tombstone's, so other writers need no epoch.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from developer_telemetry.database.engine import reading
 from developer_telemetry.reports.daily_metrics import NO_EPOCH, ReceivedReport
 from developer_telemetry.reports.parser import Report
 
-# What a tombstone has for its connection when it counts for all of them.
+# The connection of a tombstone that holds for all connections.
 ALL_CONNECTIONS = 0
-# How far a clock may be ahead that a receiver had while it could not know of an erasure. A report
-# that arrived there so much later than the tombstone was sent after it.
+# How fast a receiver's clock may be while the receiver does not know of an erasure. A report that
+# arrived more than this after the tombstone was sent after it.
 DOUBT_US = 86_400_000_000
-# A time so far ahead of the database's is no time at which anything can have arrived.
+# No report can have arrived at a time so far ahead of the database's.
 FUTURE_US = 60_000_000
 # How long after a reading of the tombstones reports may be stored without another one.
 LEASE_SECONDS = 3.0
@@ -52,7 +52,7 @@ class Tombstone(NamedTuple):
     epoch: int = 0  # in which a receiver has learned of it
 
     def replaces(self, other: Tombstone) -> bool:
-        """Return whether the other one has no effect beside this one, which is no older."""
+        """Return true if the other one has no effect beside this one, which is no older."""
         return (
             self.subject == other.subject
             and self.connection_id in (ALL_CONNECTIONS, other.connection_id)
@@ -61,7 +61,7 @@ class Tombstone(NamedTuple):
 
 
 class TombstoneVersion(NamedTuple):
-    """Tells one state of the table from any other, also from one that a backup brought back."""
+    """Identity of one state of the table, also different from states restored from a backup."""
 
     stones: int
     last_id: int
@@ -74,11 +74,11 @@ UNREAD = TombstoneVersion(-1, 0, 0)
 
 
 class OutdatedTombstones(Exception):
-    """Somebody was erased since the tombstones were read: nothing may be committed by them."""
+    """A person was erased after the tombstones were read: the transaction must not commit."""
 
 
 class TombstoneKey:
-    """Hashes people; whoever has the database alone can't try out names."""
+    """The key by which people are hashed; without it, names can't be tried against the hashes."""
 
     def __init__(self, encryption_secret: str) -> None:
         secret = encryption_secret.strip().encode()
@@ -86,27 +86,27 @@ class TombstoneKey:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for those who have the same key, and of no use to others."""
+        """A text that is equal for equal keys and does not reveal the key."""
         return _hash(self._key, b"fingerprint", "")[:16]
 
     def developer(self, developer_id: str) -> str:
-        """Return the subject of a tombstone for a developer, spelled exactly so."""
+        """Return the subject of a tombstone for a developer's exact id."""
         return _hash(self._key, _DEVELOPER, developer_id)
 
     def email(self, email: str) -> str:
-        """Return the subject of a tombstone for an e-mail address, in whatever case."""
+        """Return the subject of a tombstone for an e-mail address, in any case."""
         return _hash(self._key, _EMAIL, email.lower())
 
 
 # The same few people report every hour, and a receiver looks at all of them.
 @lru_cache(maxsize=16_384)
 def _hash(key: bytes, kind: bytes, text: str) -> str:
-    # Takes a third of the time of an HMAC.
+    # A keyed hash takes a third of the time of an HMAC.
     return hashlib.blake2b(text.encode(), key=key, person=kind, digest_size=32).hexdigest()
 
 
 class Tombstones:
-    """All that there were at one moment, in a receiver's `epoch`; `read_us` says when that was."""
+    """All tombstones at the time `read_us`, in a receiver's `epoch`."""
 
     def __init__(
         self,
@@ -156,15 +156,15 @@ class Tombstones:
         email: str,
         epoch: int = NO_EPOCH,
     ) -> bool:
-        """Return the same of a report, or of the row of a day, that is of this person."""
+        """Return true if a report or a day's row of this person is covered; see `cover`."""
         return any(
             self._covers(stone, arrived_us, epoch)
             for stone in self._of(connection_id, developer_id, email)
         )
 
     def by_address(self, arrival: ReceivedReport) -> Optional[Tombstone]:
-        """Return the tombstone that covers a report by its address, while its developer has none
-        such."""
+        """Return the tombstone that covers a report by its address if none does by its
+        developer."""
         report = arrival.report
         own = list(self._of(arrival.connection_id, report.developer_id, ""))
         for stone in self._of(arrival.connection_id, report.developer_id, report.email):
@@ -185,7 +185,7 @@ class Tombstones:
         return max([arrived_us, *(stone.erased_us + 1 for stone in stones)])
 
     def of_developer(self, connection_id: int, developer_id: str) -> Optional[Tombstone]:
-        """Return the newest tombstone for a developer, spelled exactly so."""
+        """Return the newest tombstone for a developer's exact id."""
         stones = self._of(connection_id, developer_id, "")
         return max(stones, key=lambda stone: (stone.blocked, stone.erased_us), default=None)
 
@@ -200,7 +200,7 @@ class Tombstones:
         ]
 
     def _of(self, connection_id: int, developer_id: str, email: str) -> Iterator[Tombstone]:
-        """Yield the tombstones of a person; `email` may be "", which nobody has."""
+        """Yield the tombstones of a person; `email` may be "", which matches none."""
         subjects = [self._key.developer(developer_id)]
         if email:
             subjects.append(self._key.email(email))
@@ -214,7 +214,7 @@ class Tombstones:
     def _covers(self, stone: Tombstone, arrived_us: int, epoch: int) -> bool:
         if stone.blocked or arrived_us <= stone.erased_us:
             return True
-        # It arrived where the tombstone was not known yet, so its time may be wrong.
+        # The receiver had not read the tombstone yet, so the time may be wrong.
         return epoch < stone.epoch and (
             arrived_us <= stone.erased_us + DOUBT_US or arrived_us > self._read_us + FUTURE_US
         )
@@ -235,7 +235,7 @@ class TombstoneCache:
     def __init__(self, engine: Engine, key: TombstoneKey) -> None:
         self._engine = engine
         self.key = key
-        # None before the first reading, which `check` finds out.
+        # None before the first reading; `check` then raises.
         self._tombstones = Tombstones(key)
 
     def tombstones(self) -> Tombstones:
@@ -248,14 +248,14 @@ class TombstoneCache:
             raise OutdatedTombstones
 
     def reload(self) -> Tombstones:
-        """Read them again."""
+        """Read the tombstones again and return them."""
         with reading(self._engine).connect() as connection:
             self._tombstones = read_tombstones(connection, self.key)
         return self._tombstones
 
 
 def read_version(connection: SqlConnection) -> TombstoneVersion:
-    """Return the version of the table as it is."""
+    """Return the table's current version."""
     count, last_id, newest_us = connection.exec_driver_sql(
         f"SELECT COUNT(*), MAX(id), MAX(erased_us) FROM {TOMBSTONE_TABLE}"
     ).one()
@@ -263,7 +263,7 @@ def read_version(connection: SqlConnection) -> TombstoneVersion:
 
 
 def read_tombstones(connection: SqlConnection, key: TombstoneKey) -> Tombstones:
-    """All tombstones."""
+    """Return all tombstones."""
     stones, table_version = read_tombstone_rows(connection)
     return Tombstones(key, table_version, stones)
 

@@ -1,8 +1,8 @@
-"""Rows of the raw and the tool layer as lines of JSON or CSV, in flat memory.
+"""Export rows of the raw and the tool layer as lines of JSON or CSV, in constant memory.
 
-Each line says which table it is from and has everything that an import needs to make the same row
-elsewhere, in another kind of database, too. Ids of raw rows differ there, so a row of the tool
-layer also names its newest report by the identity that goes with it everywhere.
+Each line names its table and has all that an import needs to make the same row in another database,
+of any kind. Ids of raw rows differ there, so a row of the tool layer also has the identity of its
+newest report.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PAGE = 1000
 RAW = "raw"
 TOOL = "tool"
 
-# What an import needs comes first; the rest is there to be read.
+# Columns that an import needs are first; the others are for readers.
 _RAW_COLUMNS = (
     "report_id",
     "connection_id",
@@ -54,7 +54,7 @@ Row = dict[str, Any]
 
 
 class ExportSelection(NamedTuple):
-    """Which rows; None stands for no limit. `developers` go with their connections."""
+    """The rows to export; None stands for no limit. `developers` are pairs with connections."""
 
     connection_id: Optional[int] = None
     since: Optional[str] = None  # YYYY-MM-DD, the first day
@@ -63,7 +63,7 @@ class ExportSelection(NamedTuple):
 
 
 def read_raw_rows(engine: Engine, wanted: ExportSelection) -> Iterator[Row]:
-    """Rows of the raw layer, in the order of their ids, so that an import gives them in it."""
+    """Yield rows of the raw layer in the order of their ids, so that an import keeps the order."""
     if wanted.developers is not None:
         for person in wanted.developers:
             yield from _raw_of(engine, wanted, person)
@@ -77,7 +77,7 @@ def read_raw_rows(engine: Engine, wanted: ExportSelection) -> Iterator[Row]:
 
 
 def _ends(engine: Engine) -> tuple[int, int]:
-    """Ids that all raw rows are above, and up to."""
+    """Return the id below the first raw row, and the last one."""
     with reading(engine).connect() as connection:
         first, last = connection.exec_driver_sql(f"SELECT MIN(id), MAX(id) FROM {RAW_TABLE}").one()
     return (first or 1) - 1, last or 0
@@ -86,7 +86,7 @@ def _ends(engine: Engine) -> tuple[int, int]:
 def _page_end(connection: SqlConnection, above: int, last: int) -> int:
     """Return the id of the last raw row of a page.
 
-    Asked for alone: with a condition on other columns a database may read all rows for each page.
+    A query of its own: with conditions on other columns a database may read all rows each time.
     """
     last_id: Optional[int] = connection.exec_driver_sql(
         f"SELECT MAX(id) FROM (SELECT id FROM {RAW_TABLE} WHERE id > {above} AND id <= {last}"
@@ -110,7 +110,7 @@ def _raw_of(engine: Engine, wanted: ExportSelection, person: tuple[int, str]) ->
 
 
 def _raw(engine: Engine, wanted: ExportSelection, where: str) -> Iterator[Row]:
-    """Yield the rows of a page; long bodies are read a few at a time when it is their turn."""
+    """Yield the rows of a page; long bodies are read a few at a time."""
     size = f"{dialect_of(engine).octets}(payload)"
     columns = ", ".join(_RAW_COLUMNS[:-1])
     opened = reading(engine).connect
@@ -143,7 +143,7 @@ def _conditions(connection: SqlConnection, wanted: ExportSelection) -> tuple[str
 
 
 def read_tool_rows(engine: Engine, wanted: ExportSelection) -> Iterator[Row]:
-    """Rows of the tool layer, by connection, developer and day."""
+    """Yield rows of the tool layer, by connection, developer and day."""
     people = _all_developers(engine, wanted) if wanted.developers is None else wanted.developers
     param = dialect_of(engine).placeholder
     columns = ", ".join(f"t.{column}" for column in TOOL_COLUMNS)
@@ -197,7 +197,7 @@ def _all_developers(engine: Engine, wanted: ExportSelection) -> Iterator[tuple[i
 def read_connection_ids(engine: Engine, table: str) -> list[int]:
     """Return the connections that a table has rows of, also of those that were deleted since."""
     param = dialect_of(engine).placeholder
-    # Each is found in the index; to ask for all that differ would read the whole of it.
+    # One lookup in the index for each; SELECT DISTINCT would read the full index.
     query = f"SELECT MIN(connection_id) FROM {table} WHERE connection_id > {param}"
     ids: list[int] = []
     last: Optional[int] = -1
@@ -239,7 +239,7 @@ def _read(
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as we write it, whatever type the driver has for it."""
+    """Return a value as we write it, for any type that a driver returns."""
     if isinstance(value, datetime):
         in_utc = value.astimezone(timezone.utc) if value.tzinfo else value
         return in_utc.replace(tzinfo=None).isoformat(" ", "milliseconds")
@@ -254,7 +254,7 @@ def _standard_output() -> Iterator[IO[bytes]]:
     try:
         yield file
         file.flush()
-    except BrokenPipeError:  # whoever reads has enough
+    except BrokenPipeError:  # the reader has closed the pipe
         raise
     except OSError as error:
         raise ConfigurationError(
@@ -263,18 +263,18 @@ def _standard_output() -> Iterator[IO[bytes]]:
 
 
 class ExportOutput:
-    """Where rows go, one a line."""
+    """A file of rows, one a line."""
 
     def __init__(self, file: IO[bytes], as_csv: bool, on_terminal: bool = False) -> None:
-        """`on_terminal` shows as escapes what a terminal would obey, which CSV can't have."""
+        """`on_terminal` escapes control characters; CSV has no such escapes."""
         self.rows = 0
-        self.formulas = 0  # cells that a spreadsheet would take for one
+        self.formulas = 0  # cells that a spreadsheet would take for formulas
         self._shown = printable if on_terminal else str
         self._file = file
         self._as_csv = as_csv
 
     def write(self, row: Row) -> None:
-        """Rows of CSV have to be of one table."""
+        """Write a row; rows of CSV have to be of one table."""
         if not self._as_csv:
             self._file.write(_object(row) + b"\n")
         else:
@@ -299,14 +299,15 @@ class ExportOutput:
 def open_output(path: Optional[Path]) -> Iterator[IO[bytes]]:
     """Yield standard output, or a file that appears once complete, gzipped if its name says so.
 
-    :raises ConfigurationError: the file can't be made.
+    Raises:
+        ConfigurationError: The file can't be made.
     """
     if path is None:
         with _standard_output() as file:
             yield file
         return
     try:
-        # Whose reports they are is nobody else's business.
+        # A private file, since it holds people's reports.
         with open_new(path) if is_device(path) else replace_file(path) as file:
             if path.name.endswith(COMPRESSED):
                 with gzip.GzipFile(path.name, "wb", 6, file) as compressed:
@@ -320,7 +321,7 @@ def open_output(path: Optional[Path]) -> Iterator[IO[bytes]]:
 
 
 def _object(row: Row) -> bytes:
-    """Return a row as JSON which a terminal may be shown; it holds texts of machines."""
+    """Return a row as JSON that is safe to show on a terminal."""
     encoded = msgspec.json.encode(row)
     if encoded.isascii() and b"\x7f" not in encoded:  # no controls, as msgspec has escaped them
         return encoded

@@ -1,4 +1,4 @@
-"""Items of files, read as reports of collectors or as rows of our exports."""
+"""Read items of files as reports of collectors or as rows of our exports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from developer_telemetry.transfer.input_files import InputFiles, InputItem
 
 logger = logging.getLogger(__name__)
 
-# What goes into one transaction.
+# The size of one transaction.
 BATCH_REPORTS = 500
 BATCH_BYTES = 4 << 20
 
@@ -60,7 +60,7 @@ _Key = Annotated[str, msgspec.Meta(pattern=r"^[^\0]+$", max_length=TEXT_LIMIT)]
 
 
 class _Exported(msgspec.Struct):
-    """A row of the raw layer, as far as the rest of it doesn't follow from this."""
+    """A row of the raw layer, without columns that follow from these."""
 
     report_id: _Identity
     connection_id: int
@@ -87,7 +87,7 @@ _Day = TypedDict("_Day", _TYPES)  # type: ignore[misc]  # spelled out it would s
 
 
 class _Head(msgspec.Struct):
-    """Which table a row was exported from; a collector's body is from none."""
+    """The table that a row was exported from; a collector's body has none."""
 
     table: str = ""
 
@@ -108,7 +108,7 @@ class ImportBatch:
 
 
 class ImportReader:
-    """Makes of items what can be stored in a database with these connections."""
+    """The reader of items for a database with these connections."""
 
     def __init__(
         self,
@@ -116,16 +116,17 @@ class ImportReader:
         connection_id: Optional[int],
         defaults: ImportDefaults,
     ) -> None:
-        """Everything goes to `connection_id`; without it, rows of an export to their own one.
+        """Read all items for `connection_id`; without it, rows of an export for their own one.
 
-        :raises ConfigurationError: there is no such connection.
+        Raises:
+            ConfigurationError: There is no such connection.
         """
         self._connections = connections
         self._target = None if connection_id is None else self._connection_with_id(connection_id)
         self._defaults = defaults
 
     def batches(self, archives: InputFiles) -> Iterator[ImportBatch]:
-        """Read everything; what can't be stored is refused, and the next item read."""
+        """Yield all items in batches; items that can't be stored are refused."""
         batch = ImportBatch()
         size = 0
         for item in archives.items():
@@ -160,12 +161,12 @@ class ImportReader:
             batch.refused.append((item, f"{reason[:1].lower()}{reason[1:]}"))
         except ConfigurationError as error:
             batch.refused.append((item, str(error)))
-        except Exception as error:  # the next one may be all right
+        except Exception as error:  # the next item may be valid
             logger.debug("an item can't be read", exc_info=True)
             batch.refused.append((item, f"can't be read: {describe_error(error)}"))
 
     def _archived(self, item: InputItem) -> ReceivedReport:
-        """Return a body as a collector sends or keeps it; nobody knows when it arrived, if ever."""
+        """Return the report of a collector's body, whose arrival is unknown."""
         connection = self._connection(None)
         report = connection.parse(_filled(item, self._defaults))
         if connection.strategy == SUM and not report.hostname:
@@ -232,7 +233,7 @@ def _table(content: bytes) -> str:
 def make_archive_id(connection_id: int, day: str, payload: str) -> str:
     """Return the id of a report without one: the same for the same content.
 
-    A UUID of version 7, as those given on arrival; its time is the start of the report's day.
+    A UUID of version 7, as on arrival; its time is the start of the report's day.
     """
     digest = hashlib.blake2b(f"{connection_id} {payload}".encode(), digest_size=10).digest()
     return uuid7(
@@ -247,7 +248,7 @@ def make_copy_id(report_id: str, connection_id: int) -> str:
 
 
 def _filled(item: InputItem, defaults: ImportDefaults) -> bytes:
-    """Return a body with what it lacks added at its end; all else stays as it is, to the letter."""
+    """Return a body with missing fields added at its end; the other text stays as it is."""
     values = {field: value for field, value in defaults._asdict().items() if value}
     if values.pop("date_from_name", False):
         date_in_name = _DATE_IN_NAME.search(os.path.basename(item.source))

@@ -1,7 +1,7 @@
-"""Reports from files into the raw and the tool layer.
+"""Import reports from files into the raw and the tool layer.
 
-Each report has an identity, its own or one that follows from its content, so whatever is stored
-already is passed over: an import may be killed and started again, or done twice.
+Each report has an identity, its own or one computed from its content, so stored reports are
+skipped: an import may be killed and started again, or repeated.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from developer_telemetry.storage.writer import upsert_tool_rows
 from developer_telemetry.transfer.import_reader import ImportBatch, make_copy_id
 from developer_telemetry.transfer.input_files import InputItem
 
-# Machines are counted so often, since after a crash rows much older than others are not.
+# Machines are counted this often, since after a crash much older rows are not counted.
 COUNT_EVERY = 10_000
-# How long another transaction's lock is waited for, and between two tries.
+# How long to wait for another transaction's lock, and between two tries.
 CONFLICT_SECONDS = 120.0
 CONFLICT_PAUSE_SECONDS = 1.0
 
@@ -58,14 +58,14 @@ class ImportCounts(NamedTuple):
 
 
 class ImportStep(NamedTuple):
-    """A batch is done."""
+    """The progress after a batch."""
 
-    counts: ImportCounts  # of all so far
-    refused: Sequence[tuple[InputItem, str]]  # those of the batch, and why
+    counts: ImportCounts  # of all batches so far
+    refused: Sequence[tuple[InputItem, str]]  # of this batch, with reasons
 
 
 class Importer:
-    """Stores what was read, in a database with these connections."""
+    """The importer into a database with these connections."""
 
     def __init__(
         self, engine: Engine, erased: TombstoneCache, connections: Mapping[int, Connection]
@@ -120,7 +120,7 @@ class Importer:
         )
 
     def _store_patiently(self, arrivals: Sequence[ReceivedReport]) -> StoredReports:
-        """Store arrivals, again and again those that something is in the way of."""
+        """Store arrivals; try those again that a lock or an outage stops."""
         gives_up_at = time.monotonic() + CONFLICT_SECONDS
         refused: dict[str, str] = {}
         outcome = StoredReports((), {})
@@ -160,15 +160,15 @@ class Importer:
     def _store_days(
         self, days: Sequence[tuple[InputItem, ToolRow]]
     ) -> tuple[int, list[tuple[InputItem, str]]]:
-        """Store days but those of people who were erased.
+        """Store days, except those of erased people.
 
         Returns:
-            How many were stored, and those that the database refuses, each with the reason.
+            The number of stored days, and the refused ones with the reason.
         """
         stored = 0
         refused: list[tuple[InputItem, str]] = []
         for connection_id, group in groupby(days, key=lambda day: day[1].connection_id):
-            # Nothing of the raw layer is written here, which would let an erasure wait for us.
+            # An erasure waits for writes to the raw layer; a day has none, so hold it off here.
             with hold_connection(self._engine, connection_id):
                 tombstones = self._erased.reload()
                 spared = [day for day in group if not tombstones.cover_person(*_person(day[1]))]
@@ -192,8 +192,7 @@ class Importer:
 
 
 def _day_row(day: Mapping[str, Any]) -> ToolRow:
-    """Return a row of the tool layer whose report isn't here; one of the Go plugin never had
-    any."""
+    """Return a row of the tool layer without a report here, as rows of the Go plugin are."""
     values = dict(day)
     if day["_raw_data_id"] is not None:
         values["_raw_data_id"] = 0
@@ -221,9 +220,9 @@ def _fresh(
 def _identities(
     engine: Engine, wanted: Collection[tuple[str, int]]
 ) -> dict[tuple[str, int], tuple[str, Optional[int]]]:
-    """For reports and connections the identity of each report there, and its raw id if stored.
+    """Return each report's identity in its connection, and its raw id if stored.
 
-    A report's identity is taken where another connection has it.
+    A report gets another identity if another connection has stored its own one.
     """
     stored = _stored(engine, [report_id for report_id, _ in wanted])
     identities: dict[tuple[str, int], tuple[str, Optional[int]]] = {}

@@ -1,4 +1,4 @@
-"""Files that hold reports: taken apart into one item a report, in flat memory.
+"""Split files of reports into one item a report, in constant memory.
 
 A file may hold one JSON object, one a line, several printed over many lines each, a JSON array, or
 the CSV that our export writes; any of it gzipped.
@@ -26,7 +26,7 @@ from developer_telemetry.private_files import open_new
 from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, split_reports
 
 STANDARD_INPUT = "-"
-# What is taken from a folder; a file that is named is read whatever its name.
+# Files that are read from a folder; a file that is named itself may have any name.
 SUFFIXES = (".json", ".ndjson", ".jsonl", ".csv")
 COMPRESSED = ".gz"
 PIECE = 1 << 18
@@ -36,8 +36,8 @@ TABLE = "table"
 _GZIP = b"\x1f\x8b"
 _CSV_HEADS = (f'"{TABLE}",'.encode(), f"{TABLE},".encode())
 _CSV_CELL = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",]*))(,|\Z)')
-# Where a spreadsheet begins a formula: at the start of a cell, and behind whatever it may take for
-# the end of one, such as the semicolon that stands there in half of Europe.
+# Where a spreadsheet begins a formula: at the start of a cell, and after any character that it may
+# take for the end of a cell, such as the semicolon in many countries.
 _FORMULA = re.compile("(\\A|[;|\t\r\n])('*)(?=[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20])")
 _DEFUSED = re.compile(_FORMULA.pattern.replace("('*)", "'('*)"))
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -46,7 +46,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Names that macOS and archives add to files, and what these begin with.
 _ADDED_NAMES = ("._", ".DS_Store")
 _ADDED_FOLDERS = ("__MACOSX", ".Trashes", ".Spotlight-V100")
-# What a file begins with that is none of ours, and what to do with it.
+# First bytes of files that can't be imported, and what to do with them.
 _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xfe\0\0", "UTF-32 text; save it as UTF-8"),
     (b"\0\0\xfe\xff", "UTF-32 text; save it as UTF-8"),
@@ -79,7 +79,7 @@ _LINE_OF_REPORT = re.compile(rb"^[{\[]\s*(?:[\"{}\]]|$)", re.MULTILINE)
 
 
 class InputItem(NamedTuple):
-    """One item of a file, which should be a report; `fault` tells why it is none."""
+    """One item of a file; `fault` is the reason if it is no report."""
 
     source: str  # the file's path
     position: str  # such as "line 17"
@@ -88,20 +88,21 @@ class InputItem(NamedTuple):
 
     @property
     def is_file(self) -> bool:
-        """Return true if a file can't be read, rather than one report of it."""
+        """Return true if the file can't be read, false if it is one report."""
         return bool(self.fault) and not self.content
 
 
 class InputFiles:
-    """The files that were named and those of the folders that were named, in a fixed order.
+    """The named files and the files of named folders, in a fixed order.
 
-    :raises ConfigurationError: one is not there.
+    Raises:
+        ConfigurationError: None of the names exists.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         self.files: list[str] = []
-        self.passed_over = 0  # files in folders that are none of `SUFFIXES`, or no files
-        self.empty: list[str] = []  # files, found to be so while they were read
+        self.passed_over = 0  # entries of folders without one of `SUFFIXES`, or no files
+        self.empty: list[str] = []  # files without an item
         self.read = 0  # bytes, of `size`
         paths = list(names)
         missing = [name for name in paths if name != STANDARD_INPUT and not os.path.lexists(name)]
@@ -109,7 +110,7 @@ class InputFiles:
             raise ConfigurationError(f"there is no file or folder {missing[0]}; fix the path")
         for name in paths:
             self._add(name)
-        self.size: Optional[int] = None  # of all files together; None where nobody knows
+        self.size: Optional[int] = None  # of all files together; None if unknown
         if STANDARD_INPUT not in self.files:
             self.size = sum(map(_size, self.files))
 
@@ -123,7 +124,7 @@ class InputFiles:
                 path = os.path.join(folder, file)
                 if file.startswith(_ADDED_NAMES):
                     continue
-                # A pipe would be waited for, and for ever.
+                # Reading a pipe could wait for ever.
                 is_file = os.path.isfile(path) or not os.path.exists(path)
                 if is_file and file.lower().removesuffix(COMPRESSED).endswith(SUFFIXES):
                     self.files.append(path)
@@ -144,7 +145,7 @@ class InputFiles:
                     fault = content.fault
             except ReportRefused as error:
                 fault = str(error)
-            except Exception as error:  # the next file may be all right
+            except Exception as error:  # the next file may be readable
                 fault = _unreadable(error)
             if fault:
                 yield InputItem(name, "the file", b"", fault)
@@ -157,7 +158,7 @@ def _unreadable(error: Exception) -> str:
 def _size(path: str) -> int:
     try:
         return os.path.getsize(path)
-    except OSError:  # which is told when it is read
+    except OSError:  # reported when it is read
         return 0
 
 
@@ -180,7 +181,7 @@ def _kind(head: bytes) -> str:
 
 
 class _Content(io.RawIOBase):
-    """A file's content, inflated; where it can't be read any further it ends, with a `fault`."""
+    """A file's content, inflated; it ends with a `fault` where it can't be read further."""
 
     def __init__(self, file: IO[bytes], archives: InputFiles) -> None:
         self.fault = ""
@@ -202,7 +203,7 @@ class _Content(io.RawIOBase):
 
 
 class _Counted(io.RawIOBase):
-    """A file that notes how much of it was read."""
+    """A file that counts the bytes that were read."""
 
     def __init__(self, file: IO[bytes], archives: InputFiles) -> None:
         self._file = file
@@ -267,7 +268,7 @@ def _item(source: str, position: str, content: bytes) -> InputItem:
 
 
 class _Numbered:
-    """The lines of a file with their numbers; one that is too long comes cut."""
+    """The lines of a file with their numbers; too long lines are cut."""
 
     def __init__(self, head: bytes, file: IO[bytes]) -> None:
         self._head = io.BytesIO(head.removeprefix(_BYTE_ORDER_MARK))
@@ -346,7 +347,7 @@ def _records(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[InputI
 
 
 def _whole_records(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """Yield a quoted cell may go on over lines; until its end the number of quotes is odd."""
+    """Yield records; within a quoted cell, which may span lines, the number of quotes is odd."""
     record: list[bytes] = []
     first = size = quotes = 0
     for number, line in lines:
@@ -376,9 +377,9 @@ def _cells(record: str) -> list[Optional[str]]:
 
 
 def defuse_cell(text: str) -> str:
-    """Put an apostrophe before what a spreadsheet would run as a formula.
+    """Put an apostrophe before text that a spreadsheet would run as a formula.
 
-    An import takes it off again, so that the text that comes back is the same to the letter.
+    An import removes it again, so the imported text equals the exported one.
     """
     return _FORMULA.sub(r"\1'\2", text)
 
@@ -388,9 +389,9 @@ def _as_it_was(text: str) -> str:
 
 
 class RejectFile:
-    """A file for items that can't be imported: before each a line that says why.
+    """A file for items that can't be imported, each after a line with the reason.
 
-    That line is passed over when the file is imported, after its items were fixed.
+    An import of the file skips these lines, once its items are fixed.
     """
 
     def __init__(self, path: Path, sources: Iterable[str]) -> None:
@@ -413,7 +414,7 @@ class RejectFile:
 
     def _opened(self) -> IO[bytes]:
         try:
-            return open_new(self.path)  # whose reports they are is nobody else's business
+            return open_new(self.path)  # private, since it holds people's reports
         except OSError as error:
             raise ConfigurationError(
                 f"can't write {self.path} ({error.strerror}); name another file with --errors"
