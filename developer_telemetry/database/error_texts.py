@@ -20,7 +20,7 @@ MAX_LENGTH = 500
 _ABOUT_THE_SERVER = {
     *("08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "F0"),
 }
-_SYNTAX_ERROR = "42601"  # it repeats what stands where the statement can't be read
+_SYNTAX_ERROR = "42601"  # its message repeats the unreadable part of the statement
 # MySQL's messages about a row that quote names of columns and constraints alone: NULL where none
 # may be, unknown column, wrong number of columns, out of range, cut, too long, no default, a check.
 _QUOTES_NAMES = {1048, 1054, 1136, 1146, 1264, 1265, 1364, 1406, 3819, 4025}
@@ -36,7 +36,7 @@ _SERVER_NUMBERS = {
     *(3101, 3168, 3572, 4031),
 }
 # Behind what it quotes MySQL names the column or key; at the end, since before it may stand
-# whatever a machine has sent.
+# any text that a machine has sent.
 _NAMED_AT_THE_END = re.compile(
     r"( for (?:column|key) (?:`[\w$.`-]{1,200}`|'[\w$.-]{1,200}')(?: at row \d+)?)\Z"
 )

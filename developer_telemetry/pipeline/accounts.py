@@ -1,4 +1,4 @@
-"""The people of the tool layer become accounts of DevLake's domain layer, one a developer."""
+"""Write accounts of DevLake's domain layer from the tool layer, one a developer."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from developer_telemetry.database.engine import Progress, reading, transact
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, build_raw_params
 from developer_telemetry.storage.devlake_schema import make_account_id
 from developer_telemetry.storage.raw_reports import read_first_page, read_span
-from developer_telemetry.storage.writer import read_developers as everybody
+from developer_telemetry.storage.writer import read_developers
 
-# Developer, e-mail, name, when updated, raw row: of a tool row what an account is made of.
+# Developer, e-mail, name, time of update, raw row: the columns of a tool row for an account.
 AccountDay = Sequence[Any]
 
 
@@ -58,12 +58,12 @@ def convert_accounts(
 ) -> Iterator[Progress]:
     """Write one account for each developer who has tool rows; for all, or for those in `new`.
 
-    `new` has what `read_newest_above` gives: of whom raw rows came since accounts were last made of
-    all raw rows that there were. Yields after each batch.
+    `new` is the result of `read_newest_above`: the developers with new raw rows since accounts
+    were last made. Yields after each batch.
     """
     if new is None:
         total = _count(engine, connection_id)
-        developers: Iterator[Sequence[str]] = everybody(engine, TOOL_TABLE, connection_id)
+        developers: Iterator[Sequence[str]] = read_developers(engine, TOOL_TABLE, connection_id)
     else:
         total = len(new)
         developers = _batches(sorted(new))
@@ -82,7 +82,7 @@ def read_newest_above(engine: Engine, connection_id: int, above: int) -> dict[st
     with reading(engine).connect() as connection:
         remaining, _ = read_span(connection, connection_id, above)
         while remaining.above < remaining.last:
-            # A page at a time keeps every database from reading all there is by another index.
+            # A page at a time keeps databases from reading all rows by another index.
             page, _ = read_first_page(connection, remaining)
             rows = connection.exec_driver_sql(
                 f"SELECT developer_id, arrived_us, id, date FROM {RAW_TABLE}"
@@ -137,9 +137,10 @@ def _later_days(
     developers: Sequence[str],
     texts: TableTexts,
 ) -> list[AccountDay]:
-    """Return the tool row of each one's newest report, where nobody has to look for a newer one.
+    """Return the tool row of each developer's newest report, if no older day has to be read.
 
-    It names them in full, and their account was made of an earlier report or of this very one.
+    This holds if the row has e-mail and name, and the account was made of an earlier report or of
+    this one. With 200 days a developer, MariaDB makes accounts in a quarter of the time by this.
     """
     dialect = dialect_of(connection)
     days = [(connection_id, developer, new[developer].date) for developer in developers]
@@ -172,9 +173,9 @@ def _later_days(
 def _newest_days(
     connection: SqlConnection, connection_id: int, developers: Sequence[str]
 ) -> list[AccountDay]:
-    """Return the newest tool row of each developer whom it names in full, as nearly all do.
+    """Return each developer's newest tool row if it has e-mail and name, as nearly all have.
 
-    An index of the raw layer tells which one that is, so the others need not be read.
+    An index of the raw layer has its date, so the other rows need not be read.
     """
     dialect = dialect_of(connection)
     columns = ("connection_id", "developer_id")
@@ -195,7 +196,7 @@ def _newest_days(
 def _days(
     connection: SqlConnection, connection_id: int, developers: Sequence[str]
 ) -> list[AccountDay]:
-    """Tool rows of each developer, newest first: that one, and those that name them."""
+    """Return each developer's newest tool row, and the newest with an e-mail and with a name."""
     dialect = dialect_of(connection)
     columns = ("connection_id", "developer_id")
     keys = [(connection_id, developer) for developer in developers]
@@ -215,7 +216,7 @@ def _days(
 
 
 def _rank_sql(column: str = "") -> str:
-    """Return a row's place among its developer's, newest first; those with a text in `known`
+    """Return a row's rank among its developer's, newest first; rows with a text in `column`
     lead."""
     first = f"CASE WHEN {column} > '' THEN 0 ELSE 1 END, " if column else ""
     return (

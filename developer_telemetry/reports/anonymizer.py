@@ -1,7 +1,7 @@
-"""Find whoever a report is about, wherever in it they are named, and put pseudonyms there.
+"""Find the names of the person of a report in all its texts, and put pseudonyms there.
 
-The fields that say it are not all: a repository's path has a home directory in it, a branch the
-name of who made it, a collector's next version the author of a commit.
+Not only the fields of the person have them: a repository's path has a home directory, a branch the
+name of its author, and a later version of the collector may send the author of a commit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from developer_telemetry.reports.pseudonyms import (
     Pseudonyms,
 )
 
-# The fields that say who a report is about, the surest first.
+# The fields that name the person of a report, the surest first.
 IDENTITY = {
     "developer": DEVELOPER,
     "developer_id": DEVELOPER,
@@ -93,7 +93,7 @@ _BEFORE_USER = re.compile(r"[\\/|:]")
 _DIRECTORY = ("cn=", "uid=", "samaccountname=")
 # How a tenant of another directory names a guest: `ann.lee_corp.example#EXT#@...`.
 _GUEST = "#EXT#"
-# Accounts, and folders beside those of people, that are nobody's.
+# Accounts and home folders that belong to no person.
 _NOBODY = frozenset(
     (
         *("public", "root", "shared", "default", "ubuntu", "debian", "ec2-user"),
@@ -134,7 +134,7 @@ _ROLES = _NOBODY.union(
 
 
 class _Word(NamedTuple):
-    """A text that names somebody, and the kind and the text whose pseudonym takes its place."""
+    """A text that names a person, with the kind and the text whose pseudonym replaces it."""
 
     text: str  # as `_folded`
     kind: str
@@ -181,10 +181,10 @@ _LETTERS = _Table(_letters)
 
 
 def anonymize(document: Any, pseudonyms: Pseudonyms) -> Any:
-    """Return a report's document, or any other, with pseudonyms wherever one is due."""
+    """Return a report's document, or any other, with pseudonyms for the names of people."""
     if not isinstance(document, dict):
         return anonymize({"": document}, pseudonyms)[""]
-    # A date is no name, even where somebody is called 2026.
+    # A date is no name, even if a person is called 2026.
     fixed = {"date": document["date"]} if "date" in document else {}
     about: dict[str, str] = {}
     for field, kind in IDENTITY.items():
@@ -200,7 +200,7 @@ def anonymize(document: Any, pseudonyms: Pseudonyms) -> Any:
 
 
 def _look_through(document: object) -> tuple[list[str], bool]:
-    """Each text of a document, and whether a field in it is of a person by its name."""
+    """Return the texts of a document, and true if a field's name marks it as a person's."""
     texts: list[str] = []
     is_personal = False
     stack = [document]
@@ -227,12 +227,12 @@ def _top_kind(field: str) -> Optional[str]:
 
 
 def _folded(text: str) -> str:
-    """Without capitals, and as long as before."""
+    """Return a text in lower case, of the same length."""
     return text.lower() if text.isascii() else text.translate(_WITHOUT_CAPITALS)
 
 
 def _squashed(text: str) -> str:
-    """Letters and digits alone, the same for each way in which Unicode can spell them.
+    """Return only the letters and digits, the same for all their spellings in Unicode.
 
     So `Ann-Lee`, `ann.lee` and `ANNLEE` are one, and so are `Straße` and `STRASSE`, a letter with
     its accent and the two in a row, and letters of any width.
@@ -351,7 +351,7 @@ _IS_OWNER = -1
 
 
 class _Cover:
-    """Puts pseudonyms into a document; `changes` says whether its texts need any."""
+    """The replacement of names in one document; `changes` is true if its texts need any."""
 
     def __init__(
         self, pseudonyms: Pseudonyms, about: Mapping[str, str], texts: Sequence[str]
@@ -437,7 +437,7 @@ class _Cover:
                 if match[1].casefold() not in _NOBODY
             ]
         for group in _overlapping(self._unprotected(text, sorted(places))):
-            # Of several in one place the longest says the most, of those the surest.
+            # Of overlapping matches the longest counts, of equally long ones the surest.
             start, end, number = min(group, key=lambda match: (match[0] - match[1], match[2]))
             yield group[0][0], max(match[1] for match in group), self._name(text[start:end], number)
 
@@ -468,7 +468,7 @@ def _has_home(text: str) -> bool:
 
 
 def _overlapping(places: Iterable[_Match]) -> Iterator[list[_Match]]:
-    """Places, given in order, in groups of those that overlap."""
+    """Yield groups of overlapping matches, from matches in order."""
     group: list[_Match] = []
     end = 0
     for match in places:
@@ -482,7 +482,7 @@ def _overlapping(places: Iterable[_Match]) -> Iterator[list[_Match]]:
 
 
 def _emails(text: str) -> Iterator[tuple[int, int]]:
-    """Where e-mail addresses are in a text, found by a few looks at each character at most."""
+    """Yield the spans of e-mail addresses in a text, in linear time."""
     done = 0
     at = text.find("@")
     while at >= 0:
@@ -495,7 +495,7 @@ def _emails(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _end_of_domain(text: str, start: int) -> int:
-    """Where the domain ends that starts there, 0 if none does."""
+    """Return the end of the domain that starts at `start`, 0 if there is none."""
     domain = _DOMAIN.match(text, start)
     dot = domain[0].rfind(".") if domain else -1
     while domain and dot > 0:
@@ -507,7 +507,7 @@ def _end_of_domain(text: str, start: int) -> int:
 
 
 def _places(text: str, words: Sequence[_Word]) -> Iterator[_Match]:
-    """Where words stand in a text."""
+    """Yield the matches of words in a text."""
     folded = _folded(text)
     squashed = _squashed(text)
     elsewhere: dict[str, int] = {}  # how often what is spelled in any way is not spelled as known
@@ -553,8 +553,7 @@ def _is_inside(text: str, start: int, end: int) -> bool:
 
 
 def rename_values(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return an object whose fields are called otherwise; counts that come to one name are added
-    up."""
+    """Return an object with renamed fields; counts under one new name are added up."""
     counts = {name: fields[name] for name, other in names.items() if name == other}
     for key, name in names.items():
         if key == name:

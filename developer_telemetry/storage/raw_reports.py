@@ -42,7 +42,7 @@ MAX_HOSTS = 10_000
 # How many times more rows than expected make a plan a bad one.
 UNFORESEEN = 5
 
-# Connection, developer, date: what one tool row stands for.
+# The key of a tool row: connection, developer, date.
 Key = tuple[int, str, str]
 # Developer and date: the same within a connection.
 Day = tuple[str, str]

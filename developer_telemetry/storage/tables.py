@@ -1,7 +1,7 @@
 """Every table that we write to: which columns hold a person, and what covers its rows.
 
 Counting, exporting, deleting a connection, pruning and erasing iterate over this declaration. A
-test compares it with the real schema: each column of text stands here, personal or not.
+test compares it with the real schema: each column of text is listed, personal or not.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ UNWRITTEN = -1
 # Has the last word before a commit, by raising.
 CommitCheck = Callable[[SqlConnection], None]
 DAY_SECONDS = 86_400
-# No connection has this id, so that a probe meets nobody's rows.
+# No connection has this id, so a probe meets no rows.
 PROBE_CONNECTION = 0
 
 
@@ -158,8 +158,8 @@ def _write_sums(connection: SqlConnection, keys: Sequence[Key]) -> None:
     yesterday = time.strftime("%Y-%m-%d", time.gmtime(time.time() - DAY_SECONDS))
     is_late = any(key[2] < yesterday for key in keys)
     for rows in batches(connection, build_days(reuse_connection(connection), keys, SUM)):
-        # Asked when the reports are read: had any been pruned before, it says so. It never tells
-        # of today and yesterday, of which nearly all reports are.
+        # Read after the reports, so that it covers any pruning before. It is never later than
+        # yesterday, and nearly all reports are of today and yesterday.
         first_day = read_first_day(connection, keys[0][0]) if is_late else FIRST_DAY
         upsert_tool_rows(connection, [row for row in rows if row.date >= first_day])
         frozen = [row for row in rows if row.date < first_day]
@@ -169,7 +169,7 @@ def _write_sums(connection: SqlConnection, keys: Sequence[Key]) -> None:
 
 
 def claim_days(connection: SqlConnection, keys: Sequence[Key]) -> None:
-    """Hold the tool rows of `keys` (sorted) until the transaction ends, making missing ones."""
+    """Lock the tool rows of `keys` (sorted) until the transaction ends; insert missing ones."""
     dialect = dialect_of(connection)
     columns = (*KEY_COLUMNS, "arrived_us")
     tail = dialect.on_conflict(KEY_COLUMNS, [("arrived_us", f"{TOOL_TABLE}.arrived_us")])
@@ -179,7 +179,7 @@ def claim_days(connection: SqlConnection, keys: Sequence[Key]) -> None:
 def _insert_raw(
     connection: SqlConnection, arrivals: Sequence[ReceivedReport]
 ) -> list[ReceivedReport]:
-    """Insert those that are not there yet; return all of them with their raw ids."""
+    """Insert the arrivals that are not stored yet; return all with their raw ids."""
     rows = [_raw_row(arrival) for arrival in arrivals]
     ids = insert_with_ids(connection, RAW_TABLE, RAW_COLUMNS, rows, "report_id")
     return [arrival._replace(raw_id=ids[arrival.report_id]) for arrival in arrivals]
@@ -201,7 +201,7 @@ def _raw_row(arrival: ReceivedReport) -> tuple[Any, ...]:
 
 
 def upsert_tool_rows(connection: SqlConnection, rows: Sequence[ToolRow]) -> None:
-    """Write tool rows, sorted by key, each only where it is not older than what is there."""
+    """Write tool rows, sorted by key, except those that are older than the stored ones."""
     insert(connection, TOOL_TABLE, TOOL_COLUMNS, rows, _newer_wins_sql(dialect_of(connection)))
 
 
@@ -209,7 +209,7 @@ def upsert_tool_rows(connection: SqlConnection, rows: Sequence[ToolRow]) -> None
 def _older_wins_sql(dialect: Dialect) -> str:
     """Return the tail of an upsert that leaves a row as it is, unless it is only claimed."""
     is_written = f"{TOOL_TABLE}.arrived_us <> {UNWRITTEN}"
-    # As below, what is compared comes last.
+    # As below, compared columns are last.
     plain = [column for column in TOOL_COLUMNS if column not in (*KEY_COLUMNS, "arrived_us")]
     return dialect.on_conflict(
         KEY_COLUMNS,
@@ -242,8 +242,8 @@ def _newer_wins_sql(dialect: Dialect) -> str:
     # A row without an arrival was not created by one: those of the Go plugin, and of archives.
     arrived = f"{old('arrived_us')} > 0 AND {dialect.new('arrived_us')} > 0"
     created = f"CASE WHEN {arrived} THEN {earliest} ELSE {newer('created_at')} END"
-    # MySQL evaluates from left to right and sees what it has already assigned: what the
-    # comparison reads comes last.
+    # MySQL evaluates from left to right and sees what it has already assigned: columns that
+    # the comparison reads are last.
     compared = ("_raw_data_id", "arrived_us")
     plain = [c for c in TOOL_COLUMNS if c not in (*KEY_COLUMNS, *compared, "created_at")]
     assignments = [(column, newer(column)) for column in plain]
@@ -253,7 +253,7 @@ def _newer_wins_sql(dialect: Dialect) -> str:
 
 
 def read_developers(engine: Engine, table: str, connection_id: int) -> Iterator[list[str]]:
-    """Everybody who has rows in a table, some at a time and in order, by its index alone."""
+    """Yield pages of the developers with rows in a table, in order, from its index alone."""
     param = dialect_of(engine).placeholder
     last = ""
     while True:

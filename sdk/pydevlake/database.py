@@ -77,7 +77,7 @@ def create_db_engine(db_url: str, **options: Any) -> Engine:
 
     PostgreSQL may have several hosts, as `postgres://user:password@one:5432,two:5433/lake` or, in
     SQLAlchemy's way, `postgresql://user:password@/lake?host=one:5432&host=two:5433`. The first
-    that takes writes is connected to, unless `target_session_attrs` says otherwise.
+    that takes writes is connected to, unless `target_session_attrs` differs.
 
     `options` go to SQLAlchemy's `create_engine`.
 

@@ -17,7 +17,7 @@ def Field(
 
     `primary_key` and `auto_increment` also reach the JSON schema, from which DevLake's server
     makes the table. `source` is a JSON pointer (RFC 6901) that says where `autoextract` finds
-    the value. Whatever stands in `schema_extra` is added to the field's JSON schema.
+    the value. `schema_extra` is added to the field's JSON schema.
     """
     marks = dict(schema_extra or {})
     if source is not None:

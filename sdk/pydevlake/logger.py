@@ -13,7 +13,7 @@ _LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-# The server stops reading at a line of 5 MiB; long before that, nobody reads on.
+# The server stops reading at a line of 5 MiB; people stop reading long before that.
 _LONGEST_RECORD = 64 * 1024
 
 

@@ -86,7 +86,7 @@ class MigrationScriptBuilder:
     def execute(
         self, sql: str, dialect: Optional[Dialect] = None, ignore_error: bool = False
     ) -> None:
-        """Run one SQL statement, on one kind of database if `dialect` says so."""
+        """Run one SQL statement, only on `dialect`'s databases if it is set."""
         self.operations.append(Execute(sql=sql, dialect=dialect, ignore_error=ignore_error))
 
     def add_column(self, table: str, column: str, type: str) -> None:

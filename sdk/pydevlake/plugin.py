@@ -205,7 +205,7 @@ class Plugin(ABC):
         scope.raw_data_table = f"_raw_{self.name}_scopes"
 
     def _plugin_path(self) -> str:
-        """Return the plugin's run.sh, which lies beside the folder of its package."""
+        """Return the plugin's run.sh, which is beside the folder of its package."""
         file = sys.modules[type(self).__module__].__file__ or ""
         path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(file))), "run.sh")
         if not os.access(path, os.X_OK):

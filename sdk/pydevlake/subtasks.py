@@ -27,7 +27,7 @@ _SECONDS_BETWEEN_PROGRESS = 2.0
 
 
 class Subtask:
-    """One step. A subclass says what it fetches and how it processes each record of it."""
+    """One step; a subclass defines its records and how each is processed."""
 
     verb = ""
 

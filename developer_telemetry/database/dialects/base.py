@@ -18,7 +18,7 @@ from developer_telemetry.errors import StatementTooLarge
 MEBIBYTE = 1 << 20
 
 
-# Stands between values, as its name in ASCII says.
+# ASCII's separator, which is put between values.
 SEPARATOR = "\x1f"
 
 
@@ -84,7 +84,7 @@ class Dialect:
         )
 
     def blames_values(self, error: Any) -> bool:
-        """Return true if this error of the driver stands for a value that can't be stored."""
+        """Return true if this error of the driver is about a value that can't be stored."""
         raise NotImplementedError
 
     def is_stale(self, error: Any) -> bool:
@@ -154,7 +154,7 @@ class Dialect:
     def hurry(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
         """Prepare more options, after `connecting`, where no statement takes long."""
         for name, value in self.short_patience.items():
-            if options[name] == self.patience[name]:  # and not what the URL says
+            if options[name] == self.patience[name]:  # and not the URL's own value
                 options[name] = value
 
     def connected(self, connection: Any, record: Any) -> None:
@@ -198,7 +198,7 @@ class Dialect:
     def try_lock(self, name: str) -> str:
         """Return the query that takes a lock of this database's, true if it was free.
 
-        "" where the database has no such locks. `locks_last` says for how long it is taken.
+        "" where the database has no such locks. `locks_last` is the time for which it is held.
         """
         return ""
 

@@ -182,7 +182,7 @@ class MySQL(Dialect):
         cursor.execute("SELECT @@max_allowed_packet, @@version")
         packet, version = cursor.fetchone()
         info["packet_bytes"] = int(packet)
-        # A quarter of it in characters of four bytes, less what stands between the values.
+        # A quarter of it in characters of four bytes, less the separators.
         info["statement_characters"] = int(packet) // 20
         info["returning"] = "MariaDB" in version
 
@@ -209,5 +209,5 @@ def _literal_maker(escape: Callable[..., str]) -> Callable[..., str]:
 
 
 def _escaped(text: str) -> str:
-    """Return a text as it stands between apostrophes, in the SQL mode that our sessions set."""
+    """Return a text escaped for apostrophes, in the SQL mode that our sessions set."""
     return text.replace("\\", "\\\\").replace("'", "\\'")

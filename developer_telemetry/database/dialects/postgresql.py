@@ -224,7 +224,7 @@ def _set_config(settings: Mapping[str, str], local: bool) -> str:
     """Return a query that makes settings, for a transaction alone if they are `local`."""
 
     def literal(text: str) -> str:
-        # Read alike whatever standard_conforming_strings is.
+        # Read alike under any standard_conforming_strings.
         return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
     calls = [
