@@ -322,7 +322,7 @@ def _problem(receiver: _Receiver, key: TombstoneKey, last_id: int) -> Optional[t
     """Return a receiver's open problem and its remedy; None if it has confirmed."""
     if receiver.fingerprint != key.fingerprint:
         return (
-            "its ENCRYPTION_SECRET is another one, so it knows nobody by this tombstone",
+            "its ENCRYPTION_SECRET is another one, so it can match no person to this tombstone",
             "give it and this command the same one, restart it, and erase again",
         )
     if receiver.confirmed < last_id:

@@ -70,7 +70,9 @@ class PersonSearch:
         self.text = text.strip()
         self.only = only
         if not self.text:
-            raise ConfigurationError("nobody is named; give a developer's id or an e-mail address")
+            raise ConfigurationError(
+                "no person is named; give a developer's id or an e-mail address"
+            )
         self.strategies = read_strategies(engine, only)
         with reading(engine).connect() as connection:
             self._with_pseudonyms = {
