@@ -85,19 +85,25 @@ def _insert(
     rows: Sequence[Sequence[Any]],
     tail: str,
 ) -> Any:
-    source, parameters = dialect_of(connection).written(columns, rows)
-    statement = f"INSERT INTO {table} ({', '.join(columns)}) {source} {tail}"
-    return execute(connection, statement, parameters)
+    source, parameters = dialect_of(connection).written(columns, rows, connection.info)
+    start = f"INSERT INTO {table} ({', '.join(columns)})"
+    return execute(connection, f"{start} {source} {tail}", parameters, start)
 
 
-def execute(connection: SqlConnection, statement: str, parameters: Sequence[Any]) -> Any:
+def execute(
+    connection: SqlConnection, statement: str, parameters: Sequence[Any], start: str
+) -> Any:
     """Return the driver's own cursor: around a small statement, SQLAlchemy's takes as long as the
-    rest."""
+    rest.
+
+    Errors contain `start` in place of the statement, which may hold reports.
+    """
     driver: Any = connection.connection
     cursor = driver.cursor()
     base: Any = connection.dialect.dbapi
     try:
-        cursor.execute(statement, parameters)
+        # With no parameters at all, a percent sign of the statement is one.
+        cursor.execute(statement, parameters) if parameters else cursor.execute(statement)
     except base.Error as error:
         size = dialect_of(connection).statement_bytes(statement, parameters)
         limit = connection.info.get("packet_bytes", size)
@@ -112,8 +118,8 @@ def execute(connection: SqlConnection, statement: str, parameters: Sequence[Any]
             connection.invalidate(error)
             connection.engine.dispose()  # the others in its pool are hardly better
         raise DBAPIError.instance(
-            statement,
-            None,  # they hold reports
+            start,
+            None,  # the parameters hold reports
             error,
             base.Error,
             connection_invalidated=lost,
@@ -141,8 +147,7 @@ def cut(rows: Iterable[Row], most: int, limit: int) -> Iterator[list[Row]]:
     batch: list[Row] = []
     size = 0
     for row in rows:
-        texts = [value for value in row if isinstance(value, str)]
-        characters = sum(map(len, texts)) + NUMBER_LENGTH * (len(row) - len(texts))
+        characters = sum([len(value) if isinstance(value, str) else NUMBER_LENGTH for value in row])
         if batch and (len(batch) == most or size + characters > limit):
             yield batch
             batch, size = [], 0

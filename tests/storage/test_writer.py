@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.constants import OVERWRITE, RAW_TABLE, SUM
 from developer_telemetry.database import bulk_insert as inserts
-from developer_telemetry.database.bulk_insert import execute
+from developer_telemetry.database.bulk_insert import execute, insert
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import prepare, reading, transact
 from developer_telemetry.reports.daily_metrics import ReceivedReport
@@ -166,6 +166,14 @@ def test_texts_reach_every_column_whole(exact_engine: Engine, text: str) -> None
     assert json.loads(row["tools_used"]) == [text]
     [raw] = raw_rows(exact_engine)
     assert (raw["developer_id"], raw["hostname"]) == (text, text)
+
+
+def test_the_error_of_a_statement_holds_no_values(exact_engine: Engine) -> None:
+    with exact_engine.connect() as connection, pytest.raises(DBAPIError) as caught:
+        insert(connection, "missing", ("developer_id", "arrived_us"), [("ann", 1)], "")
+
+    assert "ann" not in str(caught.value.statement)
+    assert caught.value.params is None
 
 
 def test_what_is_longer_than_64_kib_is_kept_whole(exact_engine: Engine) -> None:
@@ -420,9 +428,11 @@ def test_statements_stay_under_a_quarter_of_what_mysql_takes(
 ) -> None:
     sizes: list[int] = []
 
-    def measured(connection: SqlConnection, statement: str, values: Sequence[Any]) -> Any:
-        cursor = execute(connection, statement, values)
-        sizes.append(len(cursor.mogrify(statement, values).encode()))
+    def measured(
+        connection: SqlConnection, statement: str, values: Sequence[Any], start: str
+    ) -> Any:
+        cursor = execute(connection, statement, values, start)
+        sizes.append(len(cursor.mogrify(statement, values or None).encode()))
         return cursor
 
     monkeypatch.setattr(inserts, "execute", measured)

@@ -136,9 +136,12 @@ class Dialect:
         return flat(rows)
 
     def written(
-        self, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+        self, columns: Sequence[str], rows: Sequence[Sequence[Any]], info: Mapping[str, Any]
     ) -> tuple[str, tuple[Any, ...]]:
-        """`source` and `parameters` of rows, or the same in fewer parameters."""
+        """Return `source` and `parameters` of rows, or the same in fewer parameters.
+
+        `info` is the session's, as `connected` and `start_session` have filled it.
+        """
         return self.source(columns, len(rows)), self.parameters(columns, rows)
 
     def rows(self, width: int, count: int) -> str:
