@@ -73,8 +73,8 @@ _TASKS_COLUMNS = """
     started_date {time},
     finished_date {time},
     cicd_scope_id VARCHAR(255)"""
-_DOMAIN_TABLES = {ACCOUNT_TABLE: _ACCOUNTS_COLUMNS, TASK_TABLE: _TASKS_COLUMNS}
-_DOMAIN_WORDS = {
+DOMAIN_COLUMNS = {ACCOUNT_TABLE: _ACCOUNTS_COLUMNS, TASK_TABLE: _TASKS_COLUMNS}
+DOMAIN_WORDS = {
     "mysql": {"exact": "", "time": "DATETIME(3)", "text": "LONGTEXT"},
     "postgres": {"exact": ' COLLATE "C"', "time": "TIMESTAMPTZ(3)", "text": "TEXT"},
     "sqlite": {"exact": "", "time": "DATETIME", "text": "TEXT"},
@@ -98,7 +98,7 @@ def migrate(engine: Engine) -> list[str]:
             missing = _missing(connection)
             if missing:
                 require_schema(connection)
-            _create(connection, MIGRATION_TABLE, _HISTORY_COLUMNS)
+            create_table(connection, MIGRATION_TABLE, _HISTORY_COLUMNS)
             for script in missing:
                 _run(connection, script)
                 # The values are our own constants: a number, and a name without quotes.
@@ -106,9 +106,9 @@ def migrate(engine: Engine) -> list[str]:
                     f"INSERT INTO {MIGRATION_TABLE} (script_version, script_name)"
                     f" VALUES ({script.version}, '{script.name}')"
                 )
-            words = _DOMAIN_WORDS[dialect_of(connection).name]
-            for table, columns in _DOMAIN_TABLES.items():
-                _create(connection, table, columns.format_map(words))
+            words = DOMAIN_WORDS[dialect_of(connection).name]
+            for table, columns in DOMAIN_COLUMNS.items():
+                create_table(connection, table, columns.format_map(words))
             return [_title(script) for script in missing]
     except DBAPIError as error:
         if dialect_of(engine).is_conflict(error):
@@ -183,7 +183,8 @@ def _refuse_pending(connection: SqlConnection) -> None:
         )
 
 
-def _create(connection: SqlConnection, table: str, columns: str) -> None:
+def create_table(connection: SqlConnection, table: str, columns: str) -> None:
+    """Create a table unless it is there."""
     options = MYSQL_TABLE_OPTIONS if dialect_of(connection).name == "mysql" else ""
     if not inspect(connection).has_table(table):
         connection.exec_driver_sql(f"CREATE TABLE {table} ({columns}){options}")

@@ -14,14 +14,19 @@ from typing import Any, NamedTuple, Optional
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.constants import RAW_TABLE, SCOPE_ID, TASK_TABLE, TOOL_TABLE
+from developer_telemetry.constants import RAW_TABLE, TASK_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_ROWS, batches, insert
 from developer_telemetry.database.dialects.base import flat
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.domain_texts import read_table_texts
 from developer_telemetry.database.engine import Progress, reading, transact
 from developer_telemetry.reports.daily_metrics import build_raw_params
-from developer_telemetry.storage.devlake_schema import TASK_KINDS, TaskKind, make_task_id
+from developer_telemetry.storage.devlake_schema import (
+    TASK_KINDS,
+    TaskKind,
+    make_scope_id,
+    make_task_id,
+)
 from developer_telemetry.storage.raw_reports import START
 
 
@@ -148,7 +153,7 @@ def _task(identity: str, kind: TaskKind, number: int, connection_id: int, day: A
         id=identity,
         name=f"{number} {kind.noun}{'' if number == 1 else 's'}",
         pipeline_id="",
-        cicd_scope_id=f"developer_telemetry:TelemetryScope:{connection_id}:{SCOPE_ID}",
+        cicd_scope_id=make_scope_id(connection_id),
         result="",
         status="DONE",
         original_status="",

@@ -27,6 +27,11 @@ PLUGIN = "developer_telemetry"
 MAX_ID = 255
 API_KEY_TABLE = "_devlake_api_keys"
 USER_TABLE = "users"
+PROJECTS_TABLE = "projects"
+MAPPING_TABLE = "project_mapping"  # of DevLake's scopes to its projects
+CICD_SCOPE_TABLE = "cicd_scopes"
+BLUEPRINT_CONNECTION_TABLE = "_devlake_blueprint_connections"
+BLUEPRINT_SCOPE_TABLE = "_devlake_blueprint_scopes"
 
 # The columns that we read or write.
 COLUMNS = {
@@ -51,15 +56,19 @@ COLUMNS = {
     # Written by DevLake's org plugin; an erasure deletes from the second.
     USER_TABLE: ("id", "email", "name"),
     LINK_TABLE: ("user_id", "account_id"),
-    # Read by dashboards alone.
-    "project_mapping": ("project_name", "table", "row_id"),
+    # Written by DevLake's project runs; without the plugin by us, too.
+    PROJECTS_TABLE: ("name",),
+    MAPPING_TABLE: ("project_name", "table", "row_id"),
+    CICD_SCOPE_TABLE: ("id", "name", "description", "url"),
     # Its presence means that DevLake's server migrates this database.
     DEVLAKE_MIGRATION_TABLE: ("script_version", "script_name"),
     API_KEY_TABLE: ("id", "name", "api_key", "allowed_path", "expired_at"),
     # Re-transforms and full syncs are told from scheduled runs by these.
     "_devlake_tasks": ("pipeline_id", "plugin", "status"),
     "_devlake_pipelines": ("id", "skip_collectors", "full_sync"),
-    "_devlake_blueprint_scopes": ("plugin_name", "connection_id", "scope_id"),
+    "_devlake_blueprints": ("id", "project_name"),
+    BLUEPRINT_CONNECTION_TABLE: ("blueprint_id", "plugin_name", "connection_id"),
+    BLUEPRINT_SCOPE_TABLE: ("blueprint_id", "plugin_name", "connection_id", "scope_id"),
 }
 # Tables whose collation decides whether people are told apart exactly.
 TABLES_OF_PEOPLE = (
@@ -108,10 +117,10 @@ def read_newest_pipeline(connection: SqlConnection) -> int:
 
 def read_blueprint_connections(connection: SqlConnection) -> Optional[frozenset[int]]:
     """Return the connections whose scope is in a blueprint; None outside of DevLake."""
-    if not inspect(connection).has_table("_devlake_blueprint_scopes"):
+    if not inspect(connection).has_table(BLUEPRINT_SCOPE_TABLE):
         return None
     rows = connection.exec_driver_sql(
-        "SELECT connection_id FROM _devlake_blueprint_scopes"
+        f"SELECT connection_id FROM {BLUEPRINT_SCOPE_TABLE}"
         f" WHERE plugin_name = '{PLUGIN}' AND scope_id = '{SCOPE_ID}'"
     )
     return frozenset(int(row[0]) for row in rows)
@@ -137,6 +146,11 @@ def count_links(connection: SqlConnection) -> Optional[LinkCounts]:
         (),
     ).one()
     return LinkCounts(users, accounts, linked)
+
+
+def make_scope_id(connection_id: int) -> str:
+    """Return the id that a connection's one scope has in DevLake's domain layer."""
+    return f"{PLUGIN}:TelemetryScope:{connection_id}:{SCOPE_ID}"
 
 
 def make_account_id(connection_id: int, developer_id: str, texts: TableTexts = EXACTLY) -> str:

@@ -1,0 +1,110 @@
+"""DevLake's own tables in a test's database, with the columns that its server makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.engine import Engine
+
+from developer_telemetry.constants import DEVLAKE_MIGRATION_TABLE
+from developer_telemetry.database.dialects.lookup import dialect_of
+from developer_telemetry.database.migrate import DOMAIN_COLUMNS, DOMAIN_WORDS, create_table
+from developer_telemetry.storage.devlake_schema import PLUGIN
+
+_STAMPS = "created_at {time}, updated_at {time}"
+_ORIGIN = (
+    "_raw_data_params VARCHAR(255), _raw_data_table VARCHAR(255), _raw_data_id BIGINT,"
+    " _raw_data_remark {text}"
+)
+_COLUMNS = {
+    DEVLAKE_MIGRATION_TABLE: "created_at {time}, script_version BIGINT NOT NULL,"
+    " script_name VARCHAR(255) NOT NULL, comment VARCHAR(255),"
+    " PRIMARY KEY (script_version, script_name)",
+    "users": f"id VARCHAR(255) NOT NULL PRIMARY KEY, {_STAMPS}, {_ORIGIN}, email VARCHAR(255),"
+    " name VARCHAR(255)",
+    "user_accounts": f"user_id VARCHAR(255), account_id VARCHAR(255) NOT NULL PRIMARY KEY,"
+    f" {_STAMPS}, {_ORIGIN}",
+    "projects": f"name VARCHAR(255) NOT NULL PRIMARY KEY, description {{text}}, {_STAMPS},"
+    f" {_ORIGIN}",
+    "project_mapping": "project_name VARCHAR(255) NOT NULL, {table} VARCHAR(255) NOT NULL,"
+    f" row_id VARCHAR(255) NOT NULL, {_STAMPS}, {_ORIGIN},"
+    " PRIMARY KEY (project_name, {table}, row_id)",
+    "cicd_scopes": f"id VARCHAR(255) NOT NULL PRIMARY KEY, {_STAMPS}, {_ORIGIN},"
+    " name VARCHAR(255), description {text}, url VARCHAR(255), created_date {time},"
+    " updated_date {time}",
+    "_devlake_blueprints": "id BIGINT NOT NULL PRIMARY KEY, name VARCHAR(255),"
+    " project_name VARCHAR(255), mode VARCHAR(20), plan {text}",
+    "_devlake_blueprint_connections": "blueprint_id BIGINT NOT NULL,"
+    " plugin_name VARCHAR(255) NOT NULL, connection_id BIGINT NOT NULL,"
+    " PRIMARY KEY (blueprint_id, plugin_name, connection_id)",
+    "_devlake_blueprint_scopes": "blueprint_id BIGINT NOT NULL,"
+    " plugin_name VARCHAR(255) NOT NULL, connection_id BIGINT NOT NULL,"
+    " scope_id VARCHAR(255) NOT NULL,"
+    " PRIMARY KEY (blueprint_id, plugin_name, connection_id, scope_id)",
+    "_devlake_pipelines": "id BIGINT NOT NULL PRIMARY KEY, skip_collectors BOOLEAN,"
+    " full_sync BOOLEAN",
+    "_devlake_tasks": "id BIGINT NOT NULL PRIMARY KEY, plugin VARCHAR(255), status VARCHAR(255),"
+    " pipeline_id BIGINT",
+}
+
+
+@contextmanager
+def devlake_tables(engine: Engine) -> Iterator[None]:
+    """Make the tables that DevLake's server makes without the plugin; drop them at the end."""
+    make_devlake_tables(engine)
+    yield
+    with engine.begin() as connection:
+        for table in _COLUMNS:
+            connection.exec_driver_sql(f"DROP TABLE {table}")
+
+
+def make_devlake_tables(engine: Engine) -> None:
+    """Make the tables that DevLake's server makes without the plugin."""
+    words = {**DOMAIN_WORDS[dialect_of(engine).name]}
+    words["table"] = engine.dialect.identifier_preparer.quote("table")
+    with engine.begin() as connection:
+        for table, columns in {**_COLUMNS, **DOMAIN_COLUMNS}.items():
+            create_table(connection, table, columns.format_map(words))
+
+
+def make_projects(engine: Engine, *names: str) -> None:
+    """Make projects as DevLake's API does."""
+    param = dialect_of(engine).placeholder
+    with engine.begin() as connection:
+        for name in names:
+            connection.exec_driver_sql(f"INSERT INTO projects (name) VALUES ({param})", (name,))
+
+
+def run_project(engine: Engine, project: str, scopes: Iterable[tuple[str, str]]) -> None:
+    """Do what a run of a project's blueprint does to `project_mapping`; scopes are table and id."""
+    param = dialect_of(engine).placeholder
+    table = engine.dialect.identifier_preparer.quote("table")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"DELETE FROM project_mapping WHERE project_name = {param}", (project,)
+        )
+        for scope in scopes:
+            connection.exec_driver_sql(
+                f"INSERT INTO project_mapping (project_name, {table}, row_id, _raw_data_params)"
+                f" VALUES ({param}, {param}, {param}, {param})",
+                (project, *scope, project),
+            )
+
+
+def use_in_blueprint(engine: Engine, blueprint_id: int, project: str, connection_id: int) -> None:
+    """Let a blueprint of a project have one of our connections."""
+    param = dialect_of(engine).placeholder
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO _devlake_blueprints (id, name, project_name, mode)"
+            f" VALUES ({blueprint_id}, 'b', {param}, 'NORMAL')",
+            (project,),
+        )
+        of_blueprint = f"{blueprint_id}, '{PLUGIN}', {connection_id}"
+        connection.exec_driver_sql(
+            f"INSERT INTO _devlake_blueprint_connections VALUES ({of_blueprint})"
+        )
+        connection.exec_driver_sql(
+            f"INSERT INTO _devlake_blueprint_scopes VALUES ({of_blueprint}, 'all')"
+        )
