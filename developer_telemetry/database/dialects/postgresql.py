@@ -25,6 +25,7 @@ _TYPES = {
     ),
     **dict.fromkeys(("commits", "lines_added", "lines_deleted", "files_changed"), "bigint"),
     **dict.fromkeys(("test_runs", "builds", "reports", "count"), "bigint"),
+    **dict.fromkeys(("started_us", "ended_us", "accounts", "tasks", "links"), "bigint"),
     **dict.fromkeys(("created_date", "started_date", "finished_date"), "timestamptz"),
     "duration_sec": "double precision",
 }
