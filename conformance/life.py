@@ -68,7 +68,7 @@ class Life:
         self._try("the command `connect` adds another, and does nothing twice", self._onboard)
         with self.receiver:
             self._try("its token is rotated and revoked, and it is deleted again", self._offboard)
-            self._try("reports are taken with the token and with DevLake's API key", self._push)
+            self._try("reports are accepted with the token and with DevLake's API key", self._push)
             with Fleet(self.url, self.receiver, 1) as fleet:
                 eventually(lambda: fleet.acknowledged > 50, 60)
                 self._try("a run completes while machines report", self._run)

@@ -122,7 +122,7 @@ def _erase(
             f" an address of theirs: erase {email} for all who do"
         )
     if is_blocked(engine, search.subjects(key, people)) and not block:
-        say("Reports for them are dropped now; without --block they are taken again.")
+        say("Reports for them are dropped now; without --block they are accepted again.")
     if not yes:
         say("Nothing was removed; --yes removes this, and what receivers have spooled.")
         return

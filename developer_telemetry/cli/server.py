@@ -21,7 +21,7 @@ from developer_telemetry.printable import printable_json
 
 
 def serve() -> None:
-    """Take reports until stopped.
+    """Accept reports until stopped.
 
     Without DB_URL an SQLite database is made in TELEMETRY_DATA_DIR.
     """

@@ -164,7 +164,7 @@ def rotate(backend: Backend, connection: StoredConnection, keep_seconds: int) ->
 
 
 def revoke(backend: Backend, connection: StoredConnection) -> None:
-    """End every token of a connection: it takes no report until it has a new one.
+    """End every token of a connection: it accepts no report until it has a new one.
 
     Without a token the connection would be open to all, so it gets one that is not shown.
     """

@@ -1,4 +1,4 @@
-"""The paths under which a receiver takes reports, and the URL that machines are given."""
+"""The paths under which a receiver accepts reports, and the URL for machines."""
 
 from __future__ import annotations
 

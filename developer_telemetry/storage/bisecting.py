@@ -51,7 +51,7 @@ def store_bisecting(
 
     Raises:
         OutdatedTombstones: By `check`.
-        Exception: The database takes no reports at all, not even a harmless one.
+        Exception: The database accepts no reports at all, not even a harmless one.
     """
     search = _Bisection(database, strategies, check)
     search.store(arrivals)

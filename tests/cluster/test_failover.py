@@ -62,7 +62,7 @@ def test_nothing_is_lost_when_the_primary_is_killed_and_its_standby_promoted(
 
     assert figures.asked_to_come_back == 0
     assert figures.unanswered == 0
-    # Ready to take reports, and it says why they wait.
+    # Ready to accept reports, and it says why they wait.
     assert [status for status, _ in meanwhile] == [200, 200]
     print(
         f"\n{pair.name}: no primary for {promoted - killed:.1f} s, both receivers normal"

@@ -253,7 +253,7 @@ def test_who_is_blocked_gets_a_200_and_leaves_nothing_until_erased_without_that(
 
     assert lake.developers().count("finn") == 2
     assert b"evelyn" not in dump(lake.url)
-    assert "taken again" in lake.erase("evelyn", "--yes")[1]
+    assert "accepted again" in lake.erase("evelyn", "--yes")[1]
     lake.send_all(lake.one, "evelyn")
     assert lake.developers().count("evelyn") == 2
 

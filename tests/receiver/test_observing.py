@@ -187,7 +187,7 @@ def test_an_outage_shows_in_figures_and_readiness(lake: Lake) -> None:
     eventually(lambda: said("not ready: "), seconds=10)
     lake.find_database()
     eventually(lambda: lake.ready() == (200, "ready"), seconds=10)
-    assert said("the database takes reports again")
+    assert said("the database accepts reports again")
     assert lake.figure("telemetry_database_up") == 1
     assert lake.figure("telemetry_spool_reports") == 0
     assert lake.figure("telemetry_drained_total") == 3 + statuses.count(200)

@@ -314,7 +314,7 @@ def test_before_the_migration_it_answers_503_and_then_becomes_ready_by_itself(
     assert late.status_code == 200
     assert query(url, f"SELECT developer_id FROM {TOOL}") == [("ann",)]
     assert "the database is not migrated" in receiver.log
-    assert "the database takes reports again" in receiver.log
+    assert "the database accepts reports again" in receiver.log
 
 
 class Unlucky(Altered):

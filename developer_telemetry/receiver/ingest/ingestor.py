@@ -69,21 +69,21 @@ class Outage:
         return self.reason or ("the database does not answer" if self.hanging else "")
 
     def began(self, reason: str) -> None:
-        """Note that the database can't take reports."""
+        """Note that the database can't accept reports."""
         if not self.reason:
             self.number += 1
             logger.warning("reports go to the spool: %s", reason)
         self.reason = reason
 
     def ended(self) -> None:
-        """Note that the database takes reports again."""
+        """Note that the database accepts reports again."""
         if self.reason:
-            logger.info("the database takes reports again")
+            logger.info("the database accepts reports again")
         self.reason = ""
 
 
 class Ingestor:
-    """Takes reports on the event loop, and returns when they are committed or spooled."""
+    """Accepts reports on the event loop, and returns when they are committed or spooled."""
 
     def __init__(
         self,

@@ -73,7 +73,7 @@ def small_disk(folder: Path) -> Iterator[None]:
 
 
 def fill_spool(site: Site) -> tuple[list[str], httpx.Response]:
-    """Send until a report is refused; return whose reports were taken, and the refusal."""
+    """Send until a report is refused; return whose reports were accepted, and the refusal."""
     kept: list[str] = []
     for number in range(1000):
         body = report(f"developer {number}", metrics=LARGE)
