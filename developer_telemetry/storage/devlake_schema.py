@@ -1,6 +1,6 @@
 """Everything that we assume of DevLake's own tables.
 
-Tried with DevLake v1.0.3 (beta12 of May 2026, main of 2026-06-25); read in v1.0.3-beta15. A release
+Tried with DevLake's main branch of 2026-05-05 and of 2026-06-12 (docs/conformance.md). A release
 that changes a column below needs a change here, and in `deploy/` and `dashboards/` for those that
 only a query there reads.
 """

@@ -178,6 +178,20 @@ def test_every_test_that_meets_an_sdk_is_run_on_the_genuine_one_too() -> None:
     assert ours - set(OURS) <= {"project/test_conformance"}
 
 
+def test_install_calls_tried_exactly_the_devlakes_of_the_page() -> None:
+    docs = ROOT / "docs"
+    page_text = (docs / "conformance.md").read_text()
+    on_page = set(
+        re.findall(r"^\| DevLake [^|]*\| [^|]*\b([0-9a-f]{9} of [-0-9]{10}) \|$", page_text, re.M)
+    )
+    rows = re.findall(r"^\| ([^|]*) \| ([^|]*) \|", (docs / "install.md").read_text(), re.M)
+    tried = {
+        re.sub(r" \(.*", "", devlake) for devlake, outcome in rows if outcome.startswith("tried")
+    }
+    assert len(tried) == 2
+    assert tried == on_page
+
+
 def test_what_our_sdk_lends_to_the_genuine_one_is_complete() -> None:
     lending = (ROOT / "conformance" / "beside.py").read_text()
     lent = dict(re.findall(r'_lend\("([\w.]+)", SDK(.*) / "\w+\.py"\)', lending))
