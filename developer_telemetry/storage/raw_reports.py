@@ -247,8 +247,12 @@ def _newest_query(
 ) -> str:
     day = "w.developer_id, w.date"
     one = f"{day}, w.hostname" if strategy == SUM else day
-    # Reports of archives have no arrival, so they are not the first.
-    first = f"COALESCE(MIN(NULLIF(w.arrived_us, 0)) OVER (PARTITION BY {day}), 0)"
+    # Reports of archives have no arrival, so they sort last. MIN over the day would make MariaDB
+    # read all reports of the day again for each of them.
+    first = (
+        f"FIRST_VALUE(w.arrived_us) OVER (PARTITION BY {day}"
+        " ORDER BY CASE WHEN w.arrived_us = 0 THEN 1 ELSE 0 END, w.arrived_us)"
+    )
     size = f"{dialect.octets}(r.payload)"
     tool_text, join = "NULL", ""
     if with_tool_rows:
