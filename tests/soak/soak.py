@@ -80,7 +80,8 @@ def soak(site: Site, receiver_kills: int, database_kills: int) -> None:
         f" {done['kill_receiver'] + 2 * done['kill_both']} kills of the receiver,"
         f" {done['kill_database'] + done['kill_both']} of the database"
         f" ({done['kill_both']} of both at once), {done['hang']} hangs,"
-        f" {done['make_read_only']} times read-only; lost {figures.lost}, doubled 0, invented 0;"
+        f" {done['make_read_only']} times read-only; lost {figures.lost},"
+        f" doubled {figures.doubled}, invented {figures.invented};"
         f" slowest answer {figures.slowest_seconds:.1f} s",
     )
 

@@ -73,8 +73,10 @@ class Figures(NamedTuple):
     acknowledged: int
     asked_to_come_back: int
     unanswered: int
-    # Of the acknowledged, by the last look at the database.
+    # By the last look at the database: of the acknowledged, more than once, and never sent.
     stored: int
+    doubled: int
+    invented: int
     slowest_seconds: float
 
     @property
@@ -107,7 +109,7 @@ class Oracle:
         self._acknowledged: set[Sent] = set()
         self._statuses: Counter[int] = Counter()
         self._wrong: list[str] = []
-        self._stored = 0
+        self._stored = self._doubled = self._invented = 0
         self._slowest = 0.0
         self._checks = itertools.count(1)
         self._values = [itertools.count(1) for _ in range(senders)]
@@ -149,6 +151,8 @@ class Oracle:
                 self._statuses[503],
                 unanswered,
                 self._stored,
+                self._doubled,
+                self._invented,
                 self._slowest,
             )
 
@@ -190,15 +194,18 @@ class Oracle:
         """Return what differs between the promises and the database now, in words."""
         stored = self._read_raw(database_url)
         counts = Counter(row.sent for row in stored)
+        doubled = {sent for sent, count in counts.items() if count > 1}
+        invented = set(counts) - self._sent
         self._stored = len(self._acknowledged & set(counts))
+        self._doubled, self._invented = len(doubled), len(invented)
         keys = _by_day(stored)
         expected = {day: self._expected(day, rows) for day, rows in keys.items()}
         tool = self._read_tool(database_url)
         wrong = [day for day in {*expected, *tool} if expected.get(day) != tool.get(day)]
         found = {
             "acknowledged and lost": self._acknowledged - set(counts),
-            "stored more than once": {sent for sent, count in counts.items() if count > 1},
-            "stored and never sent": set(counts) - self._sent,
+            "stored more than once": doubled,
+            "stored and never sent": invented,
             "arrived out of order": _out_of_order(stored),
             "days whose tool row is not the newest": wrong,
         }
