@@ -27,6 +27,7 @@ from tests.support.servers import (
     create_database,
     drop_database,
     in_database,
+    in_memory,
 )
 
 WITHOUT_SERVERS = (
@@ -37,6 +38,7 @@ NOT_TESTED = pytest.StashKey[dict[str, str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[NOT_TESTED] = {}
+    Server.parent = in_memory()
     # Ended by `kill` or a CI's timeout, we still tear down, and so stop what we started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 

@@ -6,7 +6,8 @@
         server.start()
 
 Each listens on a free loopback port, keeps its data in a temporary folder and its durability
-settings as they come, so that what survives `kill` here survives it in production. Works as root
+settings as they come, so that what survives `kill` here survives it in production. Files in memory
+survive it as well: where no time is measured, `Server.parent` may be `in_memory()`. Works as root
 and as an ordinary user; takes MariaDB 10.6 and PostgreSQL 12 or newer from where systems put them.
 """
 
@@ -35,6 +36,9 @@ PORTS = (20_000, 32_000)
 HOST = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
+MEMORY = Path("/dev/shm")
+# Four test processes with three servers each, and what their tests write.
+MEMORY_BYTES = 4 << 30
 
 # As MySQL 8 has it, DevLake's usual database: MariaDB's own default lets wrong GROUP BYs through.
 STRICT = (
@@ -113,6 +117,7 @@ class Server:
     """One server process. `with` starts it, stops it and removes its data."""
 
     name = ""
+    parent: Optional[Path] = None  # the folder of the servers' own folders; None is the system's
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -121,7 +126,7 @@ class Server:
         self._crashed = False
         self._suspended: list[int] = []
         self._find()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=self.parent))
         self.data = self.folder / "data"
         self.log = self.folder / "server.log"
 
@@ -540,6 +545,16 @@ def _program(name: str) -> str:
     if found is None:
         raise ServerMissing(f"{name} is not installed")
     return found
+
+
+def in_memory() -> Optional[Path]:
+    """Return a folder whose files are in memory, where a server need not wait for a disk.
+
+    None where there is none, or little room in it: some containers have 64 MiB.
+    """
+    if not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < MEMORY_BYTES:
+        return None
+    return MEMORY
 
 
 def free_port() -> int:
