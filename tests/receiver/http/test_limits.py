@@ -31,8 +31,8 @@ CHUNKED = HEAD + "Transfer-Encoding: chunked\r\n\r\n"
 WRONG = "/plugins/developer-telemetry/999/report"
 
 
-class Brisk(Altered):
-    """Nobody waits half a minute in a test; what is tested is that there is an end."""
+class ImpatientReader(Altered):
+    """Waits half a minute for no sender; what is tested is that there is an end."""
 
     constants = {
         "connections.registry.RELOAD_SECONDS": 0.05,
@@ -58,7 +58,7 @@ class Lake(NamedTuple):
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     folder = tmp_path_factory.mktemp("limits")
     url = f"sqlite:///{folder}/telemetry.db"
-    with Brisk(url, folder) as receiver:
+    with ImpatientReader(url, folder) as receiver:
         assert add_connection(url) == CONNECTION
         assert receiver.send(report("first"), CONNECTION).status_code == 200
         yield Lake(receiver, url)

@@ -29,8 +29,8 @@ BULK_ROUTE = f"/plugins/developer-telemetry/{CONNECTION}/reports"
 OPEN_FILES = 256
 
 
-class Brisk(Altered):
-    """Nobody waits half a minute in a test; what is tested is that there is an end."""
+class ImpatientWriter(Altered):
+    """Waits half a minute for no reader; what is tested is that there is an end."""
 
     constants = {
         "receiver.http.protocol.WRITE_SECONDS": 1.0,
@@ -47,7 +47,7 @@ class Lake(NamedTuple):
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     folder = tmp_path_factory.mktemp("unread")
     url = f"sqlite:///{folder}/telemetry.db"
-    with Brisk(url, folder, TELEMETRY_ADMIN_TOKEN="x" * 16) as receiver:
+    with ImpatientWriter(url, folder, TELEMETRY_ADMIN_TOKEN="x" * 16) as receiver:
         assert add_connection(url) == CONNECTION
         assert receiver.send(report("first"), CONNECTION).status_code == 200
         yield Lake(receiver, url)
@@ -145,7 +145,7 @@ def test_a_slow_reader_gets_all_of_a_large_answer(lake: Lake) -> None:
     assert len(answer.content["results"]) == 10_000  # type: ignore[arg-type]
 
 
-class Cramped(Brisk):
+class Cramped(ImpatientWriter):
     """A receiver that may open few files."""
 
     def command(self) -> list[str]:

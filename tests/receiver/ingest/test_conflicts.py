@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,30 +13,14 @@ from developer_telemetry.constants import MACHINE_TABLE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.receiver.ingest.spool import dead_letters
 from tests.support.receivers import DAY, at_once, eventually, query, report
 from tests.support.servers import (
-    MariaDB,
     PostgreSQL,
-    Server,
     execute,
 )
-from tests.support.sites import Site, own_server, server_of, site_on
+from tests.support.sites import Site, own_server, server_of
 from tests.support.transactions import kill_sessions, transaction
 
 # Longer than a receiver waits for a lock, and so than anybody must wait for an answer.
 LOCKED_SECONDS = 2.5
-
-
-@pytest.fixture(scope="module", params=[MariaDB, PostgreSQL], ids=["mariadb", "postgresql"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server whose sessions tests may end."""
-    with own_server(request.param) as server:
-        yield server
-
-
-@pytest.fixture
-def site(server: Server, tmp_path: Path) -> Iterator[Site]:
-    """A running receiver on each server."""
-    with site_on(server, tmp_path) as site:
-        yield site
 
 
 def of_day(connection_id: int, developer: str) -> str:

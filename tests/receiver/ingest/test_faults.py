@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.receiver.ingest.spool import dead_letters
 from tests.support.receivers import at_once, eventually, query, report
-from tests.support.servers import MariaDB, PostgreSQL, Server, create_database
+from tests.support.servers import MariaDB, create_database
 from tests.support.sites import (
     CONNECTION_TABLE,
     Site,
@@ -20,24 +19,9 @@ from tests.support.sites import (
     read_only,
     server_of,
     set_to,
-    site_on,
 )
 
 STOP_SECONDS = 15.0
-
-
-@pytest.fixture(scope="module", params=[MariaDB, PostgreSQL], ids=["mariadb", "postgresql"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server that tests may kill, unlike the one that all others share."""
-    with own_server(request.param) as server:
-        yield server
-
-
-@pytest.fixture
-def site(server: Server, tmp_path: Path) -> Iterator[Site]:
-    """A running receiver on each server."""
-    with site_on(server, tmp_path) as site:
-        yield site
 
 
 # Under load

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,6 @@ from tests.support.receivers import SECRET, TOKEN, add_connection, eventually, q
 
 TODAY = queries.today()
 HOSTILE = "<script>alert(1)</script>\"'&\u202egnp.exe"
-
-
-@pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
-    """The embedded default, as whoever tries it has it."""
-    with lake_in(tmp_path_factory.mktemp("page")) as lake:
-        yield lake
 
 
 def test_a_test_report_gets_through_and_leaves_nothing(lake: Lake) -> None:

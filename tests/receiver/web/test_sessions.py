@@ -19,13 +19,6 @@ ADMIN = "an admin token & its 'quotes'"
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
-    """The embedded default, as whoever tries it has it."""
-    with lake_in(tmp_path_factory.mktemp("page")) as lake:
-        yield lake
-
-
-@pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     """One that asks for an admin token."""
     folder = tmp_path_factory.mktemp("guarded")

@@ -1,0 +1,16 @@
+"""Fixtures of the tests of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.pages import Lake, lake_in
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """The embedded default, which one module's tests share."""
+    with lake_in(tmp_path_factory.mktemp("page")) as lake:
+        yield lake
