@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.support.servers import HOST, free_port
 ROOT = Path(__file__).parents[2]
 # A virtual environment is made, its packages come from the network.
 INSTALL_SECONDS = 600.0
+PLUGIN = ".venv-plugin"
 
 pytestmark = pytest.mark.timeout(INSTALL_SECONDS + 120)
 
@@ -32,6 +34,7 @@ class Running(NamedTuple):
     clone: Path
     port: int
     printed: str
+    of_the_plugin: list[str]  # the files of its environment, before
 
     def shell(self, line: str, **variables: str) -> str:
         """Return what a line pasted into a shell prints."""
@@ -64,12 +67,20 @@ def as_typed(**variables: str) -> dict[str, str]:
     return {**plain, **variables}
 
 
+def files_of(folder: Path) -> list[str]:
+    return sorted(f"{path} {path.lstat().st_mtime_ns}" for path in folder.rglob("*"))
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("not a git clone, so there is nothing to clone")
     clone = tmp_path_factory.mktemp("make-run") / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    # In the place of the environment that build.sh makes for DevLake.
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", clone / PLUGIN], check=True)
+    (clone / PLUGIN / "__pycache__").mkdir()
+    before = files_of(clone / PLUGIN)
     port = free_port()
     output = clone.parent / "output"
     settings = as_typed(TELEMETRY_PORT=str(port))
@@ -85,11 +96,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         )
     try:
         deadline = time.monotonic() + INSTALL_SECONDS
-        while not Running(clone, port, "").ready():
+        while not Running(clone, port, "", before).ready():
             assert make.poll() is None, output.read_text()
             assert time.monotonic() < deadline, output.read_text()
             time.sleep(0.2)
-        yield Running(clone, port, output.read_text())
+        yield Running(clone, port, output.read_text(), before)
     finally:
         if make.poll() is None:
             os.killpg(make.pid, signal.SIGTERM)
@@ -132,3 +143,10 @@ def test_the_readmes_first_screen_is_true(running: Running) -> None:
 
 def test_the_clone_is_left_as_git_knows_it(running: Running) -> None:
     assert running.shell("git status --porcelain") == ""
+
+
+def test_make_leaves_alone_what_build_makes_for_devlake(running: Running) -> None:
+    assert files_of(running.clone / PLUGIN) == running.of_the_plugin
+    running.shell("make clean")  # the last of all: the receiver runs from what it removes
+    assert not (running.clone / ".venv").exists()
+    assert files_of(running.clone / PLUGIN) == running.of_the_plugin
