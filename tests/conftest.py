@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable, Optional
@@ -16,7 +17,13 @@ from developer_telemetry.constants import MIGRATION_TABLE
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from tests.support.mysql_words import search_statements
-from tests.support.servers import create_database, drop_database, in_database, make_hostile
+from tests.support.servers import (
+    create_database,
+    drop_database,
+    in_database,
+    in_memory,
+    make_hostile,
+)
 
 DATABASES = ["sqlite", "mariadb", "postgresql"]
 # Those whose defaults are what nobody can rely on.
@@ -128,10 +135,11 @@ def migrated(
 
 
 @pytest.fixture(scope="session")
-def sqlite_once(tmp_path_factory: pytest.TempPathFactory) -> str:
-    url = f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/telemetry.db"
-    _migrate(url)
-    return url
+def sqlite_once() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="sqlite-", dir=in_memory()) as folder:
+        url = f"sqlite:///{folder}/telemetry.db"
+        _migrate(url)
+        yield url
 
 
 @pytest.fixture(scope="session")
