@@ -489,6 +489,7 @@ def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
                 password=unquote(parts.password or ""),
                 database=_name(url) or None,
                 autocommit=True,
+                ssl_disabled=True,  # else it reads all the authorities of the system first
             ) as mysql,
             mysql.cursor() as cursor,
         ):
