@@ -1,9 +1,12 @@
-"""The subtasks of a blueprint's run, on the reports that each run has to read."""
+"""The subtasks of a blueprint's run, on the reports that each run has to read.
+
+Without the plugin in DevLake, a receiver calls `convert_new` for all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Optional
+from collections.abc import Generator, Iterator, Mapping
+from typing import NamedTuple, Optional
 
 from sqlalchemy.engine import Engine
 
@@ -13,7 +16,17 @@ from developer_telemetry.pipeline.accounts import NewestRaw, read_newest_above
 from developer_telemetry.pipeline.accounts import convert_accounts as convert_accounts
 from developer_telemetry.pipeline.cicd_tasks import convert_tasks, remove_tasks
 from developer_telemetry.pipeline.extract import reextract
-from developer_telemetry.pipeline.watermarks import CONVERT, EXTRACT, begin, complete
+from developer_telemetry.pipeline.user_links import link_accounts
+from developer_telemetry.pipeline.watermarks import CONVERT, EXTRACT, begin, complete, has_settings
+from developer_telemetry.storage.conversions import ConversionOptions
+
+
+class Converted(NamedTuple):
+    """The rows that a conversion has written so far; tasks are counted by their days."""
+
+    accounts: int = 0
+    tasks: int = 0
+    links: int = 0
 
 
 def extract(
@@ -37,25 +50,67 @@ def convert(
     With `tasks`, test runs and builds become tasks, too; without, all such tasks are deleted.
     """
     prepare(engine)
-    settings = f"{strategy} tasks" if tasks else strategy
     with hold_connection(engine, connection_id) as still_alone:
-        run = begin(engine, connection_id, CONVERT, settings, everything)
+        run = begin(engine, connection_id, CONVERT, _settings(strategy, tasks), everything)
         new = read_newest_above(engine, connection_id, run.above) if run.above else None
-        for progress in _converted(engine, connection_id, tasks, new):
+        for progress, _ in _converted(engine, connection_id, tasks, new):
             yield progress
             still_alone()
         complete(engine, run)
 
 
+def convert_new(
+    engine: Engine, connection_id: int, strategy: str, options: ConversionOptions
+) -> Generator[Converted, None, None]:
+    """Do what a scheduled run of a blueprint does, accounts' links to users included.
+
+    Receivers write tool rows with their reports, so these are rewritten only after a change of the
+    strategy, or by a release that reads reports in another way.
+
+    Raises:
+        ConnectionBusy: Another process works on the connection; nothing was done.
+    """
+    with hold_connection(engine, connection_id, patience=0) as still_alone:
+        for converted in _convert_new(engine, connection_id, strategy, options):
+            yield converted
+            still_alone()
+
+
+def _convert_new(
+    engine: Engine, connection_id: int, strategy: str, options: ConversionOptions
+) -> Iterator[Converted]:
+    converted = Converted()
+    everything = not has_settings(engine, connection_id, EXTRACT, strategy)
+    if everything:
+        run = begin(engine, connection_id, EXTRACT, strategy, everything)
+        for _ in reextract(engine, connection_id, strategy, run.above):
+            yield converted
+        complete(engine, run)
+    settings = _settings(strategy, options.with_tasks)
+    run = begin(engine, connection_id, CONVERT, settings, everything, is_scheduled=True)
+    new = read_newest_above(engine, connection_id, run.above) if run.above else None
+    for _, converted in _converted(engine, connection_id, options.with_tasks, new):
+        yield converted
+    if options.with_links:
+        for links in link_accounts(engine, connection_id):
+            converted = converted._replace(links=links)
+            yield converted
+    complete(engine, run)
+
+
+def _settings(strategy: str, tasks: bool) -> str:
+    return f"{strategy} tasks" if tasks else strategy
+
+
 def _converted(
     engine: Engine, connection_id: int, tasks: bool, new: Optional[Mapping[str, NewestRaw]]
-) -> Iterator[Progress]:
+) -> Iterator[tuple[Progress, Converted]]:
     accounts = 0
     for accounts, total in convert_accounts(engine, connection_id, new):
-        yield Progress(accounts, total)
+        yield Progress(accounts, total), Converted(accounts)
     if tasks:
         developers = None if new is None else sorted(new)
         for done, _ in convert_tasks(engine, connection_id, developers):
-            yield Progress(accounts + done, accounts + done)
+            yield Progress(accounts + done, accounts + done), Converted(accounts, done)
     else:
         remove_tasks(engine, connection_id)

@@ -53,16 +53,22 @@ class Run(NamedTuple):
 
 
 def begin(
-    engine: Engine, connection_id: int, subtask: str, settings: str, everything: bool = False
+    engine: Engine,
+    connection_id: int,
+    subtask: str,
+    settings: str,
+    everything: bool = False,
+    is_scheduled: bool = False,
 ) -> Run:
     """Return the raw rows that a run has to read.
 
     `settings` names all that decides the outcome beside the reports. A run reads everything if
-    `settings` changed, if `everything` is true, if DevLake runs anything but a scheduled blueprint,
-    or if no run was completed yet.
+    `settings` changed, if `everything` is true, if no run was completed yet, or if DevLake runs
+    anything but a scheduled blueprint. `is_scheduled` is true for a run that DevLake knows nothing
+    of.
     """
     settings = f"{settings} {MAPPING}"
-    everything = everything or not _is_scheduled(engine)
+    everything = everything or not (is_scheduled or _is_scheduled(engine))
     with reading(engine).connect() as connection:
         upcoming = _settled(connection)
         above = 0 if everything else _last(connection, connection_id, subtask, settings)
@@ -77,6 +83,18 @@ def complete(engine: Engine, run: Run) -> None:
     )
     row = (run.connection_id, run.subtask, run.settings, *run.next)
     transact(engine, lambda connection: insert(connection, RUN_TABLE, _COLUMNS, [row], tail))
+
+
+def has_settings(engine: Engine, connection_id: int, subtask: str, settings: str) -> bool:
+    """Return true if the last completed run had these settings."""
+    param = dialect_of(engine).placeholder
+    with reading(engine).connect() as connection:
+        row = connection.exec_driver_sql(
+            f"SELECT 1 FROM {RUN_TABLE} WHERE connection_id = {param} AND subtask = {param}"
+            f" AND settings = {param}",
+            (connection_id, subtask, f"{settings} {MAPPING}"),
+        ).first()
+    return row is not None
 
 
 def _last(connection: SqlConnection, connection_id: int, subtask: str, settings: str) -> int:

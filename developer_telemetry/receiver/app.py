@@ -24,6 +24,7 @@ from developer_telemetry.receiver.http.responses import Answer, answer, refusal
 from developer_telemetry.receiver.http.status_endpoint import StatusEndpoint
 from developer_telemetry.receiver.ingest.ingestor import Ingestor
 from developer_telemetry.receiver.ingest.spool import Spool
+from developer_telemetry.receiver.jobs.conversion_job import ConversionJob
 from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher
 from developer_telemetry.receiver.jobs.monitor import Monitor
 from developer_telemetry.receiver.jobs.retention_job import RetentionJob
@@ -47,6 +48,7 @@ class Receiver:
         drainer: SpoolDrainer,
         erasure_watcher: ErasureWatcher,
         retention_job: RetentionJob,
+        conversion_job: ConversionJob,
         spool: Spool,
         authenticator: Authenticator,
         monitor: Monitor,
@@ -61,6 +63,7 @@ class Receiver:
         self._drainer = drainer
         self._erasure_watcher = erasure_watcher
         self._retention_job = retention_job
+        self._conversion_job = conversion_job
         self._spool = spool
         self._monitor = monitor
         self._metrics = metrics
@@ -98,9 +101,11 @@ class Receiver:
         self._erasure_watcher.start()
         self._drainer.start()
         self._retention_job.start()
+        self._conversion_job.start()
         yield
         self._page.close()
         self._status_endpoint.close()
+        await asyncio.to_thread(self._conversion_job.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._retention_job.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._drainer.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._ingest.stop, THREAD_SECONDS)

@@ -16,7 +16,12 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.config import Settings
 from developer_telemetry.connections.registry import Connections
-from developer_telemetry.database.engine import now_us, open_writing_engine, with_short_timeouts
+from developer_telemetry.database.engine import (
+    now_us,
+    open_engine,
+    open_writing_engine,
+    with_short_timeouts,
+)
 from developer_telemetry.receiver.app import Receiver
 from developer_telemetry.receiver.http.admission import Admission
 from developer_telemetry.receiver.http.authenticator import Authenticator
@@ -27,6 +32,7 @@ from developer_telemetry.receiver.ingest.decisions import Decisions
 from developer_telemetry.receiver.ingest.ingestor import Ingestor, Outage
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
+from developer_telemetry.receiver.jobs.conversion_job import ConversionJob
 from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher, ReceiverIdentity
 from developer_telemetry.receiver.jobs.monitor import Monitor
 from developer_telemetry.receiver.jobs.retention_job import RetentionJob
@@ -84,9 +90,12 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         writing, spool, outage, conflicts, connections, tallies, metrics, lease, decisions
     )
     retention_job = RetentionJob(engine, outage)
-    monitor = Monitor(engine, writing, connections, ingest, spool, outage, tallies)
+    conversion_job = ConversionJob(open_engine(settings.db_url), connections, outage, metrics)
+    monitor = Monitor(
+        engine, writing, connections, ingest, spool, outage, tallies, conversion_job.note
+    )
     authenticator = Authenticator(connections, settings.require_token)
-    add_gauges(metrics, ingest, outage, spool, connections)
+    add_gauges(metrics, ingest, outage, spool, connections, conversion_job)
     self_test = SelfTest(engine, authenticator.check_own_token, spool)
     reading = open_reading_engine(settings.db_url)
     status_endpoint = StatusEndpoint(
@@ -100,6 +109,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         drainer,
         erasure_watcher,
         retention_job,
+        conversion_job,
         spool,
         authenticator,
         monitor,
@@ -111,7 +121,12 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
 
 
 def add_gauges(
-    metrics: Metrics, ingest: Ingestor, outage: Outage, spool: Spool, connections: Connections
+    metrics: Metrics,
+    ingest: Ingestor,
+    outage: Outage,
+    spool: Spool,
+    connections: Connections,
+    conversion_job: ConversionJob,
 ) -> None:
     """Add the receiver's present state to its metrics."""
     for name, help_text, read in (
@@ -149,6 +164,16 @@ def add_gauges(
             "telemetry_connections_unreadable",
             "Connections that accept no reports because their token can't be read",
             lambda: len(connections.unreadable()),
+        ),
+        (
+            "telemetry_conversion_age_seconds",
+            "Time since the last conversion by any receiver, 0 if there was none",
+            lambda: conversion_job.age_seconds,
+        ),
+        (
+            "telemetry_conversion_waiting_seconds",
+            "Longest time for which a connection has been waiting for a conversion",
+            lambda: conversion_job.waiting_seconds,
         ),
     ):
         metrics.gauge(name, help_text, read)

@@ -43,6 +43,17 @@ class Metrics:
         self._dropped = self._counter(
             "telemetry_dropped", "Spooled reports deleted by an operator", []
         )
+        self._conversions = self._counter(
+            "telemetry_conversions",
+            "Conversions of reports to accounts by this receiver, by outcome",
+            [*by_connection, "outcome"],
+        )
+        self._accounts = self._counter(
+            "telemetry_conversion_accounts", "Accounts written by conversions", by_connection
+        )
+        self._links = self._counter(
+            "telemetry_conversion_links", "Accounts linked to users by conversions", by_connection
+        )
         self._seconds = Histogram(
             "telemetry_request_seconds",
             "Time from a report's headers to its answer",
@@ -89,6 +100,12 @@ class Metrics:
     def dropped(self, count: int) -> None:
         """Count spooled reports of a deleted connection that an operator had deleted."""
         self._dropped.inc(count)
+
+    def converted(self, connection_id: int, accounts: int, links: int, has_failed: bool) -> None:
+        """Count a conversion and the rows that it has written."""
+        self._conversions.labels(connection_id, "failed" if has_failed else "completed").inc()
+        self._accounts.labels(connection_id).inc(accounts)
+        self._links.labels(connection_id).inc(links)
 
     def answered(self, status: int, seconds: float) -> None:
         """Observe the time to the answer of a request for a report route."""

@@ -11,7 +11,13 @@ from typing import NamedTuple, Optional
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection as SqlConnection
 
-from developer_telemetry.constants import CONVERSION_TABLE, RAW_TABLE, RUN_TABLE
+from developer_telemetry.constants import (
+    CONVERSION_TABLE,
+    RAW_TABLE,
+    RUN_TABLE,
+    SCOPE_CONFIG_TABLE,
+    SCOPE_TABLE,
+)
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import database_now_us
@@ -35,6 +41,24 @@ class Conversion(NamedTuple):
     tasks: int = 0
     links: int = 0
     error: str = ""
+
+
+class ConversionOptions(NamedTuple):
+    """The switches of a connection's scope config."""
+
+    with_tasks: bool = False
+    with_links: bool = True
+
+
+def read_options(connection: SqlConnection, connection_id: int) -> ConversionOptions:
+    """Return the switches of a connection's scope config, or their defaults."""
+    row = connection.exec_driver_sql(
+        f"SELECT c.test_and_build_tasks, c.keep_accounts_unlinked FROM {SCOPE_TABLE} s"
+        f" JOIN {SCOPE_CONFIG_TABLE} c ON c.id = s.scope_config_id"
+        f" WHERE s.connection_id = {dialect_of(connection).placeholder}",
+        (connection_id,),
+    ).first()
+    return ConversionOptions(bool(row[0]), not row[1]) if row else ConversionOptions()
 
 
 def read_conversions(connection: SqlConnection) -> dict[int, Conversion]:

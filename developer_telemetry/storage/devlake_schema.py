@@ -126,6 +126,20 @@ def read_blueprint_connections(connection: SqlConnection) -> Optional[frozenset[
     return frozenset(int(row[0]) for row in rows)
 
 
+def has_users(connection: SqlConnection) -> bool:
+    """Return true if the database has DevLake's tables of users and of their accounts."""
+    schema = inspect(connection)
+    return schema.has_table(USER_TABLE) and schema.has_table(LINK_TABLE)
+
+
+def read_users_version(connection: SqlConnection) -> tuple[Any, ...]:
+    """Return a value that changes with DevLake's users; () outside of DevLake."""
+    if not has_users(connection):
+        return ()
+    query = f"SELECT COUNT(*), MAX(updated_at) FROM {USER_TABLE}"
+    return tuple(connection.exec_driver_sql(query).one())
+
+
 class LinkCounts(NamedTuple):
     """Numbers of DevLake's users, of our accounts, and of accounts that have a user."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import event
@@ -54,6 +54,7 @@ class Monitor(PeriodicThread):
         spool: Spool,
         outage: Outage,
         tallies: ReportCounts,
+        conversion_note: Callable[[], str],
     ) -> None:
         super().__init__("monitor")
         self.stopping = False
@@ -65,6 +66,7 @@ class Monitor(PeriodicThread):
         self._spool = spool
         self._outage = outage
         self._tallies = tallies
+        self._conversion_note = conversion_note
         self._migrated = False
         # Why the last checks failed, and whether the database accepts reports all the same.
         self._fault = ""
@@ -105,6 +107,7 @@ class Monitor(PeriodicThread):
         ]
         unreadable = _unreadable_note(self._connections.unreadable())
         remarks = [str(self._outage), unreadable, waiting, *orphans, *self._losses]
+        remarks.append(self._conversion_note())
         return "; ".join(filter(None, remarks))
 
     def public_status(self) -> str:

@@ -1,0 +1,283 @@
+"""The job that makes accounts, tasks and links of new reports where DevLake does not.
+
+With several receivers, the first one to take a connection's lock does it; the others learn of it
+from the record (`storage/conversions`). Pauses between pages leave time for pushes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any, NamedTuple, Optional
+
+from sqlalchemy.engine import Connection as SqlConnection
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from developer_telemetry.concurrency import PeriodicThread
+from developer_telemetry.connections.registry import Connection, Connections
+from developer_telemetry.constants import RAW_TABLE
+from developer_telemetry.database.advisory_lock import ConnectionBusy
+from developer_telemetry.database.dialects.lookup import dialect_of
+from developer_telemetry.database.engine import (
+    database_now_us,
+    now_us,
+    reading,
+    reason,
+    transact,
+)
+from developer_telemetry.database.schema_owner import SchemaOwner, read_owner
+from developer_telemetry.pipeline.runner import Converted, convert_new
+from developer_telemetry.receiver.ingest.ingestor import Outage
+from developer_telemetry.receiver.metrics import Metrics
+from developer_telemetry.storage.conversions import (
+    OVERDUE_SECONDS,
+    Conversion,
+    ConversionOptions,
+    read_conversions,
+    read_options,
+    write_conversion,
+)
+from developer_telemetry.storage.devlake_schema import is_devlake_database, read_users_version
+from developer_telemetry.storage.project_mapping import restore
+
+# How long a run of a DevLake project can hide our scopes from its dashboards.
+ROUND_SECONDS = 10.0
+# The shortest time between two conversions of a connection.
+PACE_SECONDS = 60.0
+# A transaction may commit a report this long after a later report was seen.
+LATE_COMMIT_SECONDS = 30.0
+# A pause is as long as the step before it, within limits.
+MAX_PAUSE_SECONDS = 1.0
+# The longest list of ids in a message.
+MAX_LISTED = 5
+SECOND_US = 1_000_000
+
+logger = logging.getLogger(__name__)
+
+
+class _Inputs(NamedTuple):
+    """All that decides the outcome of a conversion; a change makes one due."""
+
+    newest_raw_id: int
+    users: tuple[Any, ...]
+    options: ConversionOptions
+    strategy: str
+
+
+class _Watched:
+    """A connection as the last round saw it; times are those of the database's clock."""
+
+    def __init__(self) -> None:
+        self.inputs: Optional[_Inputs] = None
+        self.changed_us = 0
+        self.waiting_since_us: Optional[int] = None
+        self.error = ""
+
+    def look(self, inputs: _Inputs, last: Optional[Conversion], clock_us: int) -> bool:
+        """Take what a round has read; return true if a conversion may begin now."""
+        if inputs != self.inputs:
+            self.inputs, self.changed_us = inputs, clock_us
+        started_us = last.started_us if last else 0
+        self.error = last.error if last else ""
+        seen_until_us = started_us - LATE_COMMIT_SECONDS * SECOND_US
+        if last and not last.error and self.changed_us <= seen_until_us:
+            self.waiting_since_us = None
+            return False
+        waiting_since_us = clock_us if self.waiting_since_us is None else self.waiting_since_us
+        # A conversion that succeeded has read what was there; the wait is for what followed.
+        self.waiting_since_us = (
+            waiting_since_us if self.error else max(waiting_since_us, started_us)
+        )
+        return clock_us - started_us >= PACE_SECONDS * SECOND_US
+
+
+class ConversionJob(PeriodicThread):
+    """Converts each connection with new reports or users, once a minute at most."""
+
+    def __init__(
+        self, engine: Engine, connections: Connections, outage: Outage, metrics: Metrics
+    ) -> None:
+        """Take an engine that no other thread uses."""
+        super().__init__("conversion")
+        self._engine = engine
+        self._connections = connections
+        self._outage = outage
+        self._metrics = metrics
+        self._newest = _NewestRaws()
+        self._watched: dict[int, _Watched] = {}
+        self._complaints: dict[int, str] = {}
+        self._complaint = ""
+        self._last_ended_us = 0
+        self._clock_ahead_us = 0
+
+    @property
+    def age_seconds(self) -> float:
+        """The time since the last conversion by any receiver; 0 if there was none."""
+        return self._seconds_since(self._last_ended_us) if self._last_ended_us else 0.0
+
+    @property
+    def waiting_seconds(self) -> float:
+        """The longest time for which a connection has been waiting for a conversion."""
+        waits = [self._seconds_since(since) for since in self._waits().values()]
+        return max(waits, default=0.0)
+
+    def note(self) -> str:
+        """Return what is wrong with the conversions, for public answers; "" if nothing is."""
+        watched = dict(self._watched)
+        failed = sorted(number for number, one in watched.items() if one.error)
+        late = sorted(
+            number
+            for number, since_us in self._waits().items()
+            if number not in failed and self._seconds_since(since_us) > OVERDUE_SECONDS
+        )
+        notes = []
+        if failed:
+            notes.append(
+                f"the last conversion of {_list_connections(failed)} failed, so accounts may be"
+                " missing (for the reason see the log, `status` or `doctor`)"
+            )
+        if late:
+            notes.append(
+                f"reports of {_list_connections(late)} have waited for a conversion for more than"
+                f" {OVERDUE_SECONDS // 60} minutes (see the log, `status` or `doctor`)"
+            )
+        return "; ".join(notes)
+
+    def _waits(self) -> dict[int, int]:
+        return {
+            number: one.waiting_since_us
+            for number, one in dict(self._watched).items()
+            if one.waiting_since_us is not None
+        }
+
+    def _seconds_since(self, moment_us: int) -> float:
+        return max(0.0, (now_us() + self._clock_ahead_us - moment_us) / SECOND_US)
+
+    def _run(self) -> None:
+        while not self._ending.wait(ROUND_SECONDS):
+            try:
+                self._work()
+                self._complaint = ""
+            except Exception as error:  # no error may end this thread
+                self._complain(f"can't see what to convert: {_describe(error)}")
+
+    def _complain(self, problem: str) -> None:
+        if problem != self._complaint:
+            logger.error("%s; will try again", problem)
+        self._complaint = problem
+
+    def _work(self) -> None:
+        if self._outage:
+            return
+        with reading(self._engine).connect() as connection:
+            if read_owner(connection) is not SchemaOwner.STANDALONE:
+                self._watched.clear()
+                return
+            due = self._look(connection)
+        if is_devlake_database(self._engine):
+            restored = restore(self._engine)
+            if restored:
+                logger.info("put %d rows back into DevLake's project_mapping", restored)
+        for connection_now, options in due:
+            if self._ending.is_set():
+                return
+            self._convert(connection_now, options)
+
+    def _look(self, connection: SqlConnection) -> Sequence[tuple[Connection, ConversionOptions]]:
+        """Return the connections to convert now."""
+        clock_us = database_now_us(connection)
+        self._clock_ahead_us = clock_us - now_us()
+        conversions = read_conversions(connection)
+        self._last_ended_us = max((one.ended_us for one in conversions.values()), default=0)
+        newest = self._newest.read(connection)
+        users = read_users_version(connection)
+        due = []
+        present = self._connections.all()
+        for one in present:
+            options = read_options(connection, one.id)
+            inputs = _Inputs(newest.get(one.id, 0), users, options, one.strategy)
+            watched = self._watched.setdefault(one.id, _Watched())
+            if watched.look(inputs, conversions.get(one.id), clock_us):
+                due.append((one, options))
+        for gone in self._watched.keys() - {one.id for one in present}:
+            del self._watched[gone]
+        return due
+
+    def _convert(self, connection: Connection, options: ConversionOptions) -> None:
+        """Convert one connection and record the outcome, whatever it is."""
+        converted, error = Converted(), ""
+        with reading(self._engine).connect() as database:
+            started_us = database_now_us(database)
+        steps = convert_new(self._engine, connection.id, connection.strategy, options)
+        try:
+            with closing(steps):
+                began = time.monotonic()
+                while (step := next(steps, None)) is not None:
+                    converted = step
+                    if self._ending.wait(min(MAX_PAUSE_SECONDS, time.monotonic() - began)):
+                        return
+                    began = time.monotonic()
+        except ConnectionBusy:
+            return  # another receiver converts it, or an erasure or the retention works on it
+        except Exception as failure:  # no error of one connection may keep others waiting
+            error = _describe(failure)
+        self._report(connection.id, converted, error)
+        with reading(self._engine).connect() as database:
+            ended_us = database_now_us(database)
+        record = Conversion(connection.id, started_us, ended_us, *converted, error)
+        transact(self._engine, lambda to: write_conversion(to, record))
+
+    def _report(self, connection_id: int, converted: Converted, error: str) -> None:
+        self._metrics.converted(connection_id, converted.accounts, converted.links, bool(error))
+        before = self._complaints.get(connection_id, "")
+        if error and error != before:
+            logger.error(
+                "the conversion of connection %d failed: %s; will try again", connection_id, error
+            )
+        elif before and not error:
+            logger.info("the conversion of connection %d succeeds again", connection_id)
+        self._complaints[connection_id] = error
+
+
+class _NewestRaws:
+    """The newest raw row of each connection, read from the end of the table alone.
+
+    Rows may be committed after rows with greater ids, so that each round reads those again which
+    were there a minute before. At first no row is read: a connection that was never seen is due.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[int, int] = {}
+        self._floor, self._next_floor, self._moved_at = -1, -1, 0.0
+
+    def read(self, connection: SqlConnection) -> dict[int, int]:
+        """Return the newest raw id by connection, of those with rows since the first call."""
+        last: int = connection.exec_driver_sql(f"SELECT MAX(id) FROM {RAW_TABLE}").scalar() or 0
+        if self._floor < 0 or last < self._floor:  # at first, or after a restore
+            self._ids = {}
+            self._floor, self._next_floor, self._moved_at = last, last, time.monotonic()
+        rows = connection.exec_driver_sql(
+            f"SELECT connection_id, MAX(id) FROM {RAW_TABLE}"
+            f" WHERE id > {dialect_of(connection).placeholder} GROUP BY connection_id",
+            (self._floor,),
+        )
+        self._ids.update((row[0], row[1]) for row in rows)
+        if time.monotonic() - self._moved_at >= PACE_SECONDS:
+            self._floor, self._next_floor = self._next_floor, last
+            self._moved_at = time.monotonic()
+        return dict(self._ids)
+
+
+def _describe(failure: Exception) -> str:
+    """Return an error in our own words, without values of rows."""
+    text = reason(failure)
+    return text if isinstance(failure, SQLAlchemyError) else f"{type(failure).__name__}: {text}"
+
+
+def _list_connections(numbers: Sequence[int]) -> str:
+    listed = ", ".join(map(str, numbers[:MAX_LISTED]))
+    more = f" and {len(numbers) - MAX_LISTED} more" if len(numbers) > MAX_LISTED else ""
+    return f"connection{'' if len(numbers) == 1 else 's'} {listed}{more}"
