@@ -54,7 +54,9 @@ class Running(NamedTuple):
 
     def ready(self) -> bool:
         try:
-            answer = httpx.get(f"http://{HOST}:{self.port}/health/ready", trust_env=False)
+            answer = httpx.get(
+                f"http://{HOST}:{self.port}/health/ready", trust_env=False, verify=False
+            )
         except httpx.TransportError:
             return False
         return answer.status_code == 200

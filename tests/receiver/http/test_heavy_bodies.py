@@ -49,6 +49,7 @@ class Lake(NamedTuple):
             headers=sent,
             timeout=110,
             trust_env=False,
+            verify=False,
         )
 
     def children(self) -> list[int]:
