@@ -3,6 +3,7 @@
 TelemetryError
 ├── ReportRefused        the sender changes the report (HTTP 400)
 ├── Unavailable          the sender repeats the report (HTTP 503)
+│   └── NotDevLakeYet    a command is run again later
 ├── ConfigurationError   the operator changes a setting
 │   └── SpoolInUse
 └── StatementTooLarge    the caller stores fewer rows at once
@@ -34,6 +35,10 @@ class Unavailable(TelemetryError):
     def __init__(self, message: str, retry_after: int = 5) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class NotDevLakeYet(Unavailable):
+    """DevLake's server has not made its tables in the database so far."""
 
 
 class ConfigurationError(TelemetryError):

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.config import Settings
-from developer_telemetry.errors import ConfigurationError, TelemetryError
+from developer_telemetry.errors import ConfigurationError, NotDevLakeYet, TelemetryError
 from developer_telemetry.printable import printable
 from developer_telemetry.receiver.listen_addresses import answering_host
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from developer_telemetry.connections.registry import Connection
 
 USAGE_ERROR = 2
+# EX_TEMPFAIL: what restarts a container may try again.
+TRY_AGAIN = 75
 
 
 class OutputFailed(TelemetryError):
@@ -27,9 +29,12 @@ class OutputFailed(TelemetryError):
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Show an error in one line; exit with 2 if the operator can fix the cause."""
+    """Show an error in one line; exit with 2 if the operator can fix the cause, 75 if time can."""
     try:
         yield
+    except NotDevLakeYet as error:
+        say(f"error: {error}", err=True)
+        raise typer.Exit(TRY_AGAIN) from None
     except TelemetryError as error:
         say(f"error: {error}", err=True)
         raise typer.Exit(USAGE_ERROR) from None

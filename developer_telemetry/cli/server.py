@@ -1,6 +1,9 @@
 """Commands about the receiver itself: its process, its tables, what it set aside."""
 
+import os
 import sys
+from contextlib import ExitStack
+from typing import Optional
 
 import typer
 from sqlalchemy.engine import Engine
@@ -17,6 +20,7 @@ from developer_telemetry.cli.common import (
     table,
 )
 from developer_telemetry.config import Settings, load_settings
+from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import printable_json
 
 
@@ -57,14 +61,76 @@ def _introduce(engine: Engine, settings: Settings) -> None:
     sys.stdout.flush()
 
 
-def migrate() -> None:
-    """Make or update the tables of a database that DevLake does not own."""
+def migrate(
+    standalone: bool = typer.Option(
+        False, "--standalone", help="On DevLake's database, where DevLake does not load the plugin."
+    ),
+    plugin_is_removed: bool = typer.Option(
+        False,
+        "--plugin-is-removed",
+        help="With --standalone: confirm that DevLake, which loaded the plugin before, no longer"
+        " does.",
+    ),
+    hand_back: bool = typer.Option(
+        False, "--hand-back", help="Let DevLake, which loads the plugin again, do it from now on."
+    ),
+    devlake_url: Optional[str] = typer.Option(
+        None, help="DevLake's address; the default is DEVLAKE_URL."
+    ),
+) -> None:
+    """Make or update our tables, where DevLake's server does not.
+
+    On a database of your own and, with --standalone, on DevLake's. With --standalone, exits with 75
+    while DevLake has not made its own tables.
+    """
+    if hand_back and (standalone or plugin_is_removed):
+        raise typer.BadParameter("--hand-back is the way back from --standalone; give one of them")
+    if plugin_is_removed and not standalone:
+        raise typer.BadParameter("--plugin-is-removed needs --standalone")
     with clear_errors():
+        if standalone or hand_back:
+            _hand_over(devlake_url, plugin_is_removed, hand_back)
+            return
         from developer_telemetry.connections import embedded_database
 
         settings = embedded_database.with_secret(load_settings(), announce)
         applied = embedded_database.make(settings, engine_of(settings), announce)
         say(*([f"applied {name}" for name in applied] or ["nothing to do"]))
+
+
+def _hand_over(devlake_url: Optional[str], plugin_is_removed: bool, hand_back: bool) -> None:
+    from developer_telemetry.connections import handover
+    from developer_telemetry.connections.devlake_backend import DevLakeBackend
+
+    environment = dict(os.environ)
+    if devlake_url is not None:
+        environment.update(DEVLAKE_URL=devlake_url, DEVLAKE_URL_FILE="")
+    settings = load_settings(environment)
+    if settings.embedded:
+        raise ConfigurationError(
+            "--standalone and --hand-back are for DevLake's database; set DB_URL to that of its"
+            " server"
+        )
+    engine = engine_of(settings)
+    with ExitStack() as stack:
+        stack.callback(engine.dispose)
+        devlake = settings.devlake and stack.enter_context(DevLakeBackend(settings.devlake))
+        if hand_back:
+            handover.hand_back(engine, devlake)
+            say("DevLake's server looks after the schema again, and its blueprints make accounts.")
+            say(
+                "Add each connection to its project: `developer-telemetry connect NAME --project P`"
+            )
+            return
+        taken = handover.take_over(engine, devlake, plugin_is_removed)
+        say(*([f"applied {name}" for name in taken.migrations] or ["no migration was pending"]))
+        if taken.is_new:
+            say("The receiver looks after the schema from now on, and makes accounts.")
+        for member in taken.members:
+            say(
+                f"Connection {member.connection_id} stays in project {member.project}; it left the"
+                " blueprint, which would not run without the plugin."
+            )
 
 
 def demo(

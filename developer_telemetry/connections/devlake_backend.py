@@ -99,6 +99,10 @@ class DevLakeBackend(Backend):
             return None
         raise self._refusal(answer, f"{method} {path}")
 
+    def plugins(self) -> list[str]:
+        """Return the names of the plugins that DevLake has loaded."""
+        return sorted(str(entry["plugin"]) for entry in self.call("GET", "/plugins"))
+
     def connections(self) -> list[StoredConnection]:
         return sorted(_stored_connection(row) for row in self.call("GET", CONNECTIONS))
 

@@ -1,7 +1,7 @@
 """Bring a database to today's schema, or list what is pending.
 
-On a database of its own DevLake's server runs the migrations; on any other `migrate` runs the
-very same scripts.
+While DevLake's server loads the plugin, it runs the migrations of its own database; on any other
+database, and on DevLake's without the plugin, `migrate` runs the very same scripts.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from developer_telemetry.database.dialects.mysql import MySQL
 from developer_telemetry.database.engine import reading
 from developer_telemetry.database.migrations import MYSQL_TABLE_OPTIONS, SCRIPTS, SQLITE_STATEMENTS
 from developer_telemetry.database.rights import require_schema
+from developer_telemetry.database.schema_owner import SchemaOwner, read_owner
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from pydevlake.migration import MigrationScript
 
@@ -81,18 +82,19 @@ DOMAIN_WORDS = {
 }
 
 
-def migrate(engine: Engine) -> list[str]:
+def migrate(engine: Engine, takes_over: bool = False) -> list[str]:
     """Apply what is pending and return its versions and names; `engine` is of `open_engine`.
 
-    Processes that do so at once wait for each other.
+    Processes that do so at once wait for each other. With `takes_over`, DevLake's database is
+    migrated whoever owns its schema; the caller records the new owner.
 
-    :raises ConfigurationError: the database is DevLake's and something is pending there, or we lack
+    :raises ConfigurationError: DevLake owns the schema and something is pending there, or we lack
         a right that this takes.
     :raises Unavailable: another process kept the database locked all the time.
     """
     try:
         with _alone(engine) as connection:
-            if inspect(connection).has_table(DEVLAKE_MIGRATION_TABLE):
+            if not takes_over and read_owner(connection) is SchemaOwner.DEVLAKE:
                 _refuse_pending(connection)
                 return []
             missing = _missing(connection)
@@ -162,14 +164,25 @@ def _run(connection: SqlConnection, script: MigrationScript) -> None:
             apply(connection, operation)
 
 
+def list_devlakes(engine: Engine) -> list[str]:
+    """Return versions and names of our scripts that DevLake's server has completed."""
+    with reading(engine).connect() as connection:
+        applied = _applied(connection, DEVLAKE_MIGRATION_TABLE)
+    return [_title(script) for script in SCRIPTS if (script.version, script.name) in applied]
+
+
 def _missing(connection: SqlConnection) -> list[MigrationScript]:
-    applied: set[tuple[int, str]] = set()
-    # A database may have been ours alone before DevLake took it over.
-    for history in (MIGRATION_TABLE, DEVLAKE_MIGRATION_TABLE):
-        if inspect(connection).has_table(history):
-            rows = connection.exec_driver_sql(f"SELECT script_version, script_name FROM {history}")
-            applied.update((int(row[0]), row[1]) for row in rows)
+    # A database may have been ours alone before DevLake took it over, or the other way round.
+    histories = (MIGRATION_TABLE, DEVLAKE_MIGRATION_TABLE)
+    applied = set().union(*(_applied(connection, history) for history in histories))
     return [script for script in SCRIPTS if (script.version, script.name) not in applied]
+
+
+def _applied(connection: SqlConnection, history: str) -> set[tuple[int, str]]:
+    if not inspect(connection).has_table(history):
+        return set()
+    rows = connection.exec_driver_sql(f"SELECT script_version, script_name FROM {history}")
+    return {(int(row[0]), row[1]) for row in rows}
 
 
 def _refuse_pending(connection: SqlConnection) -> None:
@@ -179,7 +192,8 @@ def _refuse_pending(connection: SqlConnection) -> None:
             f"this database is DevLake's, so its server has to run {len(missing)} pending"
             " migration(s) of developer_telemetry: add the plugin to DevLake, restart the server"
             " and confirm in its web page (or GET /api/proceed-db-migration); with"
-            " FORCE_MIGRATION=true the server does not ask"
+            " FORCE_MIGRATION=true the server does not ask; where DevLake loads no Python plugins,"
+            " run `developer-telemetry migrate --standalone`"
         )
 
 

@@ -12,7 +12,6 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import Connection as SqlConnection
 
 from developer_telemetry.constants import DEVLAKE_MIGRATION_TABLE, OWNER_TABLE
-from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us
 
@@ -46,5 +45,8 @@ def record_owner(connection: SqlConnection, owner: SchemaOwner) -> None:
     update = dialect.on_conflict(
         _COLUMNS[:1], [(column, dialect.new(column)) for column in _COLUMNS[1:]]
     )
-    row = (_ID, owner.value, now_us())
-    insert(connection, OWNER_TABLE, _COLUMNS, [row], update)
+    # The values are our own constants and a number.
+    connection.exec_driver_sql(
+        f"INSERT INTO {OWNER_TABLE} ({', '.join(_COLUMNS)})"
+        f" VALUES ({_ID}, '{owner.value}', {now_us()}) {update}"
+    )

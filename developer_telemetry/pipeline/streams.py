@@ -32,8 +32,10 @@ class ReportExtractor(Extractor):
     """Rewrite tool rows from raw rows."""
 
     def run(self, ctx: Context, sync_point_interval: int = 0) -> Iterator[RemoteProgress]:
+        from developer_telemetry.pipeline.ownership import record_devlake
         from developer_telemetry.pipeline.runner import extract
 
+        record_devlake(ctx.engine)
         strategy = strategy_of(ctx.connection.duplicate_strategy)
         yield from _messages(extract(ctx.engine, ctx.connection.id, strategy))
 
@@ -42,8 +44,10 @@ class ReportConvertor(Convertor):
     """Make one account a developer and, where that is wanted, tasks of test runs and builds."""
 
     def run(self, ctx: Context, sync_point_interval: int = 0) -> Iterator[RemoteProgress]:
+        from developer_telemetry.pipeline.ownership import record_devlake
         from developer_telemetry.pipeline.runner import convert
 
+        record_devlake(ctx.engine)
         strategy = strategy_of(ctx.connection.duplicate_strategy)
         tasks = bool(ctx.scope_config.test_and_build_tasks)
         yield from _messages(convert(ctx.engine, ctx.connection.id, strategy, tasks))

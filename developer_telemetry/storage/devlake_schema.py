@@ -70,6 +70,16 @@ COLUMNS = {
     BLUEPRINT_CONNECTION_TABLE: ("blueprint_id", "plugin_name", "connection_id"),
     BLUEPRINT_SCOPE_TABLE: ("blueprint_id", "plugin_name", "connection_id", "scope_id"),
 }
+# What has to be there before we can work in DevLake's database without the plugin.
+DOMAIN_TABLES = (
+    ACCOUNT_TABLE,
+    USER_TABLE,
+    LINK_TABLE,
+    TASK_TABLE,
+    PROJECTS_TABLE,
+    MAPPING_TABLE,
+    CICD_SCOPE_TABLE,
+)
 # Tables whose collation decides whether people are told apart exactly.
 TABLES_OF_PEOPLE = (
     ACCOUNT_TABLE,

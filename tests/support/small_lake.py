@@ -48,6 +48,7 @@ PAGE: Answer = (200, "<!doctype html><title>DevLake</title>")
 PLUGIN = "/plugins/developer_telemetry/connections"
 ROUTES = {
     r"GET /version": "version",
+    r"GET /plugins": "plugins",
     rf"GET {PLUGIN}": "connections",
     rf"POST {PLUGIN}": "add_connection",
     rf"PATCH {PLUGIN}/(\d+)": "change_connection",
@@ -84,6 +85,7 @@ class SmallLake:
         self.fault: Optional[Answer] = None
         self.fails_at = 0  # the number of the change that it answers with 500
         self.silent_seconds = 0.0
+        self.has_plugin = True
         self.changes: list[str] = []
         self.kept: dict[int, dict[str, Any]] = {}
         self.scopes: dict[int, dict[str, Any]] = {}
@@ -140,7 +142,7 @@ class SmallLake:
     def _do(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Answer:
         routes = ((re.fullmatch(route, f"{method} {path}"), ROUTES[route]) for route in ROUTES)
         found, name = next(((match, name) for match, name in routes if match), (None, ""))
-        if found is None:
+        if found is None or (path.startswith(PLUGIN) and not self.has_plugin):
             return NO_ROUTE
         if method != "GET":
             self.changes.append(f"{method} {path}")
@@ -160,6 +162,10 @@ class SmallLake:
 
     def _version(self) -> Answer:
         return 200, {"version": "small"}
+
+    def _plugins(self) -> Answer:
+        names = ["org", "webhook", *(["developer_telemetry"] if self.has_plugin else [])]
+        return 200, [{"plugin": name, "metric": {"isProjectMetric": False}} for name in names]
 
     def _connections(self) -> Answer:
         return 200, list(self.kept.values())

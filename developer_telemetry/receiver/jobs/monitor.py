@@ -29,8 +29,8 @@ SERVER_SECONDS = 60.0
 FIRST_CHECK_SECONDS = 6.0
 
 NOT_MIGRATED = (
-    "the database is not migrated; confirm DevLake's pending migration,"
-    " or run `developer-telemetry migrate` on a database of your own"
+    "the database is not migrated; confirm DevLake's pending migration if it loads the plugin,"
+    " else run `developer-telemetry migrate` (on DevLake's database with --standalone)"
 )
 
 # The longest list of ids in a message.
