@@ -19,7 +19,8 @@ from pydevlake.testing import assert_valid_plugin_info
 OURS = (
     *("database/test_go_upgrade", "database/test_migrate", "database/test_migrations"),
     *("pipeline/test_accounts", "pipeline/test_cicd_tasks", "pipeline/test_extract"),
-    *("pipeline/test_org_rules", "pipeline/test_plugin", "pipeline/test_watermarks"),
+    *("pipeline/test_org_rules", "pipeline/test_ownership", "pipeline/test_plugin"),
+    "pipeline/test_watermarks",
     *("reports/test_daily_metrics", "reports/test_parser"),
     *("storage/test_tables", "storage/test_writer"),
 )
