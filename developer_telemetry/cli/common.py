@@ -60,7 +60,7 @@ def require_database(settings: Settings) -> None:
     """End the command if the embedded database is not there; make nothing."""
     from developer_telemetry.connections import embedded_database
 
-    embedded_database.require(settings)
+    embedded_database.require_database(settings)
 
 
 def open_database(settings: Settings) -> Engine:
@@ -82,10 +82,10 @@ def make_database(settings: Settings) -> tuple[Engine, Settings]:
     """
     from developer_telemetry.connections import embedded_database
 
-    settings = embedded_database.with_secret(settings, announce)
+    settings = embedded_database.ensure_secret(settings, announce)
     engine = engine_of(settings)
     if settings.embedded:
-        embedded_database.make(settings, engine, announce)
+        embedded_database.make_schema(settings, engine, announce)
     return engine, settings
 
 

@@ -121,9 +121,9 @@ def connect(
         "keep_accounts_unlinked": keep_accounts_unlinked,
     }
     with backend_of(devlake_url, making=True) as (backend, settings):
-        from developer_telemetry.connections.onboarding import Onboarding, Wanted
+        from developer_telemetry.connections.onboarding import ConnectRequest, Onboarding
 
-        wanted = Wanted(name, secret_token, _set(options), _set(switches), project.strip())
+        wanted = ConnectRequest(name, secret_token, _set(options), _set(switches), project.strip())
         onboarding = Onboarding(backend, wanted)
         try:
             onboarding.run()
@@ -195,9 +195,9 @@ def show(
 ) -> None:
     """Show a connection's settings, how much it has, and how machines send to it."""
     with backend_of(devlake_url) as (backend, settings):
-        from developer_telemetry.connections.onboarding import find
+        from developer_telemetry.connections.onboarding import find_connection
 
-        connection = find(backend, name)
+        connection = find_connection(backend, name)
         url = report_url(settings, connection.id)
         held = _counts(settings, connection)
         blueprints = [
@@ -231,7 +231,7 @@ def rename(
     with backend_of(devlake_url) as (backend, _):
         from developer_telemetry.connections import onboarding
 
-        connection = onboarding.find(backend, name)
+        connection = onboarding.find_connection(backend, name)
         onboarding.rename(backend, connection, new_name)
         say(
             f"connection {connection.id}, formerly {connection.name}, is now called"
@@ -247,9 +247,9 @@ def delete(
 ) -> None:
     """Delete a connection and all reports of its machines, for good."""
     with backend_of(devlake_url) as (backend, settings):
-        from developer_telemetry.connections.onboarding import find
+        from developer_telemetry.connections.onboarding import find_connection
 
-        connection = find(backend, name)
+        connection = find_connection(backend, name)
         held = _counts(settings, connection)
         unknown = "all of its reports (set DB_URL to see how many)"
         lost = ", ".join(f"{what} {number}" for what, number in held.items()) or unknown
@@ -279,10 +279,10 @@ def _counts(settings: Settings, connection: "StoredConnection") -> dict[str, int
     """Return how much a connection has, if a database is set; DevLake's API doesn't tell."""
     if not settings.db_url:
         return {}
-    from developer_telemetry.connections.database_backend import counts
+    from developer_telemetry.connections.database_backend import count_rows
 
     engine = engine_of(settings)
-    held = counts(engine, connection.id)._asdict()
+    held = count_rows(engine, connection.id)._asdict()
     engine.dispose()
     return held
 

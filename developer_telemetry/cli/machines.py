@@ -100,13 +100,13 @@ def send_test(
     Exits with 1 if a step failed.
     """
     with site(url) as (settings, _):
-        from developer_telemetry.diagnostics.end_to_end_test import Step, send_test
+        from developer_telemetry.diagnostics.end_to_end_test import EndToEndStep, send_test
 
         if not settings.db_url:
             raise ConfigurationError(
                 "DB_URL is not set; a test report is followed, and removed, in the database"
             )
-        steps: list[Step] = []
+        steps: list[EndToEndStep] = []
         with _database(settings) as engine:
             chosen = _chosen(settings, engine, connection)
             for step in send_test(engine, chosen, report_url(settings, chosen.id)):

@@ -93,8 +93,8 @@ def migrate(
             return
         from developer_telemetry.connections import embedded_database
 
-        settings = embedded_database.with_secret(load_settings(), announce)
-        applied = embedded_database.make(settings, engine_of(settings), announce)
+        settings = embedded_database.ensure_secret(load_settings(), announce)
+        applied = embedded_database.make_schema(settings, engine_of(settings), announce)
         say(*([f"applied {name}" for name in applied] or ["nothing to do"]))
 
 

@@ -44,7 +44,7 @@ def rotate(
         from developer_telemetry.connections import onboarding
 
         seconds = _seconds(keep_old)
-        connection = onboarding.find(backend, name)
+        connection = onboarding.find_connection(backend, name)
         made = onboarding.rotate(backend, connection, seconds)
         url = report_url(settings, connection.id)
         until = int(time.time()) + seconds if seconds and connection.token else 0
@@ -80,7 +80,7 @@ def revoke(
     with backend_of(devlake_url) as (backend, _):
         from developer_telemetry.connections import onboarding
 
-        connection = onboarding.find(backend, name)
+        connection = onboarding.find_connection(backend, name)
         if previous and not connection.has_previous_token:
             raise ConfigurationError(
                 f"connection {connection.id} ({connection.name}) has only one token"

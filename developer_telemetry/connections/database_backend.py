@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from developer_telemetry.connections.backend import OPTIONS, Backend, StoredConnection
 from developer_telemetry.connections.crypto import SecretReader, encrypt, is_cbc
-from developer_telemetry.connections.registry import add_scope, create, name_taken
+from developer_telemetry.connections.registry import add_scope, create, make_name_conflict
 from developer_telemetry.constants import (
     CONNECTION_TABLE,
     RAW_TABLE,
@@ -42,7 +42,7 @@ class Counts(NamedTuple):
     machines: int
 
 
-def newer_secrets(engine: Engine, encryption_secret: str) -> list[int]:
+def list_newer_secrets(engine: Engine, encryption_secret: str) -> list[int]:
     """Return the connections with a secret that DevLake from before AES-GCM can't read."""
     secrets = SecretReader(encryption_secret)
     with reading(engine).connect() as connection:
@@ -59,7 +59,7 @@ def newer_secrets(engine: Engine, encryption_secret: str) -> list[int]:
     ]
 
 
-def counts(engine: Engine, connection_id: int) -> Counts:
+def count_rows(engine: Engine, connection_id: int) -> Counts:
     """Count a connection's rows, which takes a while if there are millions."""
     placeholder = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
@@ -112,7 +112,7 @@ class DatabaseBackend(Backend):
         try:
             transact(self._engine, partial(self._update, connection_id, values))
         except IntegrityError:  # the name is what has to be unique
-            raise name_taken(str(fields.get("name"))) from None
+            raise make_name_conflict(str(fields.get("name"))) from None
 
     def rewrite_secrets(self, connection_id: int) -> list[str]:
         """Encrypt a connection's secrets as every release of DevLake reads them.

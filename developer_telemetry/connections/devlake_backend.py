@@ -17,12 +17,12 @@ from developer_telemetry.connections.backend import (
     StoredConnection,
 )
 from developer_telemetry.connections.devlake_refusals import (
-    NOT_LET_IN,
+    DENIED_STATUSES,
     PLUGIN,
     Refusal,
     json_of,
-    page_title,
-    weight,
+    rank_explanation,
+    read_page_title,
 )
 from developer_telemetry.connections.http_client import make_client, proxy_remark
 from developer_telemetry.constants import SCOPE_ID, SCOPE_NAME
@@ -216,12 +216,12 @@ class DevLakeBackend(Backend):
         for address, answer in zip(addresses, answers):
             if isinstance(content := json_of(answer), dict) and "version" in content:
                 return address + suffix
-        address, answer = max(zip(addresses, answers), key=lambda pair: weight(pair[1]))
-        if answer.status_code in NOT_LET_IN and json_of(answer) is not None:
+        address, answer = max(zip(addresses, answers), key=lambda pair: rank_explanation(pair[1]))
+        if answer.status_code in DENIED_STATUSES and json_of(answer) is not None:
             return address + suffix  # only DevLake refuses a key in JSON
-        if weight(answer) > 0:
+        if rank_explanation(answer) > 0:
             raise self._refusal(answer, "GET /version")
-        title = next(filter(None, map(page_title, answers)), "")
+        title = next(filter(None, map(read_page_title, answers)), "")
         page = f" but a page, {title}" if title else ""
         raise ConfigurationError(
             f"there is no DevLake at {url}{page}; give the address of its web UI or of its server,"

@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 
 from developer_telemetry.config import DevLakeAccess
-from developer_telemetry.connections.sign_on import Turned
+from developer_telemetry.connections.sign_on import HttpAnswer
 from developer_telemetry.errors import ConfigurationError, TelemetryError, Unavailable
 
 PLUGIN = "developer_telemetry"
 
 MIGRATION_PENDING = 428
-NOT_LET_IN = (401, 403)
+DENIED_STATUSES = (401, 403)
 # DevLake's own word to a request without a user; it says it of paths that don't exist, too.
 BARE = "unauthorized"
 # A server of before AES-GCM says it of a secret that a newer one has encrypted; a newer one with
@@ -32,11 +32,11 @@ PASS_SIGN_ON = (
 )
 
 
-class NotLetIn(ConfigurationError):
+class AccessDenied(ConfigurationError):
     """DevLake, or what stands in front of it, does not take what was shown to it."""
 
 
-class ServerFailed(Unavailable):
+class ServerError(Unavailable):
     """DevLake's server answered with an error of its own (500)."""
 
 
@@ -56,17 +56,17 @@ def message_of(answer: httpx.Response) -> str:
     return re.sub(r" \(\d{3}\)$", "", first)
 
 
-def weight(answer: httpx.Response) -> int:
+def rank_explanation(answer: httpx.Response) -> int:
     """Tell how much an answer says of why there is no other; 0 for nothing."""
     status = answer.status_code
-    if status in NOT_LET_IN and json_of(answer) is not None:
+    if status in DENIED_STATUSES and json_of(answer) is not None:
         return 1 if message_of(answer) == BARE else 3
     return 0 if status in (200, 404) else 2
 
 
-def page_title(answer: httpx.Response) -> str:
+def read_page_title(answer: httpx.Response) -> str:
     """Return the title of the page that an answer is, quoted; `""` if it is none."""
-    return _turned(answer).title
+    return _http_answer(answer).title
 
 
 class Refusal:
@@ -80,17 +80,17 @@ class Refusal:
         self._where = f"DevLake at {access.url}"
         self._reason = message_of(answer)
         self._is_json = json_of(answer) is not None
-        self._turned = _turned(answer)
+        self._http_answer = _http_answer(answer)
 
     def error(self) -> TelemetryError:
         """Return the error to raise; what to do stands after its last semicolon."""
         status = self._answer.status_code
-        if self._turned.is_sign_on:
+        if self._http_answer.is_sign_on:
             return self._sign_on()
-        if self._turned.is_redirect:
+        if self._http_answer.is_redirect:
             return self._redirect()
-        if status in NOT_LET_IN:
-            return NotLetIn(f"{self._where} {self._stranger(self._reason or str(status))}")
+        if status in DENIED_STATUSES:
+            return AccessDenied(f"{self._where} {self._stranger(self._reason or str(status))}")
         if status == MIGRATION_PENDING:
             return self._migration()
         path = self._what.partition(" ")[2]
@@ -106,26 +106,26 @@ class Refusal:
             )
         return self._other(status)
 
-    def _sign_on(self) -> NotLetIn:
-        turned = self._turned
-        how = f"sends to {turned.target}" if turned.is_redirect else f"answers {turned.status}"
-        page = f" with the page {turned.title}" if turned.title else ""
-        return NotLetIn(f"a sign-on in front of {self._where} {how}{page}; {PASS_SIGN_ON}")
+    def _sign_on(self) -> AccessDenied:
+        sign_on = self._http_answer
+        how = f"sends to {sign_on.target}" if sign_on.is_redirect else f"answers {sign_on.status}"
+        page = f" with the page {sign_on.title}" if sign_on.title else ""
+        return AccessDenied(f"a sign-on in front of {self._where} {how}{page}; {PASS_SIGN_ON}")
 
     def _redirect(self) -> ConfigurationError:
-        to = self._turned.target
-        if self._turned.only_moves:
+        to = self._http_answer.target
+        if self._http_answer.only_moves:
             # Their address is what was given with another scheme, host or folder.
-            to = to.removesuffix(self._turned.url[len(self._access.url) :])
+            to = to.removesuffix(self._http_answer.url[len(self._access.url) :])
             return ConfigurationError(f"{self._where} sends on to {to}; give that address instead")
-        return NotLetIn(
+        return AccessDenied(
             f"{self._where} sends on to {to}; give that address instead, or if that is a sign-on,"
             f" {PASS_SIGN_ON}"
         )
 
     def _stranger(self, reason: str) -> str:
         access = self._access
-        if self._turned.asks_for_password and not access.user:
+        if self._http_answer.asks_for_password and not access.user:
             return (
                 "is behind a proxy that asks for a password (basic auth); set DEVLAKE_USER and"
                 " DEVLAKE_PASSWORD"
@@ -194,21 +194,21 @@ class Refusal:
     def _other(self, status: int) -> TelemetryError:
         unclear = "nothing that this command understands"
         reason = self._reason or (unclear if self._answer.is_success else "no word of why")
-        reason += _before(", but the page ", self._turned.title)
+        reason += _before(", but the page ", self._http_answer.title)
         answered = f"{self._where} answered {self._what} with {status}: {reason}"
         if status == 500 and TOO_NEW in reason:
-            return ServerFailed(
+            return ServerError(
                 f"{answered}: it is older than what has encrypted its connections, or has another"
                 " ENCRYPTION_SECRET; compare that with the one here, and if they are equal, let"
                 " `developer-telemetry token rewrite` (with DB_URL) make it readable"
             )
         again = "; run this again, which goes on where it was" if status >= 500 else ""
-        kind = ServerFailed if status == 500 else Unavailable
+        kind = ServerError if status == 500 else Unavailable
         return kind(f"{answered}; its log says more{again}")
 
 
-def _turned(answer: httpx.Response) -> Turned:
-    return Turned(str(answer.request.url), answer.status_code, answer.headers, answer.text)
+def _http_answer(answer: httpx.Response) -> HttpAnswer:
+    return HttpAnswer(str(answer.request.url), answer.status_code, answer.headers, answer.text)
 
 
 def _before(words: str, text: str) -> str:

@@ -21,7 +21,7 @@ from developer_telemetry.private_files import make_folder, open_new
 _OWN_NAMES = (DATABASE_NAME, SECRET_NAME, SPOOL_NAME, "demo")
 
 
-def require(settings: Settings) -> None:
+def require_database(settings: Settings) -> None:
     """Check that the settings' database is there if it is embedded, and its secret as well.
 
     Raises:
@@ -56,7 +56,7 @@ def require_schema(engine: Engine) -> None:
         )
 
 
-def make(settings: Settings, engine: Engine, announce: Callable[[str], None]) -> list[str]:
+def make_schema(settings: Settings, engine: Engine, announce: Callable[[str], None]) -> list[str]:
     """Migrate a database, making it if it is embedded; return the migrations that were applied."""
     path = _path(settings) if settings.embedded else None
     if path is not None and not _has_content(path):
@@ -64,7 +64,7 @@ def make(settings: Settings, engine: Engine, announce: Callable[[str], None]) ->
     return migrate(engine)
 
 
-def with_secret(settings: Settings, announce: Callable[[str], None]) -> Settings:
+def ensure_secret(settings: Settings, announce: Callable[[str], None]) -> Settings:
     """Return settings with a secret for an embedded database, made if there is none.
 
     Args:

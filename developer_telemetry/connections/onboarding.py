@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
 from developer_telemetry.connections.backend import Backend, Blueprint, StoredConnection
-from developer_telemetry.connections.registry import name_taken, new_token, valid_name
+from developer_telemetry.connections.registry import make_name_conflict, new_token, normalize_name
 from developer_telemetry.constants import strategy_of
 from developer_telemetry.errors import ConfigurationError
 
 
-class Wanted(NamedTuple):
+class ConnectRequest(NamedTuple):
     """The request to `connect`; None and `""` change nothing."""
 
     name: str
@@ -29,8 +29,8 @@ class Wanted(NamedTuple):
 class Onboarding:
     """The steps of `connect`; `steps` has their results even if a later one fails."""
 
-    def __init__(self, backend: Backend, wanted: Wanted) -> None:
-        self.name = valid_name(wanted.name)
+    def __init__(self, backend: Backend, wanted: ConnectRequest) -> None:
+        self.name = normalize_name(wanted.name)
         if not re.fullmatch(r"[!-~]*", wanted.token):
             raise ConfigurationError(
                 "a token has letters, digits and punctuation of ASCII, no spaces"
@@ -120,7 +120,7 @@ def _named(backend: Backend, name: str) -> Optional[StoredConnection]:
     return next((connection for connection in connections if connection.name == name), None)
 
 
-def find(backend: Backend, name_or_id: str) -> StoredConnection:
+def find_connection(backend: Backend, name_or_id: str) -> StoredConnection:
     """Return the connection of that name, or else of that id."""
     text = name_or_id.strip()
     connections = backend.connections()
@@ -137,10 +137,10 @@ def find(backend: Backend, name_or_id: str) -> StoredConnection:
 
 def rename(backend: Backend, connection: StoredConnection, name: str) -> None:
     """Give a connection another name; its id, and so its report URL, stays the same."""
-    name = valid_name(name)
+    name = normalize_name(name)
     same_name = _named(backend, name)
     if same_name is not None and same_name.id != connection.id:
-        raise name_taken(name)
+        raise make_name_conflict(name)
     backend.change(connection.id, {"name": name})
 
 

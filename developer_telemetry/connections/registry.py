@@ -116,7 +116,7 @@ def _same(token: bytes, expected: Optional[str]) -> bool:
     return hmac.compare_digest(token, (expected or "").encode()) and bool(expected)
 
 
-class Stored(NamedTuple):
+class StoredRows(NamedTuple):
     """The rows of the database, with secrets as they are stored: encrypted or hashed."""
 
     # id, name, secret, previous secret, its end, strategy, strip_paths, pseudonyms
@@ -138,7 +138,7 @@ class Connections:
         self._engine = engine
         self._secret = encryption_secret
         self._memory = memory
-        self._stored = Stored([], [])
+        self._stored = StoredRows([], [])
         self._connections: dict[int, Connection] = {}
         self._api_keys: dict[str, ApiKey] = {}
         self._secrets = SecretReader(encryption_secret)
@@ -207,7 +207,7 @@ class Connections:
 
     def _recall(self, memory: Path) -> None:
         try:
-            self._take(Stored(**json.loads(memory.read_text(encoding="utf-8"))))
+            self._take(StoredRows(**json.loads(memory.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError) as error:
             logger.warning("the connections in %s can't be read: %s", memory, error)
 
@@ -215,7 +215,7 @@ class Connections:
         """Tell whether all disappeared at once lately, as they do while a dump is restored."""
         return time.monotonic() - self._emptied_at < EMPTY_SECONDS
 
-    def _take(self, stored: Stored) -> None:
+    def _take(self, stored: StoredRows) -> None:
         if self._connections and not stored.connections:
             self._emptied_at = time.monotonic()
         elif stored.connections:
@@ -265,7 +265,7 @@ class Connections:
         )
 
 
-def _read(engine: Engine) -> Stored:
+def _read(engine: Engine) -> StoredRows:
     with reading_newest(engine) as connection:
         connections = connection.exec_driver_sql(
             "SELECT id, name, secret_token, previous_secret_token, previous_token_until,"
@@ -275,7 +275,7 @@ def _read(engine: Engine) -> Stored:
             [key, path, _epoch(expiry), name]
             for key, path, expiry, name in read_api_keys(connection)
         ]
-    return Stored([list(row) for row in connections], keys)
+    return StoredRows([list(row) for row in connections], keys)
 
 
 def _epoch(moment: Optional[datetime]) -> Optional[float]:
@@ -289,7 +289,7 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def valid_name(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Return a connection's name as it is stored; raise `ConfigurationError` if it can't be."""
     name = name.strip()
     if not name or len(name) > MAX_NAME:
@@ -301,7 +301,7 @@ def create(
     engine: Engine, encryption_secret: str, name: str, token: str, strategy: str = ""
 ) -> int:
     """Make a connection with its scope in a database that DevLake does not own; return its id."""
-    name = valid_name(name)
+    name = normalize_name(name)
     strategy_of(strategy)
     now = format_timestamp(now_us())
     placeholder = dialect_of(engine).placeholder
@@ -325,10 +325,10 @@ def create(
     try:
         return transact(engine, work)
     except IntegrityError:
-        raise name_taken(name) from None
+        raise make_name_conflict(name) from None
 
 
-def name_taken(name: str) -> ConfigurationError:
+def make_name_conflict(name: str) -> ConfigurationError:
     """Return the error for a name that another connection has."""
     return ConfigurationError(f"there is a connection named {name!r} already; choose another name")
 

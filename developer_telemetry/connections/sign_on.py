@@ -19,7 +19,7 @@ _MOST_TITLE = 60
 _HEAD = 20_000
 
 
-class Turned(NamedTuple):
+class HttpAnswer(NamedTuple):
     """An answer that may come from a sign-on: the URL asked for, status, headers and body."""
 
     url: str

@@ -51,7 +51,7 @@ WHAT_TO_DO = {
 }
 
 
-class Step(NamedTuple):
+class EndToEndStep(NamedTuple):
     """One step of the test, and a message for the operator."""
 
     name: str
@@ -64,7 +64,7 @@ class _Stored(NamedTuple):
     developer: str  # as stored
 
 
-def send_test(engine: Engine, connection: Connection, url: str) -> Iterator[Step]:
+def send_test(engine: Engine, connection: Connection, url: str) -> Iterator[EndToEndStep]:
     """Send a report to `connection` at its report URL, follow it, and remove what it left."""
     marker = f"send-test {new_nonce()}"
     newest: Optional[int] = None
@@ -72,7 +72,7 @@ def send_test(engine: Engine, connection: Connection, url: str) -> Iterator[Step
         yield from _clear_old(engine, connection)
         newest = _newest(engine)
     except SQLAlchemyError as error:
-        yield Step("database", False, f"{reason(error)}; the report is sent all the same")
+        yield EndToEndStep("database", False, f"{reason(error)}; the report is sent all the same")
     sent = _send(connection, url, marker)
     yield sent
     if not sent.passed:
@@ -83,23 +83,23 @@ def send_test(engine: Engine, connection: Connection, url: str) -> Iterator[Step
     if stored is None:
         yield _elsewhere(connection, url, database_here=newest is not None)
         return
-    yield Step("raw layer", True, f"it is row {stored.raw_id}")
+    yield EndToEndStep("raw layer", True, f"it is row {stored.raw_id}")
     yield _seen(engine, connection.id, stored, TOOL_TABLE, "tool layer", 0)
     yield _seen(engine, connection.id, stored, MACHINE_TABLE, "machines", COUNTED_SECONDS)
     yield _remove_test(engine, connection.id, stored.developer)
 
 
-def _send(connection: Connection, url: str, marker: str) -> Step:
+def _send(connection: Connection, url: str, marker: str) -> EndToEndStep:
     headers = {} if connection.token is None else {"Authorization": f"Bearer {connection.token}"}
     started = time.monotonic()
     try:
         reply = ask(url, headers, _body(marker))
     except NoAnswer as error:
-        return Step("sent", False, f"{url}: {error}")
+        return EndToEndStep("sent", False, f"{url}: {error}")
     took = f"{(time.monotonic() - started) * 1000:.0f} ms"
     if reply.status == 200 and reply.content.get("success") is True:
-        return Step("sent", True, f"{url} answered 200 after {took}: {reply.message}")
-    return Step("sent", False, f"{url} answered {_words(reply)}")
+        return EndToEndStep("sent", True, f"{url} answered 200 after {took}: {reply.message}")
+    return EndToEndStep("sent", False, f"{url} answered {_words(reply)}")
 
 
 def _body(marker: str) -> dict[str, Any]:
@@ -131,21 +131,21 @@ def _find(engine: Engine, connection_id: int, above: int, marker: str) -> Option
     return _Stored(*row) if row else None
 
 
-def _elsewhere(connection: Connection, url: str, database_here: bool) -> Step:
+def _elsewhere(connection: Connection, url: str, database_here: bool) -> EndToEndStep:
     """Return where an accepted report may be that is not in the database."""
     state = _state(connection, url)
     later = "run `developer-telemetry send-test` again then, which also removes this one"
     if state is not None and (state.outage or state.waiting):
         why = f" ({state.outage})" if state.outage else ""
-        return Step(
+        return EndToEndStep(
             "spool",
             False,
             f"only the spool of receiver {state.receiver} has it{why}: {state.waiting} reports"
             f" wait there and are stored once the database accepts them; {later}",
         )
     if not database_here:
-        return Step("spool", False, f"it was accepted; once the database is back, {later}")
-    return Step(
+        return EndToEndStep("spool", False, f"it was accepted; once the database is back, {later}")
+    return EndToEndStep(
         "raw layer",
         False,
         "it was accepted, but is not in this database: the receiver stores elsewhere; compare"
@@ -161,27 +161,33 @@ def _state(connection: Connection, url: str) -> Optional[ReceiverState]:
 
 def _seen(
     engine: Engine, connection_id: int, stored: _Stored, table: str, name: str, patience: float
-) -> Step:
+) -> EndToEndStep:
     started = time.monotonic()
     count = _wait(lambda: _count(engine, table, connection_id, stored.developer), patience)
     waited = time.monotonic() - started
     if count:
-        return Step(name, True, "it has its row" + (f" after {waited:.1f} s" if patience else ""))
+        return EndToEndStep(
+            name, True, "it has its row" + (f" after {waited:.1f} s" if patience else "")
+        )
     if table == MACHINE_TABLE:
-        return Step(name, False, f"not counted after {patience:.0f} s; see the receiver's log")
-    return Step(name, False, "it has no row there; `developer-telemetry reextract` makes it")
+        return EndToEndStep(
+            name, False, f"not counted after {patience:.0f} s; see the receiver's log"
+        )
+    return EndToEndStep(
+        name, False, "it has no row there; `developer-telemetry reextract` makes it"
+    )
 
 
-def _remove_test(engine: Engine, connection_id: int, developer: str) -> Step:
+def _remove_test(engine: Engine, connection_id: int, developer: str) -> EndToEndStep:
     try:
         removed = remove(engine, connection_id, developer)
     except ConnectionBusy as error:
         return _still_there("removed", error)
     where = ", ".join(f"{count} from {table}" for table, count in removed.items() if count)
-    return Step("removed", True, where)
+    return EndToEndStep("removed", True, where)
 
 
-def _clear_old(engine: Engine, connection: Connection) -> Iterator[Step]:
+def _clear_old(engine: Engine, connection: Connection) -> Iterator[EndToEndStep]:
     """Remove an earlier test report that reached the database later, out of a spool."""
     # It may have arrived before or after pseudonyms were switched on.
     stored = connection.parse(json.dumps(_body(""))).developer_id
@@ -193,11 +199,11 @@ def _clear_old(engine: Engine, connection: Connection) -> Iterator[Step]:
                 yield _still_there("earlier", error)
             else:
                 message = f"removed {removed[RAW_TABLE]} earlier test reports"
-                yield Step("earlier", True, message)
+                yield EndToEndStep("earlier", True, message)
 
 
-def _still_there(name: str, error: ConnectionBusy) -> Step:
-    return Step(name, False, f"{error}; `developer-telemetry send-test` removes it then")
+def _still_there(name: str, error: ConnectionBusy) -> EndToEndStep:
+    return EndToEndStep(name, False, f"{error}; `developer-telemetry send-test` removes it then")
 
 
 def remove(engine: Engine, connection_id: int, developer: str) -> dict[str, int]:

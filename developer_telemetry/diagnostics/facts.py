@@ -15,9 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.config import Settings
 from developer_telemetry.connections.backend import StoredConnection
-from developer_telemetry.connections.database_backend import newer_secrets
+from developer_telemetry.connections.database_backend import list_newer_secrets
 from developer_telemetry.connections.devlake_backend import DevLakeBackend
-from developer_telemetry.connections.devlake_refusals import PLUGIN, NotLetIn, ServerFailed
+from developer_telemetry.connections.devlake_refusals import PLUGIN, AccessDenied, ServerError
 from developer_telemetry.connections.registry import Connection, Connections
 from developer_telemetry.constants import SCOPE_ID
 from developer_telemetry.database.domain_texts import find_inexact_tables
@@ -168,7 +168,7 @@ def read_database(engine: Engine, settings: Settings) -> DatabaseFacts:
     return facts._replace(
         durability_risks=tuple(losses(engine)),
         connections=_connections_here(engine, settings),
-        newer_secrets=tuple(newer_secrets(engine, settings.encryption_secret)),
+        newer_secrets=tuple(list_newer_secrets(engine, settings.encryption_secret)),
         clock_ahead_seconds=clock_offset_us(engine) / 1e6,
         statuses=tuple(connection_statuses(engine)),
     )
@@ -193,12 +193,12 @@ def _ask_devlake(devlake: DevLakeBackend) -> DevLakeFacts:
         version = devlake.call("GET", "/version").get("version", "")
         facts = facts._replace(address=devlake.base, version=version)
         listed = {connection.id: connection for connection in devlake.connections()}
-    except NotLetIn as error:  # it tells its version to everybody
+    except AccessDenied as error:  # it tells its version to everybody
         return facts._replace(error=str(error))
     except TelemetryError as error:
         if not facts.address:
             return facts._replace(error=str(error))
-        return facts._replace(plugin_error=str(error), has_failed=isinstance(error, ServerFailed))
+        return facts._replace(plugin_error=str(error), has_failed=isinstance(error, ServerError))
     facts = facts._replace(connections=listed)
     try:
         facts = facts._replace(in_blueprint=frozenset(_in_blueprint(devlake)))

@@ -10,7 +10,7 @@ from typing import NamedTuple, Optional
 
 from developer_telemetry.connections.crypto import remedy_of
 from developer_telemetry.connections.http_client import NoAnswer, Reply, ask
-from developer_telemetry.connections.sign_on import Turned
+from developer_telemetry.connections.sign_on import HttpAnswer
 from developer_telemetry.database.engine import now_us
 from developer_telemetry.diagnostics.probe import (
     ANSWERED,
@@ -144,16 +144,16 @@ def _refused(reply: Reply, answered: str) -> tuple[str, str, str]:
 
 def _route_remedy(url: str, reply: Reply) -> str:
     location = "the location for reports in its SERVER_CONF (an ingress path in Kubernetes)"
-    turned = Turned(url, reply.status, reply.headers, reply.text)
-    if turned.is_sign_on:
+    answer = HttpAnswer(url, reply.status, reply.headers, reply.text)
+    if answer.is_sign_on:
         return f"a sign-on is in the way of reports: {PASS_REPORTS}"
-    if turned.is_redirect and not turned.only_moves:
+    if answer.is_redirect and not answer.only_moves:
         return (
-            f"collectors don't follow redirects: give {turned.target} as the address, or if that"
+            f"collectors don't follow redirects: give {answer.target} as the address, or if that"
             f" is a sign-on, {PASS_REPORTS}"
         )
-    if turned.is_redirect:
-        return f"collectors don't follow redirects: give {turned.target} as the address"
+    if answer.is_redirect:
+        return f"collectors don't follow redirects: give {answer.target} as the address"
     if reply.status in (401, 403):
         return (
             f"the front proxy asks for a password: add `auth_basic off` to {location}, or if a"

@@ -14,7 +14,7 @@ import pytest
 
 from developer_telemetry.cli.main import app
 from developer_telemetry.receiver.ingest.spool import Spool
-from developer_telemetry.receiver.ingest.spooled_report import Spooled
+from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from tests.support.receivers import (
     SECRET,
     Receiver,
@@ -318,7 +318,9 @@ def test_dead_letters_are_listed_beside_a_running_receiver(tmp_path: Path) -> No
     assert said(run_command(tmp_path, "dead-letters", **settings)) == "no report was set aside\n"
     assert said(run_command(tmp_path, "dead-letters", "--json", **settings)) == "[]\n"
     spool = Spool(folder, 1 << 20)
-    letters = [Spooled(f"id-{n}", n, 1_795_465_600_123_456 + n * 1000, f"é {n}") for n in (7, 8)]
+    letters = [
+        SpooledReport(f"id-{n}", n, 1_795_465_600_123_456 + n * 1000, f"é {n}") for n in (7, 8)
+    ]
     spool.put(letters)
     for letter in letters:
         spool.set_aside(letter, f"value {letter.connection_id} out of range")

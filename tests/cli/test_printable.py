@@ -19,7 +19,7 @@ from developer_telemetry.database.engine import now_us, open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.printable import printable, printable_json
 from developer_telemetry.receiver.ingest.spool import Spool
-from developer_telemetry.receiver.ingest.spooled_report import Spooled
+from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from developer_telemetry.receiver.logging import JsonLines, TextLines
 from developer_telemetry.storage.guarded_writer import store_excluding_erased
 from developer_telemetry.storage.statistics import count_machines
@@ -85,7 +85,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         )
     engine.dispose()
     spool = Spool(tmp_path / "data" / "spool", 1 << 20)
-    letter = Spooled("id", 1, now_us(), HOSTILE)
+    letter = SpooledReport("id", 1, now_us(), HOSTILE)
     spool.put([letter])
     spool.set_aside(letter, f"because {HOSTILE}")
     spool.close()

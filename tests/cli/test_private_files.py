@@ -12,13 +12,13 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry import private_files
 from developer_telemetry.config import load_settings
-from developer_telemetry.connections.embedded_database import with_secret
+from developer_telemetry.connections.embedded_database import ensure_secret
 from developer_telemetry.connections.registry import Connections, create
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.receiver.ingest.spool import Spool
-from developer_telemetry.receiver.ingest.spooled_report import Spooled
+from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from developer_telemetry.transfer.exporter import open_output
 from developer_telemetry.transfer.input_files import InputItem, RejectFile
 from tests.support.receivers import COMMAND, SECRET, Receiver, report, run_command
@@ -174,7 +174,9 @@ def _can_write(engine: Engine) -> bool:
 def test_the_secret_of_an_embedded_database_is_private(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        settings = with_secret(load_settings({"TELEMETRY_DATA_DIR": str(tmp_path / "data")}), print)
+        settings = ensure_secret(
+            load_settings({"TELEMETRY_DATA_DIR": str(tmp_path / "data")}), print
+        )
     finally:
         os.umask(before)
 
@@ -194,7 +196,7 @@ def test_a_device_is_written_to_as_it_is(tmp_path: Path) -> None:
 def test_a_spool_made_private_keeps_its_reports(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     spool = Spool(folder, 1 << 20)
-    spool.put([Spooled("id", 1, 1, "{}")])
+    spool.put([SpooledReport("id", 1, 1, "{}")])
     spool.close()
     for each in folder.iterdir():
         each.chmod(0o644)

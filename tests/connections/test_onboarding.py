@@ -21,11 +21,11 @@ from developer_telemetry.cli.main import app
 from developer_telemetry.config import SETTINGS
 from developer_telemetry.connections import devlake_backend as devlake
 from developer_telemetry.connections.backend import OPTIONS
-from developer_telemetry.connections.database_backend import DatabaseBackend, counts
+from developer_telemetry.connections.database_backend import DatabaseBackend, count_rows
 from developer_telemetry.connections.onboarding import (
+    ConnectRequest,
     Onboarding,
-    Wanted,
-    find,
+    find_connection,
     rename,
     revoke,
     revoke_previous,
@@ -69,7 +69,7 @@ def backend(engine: Engine) -> DatabaseBackend:
 
 
 def onboard(backend: DatabaseBackend, name: str = "fleet", **wanted: Any) -> Onboarding:
-    onboarding = Onboarding(backend, Wanted(name, **wanted))
+    onboarding = Onboarding(backend, ConnectRequest(name, **wanted))
     onboarding.run()
     return onboarding
 
@@ -174,7 +174,7 @@ def test_a_rotation_keeps_the_old_token_for_as_long_as_asked(
     engine: Engine, backend: DatabaseBackend
 ) -> None:
     made = onboard(backend)
-    new = rotate(backend, find(backend, "fleet"), WEEK)
+    new = rotate(backend, find_connection(backend, "fleet"), WEEK)
 
     assert accepted(engine, made.connection_id, new, made.token, "") == [True, True, False]
     [kept] = backend.connections()
@@ -186,9 +186,9 @@ def test_a_rotation_keeps_the_old_token_for_as_long_as_asked(
 
 def test_a_rotation_ends_the_old_token(engine: Engine, backend: DatabaseBackend) -> None:
     made = onboard(backend)
-    first = rotate(backend, find(backend, "fleet"), WEEK)
+    first = rotate(backend, find_connection(backend, "fleet"), WEEK)
 
-    second = rotate(backend, find(backend, "fleet"), 0)
+    second = rotate(backend, find_connection(backend, "fleet"), 0)
 
     tokens = (second, first, made.token)
     assert accepted(engine, made.connection_id, *tokens) == [True, False, False]
@@ -196,18 +196,18 @@ def test_a_rotation_ends_the_old_token(engine: Engine, backend: DatabaseBackend)
 
 def test_a_revoked_connection_takes_no_reports(engine: Engine, backend: DatabaseBackend) -> None:
     made = onboard(backend)
-    new = rotate(backend, find(backend, "fleet"), WEEK)
+    new = rotate(backend, find_connection(backend, "fleet"), WEEK)
 
-    revoke_previous(backend, find(backend, "fleet"))
+    revoke_previous(backend, find_connection(backend, "fleet"))
     assert accepted(engine, made.connection_id, new, made.token) == [True, False]
 
-    revoke(backend, find(backend, "fleet"))
+    revoke(backend, find_connection(backend, "fleet"))
     assert accepted(engine, made.connection_id, new, made.token, "") == [False, False, False]
 
 
 def test_an_unreadable_token_is_replaced(engine: Engine, backend: DatabaseBackend) -> None:
     connection_id = create(engine, "another secret", "fleet", TOKEN)
-    kept = find(backend, "fleet")
+    kept = find_connection(backend, "fleet")
     assert "ENCRYPTION_SECRET is not DevLake's" in kept.fault
 
     with pytest.raises(ConfigurationError, match="rotate without --keep-old"):
@@ -220,15 +220,15 @@ def test_an_unreadable_token_is_replaced(engine: Engine, backend: DatabaseBacken
 def test_a_connection_is_renamed_and_found_by_name_first(backend: DatabaseBackend) -> None:
     first, second = (onboard(backend, name).connection_id for name in ("fleet", "team"))
 
-    rename(backend, find(backend, str(first)), f" {second} ")
+    rename(backend, find_connection(backend, str(first)), f" {second} ")
 
-    assert find(backend, str(second)).id == first
+    assert find_connection(backend, str(second)).id == first
     with pytest.raises(ConfigurationError, match="named 'team' already"):
-        rename(backend, find(backend, str(second)), "team")
+        rename(backend, find_connection(backend, str(second)), "team")
     with pytest.raises(ConfigurationError, match="named 'team' already"):
         backend.change(first, {"name": "team"})  # as when another has just come to it
     with pytest.raises(ConfigurationError, match=r"no connection 'fleet'.*connections list"):
-        find(backend, "fleet")
+        find_connection(backend, "fleet")
 
 
 def test_a_deleted_connection_leaves_nothing_and_the_others_everything(
@@ -238,7 +238,7 @@ def test_a_deleted_connection_leaves_nothing_and_the_others_everything(
     for connection_id in (kept, gone):
         report_all(engine, connection_id)
     before = content(engine)
-    assert counts(engine, gone)._asdict() == {
+    assert count_rows(engine, gone)._asdict() == {
         "reports": 75,
         "days": 50,
         "developers": 25,
@@ -248,7 +248,7 @@ def test_a_deleted_connection_leaves_nothing_and_the_others_everything(
     backend.delete(gone)
 
     after = content(engine)
-    assert counts(engine, gone) == (0, 0, 0, 0)
+    assert count_rows(engine, gone) == (0, 0, 0, 0)
     for table, rows in before.items():
         left = [row for row in rows if not belongs(row, table, gone)]
         assert after[table] == left, table
@@ -287,7 +287,7 @@ def test_a_connection_of_devlakes_is_not_deleted_behind_its_back(tmp_path: Path)
     with pytest.raises(ConfigurationError, match=r"DevLake's.*delete it through DevLake"):
         backend.delete(made.connection_id)
 
-    assert find(backend, "fleet").token == made.token
+    assert find_connection(backend, "fleet").token == made.token
     engine.dispose()
 
 

@@ -27,8 +27,8 @@ from developer_telemetry.connections.crypto import (
     encrypt,
     remedy_of,
 )
-from developer_telemetry.connections.database_backend import DatabaseBackend, newer_secrets
-from developer_telemetry.connections.onboarding import find, rename, rotate
+from developer_telemetry.connections.database_backend import DatabaseBackend, list_newer_secrets
+from developer_telemetry.connections.onboarding import find_connection, rename, rotate
 from developer_telemetry.connections.registry import Connections, create
 from developer_telemetry.constants import CONNECTION_TABLE
 from developer_telemetry.database.engine import open_engine
@@ -171,23 +171,23 @@ def test_reports_go_on_from_may_to_june_and_back(engine: Engine) -> None:
     number = create(engine, SECRET, "fleet", LONG_TOKEN)
     patch_as_june(engine, number)
     assert accepted(engine, number, LONG_TOKEN, "", "x") == [True, False, False]
-    assert newer_secrets(engine, SECRET) == [number]
+    assert list_newer_secrets(engine, SECRET) == [number]
     with pytest.raises(ValueError, match=r"\w"):
         listed_by_may(engine)
 
-    rename(backend, find(backend, "fleet"), "team")
+    rename(backend, find_connection(backend, "fleet"), "team")
     assert accepted(engine, number, LONG_TOKEN) == [True]
     assert listed_by_may(engine) == [(LONG_TOKEN, "")]
 
     patch_as_june(engine, number)
-    new = rotate(backend, find(backend, "team"), WEEK)
+    new = rotate(backend, find_connection(backend, "team"), WEEK)
     assert accepted(engine, number, new, LONG_TOKEN) == [True, True]
     assert listed_by_may(engine) == [(new, LONG_TOKEN)]
 
     patch_as_june(engine, number)
     assert backend.rewrite_secrets(number) == ["secret_token", "previous_secret_token"]
     assert backend.rewrite_secrets(number) == []
-    assert newer_secrets(engine, SECRET) == []
+    assert list_newer_secrets(engine, SECRET) == []
     assert listed_by_may(engine) == [(new, LONG_TOKEN)]
     assert accepted(engine, number, new, LONG_TOKEN) == [True, True]
 
@@ -198,7 +198,7 @@ def test_a_secret_that_can_not_be_read_is_left_as_it_is(engine: Engine) -> None:
     before = stored_token(engine)
 
     assert backend.rewrite_secrets(number) == []
-    rename(backend, find(backend, "fleet"), "team")
+    rename(backend, find_connection(backend, "fleet"), "team")
 
     assert stored_token(engine) == before
 

@@ -20,7 +20,7 @@ from developer_telemetry.diagnostics import checks
 from developer_telemetry.diagnostics.checks import FAILED, OK, SKIPPED, Check
 from developer_telemetry.diagnostics.probe import ReceiverState
 from developer_telemetry.receiver.ingest.spool import Spool
-from developer_telemetry.receiver.ingest.spooled_report import Spooled
+from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from tests.support.lake_secrets import encrypt_as_june
 from tests.support.nginx import Nginx
 from tests.support.receivers import (
@@ -501,7 +501,7 @@ def test_of_several_receivers_behind_one_address_each_is_looked_at(
     site: Site, tmp_path: Path
 ) -> None:
     spool = Spool(tmp_path / "spool", 1 << 20)
-    spool.set_aside(Spooled("id", 1, 1, "{}"), "out of range")
+    spool.set_aside(SpooledReport("id", 1, 1, "{}"), "out of range")
     spool.close()
     settings = {"TELEMETRY_SPOOL_DIR": str(tmp_path / "spool")}
     with Receiver(site.url, tmp_path, **settings) as second:

@@ -33,7 +33,7 @@ from developer_telemetry.receiver.ingest.conflicts import Conflicts
 from developer_telemetry.receiver.ingest.decisions import Decisions
 from developer_telemetry.receiver.ingest.ingestor import Outage
 from developer_telemetry.receiver.ingest.spool import Spool
-from developer_telemetry.receiver.ingest.spooled_report import Spooled
+from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher, ReceiverIdentity
 from developer_telemetry.receiver.jobs.spool_drainer import SpoolDrainer
@@ -82,7 +82,7 @@ class Site:
             sent = body(hostname=f"host-{number}", **fields).decode()
             arrived_us = now_us() + ahead_us + number
             epoch = self.lease.tombstones().epoch
-            self.spool.put([Spooled(report_id, 1, arrived_us, sent, epoch)])
+            self.spool.put([SpooledReport(report_id, 1, arrived_us, sent, epoch)])
 
     def return_to_database(self) -> None:
         """Run until nothing waits any more and all erasures are confirmed."""

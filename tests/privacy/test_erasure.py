@@ -36,7 +36,7 @@ from developer_telemetry.privacy.erasure import erase
 from developer_telemetry.privacy.person_data import ErasureEnd, PersonData, list_erased_tables
 from developer_telemetry.privacy.person_search import Person, PersonSearch
 from developer_telemetry.receiver.ingest.spool import Spool
-from developer_telemetry.receiver.ingest.spooled_report import Spooled, is_erased
+from developer_telemetry.receiver.ingest.spooled_report import SpooledReport, is_erased
 from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.storage.guarded_writer import StoredReports, store_excluding_erased
 from developer_telemetry.storage.tombstones import (
@@ -519,8 +519,8 @@ def test_an_erasure_waits_for_reports_that_are_being_stored(engines: list[Engine
 # Spools -------------------------------------------------------------------------------------------
 
 
-def spooled(number: int, sent: bytes) -> Spooled:
-    return Spooled(str(uuid.UUID(int=number)), 1, 1_000 + number, sent.decode())
+def spooled(number: int, sent: bytes) -> SpooledReport:
+    return SpooledReport(str(uuid.UUID(int=number)), 1, 1_000 + number, sent.decode())
 
 
 def test_a_spool_keeps_no_byte_of_whom_it_was_cleared(spool: Spool, tmp_path: Path) -> None:

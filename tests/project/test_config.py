@@ -14,7 +14,7 @@ from developer_telemetry.config import (
     Settings,
     load_settings,
 )
-from developer_telemetry.connections.embedded_database import with_secret
+from developer_telemetry.connections.embedded_database import ensure_secret
 from developer_telemetry.errors import ConfigurationError
 from tests.support.receivers import run_command
 
@@ -56,10 +56,10 @@ def test_the_secret_of_the_embedded_database_is_made_once_and_readable_by_its_ow
 ) -> None:
     folder = tmp_path / "data"
     lines: list[str] = []
-    made = with_secret(load_settings({"TELEMETRY_DATA_DIR": str(folder)}), lines.append)
+    made = ensure_secret(load_settings({"TELEMETRY_DATA_DIR": str(folder)}), lines.append)
     again = load_settings({"TELEMETRY_DATA_DIR": str(folder)})
 
-    assert with_secret(again, lines.append) == again == made
+    assert ensure_secret(again, lines.append) == again == made
     assert lines == [f"A new encryption secret is made at {folder}/encryption_secret"]
     assert len(made.encryption_secret) >= 32
     assert (folder / "encryption_secret").stat().st_mode & 0o777 == 0o600
@@ -176,7 +176,7 @@ def test_a_data_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     in_the_way.touch()
 
     with pytest.raises(ConfigurationError, match=f"can't keep data in {in_the_way}/data"):
-        with_secret(load_settings({"TELEMETRY_DATA_DIR": str(in_the_way / "data")}), print)
+        ensure_secret(load_settings({"TELEMETRY_DATA_DIR": str(in_the_way / "data")}), print)
 
 
 ACCESS = {"DEVLAKE_URL": "http://devlake:4000/", "TELEMETRY_DATA_DIR": "nowhere"}

@@ -19,7 +19,7 @@ FAIR_SHARE_BYTES = 8 << 10
 LOOKED_AT = 64
 
 
-class Guest(Protocol):
+class ClientConnection(Protocol):
     """A connection."""
 
     @property
@@ -43,39 +43,39 @@ class Admission:
         self.backlog = max(1, min(MAX_BACKLOG, spare // 2))
         self.held_bytes = 0
         # Both in order, like a queue: by arrival, and by the latest report.
-        self._strangers: dict[Guest, None] = {}
-        self._reporters: dict[Guest, None] = {}
+        self._strangers: dict[ClientConnection, None] = {}
+        self._reporters: dict[ClientConnection, None] = {}
 
     def __len__(self) -> int:
         return len(self._strangers) + len(self._reporters)
 
-    def enter(self, guest: Guest) -> None:
+    def enter(self, client: ClientConnection) -> None:
         """Take note of a new connection."""
-        self._strangers[guest] = None
+        self._strangers[client] = None
         if len(self) > self.max_connections:
-            least_missed = self._least_missed(guest)
+            least_missed = self._least_missed(client)
             self.leave(least_missed)  # its end is only noticed when all newcomers are in
             least_missed.abort()
 
-    def leave(self, guest: Guest) -> None:
+    def leave(self, client: ClientConnection) -> None:
         """Forget a connection that is closed."""
-        self._strangers.pop(guest, None)
-        self._reporters.pop(guest, None)
+        self._strangers.pop(client, None)
+        self._reporters.pop(client, None)
 
-    def vouch(self, guest: Guest) -> None:
+    def vouch(self, client: ClientConnection) -> None:
         """Take note that a report of it was kept."""
-        queue = self._reporters if guest in self._reporters else self._strangers
-        if guest in queue:
-            del queue[guest]
-            self._reporters[guest] = None
+        queue = self._reporters if client in self._reporters else self._strangers
+        if client in queue:
+            del queue[client]
+            self._reporters[client] = None
 
     def exceeds(self, held: int) -> bool:
         """Return true if a connection that holds so many bytes has to be closed."""
         return self.held_bytes > MAX_HELD_BYTES and held > FAIR_SHARE_BYTES
 
-    def _least_missed(self, newcomer: Guest) -> Guest:
+    def _least_missed(self, newcomer: ClientConnection) -> ClientConnection:
         oldest = next(iter(self._strangers))
         if oldest is not newcomer:
             return oldest
         looked_at = islice(self._reporters, LOOKED_AT)
-        return next((guest for guest in looked_at if guest.idle), newcomer)
+        return next((client for client in looked_at if client.idle), newcomer)

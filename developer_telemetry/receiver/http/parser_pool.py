@@ -18,10 +18,10 @@ from developer_telemetry.connections.registry import Connection
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.receiver.http.bulk_upload import Batch, Result
 from developer_telemetry.receiver.http.parser_process import (
-    Failed,
     Job,
-    One,
-    Refused,
+    ParsedReport,
+    ParserFailure,
+    RefusedBody,
     Reply,
     ends,
     read_reply,
@@ -67,11 +67,11 @@ class Parsers:
         self._large.stop()
         self._bulks.stop()
 
-    async def small(self, connection: Connection, body: bytes) -> Report:
+    async def parse_small(self, connection: Connection, body: bytes) -> Report:
         """Parse a body of at most `SMALL_BYTES`."""
         return await self._small.run(lambda: connection.parse(body))
 
-    async def large(self, connection: Connection, body: bytes, encoding: str) -> Report:
+    async def parse_large(self, connection: Connection, body: bytes, encoding: str) -> Report:
         """Parse any other report, as it was sent. Raises `Unavailable` if too many are there."""
         plain = encoding.strip().lower() in ("", "identity")
         inflated = len(body) if plain else ONE_REPORT.inflated
@@ -84,7 +84,7 @@ class Parsers:
         finally:
             self._inflated -= inflated
 
-    async def many(
+    async def ingest_many(
         self, connection: Connection, body: bytes, encoding: str, ingest: Ingestor
     ) -> list[Result]:
         """Parse and keep the reports of a body, and return what became of each."""
@@ -108,9 +108,9 @@ class Parsers:
 
 def _only_report(replies: Iterator[Reply]) -> Report:
     for reply in replies:
-        if isinstance(reply, One):
+        if isinstance(reply, ParsedReport):
             return reply.report
-        if isinstance(reply, Refused):
+        if isinstance(reply, RefusedBody):
             raise reply.error()
     raise AssertionError("a job without an outcome")
 
@@ -118,7 +118,7 @@ def _only_report(replies: Iterator[Reply]) -> Report:
 def _batch(reply: Reply, results: list[Result]) -> Batch:
     if isinstance(reply, Batch):
         return reply
-    assert isinstance(reply, Refused), "what failed was raised"
+    assert isinstance(reply, RefusedBody), "what failed was raised"
     error = reply.error()
     status = 400 if reply.field is not None else 413
     return Batch([], [], [Result(len(results), status, str(error), reply.field or "body")], True)
@@ -188,7 +188,7 @@ class Process:
             assert process.stdout is not None
             while self._busy:
                 reply = read_reply(process.stdout)
-                if isinstance(reply, Failed):
+                if isinstance(reply, ParserFailure):
                     raise Unavailable(self._fault(reply.error), 30)
                 self._busy = not ends(reply)
                 yield reply

@@ -41,13 +41,13 @@ class Job(NamedTuple):
     privacy: Optional[PrivacyRules]
 
 
-class One(msgspec.Struct, tag=True):
+class ParsedReport(msgspec.Struct, tag=True):
     """The report that a body is."""
 
     report: Report
 
 
-class Refused(msgspec.Struct, tag=True):
+class RefusedBody(msgspec.Struct, tag=True):
     """A body that is no report; `field` is None where it is too large."""
 
     message: str
@@ -61,13 +61,13 @@ class Refused(msgspec.Struct, tag=True):
         return str(self.field), self.message
 
 
-class Failed(msgspec.Struct, tag=True):
+class ParserFailure(msgspec.Struct, tag=True):
     """A job that ended in an error of this program's own, or for want of memory."""
 
     error: str
 
 
-Reply = Union[One, Refused, Failed, Batch]
+Reply = Union[ParsedReport, RefusedBody, ParserFailure, Batch]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Reply).decode
@@ -84,13 +84,13 @@ def replies(job: Job) -> Iterator[Reply]:
         if job.many:
             yield from batches(pieces, parser)
         else:
-            yield One(parser(b"".join(pieces)))
+            yield ParsedReport(parser(b"".join(pieces)))
     except ReportRefused as error:
-        yield Refused(error.message, error.field)
+        yield RefusedBody(error.message, error.field)
     except TooLarge as error:
-        yield Refused(str(error))
+        yield RefusedBody(str(error))
     except Exception as error:  # its text may hold the body
-        yield Failed(type(error).__name__)
+        yield ParserFailure(type(error).__name__)
 
 
 def ends(reply: Reply) -> bool:

@@ -202,9 +202,9 @@ class _Submission:
         connection, parsers = self._connection, self._endpoint.parsers
         body = inflated_within(sent, self._encoding, SMALL_BYTES)
         if body is None:
-            self._wait(parsers.large(connection, sent, self._encoding), self._store)
+            self._wait(parsers.parse_large(connection, sent, self._encoding), self._store)
         elif len(body) > AT_ONCE_BYTES:
-            self._wait(parsers.small(connection, body), self._store)
+            self._wait(parsers.parse_small(connection, body), self._store)
         else:
             self._store(connection.parse(body))
 
@@ -222,7 +222,9 @@ class _Submission:
         with endpoint.bulk_upload():
             pieces = self._exchange.pieces()
             body = await endpoint.bodies.read(pieces, self._encoding, MANY_REPORTS)
-            results = await endpoint.parsers.many(connection, body, self._encoding, endpoint.ingest)
+            results = await endpoint.parsers.ingest_many(
+                connection, body, self._encoding, endpoint.ingest
+            )
             for result in results:
                 if result.status != 200:
                     reason = result.field if result.status == 400 else REASONS[result.status]

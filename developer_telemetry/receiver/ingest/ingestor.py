@@ -19,7 +19,7 @@ from developer_telemetry.errors import Unavailable
 from developer_telemetry.receiver.ingest.batching import BatchWorker, Deadlines, Done, PendingReport
 from developer_telemetry.receiver.ingest.conflicts import Conflicts, day_group
 from developer_telemetry.receiver.ingest.spool import Spool
-from developer_telemetry.receiver.ingest.spooled_report import spooled
+from developer_telemetry.receiver.ingest.spooled_report import make_spooled_report
 from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.reports.daily_metrics import ReceivedReport
@@ -68,14 +68,14 @@ class Outage:
     def __str__(self) -> str:
         return self.reason or ("the database does not answer" if self.hanging else "")
 
-    def began(self, reason: str) -> None:
+    def begin(self, reason: str) -> None:
         """Note that the database can't accept reports."""
         if not self.reason:
             self.number += 1
             logger.warning("reports go to the spool: %s", reason)
         self.reason = reason
 
-    def ended(self) -> None:
+    def end(self) -> None:
         """Note that the database accepts reports again."""
         if self.reason:
             logger.info("the database accepts reports again")
@@ -248,7 +248,7 @@ class Ingestor:
             # A statement can be so bad that it looks like an outage: ask with a harmless one.
             probe_store(self._engine)
         except Exception as outage:
-            self._outage.began(reason(outage))
+            self._outage.begin(reason(outage))
         else:
             # Who sends for these days again meanwhile must not stop others in the same way.
             self._conflicts.suspect(day_group(report.arrival.key) for report in batch)
@@ -285,7 +285,7 @@ class Ingestor:
         try:
             with self._erased.held() as erased:
                 arrivals = erased.spare([report.arrival for report in batch])
-                self._spool.put([spooled(arrival) for arrival in arrivals])
+                self._spool.put([make_spooled_report(arrival) for arrival in arrivals])
         except Unavailable as error:
             self._answer(batch, error)
         except Exception as error:  # the spooler has to outlive whatever one report does to it

@@ -20,12 +20,12 @@ from typing import IO, Any, Callable, NamedTuple, Optional, TypeVar
 from developer_telemetry.errors import ConfigurationError, SpoolInUse, Unavailable
 from developer_telemetry.private_files import make_file, make_folder, replace_file
 from developer_telemetry.receiver.ingest.spool_recovery import (
-    fault,
+    find_fault,
+    list_moved_aside,
     move_aside,
-    moved_aside,
     salvage,
 )
-from developer_telemetry.receiver.ingest.spooled_report import Spooled
+from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from developer_telemetry.storage.tombstones import Tombstone
 
 FILE_NAME = "spool.db"
@@ -120,7 +120,7 @@ logger = logging.getLogger(__name__)
 class DeadLetter(NamedTuple):
     """A report that the database refuses for good, and why."""
 
-    report: Spooled
+    report: SpooledReport
     reason: str
 
 
@@ -175,7 +175,7 @@ class Spool:
     @property
     def is_empty(self) -> bool:
         """Return true if the spool holds no report."""
-        return not (self._depth or self._dead or moved_aside(self._path))
+        return not (self._depth or self._dead or list_moved_aside(self._path))
 
     @property
     def bytes(self) -> int:
@@ -201,7 +201,7 @@ class Spool:
         )
         return None if row[0] is None else int(row[0])
 
-    def put(self, reports: Sequence[Spooled]) -> None:
+    def put(self, reports: Sequence[SpooledReport]) -> None:
         """Keep reports, those that are there already left as they are; synced when it returns."""
 
         def work(database: sqlite3.Connection) -> Change:
@@ -217,7 +217,7 @@ class Spool:
 
     def next(
         self, count: int, after: Position = START
-    ) -> tuple[list[Spooled], list[Spooled], Optional[Position]]:
+    ) -> tuple[list[SpooledReport], list[SpooledReport], Optional[Position]]:
         """Return the next reports after a place, in order of arrival, but for those parked.
 
         Nor are those among them that `next_suspect` gives.
@@ -239,14 +239,14 @@ class Spool:
                 )
             )
         )
-        intact: list[Spooled] = []
-        damaged: list[Spooled] = []
+        intact: list[SpooledReport] = []
+        damaged: list[SpooledReport] = []
         for row in rows:
             report = _spooled(row)
             (intact if report.checksum == row[4] else damaged).append(report)
         return intact, damaged, (rows[-1][2], rows[-1][6]) if rows else None
 
-    def next_suspect(self) -> Optional[tuple[Spooled, str]]:
+    def next_suspect(self) -> Optional[tuple[SpooledReport, str]]:
         """Return a report that was being brought in when a process ended without saying so.
 
         And why it is not to be tried again, "" if it is.
@@ -270,7 +270,7 @@ class Spool:
         crashed = f"the receiver ended without a word {row[6]} times while it stored this report"
         return report, crashed if row[6] >= MAX_CRASHES else ""
 
-    def begin(self, reports: Sequence[Spooled]) -> None:
+    def begin(self, reports: Sequence[SpooledReport]) -> None:
         """Note that reports are about to be brought in, until `end` or until they are removed.
 
         If the process ends in between, the next one knows which they were.
@@ -303,7 +303,7 @@ class Spool:
             self._write(work)
             self._marked.clear()
 
-    def park(self, reports: Iterable[Spooled], bundle: str) -> None:
+    def park(self, reports: Iterable[SpooledReport], bundle: str) -> None:
         """Have `next` pass reports over until their bundle is unparked."""
         rows = [(bundle, report.report_id) for report in reports]
         self._read(
@@ -314,7 +314,7 @@ class Spool:
             )
         )
 
-    def park_orphans(self, reports: Iterable[Spooled], connection_id: int) -> None:
+    def park_orphans(self, reports: Iterable[SpooledReport], connection_id: int) -> None:
         """Park reports whose connection the database has not."""
         self.park(reports, f"{_ORPHANS}{connection_id}")
 
@@ -343,7 +343,7 @@ class Spool:
         self.conflicting = sum(count for _, count in rows) - sum(orphans.values())
         self.orphans = orphans
 
-    def remove(self, reports: Iterable[Spooled]) -> None:
+    def remove(self, reports: Iterable[SpooledReport]) -> None:
         """Forget reports that the database has."""
         ids = [(report.report_id,) for report in reports]
         try:
@@ -378,7 +378,7 @@ class Spool:
         self._write(work)
         self._marked.difference_update(report_id for (report_id,) in ids)
 
-    def set_aside(self, report: Spooled, reason: str) -> None:
+    def set_aside(self, report: SpooledReport, reason: str) -> None:
         """Move a report that the database refuses for good to the dead letters."""
 
         def work(database: sqlite3.Connection) -> Change:
@@ -395,20 +395,20 @@ class Spool:
 
         self._write(work)
 
-    def expunge(self, unwanted: Callable[[Spooled], bool], damaged: bool) -> int:
+    def expunge(self, unwanted: Callable[[SpooledReport], bool], damaged: bool) -> int:
         """Delete reports, dead letters as well, so that no byte of them stays; return how many.
 
         With `damaged`, files that were moved aside go, too: nobody can tell what is in them.
         """
         expunged = self._expunge("waiting", unwanted) + self._expunge("dead", unwanted)
-        for path in moved_aside(self._path) if damaged else ():
+        for path in list_moved_aside(self._path) if damaged else ():
             logger.warning("%s is removed: it may hold reports of somebody who was erased", path)
             path.unlink(missing_ok=True)
         # What was deleted earlier, or moved within the file, lies in it still.
         self._read(lambda database: database.execute("VACUUM"))
         return expunged
 
-    def _expunge(self, table: str, unwanted: Callable[[Spooled], bool]) -> int:
+    def _expunge(self, table: str, unwanted: Callable[[SpooledReport], bool]) -> int:
         last = gone = 0
         while rows := self._page(table, last):
             last = rows[-1][-1]
@@ -524,7 +524,7 @@ class Spool:
         if not isinstance(error, sqlite3.OperationalError):
             return True
         harmless = any(word in str(error) for word in ("full", "locked"))
-        return not harmless and bool(fault(self._path, SCHEMA_VERSION))
+        return not harmless and bool(find_fault(self._path, SCHEMA_VERSION))
 
     def _follow_file(self) -> None:
         """Open the file anew if its name leads elsewhere; take along what the old one has.
@@ -600,7 +600,7 @@ class Spool:
         return int(self._database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
 
     def _open(self) -> sqlite3.Connection:
-        problem = fault(self._path, SCHEMA_VERSION)
+        problem = find_fault(self._path, SCHEMA_VERSION)
         if not problem:
             return self._connect()
         self.corruptions += 1
@@ -648,14 +648,14 @@ def _add_what_came_later(database: sqlite3.Connection) -> None:
     database.executescript(_TABLES_ADDED)
 
 
-def _values(report: Spooled) -> tuple[Any, ...]:
+def _values(report: SpooledReport) -> tuple[Any, ...]:
     """Return the values of `_ALL_COLUMNS`."""
     return (*report[:4], report.checksum, report.epoch)
 
 
-def _spooled(row: Sequence[Any]) -> Spooled:
+def _spooled(row: Sequence[Any]) -> SpooledReport:
     """Return the report in a row of `_ALL_COLUMNS`."""
-    return Spooled(row[0], row[1], row[2], row[3], row[5])
+    return SpooledReport(row[0], row[1], row[2], row[3], row[5])
 
 
 def _boot_id() -> str:
@@ -709,7 +709,7 @@ def _keep_whole(
     return sum(
         database.execute(insert, row).rowcount
         for row in rows
-        if Spooled(*row[:4]).checksum == row[4]
+        if SpooledReport(*row[:4]).checksum == row[4]
     )
 
 
@@ -743,7 +743,7 @@ def waiting_by_connection(folder: Path) -> list[WaitingReports]:
 def dead_letters(folder: Path) -> list[DeadLetter]:
     """Return the reports set aside in the spool of `folder`, beside a running receiver."""
     rows = _look_at(folder, f"SELECT {_COLUMNS}, reason FROM dead ORDER BY position")
-    return [DeadLetter(Spooled(*row[:4]), row[5]) for row in rows]
+    return [DeadLetter(SpooledReport(*row[:4]), row[5]) for row in rows]
 
 
 def _look_at(folder: Path, query: str) -> list[tuple[Any, ...]]:

@@ -13,7 +13,7 @@ from typing import Any
 _SUFFIX = ".damaged-"
 
 
-def fault(path: Path, layout: int) -> str:
+def find_fault(path: Path, layout: int) -> str:
     """Return why the file can't be used as it is, "" if it can or doesn't exist."""
     if not path.exists():
         return ""
@@ -39,7 +39,7 @@ def move_aside(path: Path) -> Path:
     return aside
 
 
-def moved_aside(path: Path) -> list[Path]:
+def list_moved_aside(path: Path) -> list[Path]:
     """Return the files that `move_aside` made of one of this name, with what belongs to them."""
     return sorted(path.parent.glob(f"{path.name}{_SUFFIX}*"))
 

@@ -13,7 +13,7 @@ from developer_telemetry.storage.tombstones import (
 )
 
 
-class Spooled(NamedTuple):
+class SpooledReport(NamedTuple):
     """A report as it lies in the spool: what the raw layer needs, and nothing read from it."""
 
     report_id: str
@@ -29,9 +29,9 @@ class Spooled(NamedTuple):
         return zlib.crc32(fields.encode())
 
 
-def spooled(arrival: ReceivedReport) -> Spooled:
+def make_spooled_report(arrival: ReceivedReport) -> SpooledReport:
     """Return the part of an arrival that the spool keeps."""
-    return Spooled(
+    return SpooledReport(
         arrival.report_id,
         arrival.connection_id,
         arrival.arrived_us,
@@ -40,7 +40,7 @@ def spooled(arrival: ReceivedReport) -> Spooled:
     )
 
 
-def arrival_of(spooled: Spooled, report: Report) -> ReceivedReport:
+def restore_report(spooled: SpooledReport, report: Report) -> ReceivedReport:
     """Return what a spooled report was when it arrived."""
     return ReceivedReport(
         spooled.report_id,
@@ -51,7 +51,7 @@ def arrival_of(spooled: Spooled, report: Report) -> ReceivedReport:
     )
 
 
-def is_erased(tombstones: Tombstones, report: Spooled) -> bool:
+def is_erased(tombstones: Tombstones, report: SpooledReport) -> bool:
     """Return true if a report is, or may be, of a person erased since its arrival."""
     arrival = parse_spooled(report)
     if arrival is None:
@@ -59,9 +59,9 @@ def is_erased(tombstones: Tombstones, report: Spooled) -> bool:
     return tombstones.cover(arrival)
 
 
-def parse_spooled(report: Spooled) -> Optional[ReceivedReport]:
+def parse_spooled(report: SpooledReport) -> Optional[ReceivedReport]:
     """Return a report of the spool as it arrived; None if the disk damaged it."""
     try:
-        return arrival_of(report, parse(report.payload))
+        return restore_report(report, parse(report.payload))
     except ReportRefused:  # what the disk damaged says no longer whose it is
         return None

@@ -32,7 +32,11 @@ from developer_telemetry.database.engine import (
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from developer_telemetry.private_files import replace_file
 from developer_telemetry.receiver.ingest.spool import Spool
-from developer_telemetry.receiver.ingest.spooled_report import Spooled, is_erased, parse_spooled
+from developer_telemetry.receiver.ingest.spooled_report import (
+    SpooledReport,
+    is_erased,
+    parse_spooled,
+)
 from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.storage.tombstones import (
     Tombstone,
@@ -188,7 +192,7 @@ class ErasureWatcher(PeriodicThread):
         """
         new_tombstones: dict[tuple[int, str], Tombstone] = {}
 
-        def is_unwanted(report: Spooled) -> bool:
+        def is_unwanted(report: SpooledReport) -> bool:
             arrival = parse_spooled(report)
             if arrival is None:
                 return is_erased(tombstones, report)

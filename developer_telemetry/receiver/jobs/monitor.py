@@ -147,7 +147,7 @@ class Monitor(PeriodicThread):
     def _check(self) -> None:
         self._migrated = self._migrated or is_migrated(self._engine)
         if not self._migrated:
-            self._outage.began(NOT_MIGRATED)
+            self._outage.begin(NOT_MIGRATED)
             return
         self._connections.reload()
         if time.monotonic() - self._server_read_at >= SERVER_SECONDS:
@@ -168,7 +168,7 @@ class Monitor(PeriodicThread):
             probe_store(self._engine)
         except Exception as outage:
             self._only_checks_fail = False
-            self._outage.began(_fault(outage))
+            self._outage.begin(_fault(outage))
         else:
             self._only_checks_fail = True
 

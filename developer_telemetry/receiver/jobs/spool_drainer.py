@@ -18,7 +18,11 @@ from developer_telemetry.receiver.ingest.conflicts import Conflicts, day_group
 from developer_telemetry.receiver.ingest.decisions import Decisions
 from developer_telemetry.receiver.ingest.ingestor import Outage
 from developer_telemetry.receiver.ingest.spool import DAMAGED, START, Position, Spool
-from developer_telemetry.receiver.ingest.spooled_report import Spooled, arrival_of, is_erased
+from developer_telemetry.receiver.ingest.spooled_report import (
+    SpooledReport,
+    is_erased,
+    restore_report,
+)
 from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.reports.daily_metrics import ReceivedReport
@@ -39,7 +43,7 @@ class _DatabaseAway(Exception):
 class _Parsed(NamedTuple):
     """A spooled report, parsed; `strategy` is the rule of its connection for reports of a day."""
 
-    report: Spooled
+    report: SpooledReport
     arrival: ReceivedReport
     strategy: str
 
@@ -86,7 +90,7 @@ class SpoolDrainer(PeriodicThread):
                 self._work()
                 self._complaint = ""
             except _DatabaseAway as error:
-                self._outage.began(reason(error))
+                self._outage.begin(reason(error))
             except Unavailable as error:
                 self._complain(f"the spool can't be drained now: {error}")
             except Exception as error:  # no error may end this thread
@@ -123,7 +127,7 @@ class SpoolDrainer(PeriodicThread):
             probe_store(self._engine)
         except Exception as error:
             raise _DatabaseAway(reason(error)) from error
-        self._outage.ended()
+        self._outage.end()
 
     def _read_connections(self) -> None:
         # A connection in memory may have been deleted from the database since.
@@ -156,7 +160,7 @@ class SpoolDrainer(PeriodicThread):
             else:
                 self._store_noted([report])
 
-    def _store_noted(self, reports: Sequence[Spooled]) -> None:
+    def _store_noted(self, reports: Sequence[SpooledReport]) -> None:
         """Store reports; a note in the spool tells the next process which ones if this one dies."""
         if not reports:
             return
@@ -172,7 +176,7 @@ class SpoolDrainer(PeriodicThread):
         with suppress(Unavailable):
             self._spool.end()
 
-    def _parse(self, report: Spooled) -> Optional[_Parsed]:
+    def _parse(self, report: SpooledReport) -> Optional[_Parsed]:
         """Parse a report as its connection demands; park it and return None if that must wait."""
         connection = self._connections.get(report.connection_id)
         if connection is None:
@@ -188,7 +192,7 @@ class SpoolDrainer(PeriodicThread):
         except Exception as error:  # a bug of ours, which the next version may have fixed
             self._park(report, report.report_id, error)
             return None
-        arrival = arrival_of(report, parsed)
+        arrival = restore_report(report, parsed)
         result = _Parsed(report, arrival, connection.strategy)
         if self._conflicts.pauses(result.group):
             self._spool.park([report], result.group)
@@ -205,7 +209,7 @@ class SpoolDrainer(PeriodicThread):
                 connection_id,
             )
 
-    def _park(self, report: Spooled, group: str, cause: object) -> None:
+    def _park(self, report: SpooledReport, group: str, cause: object) -> None:
         if self._conflicts.hold([group]):
             logger.warning("report %s waits in the spool alone: %s", report.report_id, cause)
         self._spool.park([report], group)
@@ -254,7 +258,7 @@ class SpoolDrainer(PeriodicThread):
                 causes[waiting[0].report.report_id],
             )
 
-    def _set_aside(self, report: Spooled, cause: str) -> None:
+    def _set_aside(self, report: SpooledReport, cause: str) -> None:
         """Move a report to the dead letters; delete it if it is stored or its person is erased."""
         is_here = self._is_stored(report)  # a hanging transaction may have stored it in the end
         with self._erased.held() as erased:
@@ -265,7 +269,7 @@ class SpoolDrainer(PeriodicThread):
             self._spool.set_aside(report, cause)
             self._metrics.set_aside(report.connection_id)
 
-    def _is_stored(self, report: Spooled) -> bool:
+    def _is_stored(self, report: SpooledReport) -> bool:
         try:
             return is_stored(self._engine, report.report_id)
         except Exception as error:

@@ -18,7 +18,7 @@ from developer_telemetry.storage.writer import probe_store
 BODY = b'{"developer": "test report", "date": "2000-01-01", "metrics": {"active_hours": 1}}'
 
 
-class Step(NamedTuple):
+class SelfTestStep(NamedTuple):
     """The outcome of one step of a test report."""
 
     name: str
@@ -37,7 +37,7 @@ class SelfTest:
         self._admit = admit
         self._spool = spool
 
-    def run(self, connection: Connection) -> list[Step]:
+    def run(self, connection: Connection) -> list[SelfTestStep]:
         """Return the steps of a test report to `connection`, with the outcome of each.
 
         It blocks; call it from a thread.
@@ -52,18 +52,22 @@ class SelfTest:
     def _probe(self) -> None:
         probe_store(self._engine)
 
-    def _spool_step(self) -> Step:
+    def _spool_step(self) -> SelfTestStep:
         if self._spool.full:
-            return Step("Spool", False, "full: while the database is away, no report can be stored")
-        return Step("Spool", True, "has room for reports while the database is away")
+            return SelfTestStep(
+                "Spool", False, "full: while the database is away, no report can be stored"
+            )
+        return SelfTestStep("Spool", True, "has room for reports while the database is away")
 
 
-def _step(name: str, success: str, work: Callable[[], object]) -> Step:
+def _step(name: str, success: str, work: Callable[[], object]) -> SelfTestStep:
     started = time.perf_counter()
     try:
         work()
     except TelemetryError as error:
-        return Step(name, False, str(error))
+        return SelfTestStep(name, False, str(error))
     except SQLAlchemyError as error:
-        return Step(name, False, f"{reason(error)}; until that is fixed, reports wait in the spool")
-    return Step(name, True, f"{success} ({(time.perf_counter() - started) * 1000:.0f} ms)")
+        return SelfTestStep(
+            name, False, f"{reason(error)}; until that is fixed, reports wait in the spool"
+        )
+    return SelfTestStep(name, True, f"{success} ({(time.perf_counter() - started) * 1000:.0f} ms)")

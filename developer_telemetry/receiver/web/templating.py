@@ -22,28 +22,28 @@ _UNITS = (
 )
 
 
-def ago(moment: Optional[datetime.datetime]) -> str:
+def format_age(moment: Optional[datetime.datetime]) -> str:
     """Format a moment as in `3 minutes ago`."""
     if moment is None:
         return "never"
     age = (datetime.datetime.now(datetime.timezone.utc) - moment).total_seconds()
     for seconds, unit in _UNITS:
         if age >= seconds:
-            return f"{count(age // seconds, unit)} ago"
+            return f"{format_count(age // seconds, unit)} ago"
     return "just now"
 
 
-def count(number: float, noun: str) -> str:
+def format_count(number: float, noun: str) -> str:
     """Format a count as in `1 machine` and `1,200 machines`."""
     return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
 
 
-def stamp(moment: Optional[datetime.datetime]) -> str:
+def format_moment(moment: Optional[datetime.datetime]) -> str:
     """Format a moment as in `2026-11-23 20:26 UTC`."""
     return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else ""
 
 
-def size(number: float) -> str:
+def format_size(number: float) -> str:
     """Format a number of bytes as in `3.2 MiB`."""
     for unit in ("bytes", "KiB", "MiB"):
         if number < 1024:
@@ -60,8 +60,9 @@ _environment = Environment(
     lstrip_blocks=True,
 )
 _environment.globals["release"] = __version__
-for _filter in (ago, count, stamp, size, short):
-    _environment.filters[_filter.__name__ if _filter is not count else "of"] = _filter
+_environment.filters.update(
+    ago=format_age, of=format_count, stamp=format_moment, size=format_size, short=short
+)
 # Compiled now, so that the first request does not wait for it.
 _templates = {name: _environment.get_template(name) for name in _environment.list_templates()}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from developer_telemetry.constants import RAW_TABLE
 from developer_telemetry.receiver.ingest.spool import MAX_CRASHES, Spool, dead_letters
-from developer_telemetry.receiver.ingest.spooled_report import Spooled
+from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from tests.support.receivers import (
     Receiver,
     ReceiverFailed,
@@ -74,15 +74,15 @@ def test_it_is_set_aside_after_two_crashes_and_the_others_are_stored(
     assert letter.reason.startswith("the receiver ended without a word 2 times")
 
 
-def spooled(number: int) -> Spooled:
-    return Spooled(f"report-{number}", 1, number, "{}")
+def spooled(number: int) -> SpooledReport:
+    return SpooledReport(f"report-{number}", 1, number, "{}")
 
 
 def waiting(spool: Spool) -> list[int]:
     return [each.arrived_us for each in spool.next(9)[0]]
 
 
-def crash(folder: Path, *handled: Spooled) -> None:
+def crash(folder: Path, *handled: SpooledReport) -> None:
     """Leave a spool as a process does that ends while it brings these in."""
     spool = Spool(folder, 1 << 20)
     spool.put([spooled(number) for number in range(4)])

@@ -14,7 +14,7 @@ import pytest
 
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.receiver.ingest.spool import FILE_NAME, Spool, SpoolFull, dead_letters
-from developer_telemetry.receiver.ingest.spooled_report import Spooled
+from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from tests.support.damages import (
     change_version,
     empty,
@@ -39,9 +39,9 @@ def spool(folder: Path) -> Iterator[Spool]:
     opened.close()
 
 
-def reports(count: int, size: int = 100, first: int = 0) -> list[Spooled]:
+def reports(count: int, size: int = 100, first: int = 0) -> list[SpooledReport]:
     return [
-        Spooled(f"report-{number:06d}", 1, 1_000_000 + number, f"{number} é " + "x" * size)
+        SpooledReport(f"report-{number:06d}", 1, 1_000_000 + number, f"{number} é " + "x" * size)
         for number in range(first, first + count)
     ]
 
@@ -51,7 +51,7 @@ def reopened(spool: Spool, folder: Path) -> Spool:
     return Spool(folder, 8 * MEBIBYTE)
 
 
-def all_of(spool: Spool) -> list[Spooled]:
+def all_of(spool: Spool) -> list[SpooledReport]:
     whole, damaged, _ = spool.next(1_000_000)
     assert not damaged
     return whole
@@ -88,7 +88,7 @@ def test_what_was_removed_is_gone_and_its_space_is_given_back(spool: Spool, fold
     assert spool.bytes < grown / 10
 
 
-def fill(spool: Spool, kept: list[Spooled]) -> SpoolFull:
+def fill(spool: Spool, kept: list[SpooledReport]) -> SpoolFull:
     """Put reports in until no more fit; `kept` gets those that did."""
     for first in range(0, 10_000, 10):
         batch = reports(10, size=5000, first=first)
@@ -104,7 +104,7 @@ def test_a_full_spool_says_so_loses_nothing_and_takes_more_when_there_is_room(
     folder: Path,
 ) -> None:
     spool = Spool(folder, 1 * MEBIBYTE)
-    kept: list[Spooled] = []
+    kept: list[SpooledReport] = []
     refusal = fill(spool, kept)
     assert refusal.retry_after > 0
     assert spool.full

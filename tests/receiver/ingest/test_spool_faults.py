@@ -17,7 +17,7 @@ import pytest
 
 from developer_telemetry.constants import RAW_TABLE
 from developer_telemetry.receiver.ingest.spool import FILE_NAME, Spool
-from developer_telemetry.receiver.ingest.spooled_report import Spooled
+from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from tests.support.damages import change_version, empty, flip_bits, truncate
 from tests.support.receivers import eventually, query, report, run_command
 from tests.support.servers import free_port
@@ -243,7 +243,7 @@ def test_what_the_database_has_is_not_set_aside_as_well(site: Site) -> None:
     site.receiver.stop()
     # As when a writer's transaction took so long that the report was rescued, and then ended well.
     spool = Spool(site.spool, 1 << 20)
-    spool.put([Spooled(report_id, site.overwriting, 1, json.dumps(report("ann")))])
+    spool.put([SpooledReport(report_id, site.overwriting, 1, json.dumps(report("ann")))])
     spool.close()
     with closing(sqlite3.connect(site.spool / FILE_NAME, isolation_level=None)) as file:
         file.execute("UPDATE waiting SET checksum = 0")
