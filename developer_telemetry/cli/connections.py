@@ -207,7 +207,7 @@ def show(
         ]
         shown = {
             **_described(connection),
-            "blueprints": [blueprint.name for blueprint in blueprints],
+            "blueprints": [blueprint.name for blueprint in blueprints if blueprint.id],
             "projects": [blueprint.project for blueprint in blueprints if blueprint.project],
             "holds": held,
             "url": url,
@@ -258,9 +258,13 @@ def delete(
             f" good: {lost}."
         )
         for blueprint in backend.blueprints():
-            if connection.id in blueprint.connection_ids:
+            if connection.id not in blueprint.connection_ids:
+                continue
+            if blueprint.id:
                 project = f" of project {blueprint.project}" if blueprint.project else ""
                 say(f"It is removed from the blueprint {blueprint.name}{project}.")
+            else:
+                say(f"It is removed from project {blueprint.project}.")
         if not yes and not _agreed():
             raise ConfigurationError("nothing was deleted; answer y, or give --yes")
         backend.delete(connection.id)

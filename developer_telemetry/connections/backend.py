@@ -43,7 +43,10 @@ class StoredConnection(NamedTuple):
 
 
 class Blueprint(NamedTuple):
-    """One of DevLake's blueprints, and the connections of ours that it runs."""
+    """One of DevLake's blueprints, and the connections of ours that it runs.
+
+    Without the plugin a project stands for its blueprint, with the id 0.
+    """
 
     id: int
     name: str

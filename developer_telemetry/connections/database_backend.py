@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
+from sqlalchemy import inspect
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from developer_telemetry.connections.backend import OPTIONS, Backend, StoredConnection
+from developer_telemetry.connections.backend import OPTIONS, Backend, Blueprint, StoredConnection
 from developer_telemetry.connections.crypto import SecretReader, encrypt, is_cbc
 from developer_telemetry.connections.registry import add_scope, create, make_name_conflict
 from developer_telemetry.constants import (
     CONNECTION_TABLE,
+    LINK_TABLE,
+    PROJECT_TABLE,
     RAW_TABLE,
+    SCOPE_CONFIG_TABLE,
     SCOPE_ID,
     SCOPE_TABLE,
 )
 from developer_telemetry.database.advisory_lock import hold_connection
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import address_of, now_us, reading, transact
+from developer_telemetry.database.schema_owner import SchemaOwner, read_owner
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.reports.daily_metrics import build_raw_params, format_timestamp
+from developer_telemetry.storage import project_mapping
 from developer_telemetry.storage.devlake_schema import is_devlake_database
 from developer_telemetry.storage.tables import CONNECTION_TABLES, DEVELOPER_TABLES, PARAMS
 
@@ -31,6 +37,8 @@ from developer_telemetry.storage.tables import CONNECTION_TABLES, DEVELOPER_TABL
 DEVELOPERS_AT_ONCE = 10
 # DevLake's server encrypts these, too.
 SECRETS = ("secret_token", "previous_secret_token")
+# The longest list of projects in a message.
+MAX_LISTED = 10
 
 
 class Counts(NamedTuple):
@@ -169,12 +177,105 @@ class DatabaseBackend(Backend):
 
         return transact(self._engine, work)
 
+    def blueprints(self) -> list[Blueprint]:
+        """Return projects with our connections, each in place of its blueprint, with the id 0."""
+        with reading(self._engine).connect() as connection:
+            if not self._is_standalone(connection):
+                return []
+            members = project_mapping.read_members(connection)
+        projects = sorted({member.project for member in members})
+        return [_project(project, members) for project in projects]
+
+    def _is_standalone(self, connection: SqlConnection) -> bool:
+        """Return true if we look after projects here, instead of DevLake's blueprints."""
+        owner = read_owner(connection)
+        return owner is SchemaOwner.STANDALONE and inspect(connection).has_table(PROJECT_TABLE)
+
+    def find_project(self, name: str) -> Optional[Blueprint]:
+        with reading(self._engine).connect() as connection:
+            if not (is_devlake_database(connection) and self._is_standalone(connection)):
+                return super().find_project(name)
+            project = project_mapping.find_project(connection, name)
+            if project is None:
+                names = project_mapping.list_projects(connection)
+                listed = ", ".join(map(repr, names[:MAX_LISTED])) or "none"
+                more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+                raise ConfigurationError(
+                    f"DevLake has no project {name!r}; make it in DevLake, or name one of those"
+                    f" that are there: {listed}{more}"
+                )
+            return _project(project, project_mapping.read_members(connection))
+
+    def attach(self, blueprint: Blueprint, connection_id: int) -> bool:
+        def work(connection: SqlConnection) -> bool:
+            return project_mapping.attach(connection, connection_id, blueprint.project)
+
+        return transact(self._engine, work)
+
+    def configure(self, connection: StoredConnection, switches: Mapping[str, bool]) -> str:
+        with reading(self._engine).connect() as sql_connection:
+            if read_owner(sql_connection) is SchemaOwner.DEVLAKE:
+                return super().configure(connection, switches)
+        return transact(self._engine, partial(self._configure, connection, switches))
+
+    def _configure(
+        self,
+        stored: StoredConnection,
+        switches: Mapping[str, bool],
+        connection: SqlConnection,
+    ) -> str:
+        param = self._placeholder
+        row = connection.exec_driver_sql(
+            f"SELECT c.* FROM {SCOPE_TABLE} s JOIN {SCOPE_CONFIG_TABLE} c"
+            f" ON c.id = s.scope_config_id WHERE s.connection_id = {param}",
+            (stored.id,),
+        ).first()
+        now = format_timestamp(now_us())
+        if row is None:
+            return self._add_config(stored, switches, now, connection)
+        config = row._asdict()
+        if all(bool(config[name]) == value for name, value in switches.items()):
+            return ""
+        assignments = ", ".join(f"{name} = {param}" for name in switches)
+        connection.exec_driver_sql(
+            f"UPDATE {SCOPE_CONFIG_TABLE} SET {assignments}, updated_at = {param}"
+            f" WHERE id = {param}",
+            (*switches.values(), now, config["id"]),
+        )
+        return f"{config['name']}, changed"
+
+    def _add_config(
+        self,
+        stored: StoredConnection,
+        switches: Mapping[str, bool],
+        now: str,
+        connection: SqlConnection,
+    ) -> str:
+        param = self._placeholder
+        columns = ("connection_id", "name", "created_at", "updated_at", *switches)
+        connection.exec_driver_sql(
+            f"INSERT INTO {SCOPE_CONFIG_TABLE} (entities, {', '.join(columns)})"
+            f" VALUES ('[\"CROSS\"]', {', '.join([param] * len(columns))})",
+            (stored.id, stored.name, now, now, *switches.values()),
+        )
+        config_id = connection.exec_driver_sql(
+            f"SELECT MAX(id) FROM {SCOPE_CONFIG_TABLE} WHERE connection_id = {param}",
+            (stored.id,),
+        ).scalar_one()
+        connection.exec_driver_sql(
+            f"UPDATE {SCOPE_TABLE} SET scope_config_id = {param} WHERE connection_id = {param}",
+            (config_id, stored.id),
+        )
+        return f"{stored.name}, made"
+
     def delete(self, connection_id: int) -> None:
         """Delete the connection last, so that an interrupted deletion can be repeated.
 
-        :raises ConfigurationError: the database is DevLake's, whose blueprints may use it.
+        :raises ConfigurationError: DevLake owns the schema, and its blueprints may use it.
         """
-        if is_devlake_database(self._engine):
+        with reading(self._engine).connect() as connection:
+            owner = read_owner(connection)
+        if owner is SchemaOwner.DEVLAKE:
             raise ConfigurationError(
                 "this database is DevLake's, whose blueprints may use the connection: delete it"
                 " through DevLake, with --devlake-url or DEVLAKE_URL"
@@ -204,6 +305,13 @@ class DatabaseBackend(Backend):
 
     def _delete_remaining(self, connection_id: int, connection: SqlConnection) -> None:
         """Delete all other rows, and those that arrived in the meantime."""
+        if is_devlake_database(connection):
+            connection.exec_driver_sql(
+                f"DELETE FROM {LINK_TABLE} WHERE {PARAMS} = {self._placeholder}"
+                f" AND _raw_data_table = '{RAW_TABLE}'",
+                (build_raw_params(connection_id),),
+            )
+            project_mapping.detach(connection, connection_id)
         for table in CONNECTION_TABLES:
             column = table.connection_column
             value = build_raw_params(connection_id) if column == PARAMS else connection_id
@@ -211,3 +319,8 @@ class DatabaseBackend(Backend):
             if column == PARAMS:
                 statement += f" AND _raw_data_table = '{RAW_TABLE}'"
             connection.exec_driver_sql(statement, (value,))
+
+
+def _project(project: str, members: Iterable[project_mapping.Member]) -> Blueprint:
+    ours = frozenset(member.connection_id for member in members if member.project == project)
+    return Blueprint(0, project, project, ours)

@@ -97,7 +97,9 @@ class Refusal:
         if status == 404 and not self._is_json and path.startswith("/plugins"):
             return ConfigurationError(
                 f"{self._where} has no plugin {PLUGIN}, or one of that name without scopes: put"
-                " ours into its plugins folder, run build.sh there, and restart DevLake"
+                " ours into its plugins folder, run build.sh there, and restart DevLake; or work"
+                " without it: unset DEVLAKE_URL, set DB_URL and ENCRYPTION_SECRET to those of"
+                " DevLake's server, and run `developer-telemetry migrate --standalone`"
             )
         if status in (502, 503, 504) and not self._is_json:
             return Unavailable(

@@ -100,6 +100,11 @@ class Onboarding:
 
     def _join(self, blueprint: Optional[Blueprint]) -> None:
         project = self._wanted.project
+        if blueprint and not blueprint.id:
+            added = self._backend.attach(blueprint, self.connection_id)
+            has_it = f"{blueprint.project}, which has it {'now' if added else 'already'}"
+            self._note("Project", has_it)
+            return
         self._note("Project", f"{project}, there already" if blueprint else project)
         blueprint = blueprint or self._backend.make_project(project)
         added = self._backend.attach(blueprint, self.connection_id)

@@ -8,7 +8,7 @@ only a query there reads.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection as SqlConnection
@@ -91,9 +91,9 @@ TABLES_OF_PEOPLE = (
 )
 
 
-def is_devlake_database(engine: Engine) -> bool:
-    """Return true if DevLake's server owns this database."""
-    return bool(inspect(engine).has_table(DEVLAKE_MIGRATION_TABLE))
+def is_devlake_database(database: Union[Engine, SqlConnection]) -> bool:
+    """Return true if DevLake's server uses this database; `schema_owner` has who migrates it."""
+    return bool(inspect(database).has_table(DEVLAKE_MIGRATION_TABLE))
 
 
 def read_api_keys(connection: SqlConnection) -> Sequence[Sequence[Any]]:

@@ -42,6 +42,7 @@ from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.pipeline.accounts import convert_accounts
+from developer_telemetry.storage.conversions import read_options
 from developer_telemetry.storage.writer import store
 from tests.support import small_lake
 from tests.support.factories import arrival
@@ -164,10 +165,20 @@ def test_a_token_that_no_header_holds_is_refused(backend: DatabaseBackend, token
     assert backend.connections() == []
 
 
-@pytest.mark.parametrize("wanted", [{"project": "p"}, {"switches": {"test_and_build_tasks": True}}])
-def test_what_devlake_has_needs_devlake(backend: DatabaseBackend, wanted: dict[str, Any]) -> None:
+def test_a_project_needs_devlake(backend: DatabaseBackend) -> None:
     with pytest.raises(ConfigurationError, match=r"DevLake's: give its address.*--devlake-url"):
-        onboard(backend, **wanted)
+        onboard(backend, project="p")
+
+
+def test_switches_are_those_of_conversions(engine: Engine, backend: DatabaseBackend) -> None:
+    made = onboard(backend, switches={"test_and_build_tasks": True})
+    same = onboard(backend, switches={"test_and_build_tasks": True})
+    more = onboard(backend, switches={"keep_accounts_unlinked": True})
+
+    notes = [dict(done.steps)["Scope config"] for done in (made, same, more)]
+    assert notes == ["fleet, made", "there already", "fleet, changed"]
+    with engine.connect() as connection:
+        assert read_options(connection, made.connection_id) == (True, False)
 
 
 def test_a_rotation_keeps_the_old_token_for_as_long_as_asked(
