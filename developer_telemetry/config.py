@@ -40,6 +40,12 @@ SETTINGS = (
         " on SQLite one is made and kept in TELEMETRY_DATA_DIR if it isn't set, by `serve`, `demo`,"
         " `connect`, `migrate` and `import`",
     ),
+    Setting(
+        "TELEMETRY_STANDALONE",
+        "false",
+        "true, for a DevLake that does not load the plugin: `serve` and `migrate` create and update"
+        " our tables in DevLake's database, as `migrate --standalone` does",
+    ),
     Setting("TELEMETRY_DATA_DIR", "data", "where the embedded database and its secret are kept"),
     Setting(
         "TELEMETRY_HOST",
@@ -135,6 +141,7 @@ class Settings(NamedTuple):
     public_url: str = ""
     devlake: Optional[DevLakeAccess] = None
     data_dir: Path = Path("data")
+    standalone: bool = False  # we look after our tables in DevLake's database
 
 
 def load_settings(
@@ -167,6 +174,7 @@ def load_settings(
         public_url=_address(values, "TELEMETRY_PUBLIC_URL"),
         devlake=_devlake(values),
         data_dir=folder,
+        standalone=_switch(values, "TELEMETRY_STANDALONE"),
     )
 
 

@@ -24,7 +24,7 @@ quietly() {
 }
 
 hadolint deploy/*.Dockerfile
-quietly check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.override.yml
+quietly check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.*.yml
 for version in "${KUBERNETES[@]}"; do
     quietly kubernetes-validate --strict -k "$version" deploy/kubernetes/receiver.yaml
 done

@@ -104,7 +104,9 @@ def say_database(engine: Engine) -> None:
 def chosen(engine: Engine, settings: Settings, connection_id: Optional[int]) -> "list[Connection]":
     """Return the connection of that id, or all connections for None."""
     from developer_telemetry.connections.registry import Connections
+    from developer_telemetry.storage.devlake_schema import require_tables
 
+    require_tables(engine)
     registry = Connections(engine, settings.encryption_secret)
     registry.reload()
     if connection_id is None:

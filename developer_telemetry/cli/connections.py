@@ -53,8 +53,9 @@ def backend_of(
         environment.update(DEVLAKE_URL=devlake_url, DEVLAKE_URL_FILE="")
     with clear_errors():
         settings = load_settings(environment, with_database=False)
-        if settings.devlake is None:
+        if settings.devlake is None or (devlake_url is None and _is_standalone(settings)):
             from developer_telemetry.connections.database_backend import DatabaseBackend
+            from developer_telemetry.storage.devlake_schema import require_tables
 
             settings = load_settings(environment)
             if making:
@@ -62,6 +63,7 @@ def backend_of(
             else:
                 engine = open_database(settings)
             try:
+                require_tables(engine)
                 yield DatabaseBackend(engine, settings.encryption_secret), settings
             finally:
                 engine.dispose()
@@ -71,6 +73,25 @@ def backend_of(
         with DevLakeBackend(settings.devlake) as devlake:
             front = settings.public_url or devlake.front
             yield devlake, settings._replace(public_url=front)
+
+
+def _is_standalone(settings: Settings) -> bool:
+    """Return true if we own the schema of DevLake's database, so that its API has no plugin."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from developer_telemetry.database.engine import reading
+    from developer_telemetry.database.schema_owner import SchemaOwner, read_owner
+
+    if not settings.db_url or settings.db_url.startswith("sqlite"):
+        return False
+    engine = engine_of(settings)
+    try:
+        with reading(engine).connect() as connection:
+            return read_owner(connection) is SchemaOwner.STANDALONE
+    except SQLAlchemyError:
+        return False  # DevLake's API may be reached from where its database is not
+    finally:
+        engine.dispose()
 
 
 def connect(
@@ -169,7 +190,7 @@ def _show_onboarding(made: "Onboarding", settings: Settings, as_json: bool) -> N
 
 @connections.command("list")
 def list_connections(devlake_url: Optional[str] = DEVLAKE_URL, as_json: bool = AS_JSON) -> None:
-    """List the connections, and the projects whose blueprints have them."""
+    """List the connections, and the projects that have them."""
     with backend_of(devlake_url) as (backend, _):
         stored_connections, rows = backend.connections(), []
         blueprints = backend.blueprints()

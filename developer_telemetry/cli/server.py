@@ -88,12 +88,14 @@ def migrate(
     if plugin_is_removed and not standalone:
         raise typer.BadParameter("--plugin-is-removed needs --standalone")
     with clear_errors():
-        if standalone or hand_back:
+        settings = load_settings()
+        is_set = settings.standalone and not settings.embedded
+        if standalone or hand_back or is_set:
             _hand_over(devlake_url, plugin_is_removed, hand_back)
             return
         from developer_telemetry.connections import embedded_database
 
-        settings = embedded_database.ensure_secret(load_settings(), announce)
+        settings = embedded_database.ensure_secret(settings, announce)
         applied = embedded_database.make_schema(settings, engine_of(settings), announce)
         say(*([f"applied {name}" for name in applied] or ["nothing to do"]))
 

@@ -15,6 +15,7 @@ from developer_telemetry.connections.backend import OPTIONS, Backend, Blueprint,
 from developer_telemetry.connections.crypto import SecretReader, encrypt, is_cbc
 from developer_telemetry.connections.registry import add_scope, create, make_name_conflict
 from developer_telemetry.constants import (
+    ACCOUNT_TABLE,
     CONNECTION_TABLE,
     LINK_TABLE,
     PROJECT_TABLE,
@@ -278,7 +279,8 @@ class DatabaseBackend(Backend):
         if owner is SchemaOwner.DEVLAKE:
             raise ConfigurationError(
                 "this database is DevLake's, whose blueprints may use the connection: delete it"
-                " through DevLake, with --devlake-url or DEVLAKE_URL"
+                " through DevLake, with --devlake-url or DEVLAKE_URL; where DevLake does not load"
+                " the plugin, run `developer-telemetry migrate --standalone` first"
             )
         with hold_connection(self._engine, connection_id):
             for table in DEVELOPER_TABLES:
@@ -306,9 +308,10 @@ class DatabaseBackend(Backend):
     def _delete_remaining(self, connection_id: int, connection: SqlConnection) -> None:
         """Delete all other rows, and those that arrived in the meantime."""
         if is_devlake_database(connection):
+            # Also links that an operator made, whose origin is another.
             connection.exec_driver_sql(
-                f"DELETE FROM {LINK_TABLE} WHERE {PARAMS} = {self._placeholder}"
-                f" AND _raw_data_table = '{RAW_TABLE}'",
+                f"DELETE FROM {LINK_TABLE} WHERE account_id IN (SELECT id FROM {ACCOUNT_TABLE}"
+                f" WHERE {PARAMS} = {self._placeholder} AND _raw_data_table = '{RAW_TABLE}')",
                 (build_raw_params(connection_id),),
             )
             project_mapping.detach(connection, connection_id)

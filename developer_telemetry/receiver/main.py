@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import resource
 import signal
 import sys
@@ -15,6 +16,7 @@ import uvicorn
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.config import Settings
+from developer_telemetry.connections.handover import take_over
 from developer_telemetry.connections.registry import Connections
 from developer_telemetry.database.engine import (
     now_us,
@@ -59,6 +61,8 @@ GARBAGE_THRESHOLD = 50_000
 # The time for the last answers after SIGTERM; the threads end in the seconds after.
 STOP_SECONDS = 5
 
+logger = logging.getLogger(__name__)
+
 
 class Server(uvicorn.Server):
     """A server that passes SIGTERM and SIGINT on to the receiver at once."""
@@ -91,8 +95,17 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     )
     retention_job = RetentionJob(engine, outage)
     conversion_job = ConversionJob(open_engine(settings.db_url), connections, outage, metrics)
+    is_standalone = settings.standalone and not settings.embedded
     monitor = Monitor(
-        engine, writing, connections, ingest, spool, outage, tallies, conversion_job.note
+        engine,
+        writing,
+        connections,
+        ingest,
+        spool,
+        outage,
+        tallies,
+        conversion_job.note,
+        partial(take_over_schema, settings) if is_standalone else None,
     )
     authenticator = Authenticator(connections, settings.require_token)
     add_gauges(metrics, ingest, outage, spool, connections, conversion_job)
@@ -118,6 +131,24 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         status_endpoint,
         page,
     )
+
+
+def take_over_schema(settings: Settings) -> None:
+    """Migrate DevLake's database, and record that this project looks after its schema.
+
+    Raises:
+        TelemetryError: DevLake has not made its tables so far, or has loaded the plugin before.
+    """
+    # Migrations may take longer than other statements of the receiver.
+    engine = open_engine(settings.db_url)
+    try:
+        taken = take_over(engine, None)
+    finally:
+        engine.dispose()
+    for migration in taken.migrations:
+        logger.info("applied %s", migration)
+    if taken.is_new:
+        logger.info("this receiver looks after the schema and converts reports from now on")
 
 
 def add_gauges(

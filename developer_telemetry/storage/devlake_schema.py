@@ -16,12 +16,15 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
+    CONNECTION_TABLE,
     DEVLAKE_MIGRATION_TABLE,
     LINK_TABLE,
     SCOPE_ID,
     TASK_TABLE,
 )
 from developer_telemetry.database.domain_texts import EXACTLY, TableTexts, hash_developer
+from developer_telemetry.database.engine import address_of
+from developer_telemetry.errors import ConfigurationError
 
 PLUGIN = "developer_telemetry"
 MAX_ID = 255
@@ -94,6 +97,21 @@ TABLES_OF_PEOPLE = (
 def is_devlake_database(database: Union[Engine, SqlConnection]) -> bool:
     """Return true if DevLake's server uses this database; `schema_owner` has who migrates it."""
     return bool(inspect(database).has_table(DEVLAKE_MIGRATION_TABLE))
+
+
+def require_tables(engine: Engine) -> None:
+    """Raise `ConfigurationError` if a database has none of our tables."""
+    if inspect(engine).has_table(CONNECTION_TABLE):
+        return
+    if is_devlake_database(engine):
+        raise ConfigurationError(
+            f"DevLake's database {address_of(engine)} has none of our tables: install the plugin in"
+            " DevLake, or run `developer-telemetry migrate --standalone`"
+        )
+    raise ConfigurationError(
+        f"the database {address_of(engine)} has none of our tables; `developer-telemetry migrate`"
+        " makes them"
+    )
 
 
 def read_api_keys(connection: SqlConnection) -> Sequence[Sequence[Any]]:

@@ -18,7 +18,12 @@ from developer_telemetry.database.migrate import apply, list_pending, migrate
 from developer_telemetry.database.migrations import SCRIPTS
 from developer_telemetry.database.schema_owner import SchemaOwner, read_owner
 from developer_telemetry.errors import ConfigurationError, NotDevLakeYet
-from tests.support.devlake_tables import make_devlake_tables, make_projects, use_in_blueprint
+from tests.support.devlake_tables import (
+    load_plugin,
+    make_devlake_tables,
+    make_projects,
+    use_in_blueprint,
+)
 from tests.support.receivers import run_command
 from tests.support.schemas import operations_for
 from tests.support.small_lake import SmallLake
@@ -46,20 +51,6 @@ def on_server(lake: Engine) -> Engine:
 def server() -> Iterator[SmallLake]:
     with SmallLake() as server:
         yield server
-
-
-def load_plugin(engine: Engine) -> None:
-    """Do what DevLake's server does when it loads the plugin and a migration is confirmed."""
-    taken = take_over(engine, None, plugin_is_removed=True)
-    assert taken.is_new
-    with engine.begin() as connection:
-        for table in (MIGRATION_TABLE, "_tool_developer_telemetry_schema_owner"):
-            connection.exec_driver_sql(f"DELETE FROM {table}")
-        for script in SCRIPTS:
-            connection.exec_driver_sql(
-                f"INSERT INTO {DEVLAKE_MIGRATION_TABLE} (script_version, script_name)"
-                f" VALUES ({script.version}, '{script.name}')"
-            )
 
 
 def owner(engine: Engine) -> SchemaOwner:

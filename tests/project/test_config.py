@@ -103,6 +103,7 @@ def test_each_value_may_come_from_a_file(setting: Setting, tmp_path: Path) -> No
     values = {
         "DB_URL": LAKE,
         "ENCRYPTION_SECRET": "secret",
+        "TELEMETRY_STANDALONE": "true",
         "TELEMETRY_DATA_DIR": str(tmp_path / "elsewhere"),
         "TELEMETRY_HOST": "::",
         "TELEMETRY_PORT": "80",

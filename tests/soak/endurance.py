@@ -31,6 +31,7 @@ from tests.support.servers import PgBouncer, Server, create_database, execute, i
 from tests.support.sites import Site
 from tests.support.transactions import kill_sessions, transaction
 
+PAIRS: dict[str, Callable[[], Pair]] = {"mariadb": MariaDBPair, "postgresql": PostgreSQLPair}
 ROUND_SECONDS = 300.0
 # Of a round, each time.
 LOCKED_SHARE = 1 / 3
@@ -70,12 +71,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Lock rows for minutes while all else breaks.")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--rounds", type=int, help="default: one for 5 minutes, 2 at least")
+    parser.add_argument("--database", choices=[*PAIRS], help="default: both, in turns")
     options = parser.parse_args()
     seconds = options.minutes * 60
     rounds = options.rounds or max(2, round(seconds / ROUND_SECONDS))
     for number in range(rounds):
-        make = (MariaDBPair, PostgreSQLPair)[number % 2]
-        with tempfile.TemporaryDirectory() as folder, make() as pair:
+        name = options.database or [*PAIRS][number % 2]
+        with tempfile.TemporaryDirectory() as folder, PAIRS[name]() as pair:
             totals = Round(pair, Path(folder), seconds / rounds).run()
         figures = totals.figures
         print(

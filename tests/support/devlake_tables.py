@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.constants import DEVLAKE_MIGRATION_TABLE
+from developer_telemetry.connections.handover import take_over
+from developer_telemetry.constants import DEVLAKE_MIGRATION_TABLE, MIGRATION_TABLE, OWNER_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.migrate import DOMAIN_COLUMNS, DOMAIN_WORDS, create_table
+from developer_telemetry.database.migrations import SCRIPTS
 from developer_telemetry.storage.devlake_schema import PLUGIN
 
 _STAMPS = "created_at {time}, updated_at {time}"
@@ -108,3 +110,17 @@ def use_in_blueprint(engine: Engine, blueprint_id: int, project: str, connection
         connection.exec_driver_sql(
             f"INSERT INTO _devlake_blueprint_scopes VALUES ({of_blueprint}, 'all')"
         )
+
+
+def load_plugin(engine: Engine) -> None:
+    """Do what DevLake's server does when it loads the plugin and a migration is confirmed."""
+    taken = take_over(engine, None, plugin_is_removed=True)
+    assert taken.is_new
+    with engine.begin() as connection:
+        for table in (MIGRATION_TABLE, OWNER_TABLE):
+            connection.exec_driver_sql(f"DELETE FROM {table}")
+        for script in SCRIPTS:
+            connection.exec_driver_sql(
+                f"INSERT INTO {DEVLAKE_MIGRATION_TABLE} (script_version, script_name)"
+                f" VALUES ({script.version}, '{script.name}')"
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from tests.support.servers import HOST, PASSWORD, USER, Server, execute
 
 # What PostgreSQL shows of who holds a transaction open.
 APPLICATION = "holder"
+MYSQL_DEADLOCK = 1213
 
 
 @contextmanager
@@ -31,12 +32,28 @@ def transaction(url: str, *statements: str) -> Iterator[None]:
         )
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     try:
-        cursor = connection.cursor()
-        for statement in statements:
-            cursor.execute(statement)
+        while not _has_run(connection, statements):
+            pass
         yield
     finally:
         connection.close()
+
+
+def _has_run(connection: Any, statements: Sequence[str]) -> bool:
+    """Run statements; roll back and return False if another transaction waits for ours as well."""
+    cursor = connection.cursor()
+    try:
+        for statement in statements:
+            cursor.execute(statement)
+    except psycopg.errors.DeadlockDetected:
+        connection.rollback()
+        return False
+    except pymysql.err.OperationalError as error:
+        if error.args[0] != MYSQL_DEADLOCK:
+            raise
+        connection.rollback()
+        return False
+    return True
 
 
 def kill_sessions(server: Server, database: str) -> None:

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Optional
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
@@ -16,6 +16,7 @@ from developer_telemetry.concurrency import PeriodicThread
 from developer_telemetry.connections.registry import Connection, Connections
 from developer_telemetry.database.engine import clock_offset_us, losses, reason
 from developer_telemetry.database.migrate import is_migrated
+from developer_telemetry.errors import TelemetryError
 from developer_telemetry.receiver.ingest.ingestor import Ingestor, Outage
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.storage.statistics import ReportCounts
@@ -55,7 +56,9 @@ class Monitor(PeriodicThread):
         outage: Outage,
         tallies: ReportCounts,
         conversion_note: Callable[[], str],
+        take_over: Optional[Callable[[], None]] = None,
     ) -> None:
+        """Take what migrates DevLake's database if this receiver is to look after its schema."""
         super().__init__("monitor")
         self.stopping = False
         self._engine = engine
@@ -67,6 +70,8 @@ class Monitor(PeriodicThread):
         self._outage = outage
         self._tallies = tallies
         self._conversion_note = conversion_note
+        self._take_over = take_over
+        self._schema_problem = ""
         self._migrated = False
         # Why the last checks failed, and whether the database accepts reports all the same.
         self._fault = ""
@@ -107,7 +112,7 @@ class Monitor(PeriodicThread):
         ]
         unreadable = _unreadable_note(self._connections.unreadable())
         remarks = [str(self._outage), unreadable, waiting, *orphans, *self._losses]
-        remarks.append(self._conversion_note())
+        remarks += [self._schema_problem, self._conversion_note()]
         return "; ".join(filter(None, remarks))
 
     def public_status(self) -> str:
@@ -116,7 +121,7 @@ class Monitor(PeriodicThread):
         Everyone may read it, and those messages may name hosts, users and tables.
         """
         text = self.problem() or self.note() or "ready"
-        for error in filter(None, (self._outage.reason, self._fault)):
+        for error in filter(None, (self._outage.reason, self._fault, self._schema_problem)):
             if error != NOT_MIGRATED:
                 text = text.replace(error, PUBLIC_REASON)
         return text
@@ -145,9 +150,10 @@ class Monitor(PeriodicThread):
             self._fault, self._only_checks_fail = "", False
 
     def _check(self) -> None:
+        self._look_after_schema()
         self._migrated = self._migrated or is_migrated(self._engine)
         if not self._migrated:
-            self._outage.begin(NOT_MIGRATED)
+            self._outage.begin(self._schema_problem or NOT_MIGRATED)
             return
         self._connections.reload()
         if time.monotonic() - self._server_read_at >= SERVER_SECONDS:
@@ -155,6 +161,19 @@ class Monitor(PeriodicThread):
             self._losses = losses(self._engine)
             self._server_read_at = time.monotonic()
         self._log_remarks()
+
+    def _look_after_schema(self) -> None:
+        """Take DevLake's schema over, once; a refusal is tried again in the next round."""
+        if self._take_over is None:
+            return
+        try:
+            self._take_over()
+        except TelemetryError as refusal:
+            if str(refusal) != self._schema_problem:
+                logger.warning("TELEMETRY_STANDALONE has no effect yet: %s", refusal)
+            self._schema_problem = str(refusal)
+        else:
+            self._take_over, self._schema_problem = None, ""
 
     def _handle_failure(self, error: Exception) -> None:
         """Find out whether the database still accepts reports although a check failed."""
