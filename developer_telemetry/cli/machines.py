@@ -33,6 +33,8 @@ POLL_SECONDS = 1.0
 def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list.")) -> None:
     """Show the reports and refusals of each connection, and machines that stopped reporting.
 
+    The first line names the owner of the schema. Where receivers convert reports, a line for each
+    connection shows its last conversion.
     A machine is quiet if its last report is older than 7 days.
     """
     with clear_errors():
@@ -41,19 +43,38 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
             connection_statuses,
             token_faults,
         )
+        from developer_telemetry.diagnostics.conversion_status import (
+            read_conversion_statuses,
+            read_ownership,
+        )
 
         settings = load_settings()
         with _database(settings) as engine:
             statuses = connection_statuses(engine)
             faults = token_faults(engine, settings.encryption_secret)
+            ownership = read_ownership(engine)
+            conversions = {
+                conversion.connection_id: conversion
+                for conversion in read_conversion_statuses(engine)
+            }
         if as_json:
             quiet = [[machine._asdict() for machine in status.quiet] for status in statuses]
             listed = [
-                {**status._asdict(), "quiet": machines, "fault": faults.get(status.id, "")}
-                for status, machines in zip(statuses, quiet)
+                {
+                    **status._asdict(),
+                    "quiet": machines,
+                    "fault": faults.get(status.id, ""),
+                    "schema": ownership.to_json(),
+                    "conversion": converted.to_json() if converted else None,
+                }
+                for status, machines, converted in (
+                    (status, machines, conversions.get(status.id))
+                    for status, machines in zip(statuses, quiet)
+                )
             ]
             say(printable_json(listed))
             return
+        say(f"schema: {ownership}")
         head = ["id", "name", "reports", "today", "developers", "machines", "quiet"]
         rows = [[*head, "newest report (UTC)", "refused in 7 days"]]
         for status in statuses:
@@ -69,6 +90,10 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
         say(*table(rows))
         for number, fault in faults.items():
             say(f"accepts no reports: connection {number}, {fault}; {remedy_of(fault)}")
+        for conversion in conversions.values():
+            if conversion.last or conversion.is_overdue:
+                overdue = "; overdue" if conversion.is_overdue else ""
+                say(f"connection {conversion.connection_id}: {conversion}{overdue}")
         for status in statuses:
             if status.unread:
                 say(

@@ -7,6 +7,7 @@ after `migrate --standalone`, `migrate` applies migrations and the receiver conv
 from __future__ import annotations
 
 from enum import Enum
+from typing import Optional
 
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection as SqlConnection
@@ -37,6 +38,16 @@ def read_owner(connection: SqlConnection) -> SchemaOwner:
             return SchemaOwner(owner)
     is_devlakes = schema.has_table(DEVLAKE_MIGRATION_TABLE)
     return SchemaOwner.DEVLAKE if is_devlakes else SchemaOwner.STANDALONE
+
+
+def read_owner_since_us(connection: SqlConnection) -> Optional[int]:
+    """Return the time in UTC of the record of the owner; None without a record."""
+    if not inspect(connection).has_table(OWNER_TABLE):
+        return None
+    since: Optional[int] = connection.exec_driver_sql(
+        f"SELECT since_us FROM {OWNER_TABLE} WHERE id = {_ID}"
+    ).scalar()
+    return since
 
 
 def record_owner(connection: SqlConnection, owner: SchemaOwner) -> None:

@@ -8,7 +8,9 @@ from typing import NamedTuple, Optional
 
 from developer_telemetry.connections.crypto import UNKNOWN_FORMAT, remedy_of
 from developer_telemetry.constants import QUIET_US
+from developer_telemetry.database.schema_owner import SchemaOwner
 from developer_telemetry.diagnostics.connection_status import ConnectionStatus
+from developer_telemetry.diagnostics.conversion_status import ConversionStatus
 from developer_telemetry.diagnostics.facts import Facts
 from developer_telemetry.diagnostics.probe import ReceiverState
 from developer_telemetry.diagnostics.receiver_survey import (
@@ -41,6 +43,10 @@ SEE_RECEIVER = "see `receiver` above"
 SEE_SECRET = "see `encryption secret` below"
 MAKE_CONNECTION = "make one: `developer-telemetry connect NAME`"
 CONFIRM = "then confirm the migration that DevLake announces"
+HAND_OVER = "docs/operate.md#hand-over-from-the-plugin"
+TAKE_OVER = f"run `developer-telemetry migrate --standalone` ({HAND_OVER})"
+# DevLake's own plugins in Python, which it loads where it loads ours.
+PYTHON_PLUGINS = ("azuredevops",)
 GIVE_SECRET = "give it the ENCRYPTION_SECRET of DevLake's server"
 
 
@@ -72,15 +78,22 @@ def schema(facts: Facts) -> Iterator[Check]:
     missing = facts.database.pending
     if missing:
         message = f"{len(missing)} migrations are pending: {', '.join(missing)}"
-        remedy = (
-            "confirm them in DevLake's web UI; in a database of your own,"
-            " `developer-telemetry migrate`"
-        )
-        yield Check("schema", FAILED, message, remedy)
+        yield Check("schema", FAILED, message, _how_to_migrate(facts))
     elif facts.database.is_usable:
         yield Check("schema", OK, "no migration is pending")
     else:
         yield _without_database(facts, "schema")
+
+
+def _how_to_migrate(facts: Facts) -> str:
+    if facts.database.owner is SchemaOwner.STANDALONE:
+        return "`developer-telemetry migrate`"
+    if facts.devlake.loads_plugin is False:
+        return TAKE_OVER
+    confirm = "confirm them in DevLake's web UI"
+    if facts.devlake.loads_plugin:
+        return confirm
+    return f"{confirm}; where DevLake loads no Python plugins, {TAKE_OVER}"
 
 
 def character_sets(facts: Facts) -> Iterator[Check]:
@@ -136,26 +149,70 @@ def plugin(facts: Facts) -> Iterator[Check]:
         yield _without_devlake(facts, "plugin")
     elif server.connections is not None:
         count = len(server.connections)
-        yield Check("plugin", OK, f"loaded and migrated; {count} connections")
+        yield Check(
+            "plugin",
+            OK,
+            f"loaded and migrated; {count} connections; DevLake has deprecated plugins in Python",
+            f"before an upgrade to a DevLake without them, see {HAND_OVER}",
+        )
+    elif server.loads_plugin is False:
+        yield _without_plugin(facts)
     elif _reads_no_secret(facts) or _may_be_older(facts):
         yield Check("plugin", OK, "loaded and migrated; it can't read its connections")
     else:
         yield _failed("plugin", server.plugin_error, CONFIRM)
 
 
+def _without_plugin(facts: Facts) -> Check:
+    """Return whether DevLake may be without our plugin, as it is."""
+    python = [name for name in facts.devlake.plugins or () if name in PYTHON_PLUGINS]
+    others = f"; it loads others in Python: {', '.join(python)}" if python else ""
+    message = f"DevLake does not load it{others}"
+    if facts.database.owner is SchemaOwner.STANDALONE:
+        return Check("plugin", OK, f"{message}, and need not: the receiver converts reports")
+    remedy = f"{TAKE_OVER}, or put it into DevLake's plugins folder and restart (docs/install.md)"
+    if facts.database.owner is SchemaOwner.DEVLAKE:
+        message += ", so nothing migrates our tables or converts reports"
+    return Check("plugin", FAILED, message, remedy)
+
+
+def owner(facts: Facts) -> Iterator[Check]:
+    """Judge whether one program alone, which is there, owns the schema."""
+    name = "owner"
+    database = facts.database
+    if database.ownership is None or database.pending:
+        yield _without_database(facts, name)
+    elif (
+        database.owner is SchemaOwner.STANDALONE
+        and database.is_devlakes
+        and facts.devlake.loads_plugin
+    ):
+        yield Check(
+            name,
+            FAILED,
+            f"{database.ownership}, but DevLake loads the plugin: the next run of a blueprint with"
+            " one of our connections makes DevLake the owner, and receivers stop to convert",
+            "`developer-telemetry migrate --hand-back` records DevLake at once; or remove the"
+            " plugin from DevLake",
+        )
+    else:
+        yield Check(name, OK, str(database.ownership))
+
+
 def devlake_database(facts: Facts) -> Iterator[Check]:
     """Judge whether DevLake has the same database; a copy has older pipelines before long."""
     name = "devlake database"
     server = facts.devlake
-    if server.connections is None:
+    if server.connections is None and server.loads_plugin is not False:
         yield _without_devlake(facts, name)
         return
     if not facts.database.is_usable:
         yield _without_database(facts, name)
         return
-    theirs = {number: connection.name for number, connection in server.connections.items()}
+    listed = server.connections
+    theirs = {number: connection.name for number, connection in (listed or {}).items()}
     ours = {number: stored.name for number, stored in facts.database.connections.items()}
-    if theirs != ours:
+    if listed is not None and theirs != ours:
         message = f"DevLake has {_listed(theirs)}, the database here {_listed(ours)}"
         yield Check(name, FAILED, message, SET_DATABASE)
     elif server.pipelines_error:
@@ -419,9 +476,43 @@ def check_last_report(status: ConnectionStatus, limit: str) -> Check:
     return Check("last report", OK, message)
 
 
+def conversions(facts: Facts) -> Iterator[Check]:
+    """Judge whether receivers convert reports, where DevLake does not."""
+    name = "conversions"
+    if not facts.database.is_usable:
+        yield _without_database(facts, name)
+    elif facts.database.owner is SchemaOwner.DEVLAKE:
+        yield Check(name, OK, "DevLake's blueprints convert reports")
+    elif not facts.database.conversions:
+        yield Check(name, SKIPPED, "there is no connection", MAKE_CONNECTION)
+    yield from map(check_conversion, facts.database.conversions)
+
+
+def check_conversion(status: ConversionStatus) -> Check:
+    """Judge the last conversion of one connection."""
+    message = f"connection {status.connection_id} ({status.name}): {status}"
+    if status.last is not None and status.last.error:
+        remedy = (
+            "correct what the error names; a receiver tries again every minute, and its log has"
+            " the details"
+        )
+        return Check("conversions", FAILED, message, remedy)
+    if status.is_overdue:
+        return Check(
+            "conversions",
+            FAILED,
+            f"{message}; reports have been waiting for more than five minutes",
+            "check that a receiver of this release runs on this database; its log names the reason",
+        )
+    return Check("conversions", OK, message)
+
+
 def blueprint(facts: Facts) -> Iterator[Check]:
     """Judge whether blueprints make accounts of each connection's developers."""
     name = "blueprint"
+    if facts.database.is_usable and facts.database.owner is SchemaOwner.STANDALONE:
+        yield _without_blueprints(facts)
+        return
     if facts.devlake.blueprints_error:
         yield _failed(name, facts.devlake.blueprints_error, SET_DEVLAKE)
         return
@@ -447,6 +538,22 @@ def blueprint(facts: Facts) -> Iterator[Check]:
         yield Check(name, OK, f"the scopes of all {len(names)} connections are in one")
 
 
+def _without_blueprints(facts: Facts) -> Check:
+    """Return a remark about connections in no project, which DevLake's dashboards select by."""
+    message = "none is needed: the receiver converts reports"
+    names = facts.connection_names
+    outside = [names[number] for number in names if number not in facts.database.in_project]
+    if not facts.database.has_projects or not outside:
+        return Check("blueprint", OK, message)
+    return Check(
+        "blueprint",
+        OK,
+        f"{message}; {', '.join(map(repr, outside))} in no project of DevLake, so dashboards that"
+        " select a project do not show it",
+        f"`developer-telemetry connect {shlex.quote(outside[0])} --project PROJECT`",
+    )
+
+
 def people(facts: Facts) -> Iterator[Check]:
     """Judge whether developers are linked to DevLake's users."""
     name = "people"
@@ -457,18 +564,26 @@ def people(facts: Facts) -> Iterator[Check]:
     if counts is None:
         yield Check(name, SKIPPED, "this database has no users of DevLake", SET_DATABASE)
         return
+    converts = _converter(facts)
     message = f"{counts.linked} of {counts.accounts} developers have a user"
     if not counts.users:
         remedy = "import users and teams on DevLake's page for them (plugin `org`)"
         yield Check(name, SKIPPED, f"DevLake has no users; {message}", remedy)
     elif not counts.accounts:
-        remedy = "run the blueprint after the first reports"
-        yield Check(name, SKIPPED, "no blueprint has made accounts yet", remedy)
+        remedy = f"after the first reports {converts}"
+        yield Check(name, SKIPPED, "reports have not been converted to accounts yet", remedy)
     elif not counts.linked:
-        remedy = "give users the e-mail addresses or names that reports have, run the blueprint"
+        remedy = f"give users the e-mail addresses or names that reports have, then {converts}"
         yield Check(name, FAILED, message, remedy)
     else:
         yield Check(name, OK, message)
+
+
+def _converter(facts: Facts) -> str:
+    """Return what to do for the next conversion."""
+    if facts.database.owner is SchemaOwner.STANDALONE:
+        return "wait a minute for the receiver"
+    return "run the blueprint"
 
 
 # In the order of docs/doctor.md.
@@ -479,6 +594,7 @@ CHECKS: tuple[Callable[[Facts], Iterable[Check]], ...] = (
     durability,
     devlake,
     plugin,
+    owner,
     devlake_database,
     receiver,
     token,
@@ -487,6 +603,7 @@ CHECKS: tuple[Callable[[Facts], Iterable[Check]], ...] = (
     clocks,
     spool,
     last_report,
+    conversions,
     blueprint,
     people,
 )

@@ -31,7 +31,14 @@ from developer_telemetry.database.engine import (
     reason,
 )
 from developer_telemetry.database.migrate import list_pending
+from developer_telemetry.database.schema_owner import SchemaOwner
 from developer_telemetry.diagnostics.connection_status import ConnectionStatus, connection_statuses
+from developer_telemetry.diagnostics.conversion_status import (
+    ConversionStatus,
+    Ownership,
+    read_conversion_statuses,
+    read_ownership,
+)
 from developer_telemetry.diagnostics.probe import new_nonce, nonce_left_in
 from developer_telemetry.diagnostics.receiver_survey import Survey, survey
 from developer_telemetry.errors import TelemetryError
@@ -39,18 +46,22 @@ from developer_telemetry.storage.devlake_schema import (
     TABLES_OF_PEOPLE,
     LinkCounts,
     count_links,
+    is_devlake_database,
     read_blueprint_connections,
     read_newest_pipeline,
 )
+from developer_telemetry.storage.project_mapping import list_projects, read_members
 
 
 class DatabaseFacts(NamedTuple):
-    """The database of DB_URL. What follows `pending` is empty unless `is_usable`."""
+    """The database of DB_URL. What follows `is_devlakes` is empty unless `is_usable`."""
 
     is_set: bool = False
     address: str = ""  # without the password
     error: str = ""  # the reason why it can't be used
     pending: Sequence[str] = ()  # migrations
+    ownership: Optional[Ownership] = None  # None unless the database answered
+    is_devlakes: bool = False
     inexact_tables: Mapping[str, str] = {}  # DevLake's, with their collation
     durability_risks: Sequence[str] = ()
     connections: Mapping[int, Connection] = {}
@@ -60,6 +71,14 @@ class DatabaseFacts(NamedTuple):
     statuses: Sequence[ConnectionStatus] = ()
     in_blueprint: Optional[frozenset[int]] = None  # None where the database is not DevLake's
     people: Optional[LinkCounts] = None  # None where the database is not DevLake's
+    conversions: Sequence[ConversionStatus] = ()  # empty where DevLake owns the schema
+    has_projects: bool = False  # DevLake has some in this database
+    in_project: frozenset[int] = frozenset()  # connections, by our own record
+
+    @property
+    def owner(self) -> Optional[SchemaOwner]:
+        """Return the owner of the schema; None unless the database answered."""
+        return self.ownership.owner if self.ownership else None
 
     @property
     def is_usable(self) -> bool:
@@ -74,6 +93,7 @@ class DevLakeFacts(NamedTuple):
     address: str = ""
     version: str = ""
     error: str = ""  # the reason why it answers nothing
+    plugins: Optional[Sequence[str]] = None  # all that it loads; None unless it listed them
     plugin_error: str = ""  # the reason why it does not list its connections
     has_failed: bool = False  # it answered with an error of its own
     connections: Optional[Mapping[int, StoredConnection]] = None  # None unless it listed them
@@ -81,6 +101,13 @@ class DevLakeFacts(NamedTuple):
     pipelines_error: str = ""
     in_blueprint: frozenset[int] = frozenset()
     blueprints_error: str = ""
+
+    @property
+    def loads_plugin(self) -> Optional[bool]:
+        """Tell whether it loads our plugin; None if that is not known."""
+        if self.connections is not None:
+            return True
+        return None if self.plugins is None else PLUGIN in self.plugins
 
 
 class Facts(NamedTuple):
@@ -155,7 +182,13 @@ def _ask_receivers(
 def read_database(engine: Engine, settings: Settings) -> DatabaseFacts:
     """Read what there is to know of the database; raises `SQLAlchemyError`."""
     missing = tuple(list_pending(engine))
-    facts = DatabaseFacts(is_set=True, address=address_of(engine), pending=missing)
+    facts = DatabaseFacts(
+        is_set=True,
+        address=address_of(engine),
+        pending=missing,
+        ownership=read_ownership(engine),
+        is_devlakes=is_devlake_database(engine),
+    )
     if missing:
         return facts
     with reading(engine).connect() as connection:
@@ -164,6 +197,8 @@ def read_database(engine: Engine, settings: Settings) -> DatabaseFacts:
             inexact_tables=find_inexact_tables(connection, TABLES_OF_PEOPLE),
             in_blueprint=read_blueprint_connections(connection),
             people=count_links(connection),
+            has_projects=bool(list_projects(connection)),
+            in_project=frozenset(member.connection_id for member in read_members(connection)),
         )
     return facts._replace(
         durability_risks=tuple(losses(engine)),
@@ -171,6 +206,7 @@ def read_database(engine: Engine, settings: Settings) -> DatabaseFacts:
         newer_secrets=tuple(list_newer_secrets(engine, settings.encryption_secret)),
         clock_ahead_seconds=clock_offset_us(engine) / 1e6,
         statuses=tuple(connection_statuses(engine)),
+        conversions=tuple(read_conversion_statuses(engine)),
     )
 
 
@@ -192,19 +228,35 @@ def _ask_devlake(devlake: DevLakeBackend) -> DevLakeFacts:
     try:
         version = devlake.call("GET", "/version").get("version", "")
         facts = facts._replace(address=devlake.base, version=version)
+        facts = facts._replace(plugins=_plugins(devlake))
         listed = {connection.id: connection for connection in devlake.connections()}
     except AccessDenied as error:  # it tells its version to everybody
         return facts._replace(error=str(error))
     except TelemetryError as error:
         if not facts.address:
             return facts._replace(error=str(error))
-        return facts._replace(plugin_error=str(error), has_failed=isinstance(error, ServerError))
+        facts = facts._replace(plugin_error=str(error), has_failed=isinstance(error, ServerError))
+        return facts if facts.loads_plugin is not False else _with_newest_pipeline(facts, devlake)
     facts = facts._replace(connections=listed)
     try:
         facts = facts._replace(in_blueprint=frozenset(_in_blueprint(devlake)))
     except TelemetryError as error:
         facts = facts._replace(blueprints_error=str(error))
     # Last, since the database is asked the same next: a pipeline may start in between.
+    return _with_newest_pipeline(facts, devlake)
+
+
+def _plugins(devlake: DevLakeBackend) -> Optional[tuple[str, ...]]:
+    """Return the plugins that DevLake loads; None if it does not list them."""
+    try:
+        return tuple(devlake.plugins())
+    except AccessDenied:
+        raise
+    except TelemetryError:
+        return None  # before a migration is confirmed DevLake answers nothing else
+
+
+def _with_newest_pipeline(facts: DevLakeFacts, devlake: DevLakeBackend) -> DevLakeFacts:
     try:
         return facts._replace(newest_pipeline=_newest_pipeline(devlake))
     except TelemetryError as error:
