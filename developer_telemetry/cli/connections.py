@@ -314,11 +314,8 @@ def _counts(settings: Settings, connection: "StoredConnection") -> dict[str, int
 
 def _described(connection: "StoredConnection") -> dict[str, Any]:
     """Return the fields of a connection to show; of tokens only the last characters."""
-    from developer_telemetry.receiver.web.client_setup import MIN_HINTED_LENGTH
+    from developer_telemetry.connections.registry import token_hint
 
-    hint = (
-        f"ends in {connection.token[-4:]}" if len(connection.token) >= MIN_HINTED_LENGTH else "set"
-    )
     options = dict(connection.options)
     return {
         "id": connection.id,
@@ -327,7 +324,7 @@ def _described(connection: "StoredConnection") -> dict[str, Any]:
         "strip_paths": bool(options.pop("strip_paths", False)),
         "pseudonyms": bool(options.pop("pseudonyms", False)),
         **{name: value or None for name, value in options.items()},
-        "token": connection.fault or (hint if connection.token else "none"),
+        "token": connection.fault or token_hint(connection.token),
         "old_token_until": moment(connection.previous_until)
         if connection.has_previous_token
         else None,

@@ -40,6 +40,8 @@ from developer_telemetry.reports.pseudonyms import Pseudonyms
 from developer_telemetry.storage.devlake_schema import read_api_keys
 
 MAX_NAME = 100
+# Four characters would reveal too much of a shorter token.
+MIN_HINTED_LENGTH = 20
 
 # A stranger who guesses ids must not cause a read of the database for each guess.
 RELOAD_SECONDS = 1.0
@@ -287,6 +289,13 @@ def _epoch(moment: Optional[datetime]) -> Optional[float]:
 def new_token() -> str:
     """Return a new secret token, which needs no quotes in any shell."""
     return secrets.token_urlsafe(32)
+
+
+def token_hint(token: Optional[str]) -> str:
+    """Return what to show of a token: enough to recognize it, not to use it."""
+    if not token:
+        return "none"
+    return "set" if len(token) < MIN_HINTED_LENGTH else f"ends in {token[-4:]}"
 
 
 def normalize_name(name: str) -> str:

@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from developer_telemetry.connections.registry import Connection
+from developer_telemetry.connections.registry import Connection, token_hint
 from developer_telemetry.connections.report_url import report_url
 
-# Four characters would reveal too much of a shorter token.
-MIN_HINTED_LENGTH = 20
 PLACEHOLDER = "PASTE-THE-TOKEN-HERE"
 BODY = r"{\"developer\": \"$(id -un)\", \"date\": \"$(date +%F)\", \"hostname\": \"$(hostname)\"}"
 
@@ -44,12 +42,6 @@ def instructions(base_url: str, connection: Connection) -> Instructions:
     )
 
 
-def token_hint(connection: Connection) -> str:
-    """Return what the page shows of a connection's token: enough to recognize it, not to use it."""
-    if connection.fault:
-        return "can't be decrypted"
-    if connection.token is None:
-        return "none"
-    if len(connection.token) < MIN_HINTED_LENGTH:
-        return "set"
-    return f"ends in {connection.token[-4:]}"
+def describe_token(connection: Connection) -> str:
+    """Return what the page shows of a connection's token."""
+    return "can't be decrypted" if connection.fault else token_hint(connection.token)

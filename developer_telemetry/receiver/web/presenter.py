@@ -20,7 +20,7 @@ from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.jobs.monitor import Monitor
 from developer_telemetry.receiver.web import charts, queries
 from developer_telemetry.receiver.web.cached_query import CachedQuery, refresh
-from developer_telemetry.receiver.web.client_setup import instructions, token_hint
+from developer_telemetry.receiver.web.client_setup import describe_token, instructions
 from developer_telemetry.receiver.web.queries import MachineFilter
 from developer_telemetry.receiver.web.self_test import SelfTest
 from developer_telemetry.receiver.web.templating import render
@@ -100,7 +100,7 @@ class Presenter:
             "filter": machine_filter,
             "connections": connections[:MOST_CONNECTIONS],
             "selected": selected,
-            "hint": token_hint(selected) if selected else "",
+            "hint": describe_token(selected) if selected else "",
             "instructions": instructions(base_url, selected) if selected else None,
         }
 
@@ -180,7 +180,7 @@ class Presenter:
             "heard": ages[0],
             "quiet": sum(ages[3:]),
             "fleets": fleets,
-            "connections": [(c, token_hint(c)) for c in connections[:MOST_CONNECTIONS]],
+            "connections": [(c, describe_token(c)) for c in connections[:MOST_CONNECTIONS]],
             "hidden": max(0, len(connections) - MOST_CONNECTIONS),
             "reports": sum(fleet.reports for fleet in fleets.values()),
             "newest": max((f.last_seen for f in fleets.values() if f.last_seen), default=None),

@@ -10,7 +10,7 @@ from typing import Optional
 import pytest
 
 from developer_telemetry.connections.registry import Connection
-from developer_telemetry.receiver.web.client_setup import PLACEHOLDER, instructions, token_hint
+from developer_telemetry.receiver.web.client_setup import PLACEHOLDER, describe_token, instructions
 from tests.support.receivers import TOKEN
 
 
@@ -59,4 +59,4 @@ def test_the_collectors_settings_have_no_token() -> None:
     ],
 )
 def test_a_hint_is_the_end_of_a_long_token_alone(connection: Connection, hint: str) -> None:
-    assert token_hint(connection) == hint
+    assert describe_token(connection) == hint
