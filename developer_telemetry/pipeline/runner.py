@@ -80,11 +80,14 @@ def _convert_new(
     engine: Engine, connection_id: int, strategy: str, options: ConversionOptions
 ) -> Iterator[Converted]:
     converted = Converted()
-    everything = not has_settings(engine, connection_id, EXTRACT, strategy)
-    if everything:
-        run = begin(engine, connection_id, EXTRACT, strategy, everything)
-        for _ in reextract(engine, connection_id, strategy, run.above):
-            yield converted
+    has_same = has_settings(engine, connection_id, EXTRACT, strategy)
+    everything = has_same is False
+    if not has_same:
+        run = begin(engine, connection_id, EXTRACT, strategy, everything, is_scheduled=True)
+        # Without an earlier run, all rows are those that receivers wrote with their reports.
+        if everything:
+            for _ in reextract(engine, connection_id, strategy, run.above):
+                yield converted
         complete(engine, run)
     settings = _settings(strategy, options.with_tasks)
     run = begin(engine, connection_id, CONVERT, settings, everything, is_scheduled=True)

@@ -85,16 +85,15 @@ def complete(engine: Engine, run: Run) -> None:
     transact(engine, lambda connection: insert(connection, RUN_TABLE, _COLUMNS, [row], tail))
 
 
-def has_settings(engine: Engine, connection_id: int, subtask: str, settings: str) -> bool:
-    """Return true if the last completed run had these settings."""
+def has_settings(engine: Engine, connection_id: int, subtask: str, settings: str) -> Optional[bool]:
+    """Return true if the last completed run had these settings; None if none was completed."""
     param = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
-        row = connection.exec_driver_sql(
-            f"SELECT 1 FROM {RUN_TABLE} WHERE connection_id = {param} AND subtask = {param}"
-            f" AND settings = {param}",
-            (connection_id, subtask, f"{settings} {MAPPING}"),
-        ).first()
-    return row is not None
+        recorded: Optional[str] = connection.exec_driver_sql(
+            f"SELECT settings FROM {RUN_TABLE} WHERE connection_id = {param} AND subtask = {param}",
+            (connection_id, subtask),
+        ).scalar()
+    return None if recorded is None else recorded == f"{settings} {MAPPING}"
 
 
 def _last(connection: SqlConnection, connection_id: int, subtask: str, settings: str) -> int:

@@ -11,7 +11,7 @@ from developer_telemetry.connections.registry import create
 from developer_telemetry.constants import DAY_US, MACHINE_TABLE, OVERWRITE, RAW_TABLE, SUM
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us
-from developer_telemetry.database.migrations import JOIN_MACHINES, SQLITE_STATEMENTS
+from developer_telemetry.database.migrations import JOIN_MACHINES, SCRIPTS, SQLITE_STATEMENTS
 from developer_telemetry.diagnostics.connection_status import connection_statuses
 from developer_telemetry.reports.daily_metrics import format_timestamp
 from developer_telemetry.reports.hosts import group_machines, machine_name
@@ -212,7 +212,8 @@ def test_machines_counted_under_several_names_are_joined(engine: Engine) -> None
         statements = SQLITE_STATEMENTS[JOIN_MACHINES]
     else:
         name = dialect_of(engine).name
-        statements = [each.sql for each in operations_for(name)[-4:]]
+        scripts = [script for script in SCRIPTS if script.version == JOIN_MACHINES]
+        statements = [operation.sql for operation in operations_for(name, scripts)]
 
     # A run may end after any of the statements, and begins anew.
     for end in (2, 3, 4, 4):
