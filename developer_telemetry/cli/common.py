@@ -1,6 +1,7 @@
 """Functions that all commands share: the database, errors, tables of text."""
 
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,14 @@ def engine_of(settings: Settings) -> Engine:
         return open_engine(settings.db_url)
     except ValueError as error:  # of the SDK, about the URL
         raise ConfigurationError(f"DB_URL: {error}") from None
+
+
+def read_environment(devlake_url: Optional[str]) -> dict[str, str]:
+    """Return the environment, with DevLake's address in place of DEVLAKE_URL unless it is None."""
+    environment = dict(os.environ)
+    if devlake_url is not None:
+        environment.update(DEVLAKE_URL=devlake_url, DEVLAKE_URL_FILE="")
+    return environment
 
 
 def require_database(settings: Settings) -> None:

@@ -1,6 +1,5 @@
 """Commands about connections: in DevLake through its API, or in the settings' own database."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from developer_telemetry.cli.common import (
     engine_of,
     make_database,
     open_database,
+    read_environment,
     report_url,
     say,
     table,
@@ -48,9 +48,7 @@ def backend_of(
         devlake_url: DevLake's address in place of DEVLAKE_URL.
         making: Make an embedded database that is not there.
     """
-    environment = dict(os.environ)
-    if devlake_url is not None:
-        environment.update(DEVLAKE_URL=devlake_url, DEVLAKE_URL_FILE="")
+    environment = read_environment(devlake_url)
     with clear_errors():
         settings = load_settings(environment, with_database=False)
         if settings.devlake is None or (devlake_url is None and _is_standalone(settings)):

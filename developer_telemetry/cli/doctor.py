@@ -1,6 +1,5 @@
 """The `doctor` command, and the settings of commands that use DevLake or a report URL."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +8,13 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from developer_telemetry.cli.common import clear_errors, report_url, require_database, say
+from developer_telemetry.cli.common import (
+    clear_errors,
+    read_environment,
+    report_url,
+    require_database,
+    say,
+)
 from developer_telemetry.config import Settings, load_settings
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.printable import printable_json
@@ -62,9 +67,7 @@ def site(
 
     The settings have no database if only DevLake is set.
     """
-    environment = dict(os.environ)
-    if devlake_url is not None:
-        environment.update(DEVLAKE_URL=devlake_url, DEVLAKE_URL_FILE="")
+    environment = read_environment(devlake_url)
     if url is not None:
         base = re.sub(r"/(rest/)?plugins/.*", "", url)
         environment.update(TELEMETRY_PUBLIC_URL=base, TELEMETRY_PUBLIC_URL_FILE="")

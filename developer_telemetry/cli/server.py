@@ -1,6 +1,6 @@
 """Commands about the receiver itself: its process, its tables, what it set aside."""
 
-import os
+import shlex
 import sys
 from contextlib import ExitStack
 from typing import Optional
@@ -14,6 +14,7 @@ from developer_telemetry.cli.common import (
     curl_line,
     engine_of,
     make_database,
+    read_environment,
     report_url,
     require_database,
     say,
@@ -104,10 +105,7 @@ def _hand_over(devlake_url: Optional[str], plugin_is_removed: bool, hand_back: b
     from developer_telemetry.connections import handover
     from developer_telemetry.connections.devlake_backend import DevLakeBackend
 
-    environment = dict(os.environ)
-    if devlake_url is not None:
-        environment.update(DEVLAKE_URL=devlake_url, DEVLAKE_URL_FILE="")
-    settings = load_settings(environment)
+    settings = load_settings(read_environment(devlake_url))
     if settings.embedded:
         raise ConfigurationError(
             "--standalone and --hand-back are for DevLake's database; set DB_URL to that of its"
@@ -118,11 +116,13 @@ def _hand_over(devlake_url: Optional[str], plugin_is_removed: bool, hand_back: b
         stack.callback(engine.dispose)
         devlake = settings.devlake and stack.enter_context(DevLakeBackend(settings.devlake))
         if hand_back:
-            handover.hand_back(engine, devlake)
+            connections = handover.hand_back(engine, devlake)
             say("DevLake's server looks after the schema again, and its blueprints make accounts.")
-            say(
-                "Add each connection to its project: `developer-telemetry connect NAME --project P`"
-            )
+            if connections:
+                say("With DEVLAKE_URL set, put connections back into the blueprints of projects:")
+            for name, project in connections:
+                words = ("developer-telemetry", "connect", name, "--project", project)
+                say(f"  {shlex.join(words)}")
             return
         taken = handover.take_over(engine, devlake, plugin_is_removed)
         say(*([f"applied {name}" for name in taken.migrations] or ["no migration was pending"]))

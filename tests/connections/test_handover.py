@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -285,3 +286,28 @@ def test_options_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         assert run_command(tmp_path, "migrate", *options).returncode == 2
     done = run_command(tmp_path, "migrate", "--standalone")
     assert (done.returncode, "set DB_URL to that of its server" in done.stderr) == (2, True)
+
+
+def test_the_way_back_names_the_command_for_each_project(
+    on_server: Engine, server: SmallLake, tmp_path: Path
+) -> None:
+    load_plugin(on_server)
+    make_projects(on_server, "it's ours")
+    with on_server.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO _tool_developer_telemetry_connections (id, name) VALUES (1, 'web team')"
+        )
+    use_in_blueprint(on_server, 1, "it's ours", 1)
+    server.has_plugin = False
+    there = run(on_server, tmp_path, "--standalone", url=server.url)
+    assert "Connection 1 stays in project it's ours; it left the blueprint" in there.stdout
+
+    too_early = run(on_server, tmp_path, "--hand-back", url=server.url)
+    assert (too_early.returncode, owner(on_server)) == (2, SchemaOwner.STANDALONE)
+    server.has_plugin = True
+    back = run(on_server, tmp_path, "--hand-back", url=server.url)
+
+    assert (back.returncode, owner(on_server)) == (0, SchemaOwner.DEVLAKE), back.stderr
+    last = back.stdout.splitlines()[-1].strip()
+    words = ["developer-telemetry", "connect", "web team", "--project", "it's ours"]
+    assert shlex.split(last) == words
