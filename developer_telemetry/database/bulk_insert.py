@@ -102,8 +102,8 @@ def execute(
     cursor = driver.cursor()
     base: Any = connection.dialect.dbapi
     try:
-        # With no parameters at all, a percent sign of the statement is one.
-        cursor.execute(statement, parameters) if parameters else cursor.execute(statement)
+        # Without the argument, the driver leaves percent signs of the statement as they are.
+        cursor.execute(statement, *([parameters] if parameters else []))
     except base.Error as error:
         size = dialect_of(connection).statement_bytes(statement, parameters)
         limit = connection.info.get("packet_bytes", size)

@@ -146,6 +146,17 @@ def test_a_devlake_that_no_longer_loads_the_plugin(site: StandaloneSite) -> None
     assert check.remedy.startswith(TAKE_OVER)
 
 
+def test_devlakes_own_plugin_in_python_shows_that_it_loads_such(site: StandaloneSite) -> None:
+    site.lake.other_plugins = ["azuredevops"]
+
+    check = site.checks()["plugin"]
+
+    assert check.state == OK
+    assert "DevLake does not load it; it loads others in Python: azuredevops, and need" in (
+        check.message
+    )
+
+
 def test_that_plugins_in_python_are_deprecated_is_no_fault(site: StandaloneSite) -> None:
     site.give_to(SchemaOwner.DEVLAKE)
     site.lake.has_plugin = True

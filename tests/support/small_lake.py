@@ -86,6 +86,7 @@ class SmallLake:
         self.fails_at = 0  # the number of the change that it answers with 500
         self.silent_seconds = 0.0
         self.has_plugin = True
+        self.other_plugins: list[str] = []
         self.changes: list[str] = []
         self.kept: dict[int, dict[str, Any]] = {}
         self.scopes: dict[int, dict[str, Any]] = {}
@@ -164,7 +165,8 @@ class SmallLake:
         return 200, {"version": "small"}
 
     def _plugins(self) -> Answer:
-        names = ["org", "webhook", *(["developer_telemetry"] if self.has_plugin else [])]
+        ours = ["developer_telemetry"] if self.has_plugin else []
+        names = ["org", "webhook", *self.other_plugins, *ours]
         return 200, [{"plugin": name, "metric": {"isProjectMetric": False}} for name in names]
 
     def _connections(self) -> Answer:
