@@ -33,8 +33,8 @@ POLL_SECONDS = 1.0
 def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list.")) -> None:
     """Show the reports and refusals of each connection, and machines that stopped reporting.
 
-    The first line names the owner of the schema. Where receivers convert reports, a line for each
-    connection shows its last conversion.
+    Below the table, a line names the owner of the schema. Where receivers convert reports, a line
+    for each connection shows its last conversion.
     A machine is quiet if its last report is older than 7 days.
     """
     with clear_errors():
@@ -74,7 +74,6 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
             ]
             say(printable_json(listed))
             return
-        say(f"schema: {ownership}")
         head = ["id", "name", "reports", "today", "developers", "machines", "quiet"]
         rows = [[*head, "newest report (UTC)", "refused in 7 days"]]
         for status in statuses:
@@ -88,6 +87,7 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
             refused = ", ".join(f"{reason} {count}" for reason, count in status.refused.items())
             rows.append([str(status.id), status.name, *map(str, counts), status.newest, refused])
         say(*table(rows))
+        say(f"schema: {ownership}")
         for number, fault in faults.items():
             say(f"accepts no reports: connection {number}, {fault}; {remedy_of(fault)}")
         for conversion in conversions.values():
