@@ -98,13 +98,13 @@ def import_reports(
                 )
         rejects.close()
         empty = [f"{name}: nothing is in it" for name in archives.empty]
-        say_some([*files_at_fault, *empty])
+        print_first_faults([*files_at_fault, *empty])
         say(*_summary(counts, archives.passed_over, rejects.path))
         if counts.refused:
             raise typer.Exit(SOME_REFUSED)
 
 
-def say_some(lines: Sequence[str]) -> None:
+def print_first_faults(lines: Sequence[str]) -> None:
     """Print lines on standard error; of many, the first MOST_FILES."""
     if lines:
         say(*lines[:MOST_FILES], err=True)

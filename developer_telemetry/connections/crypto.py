@@ -107,8 +107,8 @@ class SecretReader:
         # Set where an API key was found under its HMAC: DevLake's secret of today is this one.
         self.is_proven = False
 
-    def learn(self, texts: Iterable[Optional[str]]) -> None:
-        """Decrypt these, so that `read` can judge each by what became of the others."""
+    def decrypt_all(self, texts: Iterable[Optional[str]]) -> None:
+        """Decrypt these, so that `read` can compare each with the others."""
         for text in texts:
             if not text or text in self._values or text in self._failures:
                 continue
@@ -121,7 +121,7 @@ class SecretReader:
         """Return the value and `""`, or `""` and the reason why it can't be read."""
         if not text:
             return "", ""
-        self.learn([text])
+        self.decrypt_all([text])
         if text in self._values:
             return self._values[text], ""
         return "", self._reason(self._failures[text])

@@ -101,7 +101,7 @@ class DatabaseBackend(Backend):
             result = connection.exec_driver_sql(f"SELECT * FROM {CONNECTION_TABLE} ORDER BY id")
             rows = [row._asdict() for row in result]
         secrets = SecretReader(self._secret)
-        secrets.learn(row[name] for row in rows for name in SECRETS)
+        secrets.decrypt_all(row[name] for row in rows for name in SECRETS)
         return [self._stored_connection(row, secrets) for row in rows]
 
     def _stored_connection(self, row: Mapping[str, Any], secrets: SecretReader) -> StoredConnection:

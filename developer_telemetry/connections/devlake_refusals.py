@@ -116,7 +116,7 @@ class Refusal:
 
     def _redirect(self) -> ConfigurationError:
         to = self._http_answer.target
-        if self._http_answer.only_moves:
+        if self._http_answer.is_redirect_to_same_path:
             # Their address is what was given with another scheme, host or folder.
             to = to.removesuffix(self._http_answer.url[len(self._access.url) :])
             return ConfigurationError(f"{self._where} sends on to {to}; give that address instead")

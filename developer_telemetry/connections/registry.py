@@ -213,8 +213,8 @@ class Connections:
         except (OSError, ValueError, TypeError) as error:
             logger.warning("the connections in %s can't be read: %s", memory, error)
 
-    def may_be_back_soon(self) -> bool:
-        """Tell whether all disappeared at once lately, as they do while a dump is restored."""
+    def was_emptied_lately(self) -> bool:
+        """Return true if all connections disappeared lately, as while a dump is restored."""
         return time.monotonic() - self._emptied_at < EMPTY_SECONDS
 
     def _take(self, stored: StoredRows) -> None:
@@ -224,7 +224,7 @@ class Connections:
             self._emptied_at = float("-inf")
         self._taken_when_proven = self._secrets.is_proven
         # The previous tokens as well: a token that can be read narrows the reasons of the others.
-        self._secrets.learn(text for row in stored.connections for text in row[2:4])
+        self._secrets.decrypt_all(text for row in stored.connections for text in row[2:4])
         self._connections = {row[0]: self._connection(*row) for row in stored.connections}
         self._api_keys = {row[0]: read_api_key(*row[1:]) for row in stored.api_keys}
         self._stored = stored

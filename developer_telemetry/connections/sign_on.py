@@ -39,7 +39,7 @@ class HttpAnswer(NamedTuple):
         return 300 <= self.status < 400 and bool(self.headers.get("location"))
 
     @property
-    def only_moves(self) -> bool:
+    def is_redirect_to_same_path(self) -> bool:
         """Tell if it sends to the same path elsewhere, as from http to https."""
         return self.is_redirect and _path(self.target) == _path(self.url)
 
@@ -58,7 +58,9 @@ class HttpAnswer(NamedTuple):
     def is_sign_on(self) -> bool:
         """Tell if a sign-on must have answered."""
         if self.is_redirect:
-            return not self.only_moves and bool(_WORDS.search(self.headers["location"]))
+            return not self.is_redirect_to_same_path and bool(
+                _WORDS.search(self.headers["location"])
+            )
         return self.is_page and self.status == 403
 
     @property

@@ -85,7 +85,9 @@ def _insert(
     rows: Sequence[Sequence[Any]],
     tail: str,
 ) -> Any:
-    source, parameters = dialect_of(connection).written(columns, rows, connection.info)
+    source, parameters = dialect_of(connection).source_with_parameters(
+        columns, rows, connection.info
+    )
     start = f"INSERT INTO {table} ({', '.join(columns)})"
     return execute(connection, f"{start} {source} {tail}", parameters, start)
 

@@ -66,7 +66,7 @@ def with_short_timeouts(engine: Engine) -> Engine:
 
     For callers that run short statements alone.
     """
-    event.listen(engine, "do_connect", dialect_of(engine).hurry)
+    event.listen(engine, "do_connect", dialect_of(engine).connecting_briefly)
     engine.dispose()
     return engine
 
@@ -230,7 +230,7 @@ def reason(error: Exception) -> str:
     return describe_error(error)
 
 
-def be_thorough(connection: SqlConnection) -> None:
+def overwrite_deleted_bytes(connection: SqlConnection) -> None:
     """Overwrite all bytes that this transaction deletes."""
     for statement in dialect_of(connection).thorough:
         connection.exec_driver_sql(statement)

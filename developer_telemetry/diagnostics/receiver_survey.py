@@ -147,7 +147,7 @@ def _route_remedy(url: str, reply: Reply) -> str:
     answer = HttpAnswer(url, reply.status, reply.headers, reply.text)
     if answer.is_sign_on:
         return f"a sign-on is in the way of reports: {PASS_REPORTS}"
-    if answer.is_redirect and not answer.only_moves:
+    if answer.is_redirect and not answer.is_redirect_to_same_path:
         return (
             f"collectors don't follow redirects: give {answer.target} as the address, or if that"
             f" is a sign-on, {PASS_REPORTS}"

@@ -146,7 +146,7 @@ def _later_days(
     days = [(connection_id, developer, new[developer].date) for developer in developers]
     rows = connection.exec_driver_sql(
         f"SELECT developer_id, email, name, updated_at, _raw_data_id, arrived_us FROM {TOOL_TABLE}"
-        f" WHERE {dialect.among(KEY_COLUMNS, len(days))}"
+        f" WHERE {dialect.in_condition(KEY_COLUMNS, len(days))}"
         " AND arrived_us > 0 AND email > '' AND name > ''",
         dialect.parameters(KEY_COLUMNS, days),
     ).fetchall()
@@ -155,7 +155,7 @@ def _later_days(
         row[0]: row[1:]
         for row in connection.exec_driver_sql(
             f"SELECT id, updated_at, _raw_data_id FROM {ACCOUNT_TABLE}"
-            f" WHERE {dialect.among(('id',), len(ids))}",
+            f" WHERE {dialect.in_condition(('id',), len(ids))}",
             dialect.parameters(("id",), ids),
         )
     }
@@ -184,7 +184,7 @@ def _newest_days(
         connection.exec_driver_sql(
             "SELECT t.developer_id, t.email, t.name, t.updated_at, t._raw_data_id FROM ("
             f" SELECT developer_id, date, arrived_us, {_rank_sql()} AS place FROM {RAW_TABLE}"
-            f" WHERE {dialect.among(columns, len(keys))}"
+            f" WHERE {dialect.in_condition(columns, len(keys))}"
             f") n {dialect.join_in_order} {TOOL_TABLE} t ON t.connection_id = {dialect.placeholder}"
             " AND t.developer_id = n.developer_id AND t.date = n.date"
             " WHERE n.place = 1 AND t.arrived_us >= n.arrived_us AND t.email > '' AND t.name > ''",
@@ -208,7 +208,7 @@ def _days(
             f" {_rank_sql()} AS newest,"
             f" {_rank_sql('email')} AS with_email,"
             f" {_rank_sql('name')} AS with_name"
-            f" FROM {TOOL_TABLE} WHERE {dialect.among(columns, len(keys))}"
+            f" FROM {TOOL_TABLE} WHERE {dialect.in_condition(columns, len(keys))}"
             ") days WHERE 1 IN (newest, with_email, with_name) ORDER BY developer_id, newest",
             dialect.parameters(columns, keys),
         )

@@ -227,6 +227,6 @@ def _release(connection: SqlConnection, keys: Sequence[Key]) -> None:
     for batch in batches(connection, keys, MAX_KEYS):
         connection.exec_driver_sql(
             f"DELETE FROM {TOOL_TABLE} WHERE arrived_us = {UNWRITTEN} AND "
-            + dialect.among(KEY_COLUMNS, len(batch)),
+            + dialect.in_condition(KEY_COLUMNS, len(batch)),
             dialect.parameters(KEY_COLUMNS, batch),
         )

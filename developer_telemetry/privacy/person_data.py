@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.database.bulk_insert import MAX_ROWS, batches
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.engine import be_thorough, reading, transact
+from developer_telemetry.database.engine import overwrite_deleted_bytes, reading, transact
 from developer_telemetry.privacy.person_search import Person
 from developer_telemetry.storage.person_rows import build_conditions
 from developer_telemetry.storage.raw_reports import build_days as days_of
@@ -96,7 +96,7 @@ class PersonData:
         strategy: str,
         until: Optional[ErasureEnd],
     ) -> Counter[str]:
-        be_thorough(connection)
+        overwrite_deleted_bytes(connection)
         days = f"{self._whose} AND date IN ({', '.join([self._param] * len(dates))})"
         limit = f" AND (id <= {self._param} OR arrived_us <= {self._param})" if until else ""
         # The tool rows first, in the order of other writers of a day, against deadlocks.
@@ -111,7 +111,7 @@ class PersonData:
         return Counter({RAW_TABLE: raw, TOOL_TABLE: tool})
 
     def _remove_rest(self, connection: SqlConnection) -> Counter[str]:
-        be_thorough(connection)
+        overwrite_deleted_bytes(connection)
         gone: Counter[str] = Counter()
         for table in self._tables:
             if not table.has_days:

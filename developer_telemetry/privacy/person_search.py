@@ -109,10 +109,10 @@ class PersonSearch:
     def names(self, connection_id: int) -> PersonNames:
         """Return the names to look for in a connection."""
         pseudonyms = Pseudonyms(self._secret, connection_id)
-        developers = {self.text, pseudonyms.of(DEVELOPER, self.text)}
-        if "@" not in self.text and not pseudonyms.knows(self.text):
+        developers = {self.text, pseudonyms.pseudonymize(DEVELOPER, self.text)}
+        if "@" not in self.text and not pseudonyms.is_pseudonym(self.text):
             return PersonNames(frozenset(developers), frozenset())
-        emails = {self.text.lower(), pseudonyms.of(EMAIL, self.text)}
+        emails = {self.text.lower(), pseudonyms.pseudonymize(EMAIL, self.text)}
         return PersonNames(frozenset(developers), frozenset(emails))
 
     def subjects(self, key: TombstoneKey, people: Collection[Person]) -> set[tuple[int, str]]:

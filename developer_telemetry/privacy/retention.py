@@ -32,9 +32,9 @@ from developer_telemetry.database.bulk_insert import MAX_KEYS, MAX_ROWS, batches
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.domain_texts import read_table_texts
 from developer_telemetry.database.engine import (
-    be_thorough,
     clock_offset_us,
     now_us,
+    overwrite_deleted_bytes,
     reading,
     transact,
 )
@@ -188,7 +188,7 @@ class _Pruning:
 
     def _begin(self, connection: SqlConnection) -> RetentionLimits:
         """Return the limits by the connection's options now, recorded before rows are deleted."""
-        be_thorough(connection)
+        overwrite_deleted_bytes(connection)
         limits = _limits(connection, self._id, self._today)
         if limits.raw > read_first_day(connection, self._id):
             self._record(connection, "raw_before", limits.raw)
@@ -288,7 +288,7 @@ class _Pruning:
         dialect = dialect_of(connection)
         for batch in batches(connection, keys, MAX_KEYS):
             connection.exec_driver_sql(
-                f"DELETE FROM {table} WHERE {dialect.among(columns, len(batch))}",
+                f"DELETE FROM {table} WHERE {dialect.in_condition(columns, len(batch))}",
                 dialect.parameters(columns, batch),
             )
 

@@ -190,7 +190,9 @@ def anonymize(document: Any, pseudonyms: Pseudonyms) -> Any:
     for field, kind in IDENTITY.items():
         if field in document and not isinstance(document[field], (dict, list)):
             about[field] = trimmed(document[field])
-            fixed[field] = pseudonyms.of(kind, about[field]) if about[field] else document[field]
+            fixed[field] = (
+                pseudonyms.pseudonymize(kind, about[field]) if about[field] else document[field]
+            )
     others = {key: value for key, value in document.items() if key not in fixed}
     texts, is_personal = _look_through(others)
     cover = _Cover(pseudonyms, about, texts)
@@ -361,7 +363,9 @@ class _Cover:
         # All at once takes a tenth of the time.
         joined = "\0".join(texts)
         words = _words(about, _owners(joined))
-        self._words = [item for item in words if item.text and not pseudonyms.knows(item.source)]
+        self._words = [
+            item for item in words if item.text and not pseudonyms.is_pseudonym(item.source)
+        ]
         self._named: dict[str, _Word] = {}
         for word in self._words:
             self._named.setdefault(word.text, word)
@@ -401,13 +405,13 @@ class _Cover:
             word = next(filter(None, map(self._word_of, _user_parts(text))), None)
         if word is not None:
             return self._of_word(word)
-        return self._pseudonyms.of(kind, text) if text else text
+        return self._pseudonyms.pseudonymize(kind, text) if text else text
 
     def _of_word(self, word: _Word) -> str:
         # Hashed once: it may be as long as a body, and be named in it as often as that allows.
         about = (word.kind, word.source)
         if about not in self._hashed:
-            self._hashed[about] = self._pseudonyms.of(*about)
+            self._hashed[about] = self._pseudonyms.pseudonymize(*about)
         return self._hashed[about]
 
     def _word_of(self, text: str) -> Optional[_Word]:
@@ -446,7 +450,7 @@ class _Cover:
         if not places:
             return
         protected = [
-            item.span() for item in SHAPE.finditer(text) if self._pseudonyms.knows(item[0])
+            item.span() for item in SHAPE.finditer(text) if self._pseudonyms.is_pseudonym(item[0])
         ]
         number = 0
         for match in places:
@@ -457,7 +461,7 @@ class _Cover:
 
     def _name(self, text: str, number: int) -> str:
         if number == _IS_EMAIL:
-            return self._pseudonyms.of(EMAIL, text)
+            return self._pseudonyms.pseudonymize(EMAIL, text)
         if number == _IS_OWNER:
             return self._person(text, ACCOUNT)
         return self._of_word(self._words[number])

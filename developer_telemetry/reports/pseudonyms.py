@@ -30,14 +30,14 @@ class Pseudonyms:
         secret = encryption_secret.strip().encode()
         self._key = hmac.new(secret, purpose.encode(), hashlib.sha256).digest()
 
-    def of(self, kind: str, text: str) -> str:
+    def pseudonymize(self, kind: str, text: str) -> str:
         """Return the pseudonym of a text of a kind; a pseudonym of ours stays as it is."""
-        if self.knows(text):
+        if self.is_pseudonym(text):
             return text
         text = text.lower() if kind == EMAIL else text
         return self._checked(f"{kind}-{self._hash(kind, text)[:_HASHED]}")
 
-    def knows(self, text: str) -> bool:
+    def is_pseudonym(self, text: str) -> bool:
         """Return true if a text is a pseudonym made with this key."""
         return bool(SHAPE.fullmatch(text)) and self._checked(text[:-_CHECKED]) == text
 

@@ -43,7 +43,7 @@ def store_excluding_erased(
     """
     while True:
         tombstones = erased.tombstones()
-        spared = tombstones.spare(arrivals)
+        spared = tombstones.without_erased(arrivals)
         if not spared:
             return StoredReports((), {})
         try:

@@ -195,7 +195,7 @@ def read_newest(
     columns = ("developer_id", "date")
     source = (
         f"{RAW_TABLE} w WHERE w.connection_id = {dialect.placeholder}"
-        f" AND {dialect.among(columns, len(keys))}"
+        f" AND {dialect.in_condition(columns, len(keys))}"
     )
     parameters = (keys[0][0], *dialect.parameters(columns, [key[1:] for key in keys]))
     return read_newest_of(connection, source, parameters, strategy)

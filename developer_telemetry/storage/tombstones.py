@@ -131,13 +131,13 @@ class Tombstones:
     def __bool__(self) -> bool:
         return bool(self._stones)
 
-    def spare(self, arrivals: Sequence[ReceivedReport]) -> Sequence[ReceivedReport]:
+    def without_erased(self, arrivals: Sequence[ReceivedReport]) -> Sequence[ReceivedReport]:
         """Return the arrivals of people who were not erased."""
         if not self._stones:
             return arrivals
-        return [arrival for arrival in arrivals if not self.cover(arrival)]
+        return [arrival for arrival in arrivals if not self.covers(arrival)]
 
-    def cover(self, arrival: ReceivedReport) -> bool:
+    def covers(self, arrival: ReceivedReport) -> bool:
         """Return true if the person of a report was erased after it had arrived, or is blocked."""
         report = arrival.report
         return self.cover_person(
@@ -176,7 +176,7 @@ class Tombstones:
                 return stone
         return None
 
-    def after_all(self, connection_id: int, arrived_us: int, report: Report) -> int:
+    def next_arrival_us(self, connection_id: int, arrived_us: int, report: Report) -> int:
         """Return a time for a report that has just arrived: later than its person's tombstones
         have."""
         if arrived_us > self._newest_us:  # as nearly always
@@ -189,7 +189,7 @@ class Tombstones:
         stones = self._of(connection_id, developer_id, "")
         return max(stones, key=lambda stone: (stone.blocked, stone.erased_us), default=None)
 
-    def lack(self, stones: Iterable[Tombstone]) -> list[Tombstone]:
+    def find_missing(self, stones: Iterable[Tombstone]) -> list[Tombstone]:
         """Return the tombstones of `stones` that are neither here nor replaced by one here."""
         return [
             stone

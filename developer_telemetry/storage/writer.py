@@ -113,9 +113,8 @@ def find_locked_days(database: Database, keys: Sequence[Key]) -> set[Key]:
         return locked
     with database.engine.connect() as connection:
         for batch in batches(connection, sorted(set(keys)), MAX_KEYS):
-            query = (
-                f"SELECT {columns} FROM {TOOL_TABLE} WHERE {dialect.among(KEY_COLUMNS, len(batch))}"
-            )
+            condition = dialect.in_condition(KEY_COLUMNS, len(batch))
+            query = f"SELECT {columns} FROM {TOOL_TABLE} WHERE {condition}"
             parameters = dialect.parameters(KEY_COLUMNS, batch)
             there = connection.exec_driver_sql(query, parameters).fetchall()
             query += dialect.skipping_locked

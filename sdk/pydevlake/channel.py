@@ -58,7 +58,7 @@ class Channel:
             self._written_at = time.monotonic()
 
     @contextmanager
-    def kept_awake(self) -> Iterator[None]:
+    def repeating_progress(self) -> Iterator[None]:
         """Repeat the last progress, with nothing added, when the work in the block is silent."""
         ended = threading.Event()
         thread = threading.Thread(target=self._repeat_progress, args=(ended,), daemon=True)

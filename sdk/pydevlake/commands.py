@@ -224,7 +224,7 @@ class Commands:
         context = _context(plugin, data)
         self._subject += f" (connection {context.connection.id}, scope {context.scope.id})"
         try:
-            with self._channel.kept_awake():
+            with self._channel.repeating_progress():
                 yield from getattr(plugin, step)(context, stream)
         finally:
             context.engine.dispose()

@@ -109,7 +109,7 @@ def test_the_reason_is_another_secret_or_another_format(
 ) -> None:
     secrets = SecretReader(SECRET)
     secrets.is_proven = proven
-    secrets.learn([stored, neighbour])
+    secrets.decrypt_all([stored, neighbour])
 
     assert secrets.read(stored) == ("", reason)
 

@@ -192,9 +192,9 @@ def test_a_wrong_clock_of_the_database_neither_lets_in_nor_keeps_out(
     # As `Ingestor` does it: what arrives now is later than the tombstone, for everybody to see.
     known = site.lease.tombstones()
     now = arrival()._replace(arrived_us=now_us(), epoch=known.epoch)
-    now = now._replace(arrived_us=known.after_all(1, now.arrived_us, now.report))
-    assert not known.cover(now)
-    assert not TombstoneCache(engine, KEY).reload().cover(now)
+    now = now._replace(arrived_us=known.next_arrival_us(1, now.arrived_us, now.report))
+    assert not known.covers(now)
+    assert not TombstoneCache(engine, KEY).reload().covers(now)
 
 
 def test_to_erase_again_by_a_clock_that_went_back_takes_nothing_back(
@@ -202,10 +202,10 @@ def test_to_erase_again_by_a_clock_that_went_back_takes_nothing_back(
 ) -> None:
     erase_her(engine)
     late = arrival()._replace(arrived_us=now_us())
-    assert TombstoneCache(engine, KEY).reload().cover(late)
+    assert TombstoneCache(engine, KEY).reload().covers(late)
     monkeypatch.setattr(erasing, "_now", lambda engine: now_us() - 5 * HOUR_US)
     erase_her(engine)
-    assert TombstoneCache(engine, KEY).reload().cover(late)
+    assert TombstoneCache(engine, KEY).reload().covers(late)
 
 
 class ClockAhead(Altered):
@@ -315,7 +315,7 @@ def test_who_was_erased_once_more_is_not_blocked_by_what_a_receiver_remembers(
     site.return_to_database()
 
     known = TombstoneCache(engine, KEY).reload()
-    assert not known.cover(arrival()._replace(arrived_us=now_us() + HOUR_US))
+    assert not known.covers(arrival()._replace(arrived_us=now_us() + HOUR_US))
     assert site.lease.missing() == []
 
 
@@ -326,7 +326,7 @@ def test_a_receiver_that_starts_without_a_database_obeys_what_it_remembers(
     site.return_to_database()
 
     again = TombstoneLease(engine, KEY, site.spool)
-    assert again.tombstones().cover(arrival()._replace(arrived_us=now_us()))
+    assert again.tombstones().covers(arrival()._replace(arrived_us=now_us()))
     assert again.tombstones().epoch == site.lease.tombstones().epoch == 1
 
 

@@ -363,9 +363,9 @@ def test_people_with_pseudonyms_are_found_and_covered_by_their_names(engine: Eng
     assert raw_rows(engine) == []
     known = TombstoneCache(engine, KEY).reload()
     uncovered = arrival(connection_id=connection_id)
-    assert known.cover(stored)
-    assert known.cover(uncovered)
-    assert not known.cover(stored._replace(connection_id=connection_id + 1))
+    assert known.covers(stored)
+    assert known.covers(uncovered)
+    assert not known.covers(stored._replace(connection_id=connection_id + 1))
 
 
 # What goes and what stays -------------------------------------------------------------------------
@@ -434,14 +434,14 @@ def test_a_tombstone_covers_what_arrived_before_it_on_its_connection() -> None:
     report = arrival(developer="ann", email="A@x.com")
     at = report.arrived_us
 
-    assert stone(KEY.developer("ann"), at).cover(report)
-    assert stone(KEY.email("a@X.com"), at, 1).cover(report)
-    assert stone(KEY.developer("ann"), 0, blocked=True).cover(report)
-    assert not stone(KEY.developer("ann"), at - 1).cover(report)
-    assert not stone(KEY.developer("ann"), at, 2).cover(report)
-    assert not stone(KEY.developer("Ann"), at).cover(report)
-    assert not stone(KEY.developer("a@x.com"), at).cover(report)
-    assert not Tombstones(KEY).cover(arrival(developer="", sent=body(email="")))
+    assert stone(KEY.developer("ann"), at).covers(report)
+    assert stone(KEY.email("a@X.com"), at, 1).covers(report)
+    assert stone(KEY.developer("ann"), 0, blocked=True).covers(report)
+    assert not stone(KEY.developer("ann"), at - 1).covers(report)
+    assert not stone(KEY.developer("ann"), at, 2).covers(report)
+    assert not stone(KEY.developer("Ann"), at).covers(report)
+    assert not stone(KEY.developer("a@x.com"), at).covers(report)
+    assert not Tombstones(KEY).covers(arrival(developer="", sent=body(email="")))
 
 
 def test_a_subject_can_be_told_by_nobody_without_the_secret() -> None:

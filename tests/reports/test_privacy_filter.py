@@ -159,10 +159,10 @@ def test_nothing_of_a_person_is_stored(sent: dict[str, Any], privacy: PrivacyRul
 def test_a_developer_has_one_pseudonym_whatever_the_shape() -> None:
     reports = [COVER.parse(body(**{"developer": None, **each})) for each in SHAPES.values()]
 
-    assert {each.developer_id for each in reports} == {HASHES.of(DEVELOPER, "ann.lee")}
-    assert {each.email for each in reports} == {HASHES.of(EMAIL, "ANN.LEE@example.com")}
-    assert {each.name for each in reports} == {HASHES.of(NAME, "Ann Lee")}
-    assert {each.hostname for each in reports} == {HASHES.of(HOST, "anns-laptop.local")}
+    assert {each.developer_id for each in reports} == {HASHES.pseudonymize(DEVELOPER, "ann.lee")}
+    assert {each.email for each in reports} == {HASHES.pseudonymize(EMAIL, "ANN.LEE@example.com")}
+    assert {each.name for each in reports} == {HASHES.pseudonymize(NAME, "Ann Lee")}
+    assert {each.hostname for each in reports} == {HASHES.pseudonymize(HOST, "anns-laptop.local")}
 
 
 def test_what_is_counted_is_the_same_with_pseudonyms() -> None:
@@ -179,7 +179,9 @@ def test_what_is_counted_is_the_same_with_pseudonyms() -> None:
 def test_a_number_is_a_developer_like_its_digits(sent: object) -> None:
     expected = "7.5" if sent == 7.5 else "7"
 
-    assert COVER.parse(body(developer=sent)).developer_id == HASHES.of(DEVELOPER, expected)
+    assert COVER.parse(body(developer=sent)).developer_id == HASHES.pseudonymize(
+        DEVELOPER, expected
+    )
 
 
 def test_who_has_no_email_or_name_has_none_then_either() -> None:
@@ -270,7 +272,7 @@ def test_the_user_part_of_an_id_is_covered_however_it_is_spelled(kind: str, fiel
 
     for spelled in SPELLINGS:
         assert spelled.casefold() not in found
-    pseudonym = HASHES.of({"email": EMAIL, "name": NAME}.get(field, DEVELOPER), IDS[kind])
+    pseudonym = HASHES.pseudonymize({"email": EMAIL, "name": NAME}.get(field, DEVELOPER), IDS[kind])
     assert f'"{pseudonym}/fix"' in found
     assert f'"users":["{pseudonym}"' in found.replace(" ", "")
 
@@ -282,7 +284,7 @@ def test_a_short_user_part_is_covered_as_a_word_of_its_own(developer: str) -> No
 
     projects = json.loads(COVER.parse(sent).payload)["metrics"]["projects"]
 
-    who = HASHES.of(DEVELOPER, developer)
+    who = HASHES.pseudonymize(DEVELOPER, developer)
     assert projects == [f"{who}/fix", f"for {who}", *kept]
 
 
@@ -320,7 +322,7 @@ def test_an_address_of_a_role_covers_no_word_of_everybody(email: str) -> None:
     ],
 )
 def test_a_name_is_found_in_any_case_form_and_width_of_its_letters(name: str, spelled: str) -> None:
-    expected = HASHES.of(NAME, name)
+    expected = HASHES.pseudonymize(NAME, name)
 
     projects = [spelled, f"notes/{spelled}"]
     sent = body(developer="someone-else", email="", name=name, metrics={"projects": projects})
@@ -353,7 +355,7 @@ def test_who_is_called_like_a_part_of_a_report_does_not_break_it() -> None:
         report = COVER.parse(body(developer=developer, metrics={"active_hours": 5}))
 
         assert (report.active_hours, report.date) == (5, DATE)
-        assert report.developer_id == HASHES.of(DEVELOPER, developer)
+        assert report.developer_id == HASHES.pseudonymize(DEVELOPER, developer)
 
 
 def test_pseudonyms_follow_from_the_secret_and_the_connection() -> None:
@@ -362,23 +364,23 @@ def test_pseudonyms_follow_from_the_secret_and_the_connection() -> None:
         Pseudonyms(SECRET, 2),
         Pseudonyms("another", 1),
     )
-    expected = HASHES.of(DEVELOPER, "ann.lee")
+    expected = HASHES.pseudonymize(DEVELOPER, "ann.lee")
 
-    assert same.of(DEVELOPER, "ann.lee") == expected
-    assert other_connection.of(DEVELOPER, "ann.lee") != expected
-    assert other_secret.of(DEVELOPER, "ann.lee") != expected
+    assert same.pseudonymize(DEVELOPER, "ann.lee") == expected
+    assert other_connection.pseudonymize(DEVELOPER, "ann.lee") != expected
+    assert other_secret.pseudonymize(DEVELOPER, "ann.lee") != expected
     # Frozen: another outcome would split every developer in two.
     assert expected == "dev-cddbdcab3d2ccf957b8d"
 
 
 def test_only_pseudonyms_made_here_pass_for_such() -> None:
-    made = HASHES.of(DEVELOPER, "ann.lee")
+    made = HASHES.pseudonymize(DEVELOPER, "ann.lee")
 
-    assert HASHES.of(DEVELOPER, made) == made
-    assert HASHES.of(HOST, made) == made
+    assert HASHES.pseudonymize(DEVELOPER, made) == made
+    assert HASHES.pseudonymize(HOST, made) == made
     forged = made[:-1] + ("0" if made[-1] != "0" else "1")
-    assert HASHES.of(DEVELOPER, forged) != forged
-    assert Pseudonyms(SECRET, 2).of(DEVELOPER, made) != made
+    assert HASHES.pseudonymize(DEVELOPER, forged) != forged
+    assert Pseudonyms(SECRET, 2).pseudonymize(DEVELOPER, made) != made
 
 
 def refusal_of(read: Callable[[bytes], Report], sent: bytes) -> tuple[str, str]:
@@ -501,7 +503,10 @@ def test_nothing_of_a_person_is_in_spool_database_or_log(tmp_path: Path) -> None
             assert receiver.send(sent, connection).status_code == 200
             spool = tmp_path / f"spool-{receiver.port}"
             assert_clean(spool)
-            assert hashes.of(DEVELOPER, "ann.lee").encode() in (spool / "spool.db").read_bytes()
+            assert (
+                hashes.pseudonymize(DEVELOPER, "ann.lee").encode()
+                in (spool / "spool.db").read_bytes()
+            )
             other.execute("ROLLBACK")
         assert eventually(lambda: query(url, f"SELECT COUNT(*) FROM {RAW_TABLE}") == [(2,)], 60)
     assert_clean(tmp_path)

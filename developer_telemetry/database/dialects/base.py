@@ -115,8 +115,8 @@ class Dialect:
         """Return `(a, b) IN (...)` for `count` rows of parameters."""
         return f"({', '.join(columns)}) IN ({self.rows(len(columns), count)})"
 
-    def among(self, columns: Sequence[str], count: int) -> str:
-        """Return the same for `parameters`, which a database may take faster."""
+    def in_condition(self, columns: Sequence[str], count: int) -> str:
+        """Return the same condition for `parameters`, in the fastest form."""
         return self.in_rows(columns, count)
 
     def text_of(self, columns: Sequence[str], prefix: str = "") -> str:
@@ -128,14 +128,14 @@ class Dialect:
         return SEPARATOR.join(map(str, values))
 
     def source(self, columns: Sequence[str], count: int) -> str:
-        """Where an INSERT takes `count` rows from: `VALUES ...`, or something faster."""
+        """Return the source of `count` rows for an INSERT: `VALUES ...`, or something faster."""
         return f"VALUES {self.rows(len(columns), count)}"
 
     def parameters(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
         """Return the parameters for `source`."""
         return flat(rows)
 
-    def written(
+    def source_with_parameters(
         self, columns: Sequence[str], rows: Sequence[Sequence[Any]], info: Mapping[str, Any]
     ) -> tuple[str, tuple[Any, ...]]:
         """Return `source` and `parameters` of rows, or the same in fewer parameters.
@@ -154,7 +154,9 @@ class Dialect:
         for name, value in self.patience.items():
             options.setdefault(name, value)
 
-    def hurry(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
+    def connecting_briefly(
+        self, dialect: Any, record: Any, args: Any, options: dict[str, Any]
+    ) -> None:
         """Prepare more options, after `connecting`, where no statement takes long."""
         for name, value in self.short_patience.items():
             if options[name] == self.patience[name]:  # and not the URL's own value

@@ -173,7 +173,7 @@ class MySQL(Dialect):
             record.info["takes_literals"] = True
         super().connected(connection, record)
 
-    def written(
+    def source_with_parameters(
         self, columns: Sequence[str], rows: Sequence[Sequence[Any]], info: Mapping[str, Any]
     ) -> tuple[str, tuple[Any, ...]]:
         # Its drivers write parameters into the statement, value by value, at many times this cost.

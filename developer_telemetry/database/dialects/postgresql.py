@@ -146,7 +146,7 @@ class PostgreSQL(Dialect):
         documents = [dict(zip(columns, row)) for row in rows]
         return (msgspec.json.encode(documents).decode(),)
 
-    def among(self, columns: Sequence[str], count: int) -> str:
+    def in_condition(self, columns: Sequence[str], count: int) -> str:
         # Hundreds of rows written out take longer to plan than to find.
         return f"({', '.join(columns)}) IN ({self.source(columns, count)})"
 

@@ -62,8 +62,8 @@ class Admission:
         self._strangers.pop(client, None)
         self._reporters.pop(client, None)
 
-    def vouch(self, client: ClientConnection) -> None:
-        """Take note that a report of it was kept."""
+    def record_stored_report(self, client: ClientConnection) -> None:
+        """Record that a report of this connection was stored."""
         queue = self._reporters if client in self._reporters else self._strangers
         if client in queue:
             del queue[client]

@@ -56,7 +56,7 @@ class Exchange:
         self._is_taken = False  # all of the body
         self._news: Optional[asyncio.Event] = None  # made when a reader has to wait
 
-    def tell(self) -> None:
+    def wake_reader(self) -> None:
         """Wake a reader that waits for more of the body, or for the end."""
         if self._news is not None:
             self._news.set()
@@ -115,7 +115,7 @@ class Exchange:
 
     def _finish(self, last: bytes) -> None:
         self.answered = True
-        self.tell()
+        self.wake_reader()
         if last:
             self._wire.write(last)
         self._wire.finished(self)

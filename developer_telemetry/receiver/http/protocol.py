@@ -117,7 +117,7 @@ class Protocol(asyncio.Protocol):
         self._writable.set()
         if self._exchange is not None:
             self._exchange.disconnected = not self._exchange.answered
-            self._exchange.tell()
+            self._exchange.wake_reader()
             self._exchange = None
 
     def data_received(self, data: bytes) -> None:
@@ -194,7 +194,7 @@ class Protocol(asyncio.Protocol):
         """Note that the answer is complete."""
         self._server.total_requests += 1
         if exchange.status == 200 and exchange.head.method == "POST":
-            self._admission.vouch(self)
+            self._admission.record_stored_report(self)
         if self._ending:
             return
         if not exchange.keep_alive:
@@ -290,11 +290,11 @@ class Protocol(asyncio.Protocol):
         piece = body.take(self._received)
         if piece and not exchange.answered:  # the remainder of a refused body is dropped
             exchange.body += piece
-            exchange.tell()
+            exchange.wake_reader()
         if body.complete:
             self._body = None
             exchange.body_complete = True
-            exchange.tell()
+            exchange.wake_reader()
             self._expect(NEVER)
             if exchange.answered:
                 self._next()
@@ -328,7 +328,7 @@ class Protocol(asyncio.Protocol):
         exchange, self._exchange, self._body = self._exchange, None, None
         if exchange is not None and not exchange.answered:
             exchange.disconnected = True
-            exchange.tell()
+            exchange.wake_reader()
         if not self._transport.is_closing():
             self._transport.write_eof()
             self._hold_back()

@@ -18,7 +18,7 @@ class Decisions:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def to_drop(self) -> list[int]:
+    def list_connections_to_drop(self) -> list[int]:
         """Return the connections whose waiting reports are to be deleted."""
         names = [path.name[len(_DROP) :] for path in self._folder.glob(f"{_DROP}*")]
         return sorted(int(name) for name in names if name.isascii() and name.isdigit())

@@ -148,7 +148,7 @@ class Ingestor:
             raise Unavailable("too many reports are waiting; send this one again")
         erased = self._erased.tombstones()
         arrived_us = self._arrival_time()
-        later_us = erased.after_all(connection.id, arrived_us, report)
+        later_us = erased.next_arrival_us(connection.id, arrived_us, report)
         if later_us > arrived_us:
             arrived_us = self._last_later_us = max(later_us, self._last_later_us + 1)
         arrival = ReceivedReport(
@@ -284,7 +284,7 @@ class Ingestor:
     def _put_into_spool(self, batch: Sequence[PendingReport]) -> None:
         try:
             with self._erased.held() as erased:
-                arrivals = erased.spare([report.arrival for report in batch])
+                arrivals = erased.without_erased([report.arrival for report in batch])
                 self._spool.put([make_spooled_report(arrival) for arrival in arrivals])
         except Unavailable as error:
             self._answer(batch, error)

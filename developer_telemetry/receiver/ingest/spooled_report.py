@@ -56,7 +56,7 @@ def is_erased(tombstones: Tombstones, report: SpooledReport) -> bool:
     arrival = parse_spooled(report)
     if arrival is None:
         return tombstones.may_cover(report.connection_id, report.arrived_us, report.epoch)
-    return tombstones.cover(arrival)
+    return tombstones.covers(arrival)
 
 
 def parse_spooled(report: SpooledReport) -> Optional[ReceivedReport]:

@@ -88,7 +88,7 @@ class TombstoneLease(TombstoneCache):
 
     def missing(self) -> list[Tombstone]:
         """Return what was learned and is in the database no more, nor anything in its place."""
-        return self._tombstones.lack(self._learned)
+        return self._tombstones.find_missing(self._learned)
 
     def _learn(self, rows: Sequence[Tombstone], read: TombstoneVersion, now: int) -> Tombstones:
         epochs = {stone[:3]: stone.epoch for stone in self._learned}
@@ -97,7 +97,7 @@ class TombstoneLease(TombstoneCache):
             epoch += 1
         stones = [row._replace(epoch=epochs.get(row[:3], epoch)) for row in rows]
         tombstones = Tombstones(self.key, read, stones, epoch, now)
-        learned = [*stones, *tombstones.lack(self._learned)]
+        learned = [*stones, *tombstones.find_missing(self._learned)]
         self._is_remembered = self._is_remembered and learned == self._learned
         self._learned = learned
         return tombstones

@@ -202,7 +202,7 @@ class ErasureWatcher(PeriodicThread):
                 new_tombstones[arrival.connection_id, subject] = Tombstone(
                     arrival.connection_id, subject, stone.erased_us, stone.blocked
                 )
-            return tombstones.cover(arrival)
+            return tombstones.covers(arrival)
 
         # Once all tombstones are confirmed, damaged files contain only what was cleared before.
         damaged = self._confirmed != tombstones.version.last_id

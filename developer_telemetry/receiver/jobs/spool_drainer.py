@@ -113,7 +113,7 @@ class SpoolDrainer(PeriodicThread):
             self._read_connections()
             self._unpark()
             self._store_all()
-        for connection_id in self._decisions.to_drop():
+        for connection_id in self._decisions.list_connections_to_drop():
             self._drop(connection_id)
         self._spool.count_parked()
 
