@@ -83,7 +83,7 @@ def developer_of(number: int) -> str:
 
 
 def date_of(number: int) -> str:
-    """Which day report `number` is about."""
+    """Return the day of report `number`."""
     return _DATES[number // DEVELOPERS]
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 BANNED = {"each", "said", "kept", "given", "found", "known", "whole", "some"}
 BANNED |= {"rest", "well", "mark", "place", "hurried", "looks"}
 # A docstring that begins like this has no verb and no subject.
-HEADLESS = re.compile(r"(What|Whether|Whom?|Whoever|Whose|How|Of|Those)\b")
+HEADLESS = re.compile(r"(What|Whether|Whom?|Whoever|Whose|Which|When|How|Of|Those)\b")
 # In what users read, in any of their documents and in messages.
 RIDDLES = re.compile(
     r"\b(mend(s|ed|ing)?|heard of|leaves with|left with status|week-end|bank holidays?)\b", re.I
@@ -57,8 +57,8 @@ def faults_of_code(text: str, checks_names: bool) -> Iterator[tuple[int, str]]:
                     yield line, f"the name `{name}` says nothing about its value"
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             docstring = ast.get_docstring(node)
-            if docstring and HEADLESS.match(docstring):
-                first = docstring.partition("\n")[0]
+            first = (docstring or "").partition("\n")[0]
+            if HEADLESS.match(first) and not first.endswith("?"):
                 line = 1 if isinstance(node, ast.Module) else node.lineno
                 yield line, f"a docstring without verb or subject: {first}"
 

@@ -129,7 +129,7 @@ def chosen(engine: Engine, settings: Settings, connection_id: Optional[int]) -> 
 
 
 def report_url(settings: Settings, connection_id: int) -> str:
-    """Where machines send to: by the public address, or else to the receiver directly."""
+    """Return the address for machines: the public one, or else the receiver's own."""
     from developer_telemetry.connections.report_url import report_url as join
 
     base = settings.public_url or f"http://{answering_host(settings.host)}:{settings.port}"

@@ -68,7 +68,7 @@ class Fleet(NamedTuple):
 
 
 class Outage(NamedTuple):
-    """When nobody's reports (or one connection's) arrived, and the reason given for refusing."""
+    """A time without reports of one connection, or of all (empty), and why they were refused."""
 
     start_us: int
     end_us: int

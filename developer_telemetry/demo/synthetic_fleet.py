@@ -23,7 +23,7 @@ HOUR_US = 60 * MINUTE_US
 
 
 class Team(NamedTuple):
-    """Where people work: what on, in which zone (hours from UTC), with which tools above all."""
+    """A team: its projects, its zone (hours from UTC), and the tools it uses most."""
 
     name: str
     projects: tuple[str, ...]

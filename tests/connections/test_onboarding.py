@@ -76,7 +76,7 @@ def onboard(backend: DatabaseBackend, name: str = "fleet", **wanted: Any) -> Onb
 
 
 def accepted(engine: Engine, connection_id: int, *tokens: str) -> list[bool]:
-    """Which tokens a receiver takes that has just looked."""
+    """Return for each token if a receiver accepts it right after a reload."""
     connections = Connections(engine, SECRET)
     connections.reload()
     connection = connections.get(connection_id)

@@ -1,4 +1,4 @@
-"""Which raw rows a run looks at, on every database, as DevLake's tables say what kind it is."""
+"""Raw rows that a run reads, by the kind of run in DevLake's tables, on every database."""
 
 from __future__ import annotations
 

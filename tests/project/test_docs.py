@@ -112,7 +112,7 @@ def test_a_reference_says_what_the_code_does(name: str) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where commands run: with a database that has the connection `fleet`, and an archive."""
+    """Make a folder for commands: a database with the connection `fleet`, and an archive."""
     done = run_command(tmp_path, "connect", "fleet", "--secret-token", TOKEN)
     assert done.returncode == 0, done.stderr
     (tmp_path / "archive").mkdir()

@@ -537,7 +537,7 @@ def _name(url: str) -> str:
 
 
 def _program(name: str) -> str:
-    """Where a server's program is; Debian keeps PostgreSQL's, and everybody mariadbd, off PATH."""
+    """Return the path of a server's program; some packages install it outside of PATH."""
     versions = Path("/usr/lib/postgresql").glob("*/bin")
     newest_first = sorted(versions, key=lambda path: int(path.parent.name), reverse=True)
     places = [os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/usr/libexec"]

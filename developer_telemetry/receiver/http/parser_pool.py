@@ -1,4 +1,4 @@
-"""Where bodies are parsed: small ones in threads, large ones in processes, so many at a time."""
+"""Parse bodies: small ones in threads, large ones in processes, a bounded number at a time."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ class Spool:
         return shutil.disk_usage(self._path.parent).free
 
     def oldest_arrival_us(self) -> Optional[int]:
-        """When the report that waits longest arrived."""
+        """Arrival time of the report that waits longest."""
         row = self._read(
             lambda database: database.execute("SELECT MIN(arrived_us) FROM waiting").fetchone()
         )
