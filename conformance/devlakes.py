@@ -65,10 +65,12 @@ class DevLake(NamedTuple):
         """Return what tells its server's binary from others."""
         return f"{hashlib.sha256(self.binary.read_bytes()).hexdigest()[:16]}..."
 
-    def server(self, url: str, position: Path, plugins: Optional[Path] = None) -> Lake:
-        """Its server on a database."""
+    def server(
+        self, url: str, position: Path, plugins: Optional[Path] = None, **settings: str
+    ) -> Lake:
+        """Its server on a database, with settings of its own."""
         resources = resources_of(self.binary, self.checkout)
-        return Lake(self.binary, resources, url, position, plugins, self.go_plugins)
+        return Lake(self.binary, resources, url, position, plugins, self.go_plugins, **settings)
 
 
 def devlakes(checkouts: str, lakes: str, go_plugins: str) -> list[DevLake]:

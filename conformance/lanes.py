@@ -5,17 +5,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Callable, NamedTuple, Union
 
 from conformance.devlakes import DevLake, names
 from conformance.environments import genuine_environment, versions
+from conformance.handover import HandOver
 from conformance.installs import clone, install_in_tree, install_on_ours, python_of
 from conformance.life import Life
 from conformance.others import others_run
 from conformance.outcomes import Outcomes
 from conformance.sdks import copy_of, genuine_on_ours, ours_on_genuine, plugins_of, plugins_on_ours
+from conformance.standalone import Standalone
 from conformance.taking_over import prepare_go_plugin, take_over
 from conformance.upgrade import Installed, Upgrade
 from tests.support.servers import Running, Server, create_database, drop_database, execute
@@ -25,7 +27,10 @@ GENUINE_ON_OURS = "The genuine SDK's tests on ours"
 OTHERS_ON_OURS = "Other Python plugins of DevLake's tree on our SDK"
 OTHERS_UNDER_SERVERS = "The same under DevLake's server"
 LIVES = "An operator's life under DevLake's server"
+STANDALONES = "Beside a DevLake that loads no Python plugin"
+HAND_OVERS = "Handed over from the plugin, and back"
 UPGRADES = "DevLake upgraded, and put back"
+HAND_OVER_ROWS = 100_000
 # The page's tables in their order, and what there is to say above each.
 TABLES = {
     OURS_ON_GENUINE: "",
@@ -35,6 +40,15 @@ TABLES = {
     LIVES: """\
 All calls over HTTP, to a server of its own on an empty database, by the operator and by
 machines that report without a pause from the first run to the last.""",
+    STANDALONES: """\
+The same servers with `DISABLED_REMOTE_PLUGINS=true` on an empty database, the receiver with
+`TELEMETRY_STANDALONE=true`, and the commands that [install.md](install.md) names.""",
+    HAND_OVERS: f"""\
+{HAND_OVER_ROWS:,} reports of 1,000 people, stored and converted by the plugin in a project's
+blueprint; then [operate.md](operate.md#hand-over-from-the-plugin), step by step, there and back.
+Compared each time: all rows of the connection in the raw and the tool layer, its accounts, links
+to users, tasks and watermarks, the project's mapping, and the answers to all queries of the
+dashboards.""",
     UPGRADES: """\
 The newest server on the oldest one's database, the oldest one again, and the newest once more.
 After every step reports of both connections have to go on, with tokens and with an API key of
@@ -42,6 +56,7 @@ DevLake's. Since June 2026 servers encrypt secrets as AES-GCM whenever they save
 what older ones write is AES-CBC, which all of them read.""",
 }
 BEGINS_AND_LASTS = "the server begins with an empty database and lasts to the end"
+WITHOUT_PLUGINS = {"DISABLED_REMOTE_PLUGINS": "true"}
 LIBRARIES = ["pydantic", "sqlmodel", "SQLAlchemy", "fire"]
 DRIVERS = ["mysqlclient", "PyMySQL", "psycopg2", "psycopg2-binary", "psycopg"]
 NAMED = [*LIBRARIES, *DRIVERS, "msgspec"]
@@ -123,8 +138,15 @@ def try_servers(
             ):
                 life = _life(item, server, position, folder, f"{title}, {sdk}")
                 lane.columns[LIVES].append(life)
+            lane.columns[STANDALONES].append(
+                _standalone(item, server, plugins.in_trees[item.name], folder, title)
+            )
             others = _others(item, server, plugins.others[item.name], folder, title)
             lane.columns[OTHERS_UNDER_SERVERS].append(others)
+        newest = devlakes[-1]
+        tree = plugins.in_trees[newest.name]
+        title = f"{newest.name}, {name}"
+        lane.columns[HAND_OVERS].append(_hand_over(newest, server, tree, folder, title))
         if len(devlakes) > 1:
             ends = [Installed(item, plugins.in_trees[item.name]) for item in devlakes]
             title = f"{devlakes[0].name} to {devlakes[-1].name}, {name}"
@@ -165,6 +187,42 @@ def _others(
         devlake.server(url, folder / name, plugins) as lake,
     ):
         others_run(lake, url, [item.name for item in plugins_of(devlake.checkout)], outcomes)
+    return outcomes
+
+
+def _standalone(
+    devlake: DevLake, server: Database, plugins: Path, folder: Path, title: str
+) -> Outcomes:
+    outcomes = Outcomes(title)
+    name = _database_name(f"standalone {title}")
+    url = server.url(name)
+    with (
+        outcomes.trying(BEGINS_AND_LASTS),
+        _database(url),
+        devlake.server(url, folder / name, plugins, **WITHOUT_PLUGINS) as lake,
+    ):
+        Standalone(lake, url, outcomes).live()
+    return outcomes
+
+
+def _hand_over(
+    devlake: DevLake,
+    server: Database,
+    plugins: Path,
+    folder: Path,
+    title: str,
+    rows: int = HAND_OVER_ROWS,
+) -> Outcomes:
+    outcomes = Outcomes(title)
+    name = _database_name(f"hand-over {title}")
+    url = server.url(name)
+    with (
+        outcomes.trying(BEGINS_AND_LASTS),
+        _database(url),
+        closing(devlake.server(url, folder / name, plugins)) as with_plugin,
+        closing(devlake.server(url, folder / f"{name}_2", plugins, **WITHOUT_PLUGINS)) as without,
+    ):
+        HandOver(with_plugin, without, plugins, url, outcomes, rows).live()
     return outcomes
 
 

@@ -21,9 +21,10 @@ make conformance DEVLAKE="<checkout>" LAKE="<binary of its server>" GO_PLUGINS="
 ```
 
 Each takes several paths, one for each DevLake and in the same order; a DevLake is called by the
-date of its checkout's newest commit. `GO_PLUGINS` is the folder that holds `org/org.so`. Without it
-accounts are not linked to users, without `LAKE` nobody lives the operator's life below, and with
-one DevLake alone nobody upgrades. `MYSQL=mysql://user:password@host:3306/` adds a MySQL of yours to
+date of its checkout's newest commit. `GO_PLUGINS` is the folder that holds `org/org.so` and
+`webhook/webhook.so`. Without it accounts are not linked to users, and nothing is tried without
+the plugin or handed over; without `LAKE` there is no operator's life below, and with one DevLake
+alone no upgrade. `MYSQL=mysql://user:password@host:3306/` adds a MySQL of yours to
 the databases. The plugin is installed as
 [install.md](install.md#on-a-machine-without-containers) says: `git clone` into the plugin folder,
 then `build.sh`. What is not committed is not tried.
