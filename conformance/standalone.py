@@ -263,7 +263,6 @@ class Standalone:
         # A receiver takes a table without any connection for a restore that is under way.
         self._command("connect", "other")
         self._command("connections", "delete", "fleet", "--yes")
-        eventually(lambda: self._answer(self.token) == 404, 30)
         for table in (RAW_TABLE, TOOL_TABLE, SCOPE_TABLE, PROJECT_TABLE, MADE_LINK_TABLE):
             left = query(self.url, f"SELECT * FROM {table} WHERE connection_id = 1")
             expect(left, [], table)
@@ -271,6 +270,7 @@ class Standalone:
             left = [row for row in query(self.url, f"SELECT * FROM {table}") if _is_ours(row)]
             expect(left, [], table)
         expect(self._count_others(), others, "rows of the other plugin")
+        eventually(lambda: self._answer(self.token) == 404, 30)
 
 
 def _is_ours(row: tuple[Any, ...]) -> bool:
