@@ -265,7 +265,8 @@ def test_another_database_than_devlakes_shows_without_the_plugin(site: Standalon
 
 
 def test_status_shows_the_owner_and_the_last_conversion(site: StandaloneSite) -> None:
-    [line] = [line for line in site.status().splitlines() if "converted" in line or "schema" in line]
+    lines = site.status().splitlines()
+    [line] = [line for line in lines if "converted" in line or "schema" in line]
     assert line.startswith("schema: the receiver (standalone) applies migrations")
     [listed] = json.loads(site.status("--json"))
     assert listed["conversion"] is None
