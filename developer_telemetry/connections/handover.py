@@ -6,13 +6,12 @@ row made of one, and no watermark.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.connections.devlake_backend import DevLakeBackend
 from developer_telemetry.constants import CONNECTION_TABLE, DEVLAKE_MIGRATION_TABLE, PROJECT_TABLE
 from developer_telemetry.database.engine import address_of, reading, transact
 from developer_telemetry.database.migrate import list_devlakes, migrate
@@ -25,6 +24,9 @@ from developer_telemetry.storage.project_mapping import (
     leave_blueprints,
     record_blueprints,
 )
+
+if TYPE_CHECKING:  # httpx is megabytes of memory for a receiver that asks nothing of DevLake
+    from developer_telemetry.connections.devlake_backend import DevLakeBackend
 
 HOW_TO_HAND_OVER = (
     "(1) set DISABLED_REMOTE_PLUGINS=true for DevLake's server, or take the plugin out of its"
