@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from fractions import Fraction
 from functools import lru_cache
 from operator import attrgetter
-from typing import NamedTuple, NewType, Optional, get_type_hints
+from typing import NamedTuple, NewType, Optional, cast, get_type_hints
 
 import msgspec
 
@@ -33,6 +33,7 @@ from developer_telemetry.reports.parser import (
 MAX_HOURS = 24
 # For reports that did not arrive at a receiver, as those of archives: only their time counts.
 NO_EPOCH = 1 << 62
+_counts_of: Callable[[Repository], tuple[Number, ...]] = attrgetter(*REPOSITORY_COUNTS)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -141,8 +142,11 @@ def sum_order(arrival: ReceivedReport) -> tuple[str, int, int]:
 
 def _row(newest: ReceivedReport, day: Report, first_arrived_us: int) -> ToolRow:
     """Return the row of a day whose newest report is `newest`."""
-    git = _rounded(day.git)
-    development = _rounded(day.development)
+    day = _bounded(day)
+    git = cast("dict[str, int]", day.git)
+    development = cast("dict[str, int]", day.development)
+    updated_at = format_arrival(newest.arrived_us, day.date)
+    is_first = first_arrived_us == newest.arrived_us
     return ToolRow(
         connection_id=newest.connection_id,
         developer_id=day.developer_id,
@@ -153,9 +157,9 @@ def _row(newest: ReceivedReport, day: Report, first_arrived_us: int) -> ToolRow:
         active_hours=min(MAX_HOURS, _count(day.active_hours)),
         tools_used=_json(day.tools),
         project_context=_json(day.projects),
-        command_counts=_json(_rounded(day.commands)),
+        command_counts=_json(day.commands),
         os_info=_json(day.os_info),
-        git_activity=_json({**git, "repositories": _repositories(day)} if git else {}),
+        git_activity=_json({**git, "repositories": day.repositories} if git else {}),
         development_activity=_json(development),
         commits=git.get(GIT_TOTALS[0], 0),
         lines_added=git.get(GIT_TOTALS[1], 0),
@@ -164,8 +168,8 @@ def _row(newest: ReceivedReport, day: Report, first_arrived_us: int) -> ToolRow:
         test_runs=development.get(DEVELOPMENT_COUNTS[0], 0),
         builds=development.get(DEVELOPMENT_COUNTS[1], 0),
         arrived_us=newest.arrived_us,
-        created_at=format_arrival(first_arrived_us, day.date),
-        updated_at=format_arrival(newest.arrived_us, day.date),
+        created_at=updated_at if is_first else format_arrival(first_arrived_us, day.date),
+        updated_at=updated_at,
         raw_data_params=build_raw_params(newest.connection_id),
         raw_data_table=RAW_TABLE,
         raw_data_id=newest.raw_id,
@@ -274,7 +278,7 @@ def _counted(repositories: Iterable[Repository]) -> dict[str, Number]:
     return {
         f"{repository.name} {field}": count
         for repository in repositories
-        for field, count in zip(REPOSITORY_COUNTS, repository.counts)
+        for field, count in zip(REPOSITORY_COUNTS, _counts_of(repository))
     }
 
 
@@ -355,14 +359,14 @@ class _RepositorySum:
                     continue
                 sums = ([_Total() for _ in REPOSITORY_COUNTS], _Names(self._room))
                 self._by_name[repository.name] = sums
-            for total, count in zip(sums[0], repository.counts):
+            for total, count in zip(sums[0], _counts_of(repository)):
                 total.add(count)
-            sums[1].add(repository.branches)
+            sums[1].add(repository.branches_worked)
 
     @property
     def all(self) -> tuple[Repository, ...]:
         return tuple(
-            Repository(name, tuple([total.value for total in totals]), branches.all)
+            _repository(name, [total.value for total in totals], branches.all)
             for name, (totals, branches) in self._by_name.items()
         )
 
@@ -403,34 +407,51 @@ def _count(value: Number) -> int:
     return max(0, min(MAX_COUNT, rounded))
 
 
+def _bounded(day: Report) -> Report:
+    """Return a day with each repository once and, except the hours, all counts within range."""
+    repositories = _distinct(day.repositories)
+    counts = [*day.git.values(), *day.development.values(), *day.commands.values()]
+    for repository in repositories:
+        counts += _counts_of(repository)
+    if repositories is day.repositories and _are_counts(counts):  # as nearly always
+        return day
+    return msgspec.structs.replace(
+        day,
+        commands=_rounded(day.commands),
+        git=_rounded(day.git),
+        development=_rounded(day.development),
+        repositories=tuple(map(_rounded_repository, repositories)),
+    )
+
+
+def _are_counts(values: list[Number]) -> bool:
+    """Return true if `_count` changes none of the values."""
+    if not values:
+        return True
+    return {int}.issuperset(map(type, values)) and min(values) >= 0 and max(values) <= MAX_COUNT
+
+
 def _rounded(counts: Mapping[str, Number]) -> dict[str, int]:
     return {name: _count(value) for name, value in counts.items()}
 
 
-class _StoredRepository(msgspec.Struct):
-    """A repository in the tool layer's JSON, its keys in the order of the alphabet."""
-
-    branches_worked: tuple[str, ...]
-    commits: int
-    files_changed: int
-    lines_added: int
-    lines_deleted: int
-    name: str
+def _rounded_repository(repository: Repository) -> Repository:
+    counts = map(_count, _counts_of(repository))
+    return _repository(repository.name, counts, repository.branches_worked)
 
 
-def _repositories(day: Report) -> list[_StoredRepository]:
-    """Each repository once, those of one name added up."""
-    repositories = day.repositories
-    if len({repository.name for repository in repositories}) < len(repositories):
-        added = _RepositorySum()
-        added.add(repositories)
-        repositories = added.all
-    return [_stored_repository(repository) for repository in repositories]
+def _distinct(repositories: tuple[Repository, ...]) -> tuple[Repository, ...]:
+    """Return each repository once, those of one name added up."""
+    if len({repository.name for repository in repositories}) == len(repositories):
+        return repositories
+    added = _RepositorySum()
+    added.add(repositories)
+    return added.all
 
 
-def _stored_repository(repository: Repository) -> _StoredRepository:
-    commits, added, deleted, files = map(_count, repository.counts)
-    return _StoredRepository(repository.branches, commits, files, added, deleted, repository.name)
+def _repository(name: str, counts: Iterable[Number], branches: tuple[str, ...]) -> Repository:
+    commits, added, deleted, files = counts
+    return Repository(branches, commits, files, added, deleted, name)
 
 
 _ENCODER = msgspec.json.Encoder(order="sorted")

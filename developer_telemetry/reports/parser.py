@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
+from operator import attrgetter
 from typing import Annotated, Any, Optional, Union
 
 import msgspec
@@ -36,7 +37,6 @@ REPOSITORY_COUNTS = ("commits", "lines_added", "lines_deleted", "files_changed")
 GIT_TOTALS = tuple(f"total_{count}" for count in REPOSITORY_COUNTS)
 # The fields with numbers in them.
 NUMBER_FIELDS = ("active_hours", "commands", "git_activity", "development_activity")
-_NO_COUNTS: tuple[Number, ...] = (0,) * len(REPOSITORY_COUNTS)
 DEVELOPMENT_COUNTS = ("test_runs_detected", "build_commands_detected")
 
 _DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ].*)?", re.DOTALL)
@@ -50,15 +50,22 @@ _ABSOLUTE_PATH = re.compile(rf"""(?:^|(?<=[\s"'=(]))(?:[/~]|[A-Za-z][\w+.-]*:[\\
 _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
 
-class Repository(msgspec.Struct, frozen=True):
-    """The work in one repository on one day; the repository has a name and never a path."""
+# No object here can be part of a cycle, so the garbage collector need not follow them.
+class Repository(msgspec.Struct, frozen=True, gc=False):
+    """The work in one repository on one day; the repository has a name and never a path.
 
+    The fields are those of the tool layer's JSON, in the order of the alphabet.
+    """
+
+    branches_worked: tuple[str, ...]
+    commits: Number
+    files_changed: Number
+    lines_added: Number
+    lines_deleted: Number
     name: str
-    counts: tuple[Number, ...]  # in the order of REPOSITORY_COUNTS
-    branches: tuple[str, ...]
 
 
-class Report(msgspec.Struct, frozen=True):
+class Report(msgspec.Struct, frozen=True, gc=False):
     """One machine's account of one developer's day, as far as the tool layer uses it.
 
     Counts are as they were sent, fractions and negative values included: they are brought into
@@ -101,7 +108,7 @@ _Name = Annotated[str, msgspec.Meta(max_length=TEXT_LIMIT)]
 _Count = Annotated[int, msgspec.Meta(ge=-MAX_COUNT, le=MAX_COUNT)]
 
 
-class _SentRepository(msgspec.Struct):
+class _SentRepository(msgspec.Struct, gc=False):
     """A repository as the collector's script sends it."""
 
     name: _Name
@@ -109,26 +116,26 @@ class _SentRepository(msgspec.Struct):
     lines_added: _Count = 0
     lines_deleted: _Count = 0
     files_changed: _Count = 0
-    branches_worked: list[_Name] = []
+    branches_worked: tuple[_Name, ...] = ()
 
 
-class _SentGit(msgspec.Struct):
+class _SentGit(msgspec.Struct, gc=False):
     total_commits: _Count
     total_lines_added: _Count
     total_lines_deleted: _Count
     total_files_changed: _Count
-    repositories: list[_SentRepository] = []
+    repositories: tuple[_SentRepository, ...] = ()
 
 
-class _SentDevelopment(msgspec.Struct):
+class _SentDevelopment(msgspec.Struct, gc=False):
     test_runs_detected: _Count
     build_commands_detected: _Count
 
 
-class _SentMetrics(msgspec.Struct):
+class _SentMetrics(msgspec.Struct, gc=False):
     active_hours: Any = 0  # often a fraction, which `_fraction` reads
-    tools_used: list[_Name] = []
-    projects: list[_Name] = []
+    tools_used: tuple[_Name, ...] = ()
+    projects: tuple[_Name, ...] = ()
     commands: dict[str, int] = {}
     git_activity: Optional[_SentGit] = None
     development_activity: Optional[_SentDevelopment] = None
@@ -137,7 +144,7 @@ class _SentMetrics(msgspec.Struct):
     os_info: Any = None
 
 
-class _SentReport(msgspec.Struct):
+class _SentReport(msgspec.Struct, gc=False):
     """A body as the collector's script sends it; others, such as the flat form, don't fit."""
 
     date: str
@@ -158,6 +165,8 @@ class _SentReport(msgspec.Struct):
 
 
 _SENT_REPORT = msgspec.json.Decoder(_SentReport, float_hook=_fraction)
+_git_fields = attrgetter(*GIT_TOTALS)
+_development_fields = attrgetter(*DEVELOPMENT_COUNTS)
 
 
 def parse(body: Union[bytes, str]) -> Report:
@@ -179,50 +188,61 @@ def _read_usual(text: str) -> Optional[Report]:
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return None
     developer, metrics = sent.developer.strip(), sent.metrics
-    repositories = _usual_repositories(metrics.git_activity)
+    git, development = metrics.git_activity, metrics.development_activity
+    repositories = () if git is None else _usual_repositories(git.repositories)
     if not developer or len(developer) > TEXT_LIMIT or not sent.date or repositories is None:
         return None
     unread: set[str] = set()
     return Report(
         developer_id=developer,
         date=_known_day(sent.date.strip()[:TEXT_LIMIT]),
-        hostname=_text(sent.hostname),
-        email=_text(sent.email),
-        name=_text(sent.name),
+        hostname=_cut(sent.hostname.strip()),
+        email=_cut(sent.email.strip()),
+        name=_cut(sent.name.strip()),
         active_hours=_number(metrics.active_hours, "active_hours", unread),
         tools=_usual_names(metrics.tools_used),
         projects=_usual_names(metrics.projects),
-        commands=_counts(metrics.commands, unread),
-        git=_fields_of(metrics.git_activity, GIT_TOTALS),
+        commands=_counts(metrics.commands, unread) if metrics.commands else {},
+        git={} if git is None else dict(zip(GIT_TOTALS, _git_fields(git))),
         repositories=repositories,
-        development=_fields_of(metrics.development_activity, DEVELOPMENT_COUNTS),
+        development={}
+        if development is None
+        else dict(zip(DEVELOPMENT_COUNTS, _development_fields(development))),
         os_info=_os_info(metrics.os_info),
         payload=text,
         unread=tuple(unread),
     )
 
 
-def _usual_repositories(git: Optional[_SentGit]) -> Optional[tuple[Repository, ...]]:
-    if git is None:
-        return ()
-    repositories = []
-    for sent in git.repositories:
+def _usual_repositories(
+    repositories: tuple[_SentRepository, ...],
+) -> Optional[tuple[Repository, ...]]:
+    """Return repositories as `read` reads them; None if one has no name but that in its path."""
+    usual = []
+    for sent in repositories:
         name = _known_name(sent.name)
-        if not name:  # `read` takes it from the path
+        if not name:
             return None
-        counts = (sent.commits, sent.lines_added, sent.lines_deleted, sent.files_changed)
-        repositories.append(Repository(name, counts, _usual_names(sent.branches_worked)))
-    return tuple(repositories)
+        usual.append(
+            Repository(
+                _usual_names(sent.branches_worked),
+                sent.commits,
+                sent.files_changed,
+                sent.lines_added,
+                sent.lines_deleted,
+                name,
+            )
+        )
+    return tuple(usual)
 
 
-def _usual_names(sent: list[str]) -> tuple[str, ...]:
+def _usual_names(sent: tuple[str, ...]) -> tuple[str, ...]:
+    line = " ".join(sent)
+    if "/" not in line and tuple(line.split()) == sent:  # no path, no space, none empty
+        return tuple(dict.fromkeys(sent))
     names = dict.fromkeys(map(_known_name, sent))
     names.pop("", None)
     return tuple(names)
-
-
-def _fields_of(sent: object, fields: tuple[str, ...]) -> dict[str, Number]:
-    return {} if sent is None else {field: getattr(sent, field) for field in fields}
 
 
 def decode(body: Union[bytes, str]) -> tuple[object, str]:
@@ -401,7 +421,11 @@ def trimmed(value: object) -> str:
 
 
 def _text(value: object) -> str:
-    return trimmed(value)[:TEXT_LIMIT].rstrip()
+    return _cut(trimmed(value))
+
+
+def _cut(text: str) -> str:
+    return text[:TEXT_LIMIT].rstrip()
 
 
 def _number(value: object, field: str, unread: set[str]) -> Number:
@@ -516,11 +540,12 @@ def _repositories(value: object, unread: set[str]) -> tuple[Repository, ...]:
 
 def _repository(name: str, item: object, room: Room, unread: set[str]) -> Repository:
     if not isinstance(item, dict):
-        return Repository(name, _NO_COUNTS, ())
-    counts = tuple(
-        [_number(item.get(count), "git_activity", unread) for count in REPOSITORY_COUNTS]
-    )
-    return Repository(name, counts, _names_within(item.get("branches_worked"), room))
+        return Repository((), 0, 0, 0, 0, name)
+    commits, added, deleted, files = [
+        _number(item.get(count), "git_activity", unread) for count in REPOSITORY_COUNTS
+    ]
+    branches = _names_within(item.get("branches_worked"), room)
+    return Repository(branches, commits, files, added, deleted, name)
 
 
 def _git_totals(
@@ -532,8 +557,8 @@ def _git_totals(
     return {
         total: _number(git[total], "git_activity", unread)
         if git.get(total) is not None
-        else sum(repository.counts[position] for repository in repositories)
-        for position, total in enumerate(GIT_TOTALS)
+        else sum(getattr(repository, count) for repository in repositories)
+        for count, total in zip(REPOSITORY_COUNTS, GIT_TOTALS)
     }
 
 
