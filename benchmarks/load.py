@@ -1,6 +1,6 @@
 """Sends reports to a receiver as fast as it answers, over connections that stay open.
 
-    python -m benchmarks.load PORT CONNECTION CONNECTIONS WARM_UP SECONDS
+    python -m benchmarks.load PORT CONNECTION CONNECTIONS WARM_UP SECONDS REPORTS
 
 takes the token from TOKEN and prints an `Outcome` as JSON. One thread, sockets polled by hand:
 nothing that an HTTP client would do for other servers takes time here.
@@ -43,10 +43,16 @@ class Outcome(NamedTuple):
 
 
 def measure(
-    port: int, connection_id: int, token: str, connections: int, warm_up: float, seconds: float
+    port: int,
+    connection_id: int,
+    token: str,
+    connections: int,
+    warm_up: float,
+    seconds: float,
+    reports: int = sys.maxsize,
 ) -> Outcome:
-    """Run the load tool in a process of its own."""
-    numbers = (port, connection_id, connections, warm_up, seconds)
+    """Run the load tool in a process of its own, until the time is over or `reports` are sent."""
+    numbers = (port, connection_id, connections, warm_up, seconds, reports)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.load", *map(str, numbers)],
         cwd=ROOT,
@@ -96,9 +102,11 @@ class Sender:
 
 
 class Load:
-    """Keeps every connection busy until the time is over, then waits for the last answers."""
+    """Keeps every connection busy until the end, then waits for the last answers."""
 
-    def __init__(self, port: int, connection_id: int, token: str, connections: int) -> None:
+    def __init__(
+        self, port: int, connection_id: int, token: str, connections: int, reports: int
+    ) -> None:
         self._head = (
             f"POST /plugins/developer-telemetry/{connection_id}/report HTTP/1.1\r\n"
             f"Host: {HOST}:{port}\r\n"
@@ -110,7 +118,7 @@ class Load:
         self._poll = select.epoll()
         self._senders = [Sender(port) for _ in range(connections)]
         self._by_file = {sender.socket.fileno(): sender for sender in self._senders}
-        self._next = 0
+        self._next, self._reports = 0, reports
         self._times = array("d")
         self._refused = self._broken = self._acknowledged = 0
 
@@ -140,7 +148,7 @@ class Load:
         )
 
     def _until(self, deadline: float) -> None:
-        while (left := deadline - time.perf_counter()) > 0:
+        while self._next < self._reports and (left := deadline - time.perf_counter()) > 0:
             for file, _ in self._poll.poll(left):
                 sender = self._by_file[file]
                 if self._answered(sender):
@@ -197,7 +205,8 @@ def main() -> None:
     """Run as the process that `measure` starts."""
     port, connection_id, connections = map(int, sys.argv[1:4])
     warm_up, seconds = map(float, sys.argv[4:6])
-    load = Load(port, connection_id, os.environ["TOKEN"], connections)
+    reports = int(sys.argv[6])
+    load = Load(port, connection_id, os.environ["TOKEN"], connections, reports)
     print(json.dumps(load.run(warm_up, seconds)._asdict()))
 
 

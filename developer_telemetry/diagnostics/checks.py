@@ -195,6 +195,14 @@ def owner(facts: Facts) -> Iterator[Check]:
             "`developer-telemetry migrate --hand-back` records DevLake at once; or remove the"
             " plugin from DevLake",
         )
+    elif database.owner is SchemaOwner.DEVLAKE and database.wants_standalone:
+        yield Check(
+            name,
+            FAILED,
+            f"{database.ownership}, although TELEMETRY_STANDALONE is set: it has no effect while"
+            " DevLake may load the plugin",
+            f"hand over ({HAND_OVER}), or set TELEMETRY_STANDALONE=false",
+        )
     else:
         yield Check(name, OK, str(database.ownership))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 from sqlalchemy.engine import Engine
@@ -14,12 +15,20 @@ from developer_telemetry.database.schema_owner import (
     read_owner_since_us,
 )
 from developer_telemetry.reports.daily_metrics import format_timestamp
-from developer_telemetry.storage.conversions import Conversion, is_overdue, read_conversions
+from developer_telemetry.storage.conversions import (
+    OVERDUE_SECONDS,
+    Conversion,
+    is_overdue,
+    read_conversions,
+)
 
 OWNER_NAMES = {
     SchemaOwner.DEVLAKE: "DevLake's server",
     SchemaOwner.STANDALONE: "the receiver (standalone)",
 }
+
+# The longest list of names in the line of the page.
+MAX_LISTED = 5
 
 
 class Ownership(NamedTuple):
@@ -101,3 +110,30 @@ def read_conversion_statuses(engine: Engine) -> list[ConversionStatus]:
             )
             for row in rows
         ]
+
+
+def describe_conversions(ownership: Ownership, statuses: Sequence[ConversionStatus]) -> str:
+    """Return one line: the owner of the schema, the last conversion, and what is wrong."""
+    sentences = [str(ownership)]
+    converted = [(status.last.ended_us, status) for status in statuses if status.last]
+    if converted:
+        _, newest = max(converted)
+        sentences.append(f"connection {newest.connection_id} ({newest.name}): {newest}")
+    elif ownership.owner is SchemaOwner.STANDALONE:
+        sentences.append("no report was converted so far")
+    failed = [status for status in statuses if status.last and status.last.error]
+    if failed:
+        sentences.append(f"failed for {_list_names(failed)}")
+    overdue = [status for status in statuses if status.is_overdue]
+    if overdue:
+        sentences.append(
+            f"overdue for {_list_names(overdue)}: reports have waited for more than"
+            f" {OVERDUE_SECONDS // 60} minutes"
+        )
+    return "; ".join(sentences)
+
+
+def _list_names(statuses: Sequence[ConversionStatus]) -> str:
+    listed = ", ".join(status.name for status in statuses[:MAX_LISTED])
+    more = f" and {len(statuses) - MAX_LISTED} more" if len(statuses) > MAX_LISTED else ""
+    return f"{listed}{more}"

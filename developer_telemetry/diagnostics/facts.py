@@ -61,6 +61,7 @@ class DatabaseFacts(NamedTuple):
     error: str = ""  # the reason why it can't be used
     pending: Sequence[str] = ()  # migrations
     ownership: Optional[Ownership] = None  # None unless the database answered
+    wants_standalone: bool = False  # by TELEMETRY_STANDALONE
     is_devlakes: bool = False
     inexact_tables: Mapping[str, str] = {}  # DevLake's, with their collation
     durability_risks: Sequence[str] = ()
@@ -187,6 +188,7 @@ def read_database(engine: Engine, settings: Settings) -> DatabaseFacts:
         address=address_of(engine),
         pending=missing,
         ownership=read_ownership(engine),
+        wants_standalone=settings.standalone and not settings.embedded,
         is_devlakes=is_devlake_database(engine),
     )
     if missing:

@@ -54,12 +54,19 @@ ACCOUNT_COLUMNS = tuple(
 
 
 def convert_accounts(
-    engine: Engine, connection_id: int, new: Optional[Mapping[str, NewestRaw]] = None
+    engine: Engine,
+    connection_id: int,
+    new: Optional[Mapping[str, NewestRaw]] = None,
+    is_gentle: bool = False,
 ) -> Iterator[Progress]:
     """Write one account for each developer who has tool rows; for all, or for those in `new`.
 
-    `new` is the result of `read_newest_above`: the developers with new raw rows since accounts
-    were last made. Yields after each batch.
+    Yields after each batch.
+
+    Args:
+        new: the result of `read_newest_above`: the developers with new raw rows since accounts
+            were last made.
+        is_gentle: Read one batch at a time, and none while the caller pauses.
     """
     if new is None:
         total = _count(engine, connection_id)
@@ -68,8 +75,9 @@ def convert_accounts(
         total = len(new)
         developers = _batches(sorted(new))
     done = 0
-    pages = map_concurrently(partial(_accounts, engine, connection_id, new or {}), developers)
-    for number, accounts in prefetch(pages):
+    read = partial(_accounts, engine, connection_id, new or {})
+    pages = map(read, developers) if is_gentle else prefetch(map_concurrently(read, developers))
+    for number, accounts in pages:
         transact(engine, partial(_upsert, accounts=accounts))
         done += number
         yield Progress(done, max(done, total))

@@ -67,18 +67,8 @@ def convert_new(
     Receivers write tool rows with their reports, so these are rewritten only after a change of the
     strategy, or by a release that reads reports in another way.
 
-    Raises:
-        ConnectionBusy: Another process works on the connection; nothing was done.
+    The caller holds the connection's lock, and checks after each step that it still does.
     """
-    with hold_connection(engine, connection_id, patience=0) as still_alone:
-        for converted in _convert_new(engine, connection_id, strategy, options):
-            yield converted
-            still_alone()
-
-
-def _convert_new(
-    engine: Engine, connection_id: int, strategy: str, options: ConversionOptions
-) -> Iterator[Converted]:
     converted = Converted()
     has_same = has_settings(engine, connection_id, EXTRACT, strategy)
     everything = has_same is False
@@ -92,7 +82,7 @@ def _convert_new(
     settings = _settings(strategy, options.with_tasks)
     run = begin(engine, connection_id, CONVERT, settings, everything, is_scheduled=True)
     new = read_newest_above(engine, connection_id, run.above) if run.above else None
-    for _, converted in _converted(engine, connection_id, options.with_tasks, new):
+    for _, converted in _converted(engine, connection_id, options.with_tasks, new, is_gentle=True):
         yield converted
     if options.with_links:
         for links in link_accounts(engine, connection_id):
@@ -106,10 +96,14 @@ def _settings(strategy: str, tasks: bool) -> str:
 
 
 def _converted(
-    engine: Engine, connection_id: int, tasks: bool, new: Optional[Mapping[str, NewestRaw]]
+    engine: Engine,
+    connection_id: int,
+    tasks: bool,
+    new: Optional[Mapping[str, NewestRaw]],
+    is_gentle: bool = False,
 ) -> Iterator[tuple[Progress, Converted]]:
     accounts = 0
-    for accounts, total in convert_accounts(engine, connection_id, new):
+    for accounts, total in convert_accounts(engine, connection_id, new, is_gentle):
         yield Progress(accounts, total), Converted(accounts)
     if tasks:
         developers = None if new is None else sorted(new)

@@ -38,7 +38,7 @@ class Match(NamedTuple):
 
 
 class _Account(NamedTuple):
-    """An account without a link or without a record of one."""
+    """An account, its link and the record of one that was made."""
 
     id: str
     email: Optional[str]
@@ -123,28 +123,43 @@ def link_accounts(engine: Engine, connection_id: int) -> Iterator[int]:
 
 
 def _read_page(connection: SqlConnection, connection_id: int, last: str) -> list[_Account]:
-    """Return accounts after the id `last` that have no link, or one that is not recorded."""
+    """Return accounts after the id `last` with their links and records, if any."""
     param = dialect_of(connection).placeholder
-    origin = ", ".join(f"a.{column}" for column in _ORIGIN)
     rows = connection.exec_driver_sql(
-        f"SELECT a.id, a.email, a.full_name, a.user_name, u.user_id, m.user_id, m.matched_text,"
-        f" {origin} FROM {ACCOUNT_TABLE} a"
-        f" LEFT JOIN {LINK_TABLE} u ON u.account_id = a.id"
-        f" LEFT JOIN {MADE_LINK_TABLE} m ON m.account_id = a.id"
-        f" WHERE a._raw_data_params = {param} AND a._raw_data_table = {param} AND a.id > {param}"
-        " AND (u.account_id IS NULL OR m.account_id IS NULL)"
-        f" ORDER BY a.id LIMIT {MAX_ROWS}",
+        f"SELECT id, email, full_name, user_name, {', '.join(_ORIGIN)} FROM {ACCOUNT_TABLE}"
+        f" WHERE _raw_data_params = {param} AND _raw_data_table = {param} AND id > {param}"
+        f" ORDER BY id LIMIT {MAX_ROWS}",
         (build_raw_params(connection_id), RAW_TABLE, last),
-    )
+    ).fetchall()
+    ids = [row[0] for row in rows]
+    links = _read_by_account(connection, LINK_TABLE, ("user_id",), ids)
+    records = _read_by_account(connection, MADE_LINK_TABLE, ("user_id", "matched_text"), ids)
     return [
         _Account(
             *(row[0], row[1], row[2], row[3]),
-            origin=tuple(row[7:]),
-            user_id=row[4],
-            recorded=None if row[5] is None else (row[5], row[6]),
+            origin=tuple(row[4:]),
+            user_id=links.get(row[0], (None,))[0],
+            recorded=records.get(row[0]),
         )
         for row in rows
     ]
+
+
+def _read_by_account(
+    connection: SqlConnection, table: str, columns: Sequence[str], ids: Sequence[str]
+) -> dict[str, Any]:
+    """Return some columns of a table by the account's id.
+
+    A join would not use an index on PostgreSQL, where the tables' collations differ.
+    """
+    if not ids:
+        return {}
+    params = ", ".join([dialect_of(connection).placeholder] * len(ids))
+    rows = connection.exec_driver_sql(
+        f"SELECT account_id, {', '.join(columns)} FROM {table} WHERE account_id IN ({params})",
+        tuple(ids),
+    )
+    return {row[0]: tuple(row[1:]) for row in rows}
 
 
 def _decide(

@@ -94,7 +94,9 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         writing, spool, outage, conflicts, connections, tallies, metrics, lease, decisions
     )
     retention_job = RetentionJob(engine, outage)
-    conversion_job = ConversionJob(open_engine(settings.db_url), connections, outage, metrics)
+    conversion_job = ConversionJob(
+        open_engine(settings.db_url), connections, outage, metrics, lambda: ingest.waiting
+    )
     is_standalone = settings.standalone and not settings.embedded
     monitor = Monitor(
         engine,
@@ -105,7 +107,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         outage,
         tallies,
         conversion_job.note,
-        partial(take_over_schema, settings) if is_standalone else None,
+        partial(take_over_schema, open_engine(settings.db_url)) if is_standalone else None,
     )
     authenticator = Authenticator(connections, settings.require_token)
     add_gauges(metrics, ingest, outage, spool, connections, conversion_job)
@@ -133,14 +135,16 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     )
 
 
-def take_over_schema(settings: Settings) -> None:
+def take_over_schema(engine: Engine) -> None:
     """Migrate DevLake's database, and record that this project looks after its schema.
+
+    Args:
+        engine: One without the receiver's timeouts, as migrations may take longer; it has no
+            open session afterwards.
 
     Raises:
         TelemetryError: DevLake has not made its tables so far, or has loaded the plugin before.
     """
-    # Migrations may take longer than other statements of the receiver.
-    engine = open_engine(settings.db_url)
     try:
         taken = take_over(engine, None)
     finally:

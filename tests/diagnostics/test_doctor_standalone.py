@@ -86,7 +86,7 @@ def add_reports(engine: Engine) -> int:
 def convert(engine: Engine) -> None:
     connections = Connections(engine, SECRET)
     connections.reload()
-    ConversionJob(engine, connections, Outage(), Metrics())._work()
+    ConversionJob(engine, connections, Outage(), Metrics(), lambda: 0)._work()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple, Optional
 
@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry.concurrency import PeriodicThread
 from developer_telemetry.connections.registry import Connection, Connections
 from developer_telemetry.constants import RAW_TABLE
-from developer_telemetry.database.advisory_lock import ConnectionBusy
+from developer_telemetry.database.advisory_lock import ConnectionBusy, hold_connection
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import (
     database_now_us,
@@ -49,7 +49,8 @@ ROUND_SECONDS = 10.0
 PACE_SECONDS = 60.0
 # A transaction may commit a report this long after a later report was seen.
 LATE_COMMIT_SECONDS = 30.0
-# A pause is as long as the step before it, within limits.
+# A pause is as long as the step before it, and longer while reports wait for an answer.
+BUSY_PAUSE_FACTOR = 9
 MAX_PAUSE_SECONDS = 1.0
 # The longest list of ids in a message.
 MAX_LISTED = 5
@@ -98,14 +99,20 @@ class ConversionJob(PeriodicThread):
     """Converts each connection with new reports or users, once a minute at most."""
 
     def __init__(
-        self, engine: Engine, connections: Connections, outage: Outage, metrics: Metrics
+        self,
+        engine: Engine,
+        connections: Connections,
+        outage: Outage,
+        metrics: Metrics,
+        waiting: Callable[[], int],
     ) -> None:
-        """Take an engine that no other thread uses."""
+        """Take an engine that no other thread uses, and the number of reports that wait."""
         super().__init__("conversion")
         self._engine = engine
         self._connections = connections
         self._outage = outage
         self._metrics = metrics
+        self._waiting = waiting
         self._newest = _NewestRaws()
         self._watched: dict[int, _Watched] = {}
         self._complaints: dict[int, str] = {}
@@ -207,28 +214,51 @@ class ConversionJob(PeriodicThread):
         return due
 
     def _convert(self, connection: Connection, options: ConversionOptions) -> None:
-        """Convert one connection and record the outcome, whatever it is."""
-        converted, error = Converted(), ""
+        """Convert one connection, unless another receiver does, and record the outcome."""
+        try:
+            with hold_connection(self._engine, connection.id, patience=0) as still_alone:
+                if not self._is_due(connection.id):
+                    return  # another receiver has converted it since this round began
+                started_us = self._clock_us()
+                converted, error = self._try(connection, options, still_alone)
+                if self._ending.is_set():
+                    return  # the next receiver continues
+                self._report(connection.id, converted, error)
+                record = Conversion(connection.id, started_us, self._clock_us(), *converted, error)
+                transact(self._engine, lambda to: write_conversion(to, record))
+        except ConnectionBusy:
+            return  # another receiver converts it, or an erasure or the retention works on it
+
+    def _is_due(self, connection_id: int) -> bool:
         with reading(self._engine).connect() as database:
-            started_us = database_now_us(database)
+            last = read_conversions(database).get(connection_id)
+            clock_us = database_now_us(database)
+        return last is None or clock_us - last.started_us >= PACE_SECONDS * SECOND_US
+
+    def _clock_us(self) -> int:
+        with reading(self._engine).connect() as database:
+            return database_now_us(database)
+
+    def _try(
+        self, connection: Connection, options: ConversionOptions, still_alone: Callable[[], None]
+    ) -> tuple[Converted, str]:
+        """Convert one connection with pauses; return what was written, and an error or ""."""
+        converted = Converted()
         steps = convert_new(self._engine, connection.id, connection.strategy, options)
         try:
             with closing(steps):
                 began = time.monotonic()
-                while (step := next(steps, None)) is not None:
+                for step in steps:
                     converted = step
-                    if self._ending.wait(min(MAX_PAUSE_SECONDS, time.monotonic() - began)):
-                        return
+                    still_alone()
+                    factor = BUSY_PAUSE_FACTOR if self._waiting() else 1
+                    pause = factor * (time.monotonic() - began)
+                    if self._ending.wait(min(MAX_PAUSE_SECONDS, pause)):
+                        break
                     began = time.monotonic()
-        except ConnectionBusy:
-            return  # another receiver converts it, or an erasure or the retention works on it
         except Exception as failure:  # no error of one connection may keep others waiting
-            error = _describe(failure)
-        self._report(connection.id, converted, error)
-        with reading(self._engine).connect() as database:
-            ended_us = database_now_us(database)
-        record = Conversion(connection.id, started_us, ended_us, *converted, error)
-        transact(self._engine, lambda to: write_conversion(to, record))
+            return converted, _describe(failure)
+        return converted, ""
 
     def _report(self, connection_id: int, converted: Converted, error: str) -> None:
         self._metrics.converted(connection_id, converted.accounts, converted.links, bool(error))

@@ -8,17 +8,24 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
-from sqlalchemy import event
+from sqlalchemy import event, inspect
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.concurrency import PeriodicThread
 from developer_telemetry.connections.registry import Connection, Connections
-from developer_telemetry.database.engine import clock_offset_us, losses, reason
-from developer_telemetry.database.migrate import is_migrated
+from developer_telemetry.constants import MIGRATION_TABLE
+from developer_telemetry.database.engine import clock_offset_us, losses, reading, reason
+from developer_telemetry.database.migrate import is_migrated, list_devlakes
+from developer_telemetry.database.schema_owner import (
+    SchemaOwner,
+    read_owner,
+    read_owner_since_us,
+)
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.receiver.ingest.ingestor import Ingestor, Outage
 from developer_telemetry.receiver.ingest.spool import Spool
+from developer_telemetry.storage.devlake_schema import is_devlake_database
 from developer_telemetry.storage.statistics import ReportCounts
 from developer_telemetry.storage.writer import probe_store
 
@@ -29,16 +36,22 @@ SERVER_SECONDS = 60.0
 # The time that the first request waits for the first check, since the database may hang.
 FIRST_CHECK_SECONDS = 6.0
 
-NOT_MIGRATED = (
-    "the database is not migrated; confirm DevLake's pending migration if it loads the plugin,"
-    " else run `developer-telemetry migrate` (on DevLake's database with --standalone)"
-)
+# The time until TELEMETRY_STANDALONE is tried again after a refusal; it doubles each time.
+FIRST_RETRY_SECONDS = 3.0
+MAX_RETRY_SECONDS = 60.0
+
+_START_DEVLAKE = "start DevLake with the plugin and confirm its pending migration"
+_MIGRATE = "run `developer-telemetry migrate`"
+_MIGRATE_STANDALONE = "run `developer-telemetry migrate --standalone`"
 
 # The longest list of ids in a message.
 MAX_LISTED = 5
 
 # In public answers, this replaces the database's error, which may name hosts, users and tables.
 PUBLIC_REASON = "the database accepts no reports (for the reason see the log, `status` or `doctor`)"
+
+# In public answers, this replaces the refusal, which may name the database's address.
+PUBLIC_REFUSAL = "TELEMETRY_STANDALONE has no effect (for the reason see the log)"
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +85,10 @@ class Monitor(PeriodicThread):
         self._conversion_note = conversion_note
         self._take_over = take_over
         self._schema_problem = ""
+        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._retry_at = float("-inf")
         self._migrated = False
+        self._not_migrated = ""
         # Why the last checks failed, and whether the database accepts reports all the same.
         self._fault = ""
         self._only_checks_fail = False
@@ -121,8 +137,10 @@ class Monitor(PeriodicThread):
         Everyone may read it, and those messages may name hosts, users and tables.
         """
         text = self.problem() or self.note() or "ready"
-        for error in filter(None, (self._outage.reason, self._fault, self._schema_problem)):
-            if error != NOT_MIGRATED:
+        if self._schema_problem:
+            text = text.replace(self._schema_problem, PUBLIC_REFUSAL)
+        for error in filter(None, (self._outage.reason, self._fault)):
+            if error != self._not_migrated:
                 text = text.replace(error, PUBLIC_REASON)
         return text
 
@@ -153,7 +171,8 @@ class Monitor(PeriodicThread):
         self._look_after_schema()
         self._migrated = self._migrated or is_migrated(self._engine)
         if not self._migrated:
-            self._outage.begin(self._schema_problem or NOT_MIGRATED)
+            self._not_migrated = describe_pending(self._engine)
+            self._outage.begin(self._schema_problem or self._not_migrated)
             return
         self._connections.reload()
         if time.monotonic() - self._server_read_at >= SERVER_SECONDS:
@@ -163,17 +182,23 @@ class Monitor(PeriodicThread):
         self._log_remarks()
 
     def _look_after_schema(self) -> None:
-        """Take DevLake's schema over, once; a refusal is tried again in the next round."""
-        if self._take_over is None:
+        """Take DevLake's schema over, once; a refusal is tried again, less and less often."""
+        if self._take_over is None or time.monotonic() < self._retry_at:
             return
         try:
             self._take_over()
         except TelemetryError as refusal:
-            if str(refusal) != self._schema_problem:
-                logger.warning("TELEMETRY_STANDALONE has no effect yet: %s", refusal)
-            self._schema_problem = str(refusal)
+            self._refuse(str(refusal))
         else:
             self._take_over, self._schema_problem = None, ""
+
+    def _refuse(self, problem: str) -> None:
+        if problem != self._schema_problem:
+            logger.warning("TELEMETRY_STANDALONE has no effect yet: %s", problem)
+            self._retry_seconds = FIRST_RETRY_SECONDS
+        self._schema_problem = problem
+        self._retry_at = time.monotonic() + self._retry_seconds
+        self._retry_seconds = min(MAX_RETRY_SECONDS, 2 * self._retry_seconds)
 
     def _handle_failure(self, error: Exception) -> None:
         """Find out whether the database still accepts reports although a check failed."""
@@ -214,6 +239,28 @@ class Monitor(PeriodicThread):
             self._tallies.flush(self._writing)
         except Exception as error:
             logger.warning("can't write statistics, will try again: %s", error)
+
+
+def describe_pending(engine: Engine) -> str:
+    """Return what to do about migrations that are pending, by the owner of the schema."""
+    with reading(engine).connect() as connection:
+        owner = read_owner(connection)
+        is_recorded = read_owner_since_us(connection) is not None
+    is_devlakes = is_devlake_database(engine)
+    if owner is SchemaOwner.STANDALONE and is_devlakes:
+        remedy = _MIGRATE_STANDALONE
+    elif is_devlakes and (is_recorded or list_devlakes(engine)):
+        remedy = _START_DEVLAKE
+    elif is_devlakes:
+        remedy = f"{_START_DEVLAKE}; or, for a DevLake without the plugin, {_MIGRATE_STANDALONE}"
+    elif inspect(engine).has_table(MIGRATION_TABLE):
+        remedy = _MIGRATE
+    else:
+        remedy = (
+            f"for DevLake's database {_START_DEVLAKE}, or {_MIGRATE_STANDALONE} for a DevLake"
+            f" without the plugin; for a database of your own {_MIGRATE}"
+        )
+    return f"the database is not migrated: {remedy}"
 
 
 def _fault(error: Exception) -> str:

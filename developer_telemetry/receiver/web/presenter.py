@@ -16,6 +16,11 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.concurrency import DaemonThreads
 from developer_telemetry.connections.registry import Connections
 from developer_telemetry.database.engine import now_us, reading
+from developer_telemetry.diagnostics.conversion_status import (
+    describe_conversions,
+    read_conversion_statuses,
+    read_ownership,
+)
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.jobs.monitor import Monitor
 from developer_telemetry.receiver.web import charts, queries
@@ -171,6 +176,9 @@ class Presenter:
             fleets = queries.fleets(connection)
             since = now - datetime.timedelta(days=REFUSAL_DAYS - 1)
             refused = queries.refusals(connection, since)
+        conversions = describe_conversions(
+            read_ownership(self._engine), read_conversion_statuses(self._engine)
+        )
         connections = self._connections.all()
         classes = range(len(queries.AGE_CLASSES))
         ages = [sum(fleet.ages[number] for fleet in fleets.values()) for number in classes]
@@ -181,6 +189,7 @@ class Presenter:
             "quiet": sum(ages[3:]),
             "fleets": fleets,
             "connections": [(c, describe_token(c)) for c in connections[:MOST_CONNECTIONS]],
+            "conversions": conversions,
             "hidden": max(0, len(connections) - MOST_CONNECTIONS),
             "reports": sum(fleet.reports for fleet in fleets.values()),
             "newest": max((f.last_seen for f in fleets.values() if f.last_seen), default=None),

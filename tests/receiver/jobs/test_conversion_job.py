@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
 
+import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.connections.registry import Connections, create
-from developer_telemetry.constants import ACCOUNT_TABLE, CONVERSION_TABLE, OVERWRITE
+from developer_telemetry.connections.registry import Connection, Connections, create
+from developer_telemetry.constants import (
+    ACCOUNT_TABLE,
+    CONVERSION_TABLE,
+    LINK_TABLE,
+    MADE_LINK_TABLE,
+    OVERWRITE,
+    SUM,
+    TASK_TABLE,
+    TOOL_TABLE,
+)
 from developer_telemetry.database.advisory_lock import hold_connection
+from developer_telemetry.database.bulk_insert import MAX_KEYS, insert
 from developer_telemetry.database.engine import database_now_us, transact
 from developer_telemetry.database.schema_owner import SchemaOwner, record_owner
+from developer_telemetry.privacy.erasure import erase
+from developer_telemetry.privacy.person_search import PersonSearch
 from developer_telemetry.receiver.ingest.ingestor import Outage
 from developer_telemetry.receiver.jobs.conversion_job import ConversionJob
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.storage.conversions import Conversion, read_conversions
+from developer_telemetry.storage.conversions import Conversion, ConversionOptions, read_conversions
+from developer_telemetry.storage.tombstones import TombstoneKey
 from developer_telemetry.storage.writer import store
+from tests.support.devlake_tables import devlake_tables
 from tests.support.factories import arrival
 from tests.support.receivers import SECRET
 from tests.support.rows import rows
@@ -25,7 +41,7 @@ from tests.support.rows import rows
 def make_job(engine: Engine) -> ConversionJob:
     connections = Connections(engine, SECRET)
     connections.reload()
-    return ConversionJob(engine, connections, Outage(), Metrics())
+    return ConversionJob(engine, connections, Outage(), Metrics(), lambda: 0)
 
 
 def add_reports(engine: Engine) -> int:
@@ -97,3 +113,109 @@ def test_a_failure_is_recorded_and_repeated_a_minute_later(engine: Engine) -> No
     assert accounts(engine) == ["ann.lee"]
     job._work()
     assert job.note() == ""
+
+
+def due(job: ConversionJob, engine: Engine) -> tuple[Connection, ConversionOptions]:
+    with engine.connect() as connection:
+        [found] = job._look(connection)
+    return found
+
+
+def completed(job: ConversionJob) -> int:
+    return job._metrics.exposition().count(b'outcome="completed"} 1.0')
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_of_two_receivers_one_converts(
+    engine: Engine, opened: Callable[[str], Engine], at_once: bool
+) -> None:
+    connection_id = add_reports(engine)
+    url = engine.url.render_as_string(hide_password=False)
+    jobs = make_job(engine), make_job(opened(url))
+    dues = [due(job, engine) for job in jobs]  # both have seen the reports
+    with ThreadPoolExecutor(2 if at_once else 1) as threads:
+        for work in [threads.submit(job._convert, *one) for job, one in zip(jobs, dues)]:
+            work.result()
+    assert sum(map(completed, jobs)) == 1
+    conversion = last(engine, connection_id)
+    assert conversion is not None
+    assert conversion.accounts == 1
+    assert accounts(engine) == ["ann.lee"]
+
+
+def test_the_next_receiver_finishes_what_one_that_stopped_has_begun(engine: Engine) -> None:
+    connection_id = create(engine, SECRET, "fleet", "token", OVERWRITE)
+    reports = [
+        arrival(connection_id=connection_id, developer=f"dev-{number:03d}")
+        for number in range(MAX_KEYS + 1)
+    ]
+    store(engine, reports, {connection_id: OVERWRITE})
+    stopped = make_job(engine)
+    stopped._waiting = lambda: stopped._ending.set() or 1  # type: ignore[func-returns-value]
+    stopped._convert(*due(stopped, engine))
+    assert len(accounts(engine)) == MAX_KEYS
+    assert last(engine, connection_id) is None
+    make_job(engine)._work()
+    assert len(accounts(engine)) == MAX_KEYS + 1
+    conversion = last(engine, connection_id)
+    assert conversion is not None
+    assert conversion.error == ""
+
+
+def test_a_changed_switch_or_strategy_is_followed(engine: Engine) -> None:
+    connection_id = add_reports(engine)
+    sent = {"tests_run": 3, "development_activity": {"test_runs_detected": 3}}
+    more = arrival(connection_id=connection_id, after=60, developer="bob", metrics=sent)
+    store(engine, [more], {connection_id: OVERWRITE})
+    job = make_job(engine)
+    [stored] = job._connections.all()
+    for with_tasks in (False, True, False):
+        job._convert(stored, ConversionOptions(with_tasks=with_tasks))
+        make_due(engine)
+        names = {row["name"] for row in rows(engine, TASK_TABLE, ("name",), "id")}
+        assert bool(names) is with_tasks
+    tools = f"UPDATE {TOOL_TABLE} SET test_runs = 77"
+    transact(engine, lambda to: to.exec_driver_sql(tools))
+    job._convert(stored, ConversionOptions())
+    assert runs_of(engine) == {77}  # nothing asks for new tool rows
+    make_due(engine)
+    job._convert(stored._replace(strategy=SUM), ConversionOptions())
+    assert 77 not in runs_of(engine)
+
+
+def test_an_erased_person_stays_away(engine: Engine) -> None:
+    connection_id = add_reports(engine)
+    with devlake_tables(engine):
+        with engine.begin() as connection:
+            insert(connection, "users", ("id", "name"), [("u", "ann.lee")], "")
+        job = make_job(engine)
+        [stored] = job._connections.all()
+        job._convert(stored, ConversionOptions(with_tasks=True))
+        assert [row["user_id"] for row in rows(engine, LINK_TABLE, ("user_id",), "user_id")] == [
+            "u"
+        ]
+        search = PersonSearch(engine, SECRET, "ann.lee")
+        erase(engine, TombstoneKey(SECRET), search, search.people(), block=True)
+        make_due(engine)
+        job._convert(stored._replace(strategy=SUM), ConversionOptions(with_tasks=True))
+        conversion = last(engine, connection_id)
+        assert conversion is not None
+        assert conversion.error == ""
+        for table in (ACCOUNT_TABLE, LINK_TABLE, MADE_LINK_TABLE, TASK_TABLE, TOOL_TABLE):
+            assert count(engine, table) == 0, table
+
+
+def make_due(engine: Engine) -> None:
+    """Let the last conversion be a minute ago."""
+    earlier = f"UPDATE {CONVERSION_TABLE} SET started_us = started_us - 61000000"
+    transact(engine, lambda to: to.exec_driver_sql(earlier))
+
+
+def runs_of(engine: Engine) -> set[int]:
+    return {row["test_runs"] for row in rows(engine, TOOL_TABLE, ("test_runs",), "developer_id")}
+
+
+def count(engine: Engine, table: str) -> int:
+    with engine.connect() as connection:
+        number: int = connection.exec_driver_sql(f"SELECT COUNT(*) FROM {table}").scalar_one()
+    return number
