@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any
 
 from conformance.dashboards import answers
 from conformance.lake import Lake
@@ -82,27 +82,23 @@ class HandOver:
         """
         self.lake.start(self.plugins)
         require_plugins(self.lake)
-        self._try("the plugin has converted the reports of a project", self._convert)
-        self._try("the server is not handed over while it loads the plugin", self._refuse)
-        self._try("the server starts without Python plugins", self._start_without)
-        self._try("`migrate --standalone` hands over", self._hand_over)
+        self.outcomes.run("the plugin has converted the reports of a project", self._convert)
+        self.outcomes.run("the server is not handed over while it loads the plugin", self._refuse)
+        self.outcomes.run("the server starts without Python plugins", self._start_without)
+        self.outcomes.run("`migrate --standalone` hands over", self._hand_over)
         settings = {"TELEMETRY_STANDALONE": "true"}
         with Receiver(self.url, self.lake.folder, **settings) as receiver:
             self.receiver = receiver
-            self._try("new reports arrive, and the receiver converts them", self._push)
-            self._try("it links accounts as the server's org plugin does", self._compare_links)
-            self._try("`doctor` finds all in order", self._examine)
-            self._try("the project's blueprint runs without the plugin", self._run)
-            self._try("no row and no dashboard differs", self._compare)
-        self._try("`migrate --hand-back` lets the server do it again", self._hand_back)
-        self._try("its blueprint runs with the plugin", self._run)
-        self._try("still no row and no dashboard differs", self._compare)
-
-    def _try(self, what: str, step: Callable[[], Optional[str]]) -> None:
-        with self.outcomes.trying(what) as remarks:
-            remark = step()
-            if remark:
-                remarks.append(remark)
+            self.outcomes.run("new reports arrive, and the receiver converts them", self._push)
+            self.outcomes.run(
+                "it links accounts as the server's org plugin does", self._compare_links
+            )
+            self.outcomes.run("`doctor` finds all in order", self._examine)
+            self.outcomes.run("the project's blueprint runs without the plugin", self._run)
+            self.outcomes.run("no row and no dashboard differs", self._compare)
+        self.outcomes.run("`migrate --hand-back` lets the server do it again", self._hand_back)
+        self.outcomes.run("its blueprint runs with the plugin", self._run)
+        self.outcomes.run("still no row and no dashboard differs", self._compare)
 
     def _command(self, *arguments: str, leaves: int = 0, **settings: str) -> str:
         """Return what a command prints that an operator types."""

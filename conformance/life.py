@@ -6,7 +6,7 @@ import itertools
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from conformance.fleet import PEOPLE, TOKEN, Fleet, count
 from conformance.lake import Lake
@@ -61,36 +61,46 @@ class Life:
 
     def live(self) -> None:
         """Do one thing after the other; each builds on those before it."""
-        self._try("the server takes up the plugin and asks before it migrates", self._loaded)
-        self._try("a connection is tested, made twice, changed, and tested again", self._connect)
-        self._try("the scope is offered, chosen and configured", self._choose)
-        self._try("a project's blueprint takes the connection", self._plan)
-        self._try("the command `connect` adds another, and does nothing twice", self._onboard)
+        self.outcomes.run(
+            "the server takes up the plugin and asks before it migrates", self._loaded
+        )
+        self.outcomes.run(
+            "a connection is tested, made twice, changed, and tested again", self._connect
+        )
+        self.outcomes.run("the scope is offered, chosen and configured", self._choose)
+        self.outcomes.run("a project's blueprint takes the connection", self._plan)
+        self.outcomes.run(
+            "the command `connect` adds another, and does nothing twice", self._onboard
+        )
         with self.receiver:
-            self._try("its token is rotated and revoked, and it is deleted again", self._offboard)
-            self._try("reports are accepted with the token and with DevLake's API key", self._push)
+            self.outcomes.run(
+                "its token is rotated and revoked, and it is deleted again", self._offboard
+            )
+            self.outcomes.run(
+                "reports are accepted with the token and with DevLake's API key", self._push
+            )
             with Fleet(self.url, self.receiver, 1) as fleet:
                 eventually(lambda: fleet.acknowledged > 50, 60)
-                self._try("a run completes while machines report", self._run)
-                self._try("accounts are linked to users by the org plugin", self._linked)
-                self._try("`doctor` behind the front proxy names what is amiss", self._examine)
-                self._try("a scheduled run looks only at what is new", self._look_at_new)
-                self._try("a re-transform rebuilds all days from raw reports", self._mend)
-                self._try("a full sync completes", self._full_sync)
-                self._try("tasks of tests and builds go when switched off", self._switch_off)
-            self._try(
+                self.outcomes.run("a run completes while machines report", self._run)
+                self.outcomes.run("accounts are linked to users by the org plugin", self._linked)
+                self.outcomes.run(
+                    "`doctor` behind the front proxy names what is amiss", self._examine
+                )
+                self.outcomes.run("a scheduled run looks only at what is new", self._look_at_new)
+                self.outcomes.run("a re-transform rebuilds all days from raw reports", self._mend)
+                self.outcomes.run("a full sync completes", self._full_sync)
+                self.outcomes.run(
+                    "tasks of tests and builds go when switched off", self._switch_off
+                )
+            self.outcomes.run(
                 "no report was lost, refused or stored twice", lambda: self._compare_stored(fleet)
             )
-            self._try("a person is erased, and no run brings anything back", self._erase)
-            self._try("the server starts again without migrating", self._restart)
-            self._try("data deletion empties the connection, and it alone", self._delete_data)
-            self._try("scope, scope config and connection are deleted", self._delete)
-
-    def _try(self, what: str, step: Callable[[], Optional[str]]) -> None:
-        with self.outcomes.trying(what) as remarks:
-            remark = step()
-            if remark:
-                remarks.append(remark)
+            self.outcomes.run("a person is erased, and no run brings anything back", self._erase)
+            self.outcomes.run("the server starts again without migrating", self._restart)
+            self.outcomes.run(
+                "data deletion empties the connection, and it alone", self._delete_data
+            )
+            self.outcomes.run("scope, scope config and connection are deleted", self._delete)
 
     def _loaded(self) -> str:
         self.lake.stop()

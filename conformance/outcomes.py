@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import httpx
 
@@ -61,6 +61,13 @@ class Outcomes(list[Outcome]):
             remarks.append(f"{type(error).__name__}: {error}" if str(error) else repr(error))
         finally:
             self.note(Outcome(what, how, "; ".join(remarks)))
+
+    def run(self, what: str, step: Callable[[], Optional[str]]) -> None:
+        """Note how a step ends; a text that it returns becomes the remark."""
+        with self.trying(what) as remarks:
+            remark = step()
+            if remark:
+                remarks.append(remark)
 
     def note(self, outcome: Outcome) -> None:
         self.append(outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from typing import Any, Callable, Optional
+from typing import Any
 
 from conformance.dashboards import answers
 from conformance.lake import Lake
@@ -105,25 +105,29 @@ class Standalone:
         :raises LeftOut: the server lacks what projects need.
         """
         require_plugins(self.lake)
-        self._try("the server loads no Python plugin; the receiver makes its tables", self._begin)
+        self.outcomes.run(
+            "the server loads no Python plugin; the receiver makes its tables", self._begin
+        )
         with self.receiver:
-            self._try("`connect` refuses an unknown project, and joins one", self._connect)
-            self._try("the `curl` line that it prints stores a report", self._push)
-            self._try("accounts are made and linked to DevLake's users", self._linked)
-            self._try("a project's runs with another plugin leave our mapping there", self._run)
-            self._try("the dashboards show the report under the project's filter", self._show)
-            self._try("an operator removes a link by hand", self._unlink)
-            self._try("a token is rotated and revoked", self._rotate)
-            self._try("`reextract` rebuilds all days from raw reports", self._reextract)
-            self._try("`doctor` and `status` find all in order", self._examine)
-            self._try("the link stays removed after the next conversion", self._stays_unlinked)
-            self._try("`connections delete` leaves no row, and takes no other", self._delete)
-
-    def _try(self, what: str, step: Callable[[], Optional[str]]) -> None:
-        with self.outcomes.trying(what) as remarks:
-            remark = step()
-            if remark:
-                remarks.append(remark)
+            self.outcomes.run("`connect` refuses an unknown project, and joins one", self._connect)
+            self.outcomes.run("the `curl` line that it prints stores a report", self._push)
+            self.outcomes.run("accounts are made and linked to DevLake's users", self._linked)
+            self.outcomes.run(
+                "a project's runs with another plugin leave our mapping there", self._run
+            )
+            self.outcomes.run(
+                "the dashboards show the report under the project's filter", self._show
+            )
+            self.outcomes.run("an operator removes a link by hand", self._unlink)
+            self.outcomes.run("a token is rotated and revoked", self._rotate)
+            self.outcomes.run("`reextract` rebuilds all days from raw reports", self._reextract)
+            self.outcomes.run("`doctor` and `status` find all in order", self._examine)
+            self.outcomes.run(
+                "the link stays removed after the next conversion", self._stays_unlinked
+            )
+            self.outcomes.run(
+                "`connections delete` leaves no row, and takes no other", self._delete
+            )
 
     def _command(self, *arguments: str, leaves: int = 0) -> str:
         """Return what a command prints that an operator runs beside the receiver."""
