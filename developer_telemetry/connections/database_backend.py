@@ -199,11 +199,11 @@ class DatabaseBackend(Backend):
             project = project_mapping.find_project(connection, name)
             if project is None:
                 names = project_mapping.list_projects(connection)
-                listed = ", ".join(map(repr, names[:MAX_LISTED])) or "none"
+                listed = ", ".join(map(repr, names[:MAX_LISTED]))
                 more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+                others = f", or name one of those that are there: {listed}{more}" if names else ""
                 raise ConfigurationError(
-                    f"DevLake has no project {name!r}; make it in DevLake, or name one of those"
-                    f" that are there: {listed}{more}"
+                    f"DevLake has no project {name!r}; make it in DevLake{others}"
                 )
             return _project(project, project_mapping.read_members(connection))
 

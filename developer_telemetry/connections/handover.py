@@ -57,7 +57,7 @@ def take_over(
         ConfigurationError: DevLake loads the plugin, or may do so.
     """
     _require_devlake(engine)
-    is_removed = _asks_no_more(devlake, plugin_is_removed)
+    is_removed = _is_without_plugin(devlake, plugin_is_removed)
     with reading(engine).connect() as connection:
         is_new = read_owner(connection) is SchemaOwner.DEVLAKE
     if is_new and list_devlakes(engine) and not (is_removed or plugin_is_removed):
@@ -111,7 +111,7 @@ def _require_devlake(engine: Engine) -> None:
         )
 
 
-def _asks_no_more(devlake: Optional[DevLakeBackend], plugin_is_removed: bool) -> bool:
+def _is_without_plugin(devlake: Optional[DevLakeBackend], plugin_is_removed: bool) -> bool:
     """Return true if DevLake's API shows that it does not load the plugin; False if unknown."""
     if devlake is None:
         return False
