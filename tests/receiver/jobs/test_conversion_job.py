@@ -117,8 +117,8 @@ def test_a_failure_is_recorded_and_repeated_a_minute_later(engine: Engine) -> No
 
 def due(job: ConversionJob, engine: Engine) -> tuple[Connection, ConversionOptions]:
     with engine.connect() as connection:
-        [found] = job._look(connection)
-    return found
+        [connection_due] = job._look(connection)
+    return connection_due
 
 
 def completed(job: ConversionJob) -> int:
