@@ -18,6 +18,7 @@ from typing import Callable, NoReturn
 
 import pytest
 
+from tests.support import warm_starts
 from tests.support.certificates import Authority
 from tests.support.servers import (
     MariaDB,
@@ -87,6 +88,15 @@ def _rank(item: pytest.Item) -> int:
     file = item.nodeid.partition("::")[0]
     matches = (rank for rank, name in enumerate(LONGEST) if file.endswith(f"{name}.py"))
     return next(matches, len(LONGEST))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_start_warm() -> Iterator[None]:
+    """Let receivers and commands start without the imports; TEST_COLD_STARTS=1 is for comparing."""
+    if os.environ.get("TEST_COLD_STARTS") != "1":
+        warm_starts.enable()
+    yield
+    warm_starts.disable()
 
 
 @pytest.fixture(params=["sqlite", "mariadb", "postgresql"])

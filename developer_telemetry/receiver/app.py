@@ -127,7 +127,7 @@ class Receiver:
 
     async def openapi(self, request: Request) -> Response:
         """Return the OpenAPI document of the receiver."""
-        return Response(openapi.DOCUMENT, media_type="application/json")
+        return Response(openapi.encoded_document(), media_type="application/json")
 
 
 async def _http_error(request: Request, error: HTTPException) -> Answer:

@@ -21,7 +21,8 @@ from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from developer_telemetry.transfer.exporter import open_output
 from developer_telemetry.transfer.input_files import InputItem, RejectFile
-from tests.support.receivers import COMMAND, SECRET, Receiver, report, run_command
+from tests.support.receivers import SECRET, Receiver, report, run_command
+from tests.support.warm_starts import COMMAND
 
 SETTINGS = {"ENCRYPTION_SECRET": "", "TELEMETRY_SPOOL_DIR": ""}
 

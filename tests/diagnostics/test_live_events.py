@@ -27,7 +27,6 @@ from developer_telemetry.storage.statistics import ReportCounts
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
 from tests.support.receivers import (
-    COMMAND,
     SECRET,
     Altered,
     add_connection,
@@ -36,6 +35,7 @@ from tests.support.receivers import (
     query,
     report,
 )
+from tests.support.warm_starts import COMMAND
 
 
 def put(engine: Engine, *developers: str) -> None:

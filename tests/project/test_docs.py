@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from scripts import reference
-from tests.support.receivers import COMMAND, TOKEN, Receiver, environment, run_command
+from tests.support.receivers import TOKEN, Receiver, environment, run_command
+from tests.support.warm_starts import COMMAND
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))

@@ -32,7 +32,9 @@ from typer.testing import CliRunner
 from developer_telemetry.cli.main import app
 from developer_telemetry.connections.crypto import encrypt
 from developer_telemetry.constants import CONNECTION_TABLE
+from tests.support import warm_starts
 from tests.support.servers import HOST, execute, free_port
+from tests.support.warm_starts import COMMAND
 
 T = TypeVar("T")
 
@@ -42,7 +44,6 @@ DAY = "2026-11-23"
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
-COMMAND = Path(sys.executable).with_name("developer-telemetry")
 # What whoever runs the tests has set must not reach the child.
 OUR_SETTINGS = ("DB_URL", "ENCRYPTION_SECRET", "TELEMETRY_", "DEVLAKE_")
 
@@ -66,7 +67,7 @@ class Receiver:
         self._log = folder / f"receiver-{self.port}.log"
         own = {"TELEMETRY_SPOOL_DIR": str(folder / f"spool-{self.port}"), **settings}
         self._environment = environment(DB_URL=database_url, TELEMETRY_PORT=str(self.port), **own)
-        self._process: Optional[subprocess.Popen[bytes]] = None
+        self._process: Optional[warm_starts.Process] = None
         self._client: Optional[httpx.Client] = None
 
     def __enter__(self) -> Receiver:
@@ -122,13 +123,8 @@ class Receiver:
         """
         assert not self.running, "stop() or kill() comes first"
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command(),
-                cwd=self._folder,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+            self._process = warm_starts.start(
+                self.command(), self._folder, self._environment, log.fileno(), log.fileno()
             )
         # Without `verify=False` it would read all the authorities of the system first.
         self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=False)
@@ -224,15 +220,7 @@ def _is_ours(name: str) -> bool:
 
 def run_command(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run `developer-telemetry` to its end, in `folder`."""
-    return subprocess.run(
-        [COMMAND, *arguments],
-        cwd=folder,
-        env=environment(**settings),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return warm_starts.run([str(COMMAND), *arguments], folder, environment(**settings), timeout=60)
 
 
 def command_runner() -> CliRunner:

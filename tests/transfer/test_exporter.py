@@ -41,7 +41,8 @@ from tests.support import rows
 from tests.support.factories import START_US, arrival, body
 from tests.support.imports import imported
 from tests.support.layers import STRATEGIES, leave_foreign_row, traffic
-from tests.support.receivers import COMMAND, SECRET, environment
+from tests.support.receivers import SECRET, environment
+from tests.support.warm_starts import COMMAND
 
 Layer = Callable[[Engine, ExportSelection], Iterator[dict[str, Any]]]
 

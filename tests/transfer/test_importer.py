@@ -31,7 +31,6 @@ from tests.support.factories import START_US, arrival, body
 from tests.support.imports import file_of, imported
 from tests.support.layers import BOTH, STRATEGIES, leave_foreign_row, rewritten, traffic
 from tests.support.receivers import (
-    COMMAND,
     SECRET,
     add_connection,
     environment,
@@ -41,6 +40,7 @@ from tests.support.receivers import (
     run_command,
 )
 from tests.support.rows import Row, raw_rows, rows, tool_row_of, tool_rows
+from tests.support.warm_starts import COMMAND
 
 CONNECTION_OF = {OVERWRITE: 1, SUM: 2}
 # As the collector keeps a day that it has sent: who and where are not in it.

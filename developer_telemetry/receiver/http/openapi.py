@@ -7,6 +7,7 @@ the routes, limits, fields and answers of the receiver.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,4 +23,7 @@ def document() -> dict[str, Any]:
     return content
 
 
-DOCUMENT = json.dumps(document(), ensure_ascii=False, separators=(",", ":")).encode()
+@lru_cache(maxsize=1)
+def encoded_document() -> bytes:
+    """Return the document as UTF-8 JSON."""
+    return json.dumps(document(), ensure_ascii=False, separators=(",", ":")).encode()

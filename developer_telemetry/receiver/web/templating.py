@@ -56,6 +56,7 @@ _environment = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
     undefined=StrictUndefined,
+    auto_reload=False,  # as an installed release never changes
     trim_blocks=True,
     lstrip_blocks=True,
 )
@@ -63,10 +64,8 @@ _environment.globals["release"] = __version__
 _environment.filters.update(
     ago=format_age, of=format_count, stamp=format_moment, size=format_size, short=short
 )
-# Compiled now, so that the first request does not wait for it.
-_templates = {name: _environment.get_template(name) for name in _environment.list_templates()}
 
 
 def render(name: str, values: Mapping[str, Any]) -> str:
-    """Return a template with its values filled in."""
-    return _templates[name].render(values)
+    """Return a template with its values filled in; the first time, the template is compiled."""
+    return _environment.get_template(name).render(values)
