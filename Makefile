@@ -28,6 +28,7 @@ test: .venv/installed-dev ## run every test; as root on Debian, install MariaDB,
 	@scripts/install_servers.sh
 	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),--numprocesses 4 --dist loadfile --no-loadscope-reorder)
 
+test-quick: export TEST_QUICK := 1
 test-quick: .venv/installed-dev ## run the tests that need no server, in less than a minute
 	$(BIN)/python -m pytest --numprocesses 2 -m "not server and not slow and not cluster" $(TESTS)
 

@@ -14,6 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # No index to ask and nothing to find elsewhere: as without a network.
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
+# Most of what is installed is never imported here, so compiling it would be half of the time.
+UNCOMPILED = {"PIP_NO_COMPILE": "1"}
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -53,7 +55,7 @@ def run(folder: Path, command: str, **settings: str) -> subprocess.CompletedProc
     return subprocess.run(
         [shutil.which("bash") or "bash", "-c", command],
         cwd=folder,
-        env={**os.environ, **settings},
+        env={**os.environ, **UNCOMPILED, **settings},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -66,7 +66,7 @@ def as_typed(**variables: str) -> dict[str, str]:
     """The environment of a shell that knows nothing of us, nor of the make that runs the tests."""
     inherited = ("ENCRYPTION_SECRET", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHONPATH")
     plain = {name: value for name, value in environment().items() if name not in inherited}
-    return {**plain, **variables}
+    return {**plain, "PIP_NO_COMPILE": "1", **variables}
 
 
 def files_of(folder: Path) -> list[str]:

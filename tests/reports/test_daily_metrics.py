@@ -7,7 +7,7 @@ import json
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from developer_telemetry.constants import strategy_of
@@ -20,6 +20,7 @@ from developer_telemetry.reports.daily_metrics import (
     format_timestamp,
     select_newest_by_key,
 )
+from tests.support.examples import examples
 from tests.support.factories import START_US, arrival
 
 GIT_LAPTOP = {
@@ -240,7 +241,7 @@ def days(draw: st.DrawFn) -> list[ReceivedReport]:
     ]
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(days(), st.randoms(use_true_random=False))
 def test_a_row_does_not_depend_on_the_order_of_its_reports(
     day: list[ReceivedReport], random: Random
@@ -250,7 +251,7 @@ def test_a_row_does_not_depend_on_the_order_of_its_reports(
     assert build_tool_row(shuffled, START_US) == build_tool_row(day, START_US)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(days(), st.randoms(use_true_random=False))
 def test_folding_gives_the_newest_whatever_the_order_and_however_often(
     day: list[ReceivedReport], random: Random

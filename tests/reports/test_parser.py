@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.reports.daily_metrics import ToolRow
 from developer_telemetry.reports.parser import parse
+from tests.support.examples import examples
 from tests.support.factories import body, row_of
 
 PAYLOADS = Path(__file__).parents[1] / "payloads"
@@ -153,20 +154,20 @@ REPORTS = st.builds(
 )
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(DOCUMENTS | REPORTS)
 def test_any_json_fits_the_tables_or_is_refused(document: object) -> None:
     assert_kept_or_refused(json.dumps(document).encode())
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(REPORTS)
 def test_any_json_in_utf8_fits_the_tables_or_is_refused(document: object) -> None:
     text = json.dumps(document, ensure_ascii=False)
     assert_kept_or_refused(text.encode("utf-8", "surrogatepass"))
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(st.binary(max_size=60))
 @example(b"\xff\xfe{\x00}\x00")
 @example(b"\xef\xbb\xbf\xef\xbb\xbf{}")

@@ -11,7 +11,7 @@ from typing import NamedTuple, Optional
 
 import httptools
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from developer_telemetry.receiver.http.message_parser import (
@@ -21,6 +21,7 @@ from developer_telemetry.receiver.http.message_parser import (
     Sized,
     parse_head,
 )
+from tests.support.examples import examples
 
 
 class Request(NamedTuple):
@@ -187,7 +188,7 @@ requests = st.builds(
 )
 
 
-@settings(max_examples=2000)
+@examples(2000)
 @given(requests)
 @example(
     b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET"
