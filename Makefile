@@ -6,6 +6,9 @@ BIN := .venv/bin
 PIP := scripts/pip_install.sh $(BIN)/python --constraint constraints.txt
 SHELL_SCRIPTS := $(wildcard run.sh build.sh sdk/*.sh scripts/*.sh .ci/run)
 
+# Compiled modules are kept (`make clean` removes them): tests start programs a thousand times.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install run demo test test-quick test-cluster pictures soak check bench conformance reference constraints clean
 
