@@ -1,4 +1,4 @@
-"""DevLake's own API keys, as far as they let machines report."""
+"""DevLake's API keys, with which machines may report."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import re2
 
 from developer_telemetry.connections.report_url import devlake_path
 
-# What a pattern may take, compiled and while it is searched for: no allowed path that someone
-# typed comes near, and one that would is searched in milliseconds at most.
+# Memory for a compiled pattern and its search: more than any typed path needs, and little enough
+# for a search to take milliseconds.
 MAX_PATTERN_BYTES = 512 << 10
 
-# The one thing that RE2 takes and Go's engine refuses: a single byte, even within a character.
+# The only syntax that RE2 accepts and Go's engine refuses: a single byte, also within a character.
 _SINGLE_BYTE = re.compile(r"(?<!\\)(?:\\\\)*\\C")
 
 
 class ApiKey(NamedTuple):
     """One of DevLake's own API keys.
 
-    `pattern` is what its allowed path compiled to, None where it allows nothing; `fault` tells
-    why, if it can't be compiled. `expires_at` is in epoch seconds, None where it never ends.
+    `pattern` is its compiled allowed path, None where it allows nothing; `fault` is the reason if
+    it can't be compiled. `expires_at` is in epoch seconds, None if it never ends.
     """
 
     name: str
@@ -31,23 +31,23 @@ class ApiKey(NamedTuple):
     expires_at: Optional[float]
 
     def allows(self, connection_id: int) -> bool:
-        """Tell if it may report to a connection now, whichever of the report URLs was used."""
+        """Return true if it may report to a connection now, by any of the report URLs."""
         if self.pattern is None or self.has_expired:
             return False
         return self.pattern.search(devlake_path(connection_id)) is not None
 
     @property
     def has_expired(self) -> bool:
-        """Tell if its time is over."""
+        """Return true if its time is over."""
         return self.expires_at is not None and self.expires_at <= time.time()
 
     @property
     def remark(self) -> str:
-        """Tell an operator what is wrong with a key that counts; `""` if nothing is."""
+        """Return a warning for an operator about a key in use; `""` if it has no fault."""
         if not self.fault or self.has_expired:
             return ""
         return (
-            f"DevLake's API key {self.name!r} lets nobody in: its allowed path {self.fault};"
+            f"DevLake's API key {self.name!r} allows no report: its allowed path {self.fault};"
             " make a new key on DevLake's page API Keys"
         )
 
@@ -55,10 +55,9 @@ class ApiKey(NamedTuple):
 def read_api_key(
     allowed_path: Optional[str], expires_at: Optional[float] = None, name: str = ""
 ) -> ApiKey:
-    """Return a key as DevLake's table has it.
+    """Return a key of DevLake's table.
 
-    Its pattern runs in RE2, whose syntax and meaning are those of Go's engine, which DevLake uses,
-    and whose time is bounded for any pattern.
+    Its pattern runs in RE2, which equals DevLake's engine (Go's) and has a bounded time.
     """
     if allowed_path is None:
         return ApiKey(name, None, "", expires_at)
@@ -71,7 +70,7 @@ def read_api_key(
             raise re2.error(r"invalid escape sequence: \C")
         return ApiKey(name, re2.compile(allowed_path, options), "", expires_at)
     except (re2.error, UnicodeEncodeError) as error:
-        return ApiKey(name, None, f"is no pattern that can be used ({_reason(error)})", expires_at)
+        return ApiKey(name, None, f"is no valid pattern ({_reason(error)})", expires_at)
 
 
 def _reason(error: Exception) -> str:

@@ -38,14 +38,14 @@ class StoredConnection(NamedTuple):
 
     @property
     def has_previous_token(self) -> bool:
-        """Tell whether the token before the current one is still valid."""
+        """Return true if the token before the current one is still valid."""
         return bool(self.previous_token) and time.time() < self.previous_until
 
 
 class Blueprint(NamedTuple):
     """One of DevLake's blueprints, and the connections of ours that it runs.
 
-    Without the plugin a project stands for its blueprint, with the id 0.
+    Without the plugin it is a project, with the id 0.
     """
 
     id: int
@@ -59,7 +59,7 @@ class Blueprint(NamedTuple):
 class Backend:
     """Connections at one address. Fields have the names of columns, and secrets are in clear.
 
-    Every method raises a `TelemetryError` that tells what to do, or `SQLAlchemyError`.
+    Every method raises a `TelemetryError` with a remedy, or `SQLAlchemyError`.
     """
 
     @property
@@ -80,7 +80,7 @@ class Backend:
         raise NotImplementedError
 
     def make_scope(self, connection_id: int) -> bool:
-        """Make a connection's scope; return False if it is there already."""
+        """Make a connection's scope; return False if it exists already."""
         raise NotImplementedError
 
     def delete(self, connection_id: int) -> None:
@@ -95,24 +95,24 @@ class Backend:
         """Set switches of its scope config, which is made if needed.
 
         Returns:
-            A text for the operator with what was changed, `""` if nothing was.
+            A text for the operator about the change, `""` without one.
         """
-        raise _devlake_needed("a scope config")
+        raise _make_devlake_error("a scope config")
 
     def find_project(self, name: str) -> Optional[Blueprint]:
         """Return the blueprint of a project; None if there is no such project."""
-        raise _devlake_needed("a project")
+        raise _make_devlake_error("a project")
 
     def make_project(self, name: str) -> Blueprint:
         """Make a project, and return its blueprint."""
-        raise _devlake_needed("a project")
+        raise _make_devlake_error("a project")
 
     def attach(self, blueprint: Blueprint, connection_id: int) -> bool:
         """Add a connection to a blueprint; return False if the blueprint has it already."""
-        raise _devlake_needed("a blueprint")
+        raise _make_devlake_error("a blueprint")
 
 
-def _devlake_needed(thing: str) -> ConfigurationError:
+def _make_devlake_error(thing: str) -> ConfigurationError:
     return ConfigurationError(
         f"{thing} is DevLake's: give its address, with --devlake-url or as DEVLAKE_URL"
     )

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any, Optional
 
-# DevLake puts it behind every value, and takes its absence for a wrong secret.
+# DevLake appends it to every value; its absence means a wrong secret.
 END_OF_VALUE = b"{nddtf}"
 
 BLOCK_BYTES = 16
@@ -64,40 +64,40 @@ def encrypt(value: str, encryption_secret: str) -> str:
 
     padder = PKCS7(8 * BLOCK_BYTES).padder()
     padded = padder.update(value.encode() + END_OF_VALUE) + padder.finalize()
-    encryptor = _cbc(encryption_secret).encryptor()
+    encryptor = _make_cbc_cipher(encryption_secret).encryptor()
     return base64.b64encode(encryptor.update(padded) + encryptor.finalize()).decode()
 
 
 def decrypt(text: str, encryption_secret: str) -> str:
     """Decrypt what any release of DevLake, or `encrypt`, has written.
 
-    :raises UnreadableSecret: which of the two kinds it is, as far as the text alone tells.
+    :raises UnreadableSecret: one of its two kinds, judged by the text alone.
     """
-    stored = _bytes(text)
+    stored = _decode_base64(text)
     is_gcm = len(stored) >= LEAST_GCM_BYTES
     is_cbc = bool(stored) and len(stored) % BLOCK_BYTES == 0
-    value = _open_gcm(stored, encryption_secret) if is_gcm else None
+    value = _decrypt_gcm(stored, encryption_secret) if is_gcm else None
     if value is None and is_cbc:
-        value = _open_cbc(stored, encryption_secret)
+        value = _decrypt_cbc(stored, encryption_secret)
     if value is not None and value.endswith(END_OF_VALUE):
-        return _text(value[: -len(END_OF_VALUE)])
+        return _decode_text(value[: -len(END_OF_VALUE)])
     if is_cbc:
         raise OtherSecret("the end mark is missing")
     raise UnknownFormat(f"its length is {len(stored)} bytes", certain=not is_gcm)
 
 
 def is_cbc(text: str, encryption_secret: str) -> bool:
-    """Tell whether a stored secret can be read by releases of DevLake from before AES-GCM."""
-    stored = _bytes(text)
+    """Return true if a stored secret can be read by releases of DevLake from before AES-GCM."""
+    stored = _decode_base64(text)
     if not stored or len(stored) % BLOCK_BYTES:
         return False
-    return (_open_cbc(stored, encryption_secret) or b"").endswith(END_OF_VALUE)
+    return (_decrypt_cbc(stored, encryption_secret) or b"").endswith(END_OF_VALUE)
 
 
 class SecretReader:
     """Decrypts the secrets of one database, and names the reason where that fails.
 
-    What is known of the other secrets decides between the reasons, so `learn` comes first.
+    The other secrets decide between the reasons, so `decrypt_all` has to be called first.
     """
 
     def __init__(self, encryption_secret: str) -> None:
@@ -135,39 +135,39 @@ class SecretReader:
 
 
 def remedy_of(message: str) -> str:
-    """Return what helps against the reason that a message names; `""` if it names none."""
+    """Return the remedy for the reason that a message names; `""` if it names none."""
     return next((REMEDIES[reason] for reason in REMEDIES if reason in message), "")
 
 
-def _bytes(text: str) -> bytes:
+def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise UnknownFormat("it is not base64", certain=True) from None
 
 
-def _text(value: bytes) -> str:
+def _decode_text(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
         raise UnknownFormat("it is not UTF-8 text", certain=True) from None
 
 
-def _open_gcm(stored: bytes, encryption_secret: str) -> Optional[bytes]:
+def _decrypt_gcm(stored: bytes, encryption_secret: str) -> Optional[bytes]:
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     try:
-        cipher = AESGCM(_key(encryption_secret))
+        cipher = AESGCM(_derive_key(encryption_secret))
         return cipher.decrypt(stored[:NONCE_BYTES], stored[NONCE_BYTES:], None)
     except InvalidTag:
         return None
 
 
-def _open_cbc(stored: bytes, encryption_secret: str) -> Optional[bytes]:
+def _decrypt_cbc(stored: bytes, encryption_secret: str) -> Optional[bytes]:
     from cryptography.hazmat.primitives.padding import PKCS7
 
-    decryptor = _cbc(encryption_secret).decryptor()
+    decryptor = _make_cbc_cipher(encryption_secret).decryptor()
     unpadder = PKCS7(8 * BLOCK_BYTES).unpadder()
     try:
         padded = decryptor.update(stored) + decryptor.finalize()
@@ -176,12 +176,12 @@ def _open_cbc(stored: bytes, encryption_secret: str) -> Optional[bytes]:
         return None
 
 
-def _cbc(encryption_secret: str) -> Any:
+def _make_cbc_cipher(encryption_secret: str) -> Any:
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-    key = _key(encryption_secret)
+    key = _derive_key(encryption_secret)
     return Cipher(algorithms.AES(key), modes.CBC(key[:BLOCK_BYTES]))
 
 
-def _key(encryption_secret: str) -> bytes:
+def _derive_key(encryption_secret: str) -> bytes:
     return hashlib.sha256(encryption_secret.encode()).digest()

@@ -116,7 +116,7 @@ class DatabaseBackend(Backend):
         return create(self._engine, self._secret, name, token)
 
     def change(self, connection_id: int, fields: Mapping[str, Any]) -> None:
-        values = {name: self._stored(name, value) for name, value in fields.items()}
+        values = {name: self._to_stored_value(name, value) for name, value in fields.items()}
         values["updated_at"] = format_timestamp(now_us())
         try:
             transact(self._engine, partial(self._update, connection_id, values))
@@ -124,24 +124,24 @@ class DatabaseBackend(Backend):
             raise make_name_conflict(str(fields.get("name"))) from None
 
     def rewrite_secrets(self, connection_id: int) -> list[str]:
-        """Encrypt a connection's secrets as every release of DevLake reads them.
+        """Encrypt a connection's secrets in the format that every release of DevLake reads.
 
-        Return the columns that were changed; one that can't be read stays as it is.
+        Return the columns that were changed; a secret that can't be read is not changed.
         """
-        return transact(self._engine, partial(self._rewrite, connection_id))
+        return transact(self._engine, partial(self._encrypt_again, connection_id))
 
     def _update(
         self, connection_id: int, values: Mapping[str, Any], connection: SqlConnection
     ) -> None:
-        # Where one secret is in AES-GCM, a release of DevLake from before that lists nothing.
-        self._rewrite(connection_id, connection)
+        # With one secret in AES-GCM, an older release of DevLake lists no connection at all.
+        self._encrypt_again(connection_id, connection)
         assignments = ", ".join(f"{name} = {self._placeholder}" for name in values)
         connection.exec_driver_sql(
             f"UPDATE {CONNECTION_TABLE} SET {assignments} WHERE id = {self._placeholder}",
             (*values.values(), connection_id),
         )
 
-    def _rewrite(self, connection_id: int, connection: SqlConnection) -> list[str]:
+    def _encrypt_again(self, connection_id: int, connection: SqlConnection) -> list[str]:
         row = connection.exec_driver_sql(
             f"SELECT {', '.join(SECRETS)} FROM {CONNECTION_TABLE} WHERE id = {self._placeholder}",
             (connection_id,),
@@ -155,12 +155,12 @@ class DatabaseBackend(Backend):
                 connection.exec_driver_sql(
                     f"UPDATE {CONNECTION_TABLE} SET {name} = {self._placeholder}"
                     f" WHERE id = {self._placeholder} AND {name} = {self._placeholder}",
-                    (self._stored(name, value), connection_id, text),
+                    (self._to_stored_value(name, value), connection_id, text),
                 )
                 changed.append(name)
         return changed
 
-    def _stored(self, name: str, value: Any) -> Any:
+    def _to_stored_value(self, name: str, value: Any) -> Any:
         if name in SECRETS:
             return encrypt(value, self._secret) if value else None
         return value
@@ -179,13 +179,13 @@ class DatabaseBackend(Backend):
         return transact(self._engine, work)
 
     def blueprints(self) -> list[Blueprint]:
-        """Return projects with our connections, each in place of its blueprint, with the id 0."""
+        """Return projects with our connections, in place of blueprints, with the id 0."""
         with reading(self._engine).connect() as connection:
             if not self._is_standalone(connection):
                 return []
             members = project_mapping.read_members(connection)
         projects = sorted({member.project for member in members})
-        return [_project(project, members) for project in projects]
+        return [_make_blueprint(project, members) for project in projects]
 
     def _is_standalone(self, connection: SqlConnection) -> bool:
         """Return true if we look after projects here, instead of DevLake's blueprints."""
@@ -201,11 +201,11 @@ class DatabaseBackend(Backend):
                 names = project_mapping.list_projects(connection)
                 listed = ", ".join(map(repr, names[:MAX_LISTED]))
                 more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-                others = f", or name one of those that are there: {listed}{more}" if names else ""
+                others = f", or name an existing one: {listed}{more}" if names else ""
                 raise ConfigurationError(
                     f"DevLake has no project {name!r}; make it in DevLake{others}"
                 )
-            return _project(project, project_mapping.read_members(connection))
+            return _make_blueprint(project, project_mapping.read_members(connection))
 
     def attach(self, blueprint: Blueprint, connection_id: int) -> bool:
         def work(connection: SqlConnection) -> bool:
@@ -284,11 +284,13 @@ class DatabaseBackend(Backend):
             )
         with hold_connection(self._engine, connection_id):
             for table in DEVELOPER_TABLES:
-                while transact(self._engine, partial(self._delete_some, connection_id, table)):
+                while transact(
+                    self._engine, partial(self._delete_developers, connection_id, table)
+                ):
                     pass
             transact(self._engine, partial(self._delete_remaining, connection_id))
 
-    def _delete_some(self, connection_id: int, table: str, connection: SqlConnection) -> bool:
+    def _delete_developers(self, connection_id: int, table: str, connection: SqlConnection) -> bool:
         """Delete the rows of some developers; return False if there were none."""
         rows = connection.exec_driver_sql(
             f"SELECT DISTINCT developer_id FROM {table} WHERE connection_id = {self._placeholder}"
@@ -308,7 +310,7 @@ class DatabaseBackend(Backend):
     def _delete_remaining(self, connection_id: int, connection: SqlConnection) -> None:
         """Delete all other rows, and those that arrived in the meantime."""
         if is_devlake_database(connection):
-            # Also links that an operator made, whose origin is another.
+            # Links that an operator made have another origin, and are deleted as well.
             connection.exec_driver_sql(
                 f"DELETE FROM {LINK_TABLE} WHERE account_id IN (SELECT id FROM {ACCOUNT_TABLE}"
                 f" WHERE {PARAMS} = {self._placeholder} AND _raw_data_table = '{RAW_TABLE}')",
@@ -324,6 +326,6 @@ class DatabaseBackend(Backend):
             connection.exec_driver_sql(statement, (value,))
 
 
-def _project(project: str, members: Iterable[project_mapping.Member]) -> Blueprint:
+def _make_blueprint(project: str, members: Iterable[project_mapping.Member]) -> Blueprint:
     ours = frozenset(member.connection_id for member in members if member.project == project)
     return Blueprint(0, project, project, ours)

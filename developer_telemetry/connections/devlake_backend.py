@@ -1,4 +1,4 @@
-"""Connections, scopes and blueprints through DevLake's API, as its server of 2026 has it."""
+"""Connections, scopes and blueprints through DevLake's API of 2026."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ class DevLakeBackend(Backend):
         missing: bool = False,
         seconds: Optional[float] = None,
     ) -> Any:
-        """Return the JSON that DevLake answers a call with.
+        """Return the JSON of DevLake's answer to a call.
 
-        With `missing`, return None if DevLake has no such thing. Raises a `TelemetryError` that
-        tells what is wrong, and what to do.
+        With `missing`, return None if DevLake has no such thing. Raises a `TelemetryError` with
+        the reason and a remedy.
         """
         answer = self._send(method, self.base + path, body, seconds)
         content = json_of(answer)
@@ -110,13 +110,13 @@ class DevLakeBackend(Backend):
         return int(self.call("POST", CONNECTIONS, {"name": name, "secretToken": token})["id"])
 
     def change(self, connection_id: int, fields: Mapping[str, Any]) -> None:
-        wanted = _camel(fields)
-        _assert_taken(wanted, self.call("PATCH", f"{CONNECTIONS}/{connection_id}", wanted))
+        wanted = _to_camel_case(fields)
+        _require_accepted(wanted, self.call("PATCH", f"{CONNECTIONS}/{connection_id}", wanted))
 
     def make_scope(self, connection_id: int) -> bool:
         if self._scope(connection_id) is not None:
             return False
-        # DevLake inserts the scope, which fails if it is there already.
+        # DevLake inserts the scope, which fails if it exists already.
         scope = {"id": SCOPE_ID, "name": SCOPE_NAME, "connectionId": connection_id}
         self.call("PUT", f"{CONNECTIONS}/{connection_id}/scopes", {"data": [scope]})
         return True
@@ -127,10 +127,10 @@ class DevLakeBackend(Backend):
         return dict(answer["scope"]) if answer else None
 
     def configure(self, connection: StoredConnection, switches: Mapping[str, bool]) -> str:
-        wanted = _camel(switches)
+        wanted = _to_camel_case(switches)
         path = f"{CONNECTIONS}/{connection.id}/scope-configs"
         scope = self._scope(connection.id) or {}
-        config_id = scope.get("scopeConfigId") or self._loose_config(path, connection)
+        config_id = scope.get("scopeConfigId") or self._find_unused_config(path, connection)
         if not config_id:
             made = self.call(
                 "POST", path, {"name": connection.name, "entities": ["CROSS"], **wanted}
@@ -148,9 +148,9 @@ class DevLakeBackend(Backend):
             self.call("PATCH", f"{CONNECTIONS}/{connection.id}/scopes/{SCOPE_ID}", used)
         return done
 
-    def _loose_config(self, path: str, connection: StoredConnection) -> int:
+    def _find_unused_config(self, path: str, connection: StoredConnection) -> int:
         """Return the config that an interrupted call has made; 0 if there is none."""
-        for config in self._pages(path):  # it lists those of all connections
+        for config in self._pages(path):  # the list has the configs of all connections
             if (config["connectionId"], config["name"]) == (connection.id, connection.name):
                 return int(config["id"])
         return 0
@@ -178,7 +178,7 @@ class DevLakeBackend(Backend):
         return _blueprint(self.call("POST", "/projects", wanted)["blueprint"])
 
     def attach(self, blueprint: Blueprint, connection_id: int) -> bool:
-        used = self._used(blueprint)
+        used = self._list_used(blueprint)
         ours = next((entry for entry in used if _is_ours(entry, connection_id)), None)
         if ours is None:
             ours = {"pluginName": PLUGIN, "connectionId": connection_id, "scopes": []}
@@ -190,14 +190,14 @@ class DevLakeBackend(Backend):
         self.call("PATCH", f"/blueprints/{blueprint.id}", {"connections": used})
         return True
 
-    def _used(self, blueprint: Blueprint) -> list[dict[str, Any]]:
+    def _list_used(self, blueprint: Blueprint) -> list[dict[str, Any]]:
         """Return the connections of a blueprint, of all plugins."""
         return list(self.call("GET", f"/blueprints/{blueprint.id}")["connections"] or [])
 
     def delete(self, connection_id: int) -> None:
         for blueprint in self.blueprints():
             if connection_id in blueprint.connection_ids:
-                used = self._used(blueprint)
+                used = self._list_used(blueprint)
                 left = [entry for entry in used if not _is_ours(entry, connection_id)]
                 self.call("PATCH", f"/blueprints/{blueprint.id}", {"connections": left})
         path = f"{CONNECTIONS}/{connection_id}"
@@ -206,7 +206,7 @@ class DevLakeBackend(Backend):
         self.call("DELETE", path)
 
     def _find(self) -> str:
-        """Return the address at which DevLake answers, of those that may be meant."""
+        """Return the address at which DevLake answers, of all possible ones."""
         url = self._access.url
         suffix = "/rest" if self._access.api_key else ""
         url = url[: -len(suffix)] if suffix and url.endswith(suffix) else url
@@ -218,7 +218,7 @@ class DevLakeBackend(Backend):
                 return address + suffix
         address, answer = max(zip(addresses, answers), key=lambda pair: rank_explanation(pair[1]))
         if answer.status_code in DENIED_STATUSES and json_of(answer) is not None:
-            return address + suffix  # only DevLake refuses a key in JSON
+            return address + suffix  # only DevLake refuses a key with an answer in JSON
         if rank_explanation(answer) > 0:
             raise self._refusal(answer, "GET /version")
         title = next(filter(None, map(read_page_title, answers)), "")
@@ -247,7 +247,7 @@ class DevLakeBackend(Backend):
         except httpx.TimeoutException:
             raise Unavailable(
                 f"{where} did not answer {method} {_path(url)} within {seconds:.0f} s; {again}"
-                " when it answers (its log tells the reason)"
+                " when it answers (its log has the reason)"
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unavailable(
@@ -262,12 +262,12 @@ def _path(url: str) -> str:
     return httpx.URL(url).path
 
 
-def _camel(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _to_camel_case(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {re.sub("_([a-z])", lambda m: m[1].upper(), name): fields[name] for name in fields}
 
 
 def _stored_connection(row: Mapping[str, Any]) -> StoredConnection:
-    camel = zip(OPTIONS, _camel(dict.fromkeys(OPTIONS)))
+    camel = zip(OPTIONS, _to_camel_case(dict.fromkeys(OPTIONS)))
     options = {name: row[spelled] for name, spelled in camel if spelled in row}
     return StoredConnection(
         id=row["id"],
@@ -279,8 +279,8 @@ def _stored_connection(row: Mapping[str, Any]) -> StoredConnection:
     )
 
 
-def _assert_taken(wanted: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-    """Check that DevLake took all fields: it ignores those that its plugin does not declare."""
+def _require_accepted(wanted: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+    """Check that DevLake took all fields: it ignores fields that its plugin does not declare."""
     unknown = [name for name in wanted if name not in answer]
     if unknown:
         raise ConfigurationError(

@@ -1,7 +1,7 @@
-"""The reason why DevLake, or what stands in front of it, does not do what a command asks.
+"""The reason why DevLake, or a proxy in front of it, does not do what a command asks.
 
-Written for DevLake's servers of 2026: which of them take an API key, basic auth or a forwarded
-user changed from month to month, so a refusal names what this one needs.
+Written for DevLake's servers of 2026. Whether they take an API key, basic auth or a forwarded user
+changed from month to month, so a refusal names the login that this server needs.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ PLUGIN = "developer_telemetry"
 
 MIGRATION_PENDING = 428
 DENIED_STATUSES = (401, 403)
-# DevLake's own word to a request without a user; it says it of paths that don't exist, too.
+# DevLake's answer to a request without a user, also for paths that don't exist.
 BARE = "unauthorized"
-# A server of before AES-GCM says it of a secret that a newer one has encrypted; a newer one with
-# another ENCRYPTION_SECRET says the same.
+# An older server's answer about a secret in AES-GCM, and any server's about a secret that another
+# ENCRYPTION_SECRET has encrypted.
 TOO_NEW = "data to be decrypted"
 
 SET_IDENTITY = "set DEVLAKE_API_KEY, or DEVLAKE_USER and DEVLAKE_PASSWORD"
@@ -33,7 +33,7 @@ PASS_SIGN_ON = (
 
 
 class AccessDenied(ConfigurationError):
-    """DevLake, or what stands in front of it, does not take what was shown to it."""
+    """DevLake, or a proxy in front of it, does not accept the login."""
 
 
 class ServerError(Unavailable):
@@ -49,7 +49,7 @@ def json_of(answer: httpx.Response) -> Any:
 
 
 def message_of(answer: httpx.Response) -> str:
-    """Return DevLake's own words, without the chain of causes that it appends."""
+    """Return DevLake's message, without the chain of causes at its end."""
     content = json_of(answer)
     message = content.get("message") if isinstance(content, dict) else None
     first, _, _ = str(message or "").strip().partition("\n")
@@ -57,7 +57,7 @@ def message_of(answer: httpx.Response) -> str:
 
 
 def rank_explanation(answer: httpx.Response) -> int:
-    """Tell how much an answer says of why there is no other; 0 for nothing."""
+    """Return how well an answer explains a failure; 0 for not at all."""
     status = answer.status_code
     if status in DENIED_STATUSES and json_of(answer) is not None:
         return 1 if message_of(answer) == BARE else 3
@@ -65,38 +65,40 @@ def rank_explanation(answer: httpx.Response) -> int:
 
 
 def read_page_title(answer: httpx.Response) -> str:
-    """Return the title of the page that an answer is, quoted; `""` if it is none."""
+    """Return the title of an answer that is a page, quoted; `""` for any other."""
     return _http_answer(answer).title
 
 
 class Refusal:
-    """One answer that is not the wanted one, and what was asked for, such as `GET /version`."""
+    """An answer other than the wanted one, and the request, such as `GET /version`."""
 
     def __init__(self, access: DevLakeAccess, base: str, answer: httpx.Response, what: str) -> None:
         self._access = access
         self._base = base
         self._answer = answer
         self._what = what
-        self._where = f"DevLake at {access.url}"
+        self._server = f"DevLake at {access.url}"
         self._reason = message_of(answer)
         self._is_json = json_of(answer) is not None
         self._http_answer = _http_answer(answer)
 
     def error(self) -> TelemetryError:
-        """Return the error to raise; what to do stands after its last semicolon."""
+        """Return the error to raise; its remedy follows the last semicolon."""
         status = self._answer.status_code
         if self._http_answer.is_sign_on:
-            return self._sign_on()
+            return self._sign_on_error()
         if self._http_answer.is_redirect:
-            return self._redirect()
+            return self._redirect_error()
         if status in DENIED_STATUSES:
-            return AccessDenied(f"{self._where} {self._stranger(self._reason or str(status))}")
+            return AccessDenied(
+                f"{self._server} {self._describe_missing_login(self._reason or str(status))}"
+            )
         if status == MIGRATION_PENDING:
-            return self._migration()
+            return self._migration_error()
         path = self._what.partition(" ")[2]
         if status == 404 and not self._is_json and path.startswith("/plugins"):
             return ConfigurationError(
-                f"{self._where} has no plugin {PLUGIN}, or one of that name without scopes: put"
+                f"{self._server} has no plugin {PLUGIN}, or one of that name without scopes: put"
                 " ours into its plugins folder, run build.sh there, and restart DevLake; or work"
                 " without it: unset DEVLAKE_URL, set DB_URL and ENCRYPTION_SECRET to those of"
                 " DevLake's server, and run `developer-telemetry migrate --standalone`"
@@ -106,26 +108,28 @@ class Refusal:
                 f"the proxy at {self._access.url} can't reach DevLake's server ({status});"
                 " see whether that runs, then run this again"
             )
-        return self._other(status)
+        return self._unexpected_answer(status)
 
-    def _sign_on(self) -> AccessDenied:
+    def _sign_on_error(self) -> AccessDenied:
         sign_on = self._http_answer
         how = f"sends to {sign_on.target}" if sign_on.is_redirect else f"answers {sign_on.status}"
         page = f" with the page {sign_on.title}" if sign_on.title else ""
-        return AccessDenied(f"a sign-on in front of {self._where} {how}{page}; {PASS_SIGN_ON}")
+        return AccessDenied(f"a sign-on in front of {self._server} {how}{page}; {PASS_SIGN_ON}")
 
-    def _redirect(self) -> ConfigurationError:
+    def _redirect_error(self) -> ConfigurationError:
         to = self._http_answer.target
         if self._http_answer.is_redirect_to_same_path:
-            # Their address is what was given with another scheme, host or folder.
+            # The target differs from the configured address by scheme, host or folder.
             to = to.removesuffix(self._http_answer.url[len(self._access.url) :])
-            return ConfigurationError(f"{self._where} sends on to {to}; give that address instead")
+            return ConfigurationError(
+                f"{self._server} redirects to {to}; give that address instead"
+            )
         return AccessDenied(
-            f"{self._where} sends on to {to}; give that address instead, or if that is a sign-on,"
+            f"{self._server} redirects to {to}; give that address instead, or if that is a sign-on,"
             f" {PASS_SIGN_ON}"
         )
 
-    def _stranger(self, reason: str) -> str:
+    def _describe_missing_login(self, reason: str) -> str:
         access = self._access
         if self._http_answer.asks_for_password and not access.user:
             return (
@@ -134,9 +138,9 @@ class Refusal:
                 + (", and unset DEVLAKE_API_KEY, or let /api/rest/ pass" if access.api_key else "")
             )
         if access.api_key:
-            return self._key_refused(reason)
+            return self._describe_refused_key(reason)
         if access.user:
-            return self._password_refused(reason)
+            return self._describe_refused_password(reason)
         if access.forwarded_user:
             return (
                 f"does not take DEVLAKE_FORWARDED_USER: {reason}; give its server's"
@@ -144,9 +148,9 @@ class Refusal:
                 " the way drops X-Forwarded-User-Secret"
             )
         other = "" if self._is_json else f", or where that is a sign-on {PASS_SIGN_ON}"
-        return f"wants to know who you are: {reason}; {SET_IDENTITY}{other}"
+        return f"needs a login: {reason}; {SET_IDENTITY}{other}"
 
-    def _key_refused(self, reason: str) -> str:
+    def _describe_refused_key(self, reason: str) -> str:
         if reason == BARE and not self._access.forwarded_user:
             return (
                 "has AUTH_ENABLED=true, and no release before its pull request #9008 (after June"
@@ -164,7 +168,7 @@ class Refusal:
             " path `.*`"
         )
 
-    def _password_refused(self, reason: str) -> str:
+    def _describe_refused_password(self, reason: str) -> str:
         if ":" in self._access.password and self._is_json:
             return (
                 f"refuses DEVLAKE_USER and DEVLAKE_PASSWORD: {reason}, since DevLake's own server"
@@ -180,38 +184,38 @@ class Refusal:
             f" sign-on {PASS_SIGN_ON}"
         )
 
-    def _migration(self) -> TelemetryError:
+    def _migration_error(self) -> TelemetryError:
         if "in progress" in self._reason:
             return Unavailable(
-                f"{self._where} is migrating its database; try again when it is done"
+                f"{self._server} is migrating its database; try again when it is done"
             )
-        # A key for reports has no say in this, so it goes without /rest.
+        # A key for reports may not do this, so the path is without /rest.
         base = (self._base or self._access.url).removesuffix("/rest")
         user = '--user "$DEVLAKE_USER:$DEVLAKE_PASSWORD" ' if self._access.user else ""
         return ConfigurationError(
-            f"{self._where} waits for you to confirm a migration of its database; do so in its web"
+            f"{self._server} waits for you to confirm a migration of its database; do so in its web"
             f" UI or with `curl {user}{base}/proceed-db-migration`, then run this again"
         )
 
-    def _other(self, status: int) -> TelemetryError:
-        unclear = "nothing that this command understands"
-        reason = self._reason or (unclear if self._answer.is_success else "no word of why")
-        reason += _before(", but the page ", self._http_answer.title)
-        answered = f"{self._where} answered {self._what} with {status}: {reason}"
+    def _unexpected_answer(self, status: int) -> TelemetryError:
+        unclear = "an answer that this command does not understand"
+        reason = self._reason or (unclear if self._answer.is_success else "no reason given")
+        reason += _prefix(", but the page ", self._http_answer.title)
+        answered = f"{self._server} answered {self._what} with {status}: {reason}"
         if status == 500 and TOO_NEW in reason:
             return ServerError(
                 f"{answered}: it is older than what has encrypted its connections, or has another"
                 " ENCRYPTION_SECRET; compare that with the one here, and if they are equal, let"
                 " `developer-telemetry token rewrite` (with DB_URL) make it readable"
             )
-        again = "; run this again, which goes on where it was" if status >= 500 else ""
+        again = "; run this again, which continues where it stopped" if status >= 500 else ""
         kind = ServerError if status == 500 else Unavailable
-        return kind(f"{answered}; its log says more{again}")
+        return kind(f"{answered}; its log has details{again}")
 
 
 def _http_answer(answer: httpx.Response) -> HttpAnswer:
     return HttpAnswer(str(answer.request.url), answer.status_code, answer.headers, answer.text)
 
 
-def _before(words: str, text: str) -> str:
+def _prefix(words: str, text: str) -> str:
     return words + text if text else ""

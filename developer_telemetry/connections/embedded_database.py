@@ -22,7 +22,7 @@ _OWN_NAMES = (DATABASE_NAME, SECRET_NAME, SPOOL_NAME, "demo")
 
 
 def require_database(settings: Settings) -> None:
-    """Check that the settings' database is there if it is embedded, and its secret as well.
+    """Check that the settings' database and its secret exist, if it is embedded.
 
     Raises:
         ConfigurationError: One of them is missing; nothing was made.
@@ -68,7 +68,7 @@ def ensure_secret(settings: Settings, announce: Callable[[str], None]) -> Settin
     """Return settings with a secret for an embedded database, made if there is none.
 
     Args:
-        announce: Takes a line that says where a new secret was made.
+        announce: Takes a line with the path of a new secret.
 
     Raises:
         ConfigurationError: The data folder can't be written.

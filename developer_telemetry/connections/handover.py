@@ -1,7 +1,7 @@
 """The hand-over of DevLake's database: from DevLake's server to us, and back.
 
 The owner of the schema applies migrations and converts reports. A hand-over changes no report, no
-row made of one, and no watermark.
+derived row, and no watermark.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import CONNECTION_TABLE, DEVLAKE_MIGRATION_TABLE, PROJECT_TABLE
 from developer_telemetry.database.engine import address_of, reading, transact
-from developer_telemetry.database.migrate import list_devlakes, migrate
+from developer_telemetry.database.migrate import list_applied_by_devlake, migrate
 from developer_telemetry.database.migrations import SCRIPTS
 from developer_telemetry.database.schema_owner import SchemaOwner, read_owner, record_owner
 from developer_telemetry.errors import ConfigurationError, NotDevLakeYet, Unavailable
@@ -25,7 +25,7 @@ from developer_telemetry.storage.project_mapping import (
     record_blueprints,
 )
 
-if TYPE_CHECKING:  # httpx is megabytes of memory for a receiver that asks nothing of DevLake
+if TYPE_CHECKING:  # a receiver does not call DevLake, and saves httpx's megabytes of memory
     from developer_telemetry.connections.devlake_backend import DevLakeBackend
 
 HOW_TO_HAND_OVER = (
@@ -50,7 +50,7 @@ def take_over(
 
     Args:
         devlake: DevLake's API, which is asked whether it loads the plugin; None if not set.
-        plugin_is_removed: The operator's word for it, where DevLake has loaded the plugin before.
+        plugin_is_removed: The operator's confirmation, if DevLake has loaded the plugin before.
 
     Raises:
         NotDevLakeYet: DevLake's server has not made its tables so far.
@@ -60,13 +60,13 @@ def take_over(
     is_removed = _is_without_plugin(devlake, plugin_is_removed)
     with reading(engine).connect() as connection:
         is_new = read_owner(connection) is SchemaOwner.DEVLAKE
-    if is_new and list_devlakes(engine) and not (is_removed or plugin_is_removed):
+    if is_new and list_applied_by_devlake(engine) and not (is_removed or plugin_is_removed):
         raise ConfigurationError(
             "DevLake's server has loaded the plugin before, and may load it still. To hand over: "
             + HOW_TO_HAND_OVER
         )
     applied = migrate(engine, takes_over=True)
-    members = transact(engine, _record) if is_new else []
+    members = transact(engine, _record_takeover) if is_new else []
     return TakenOver(applied, members, is_new)
 
 
@@ -83,7 +83,7 @@ def hand_back(engine: Engine, devlake: Optional[DevLakeBackend]) -> list[tuple[s
         raise ConfigurationError(
             f"{address_of(engine)} is not DevLake's database, so it can't be handed back"
         )
-    pending = len(SCRIPTS) - len(list_devlakes(engine))
+    pending = len(SCRIPTS) - len(list_applied_by_devlake(engine))
     if pending or (devlake is not None and PLUGIN not in devlake.plugins()):
         why = f"has not run {pending} of our migrations" if pending else "does not load the plugin"
         raise ConfigurationError(
@@ -134,7 +134,7 @@ def _is_without_plugin(devlake: Optional[DevLakeBackend], plugin_is_removed: boo
     return True
 
 
-def _record(connection: SqlConnection) -> list[Member]:
+def _record_takeover(connection: SqlConnection) -> list[Member]:
     members = record_blueprints(connection)
     leave_blueprints(connection)
     record_owner(connection, SchemaOwner.STANDALONE)

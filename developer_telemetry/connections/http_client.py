@@ -18,7 +18,7 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 25.0
 MAX_MESSAGE_CHARACTERS = 240
 
-# In the order in which a URL's proxy is looked for; the spelling in small letters comes first.
+# In the order of precedence; the names in lower case are first.
 _PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -58,7 +58,7 @@ def ask(
         NoAnswer: There was no answer.
     """
     method = "GET" if report is None else "POST"
-    # As curl sends a token that has other letters than those of ASCII.
+    # curl also sends letters beyond ASCII in UTF-8.
     sent = [(name.encode(), value.encode()) for name, value in headers.items()]
     try:
         answer = _client().request(method, url, headers=sent, json=report, params=query)
@@ -95,19 +95,19 @@ def make_client(**options: Any) -> httpx.Client:
     for name in _CERTIFICATES:
         if os.environ.get(name):
             _check_certificates(name, os.environ[name])
-    for name in _set_proxies():
+    for name in _list_proxies():
         _check_proxy(name, os.environ[name])
     try:
         return httpx.Client(**options)
     except (ValueError, OSError, ImportError, httpx.InvalidURL) as error:
         raise ConfigurationError(
             f"the environment's proxies can't be used ({error}); correct or unset"
-            f" {', '.join([*_set_proxies(), 'NO_PROXY'])}"
+            f" {', '.join([*_list_proxies(), 'NO_PROXY'])}"
         ) from None
 
 
 def proxy_remark(url: str) -> str:
-    """Return by which proxy a URL is asked for, such as `, through the proxy in HTTP_PROXY`."""
+    """Return a remark about a URL's proxy, such as `, through the proxy in HTTP_PROXY`."""
     from urllib.request import getproxies, proxy_bypass
 
     parts = urlsplit(url)
@@ -122,7 +122,7 @@ def proxy_remark(url: str) -> str:
     return ""
 
 
-def _set_proxies() -> Iterator[str]:
+def _list_proxies() -> Iterator[str]:
     for name in _PROXIES:
         yield from (variable for variable in (name.lower(), name) if os.environ.get(variable))
 

@@ -1,6 +1,6 @@
 """The commands about connections, for either backend.
 
-Each of them can be repeated: it reads first what is there already.
+Each of them can be repeated: it first reads what exists already.
 """
 
 from __future__ import annotations
@@ -29,89 +29,93 @@ class ConnectRequest(NamedTuple):
 class Onboarding:
     """The steps of `connect`; `steps` has their results even if a later one fails."""
 
-    def __init__(self, backend: Backend, wanted: ConnectRequest) -> None:
-        self.name = normalize_name(wanted.name)
-        if not re.fullmatch(r"[!-~]*", wanted.token):
+    def __init__(self, backend: Backend, request: ConnectRequest) -> None:
+        self.name = normalize_name(request.name)
+        if not re.fullmatch(r"[!-~]*", request.token):
             raise ConfigurationError(
                 "a token has letters, digits and punctuation of ASCII, no spaces"
             )
-        strategy_of(wanted.options.get("duplicate_strategy"))
+        strategy_of(request.options.get("duplicate_strategy"))
         self.connection_id = 0
         self.made = False
         self.token = ""  # one that is new
         self.has_token = True
         self.steps: list[tuple[str, str]] = []
         self._backend = backend
-        self._wanted = wanted
+        self._request = request
 
     def run(self) -> None:
-        """Do all steps that are not done yet, after a check that none of them will be refused."""
-        wanted, backend = self._wanted, self._backend
-        stored = _named(backend, self.name)
-        if stored and wanted.token and wanted.token != stored.token:
+        """Check that no step will be refused, and do all that are not done yet."""
+        request, backend = self._request, self._backend
+        stored = _find_by_name(backend, self.name)
+        if stored and request.token and request.token != stored.token:
             raise ConfigurationError(
-                f"the connection {self.name!r} is there with another token;"
+                f"the connection {self.name!r} exists with another token;"
                 f" `developer-telemetry token rotate {stored.id}` gives it a new one"
             )
-        blueprint = backend.find_project(wanted.project) if wanted.project else None
+        blueprint = backend.find_project(request.project) if request.project else None
         if blueprint and blueprint.advanced:
             raise ConfigurationError(
-                f"the blueprint {blueprint.name!r} of project {wanted.project!r} is in advanced"
+                f"the blueprint {blueprint.name!r} of project {request.project!r} is in advanced"
                 " mode, where DevLake takes no connections; add the plugin to its plan there"
             )
         stored = self._reuse(stored) if stored else self._make()
         self._set_options(stored)
         made = backend.make_scope(stored.id) or self.made
-        self._note("Scope", "all reports" if made else "all reports, there already")
-        if wanted.switches:
-            self._note(
-                "Scope config", backend.configure(stored, wanted.switches) or "there already"
+        self._add_step("Scope", "all reports" if made else "all reports, there already")
+        if request.switches:
+            self._add_step(
+                "Scope config", backend.configure(stored, request.switches) or "there already"
             )
-        if wanted.project:
-            self._join(blueprint)
+        if request.project:
+            self._join_project(blueprint)
 
-    def _note(self, step: str, result: str) -> None:
+    def _add_step(self, step: str, result: str) -> None:
         self.steps.append((step, result))
 
     def _make(self) -> StoredConnection:
-        self.token = self._wanted.token or new_token()
+        self.token = self._request.token or new_token()
         self.connection_id = self._backend.add(self.name, self.token)
         self.made = True
-        self._note("Connection", f"{self.connection_id} ({self.name})")
+        self._add_step("Connection", f"{self.connection_id} ({self.name})")
         return StoredConnection(self.connection_id, self.name, self.token)
 
     def _reuse(self, stored: StoredConnection) -> StoredConnection:
         self.connection_id = stored.id
         self.has_token = bool(stored.token or stored.fault)
-        self._note("Connection", f"{stored.id} ({stored.name}), there already")
+        self._add_step("Connection", f"{stored.id} ({stored.name}), there already")
         return stored
 
     def _set_options(self, stored: StoredConnection) -> None:
         changed = {
             name: value
-            for name, value in self._wanted.options.items()
-            if _meaning(name, value) != _meaning(name, stored.options.get(name))
+            for name, value in self._request.options.items()
+            if _normalize_option(name, value) != _normalize_option(name, stored.options.get(name))
         }
         if changed:
             self._backend.change(stored.id, changed)
-            self._note("Set", ", ".join(f"{name} to {value}" for name, value in changed.items()))
+            self._add_step(
+                "Set", ", ".join(f"{name} to {value}" for name, value in changed.items())
+            )
         if "duplicate_strategy" in changed and not self.made:
-            self._note("", "for earlier days re-transform its blueprint, or `reextract`")
+            self._add_step("", "for earlier days re-transform its blueprint, or `reextract`")
 
-    def _join(self, blueprint: Optional[Blueprint]) -> None:
-        project = self._wanted.project
+    def _join_project(self, blueprint: Optional[Blueprint]) -> None:
+        project = self._request.project
         if blueprint and not blueprint.id:
             added = self._backend.attach(blueprint, self.connection_id)
-            has_it = f"{blueprint.project}, which has it {'now' if added else 'already'}"
-            self._note("Project", has_it)
+            result = f"{blueprint.project}, which has it {'now' if added else 'already'}"
+            self._add_step("Project", result)
             return
-        self._note("Project", f"{project}, there already" if blueprint else project)
+        self._add_step("Project", f"{project}, there already" if blueprint else project)
         blueprint = blueprint or self._backend.make_project(project)
         added = self._backend.attach(blueprint, self.connection_id)
-        self._note("Blueprint", f"{blueprint.name}, which has it {'now' if added else 'already'}")
+        self._add_step(
+            "Blueprint", f"{blueprint.name}, which has it {'now' if added else 'already'}"
+        )
 
 
-def _meaning(name: str, value: Any) -> Any:
+def _normalize_option(name: str, value: Any) -> Any:
     if name != "duplicate_strategy":
         return value or 0
     try:
@@ -120,7 +124,7 @@ def _meaning(name: str, value: Any) -> Any:
         return value
 
 
-def _named(backend: Backend, name: str) -> Optional[StoredConnection]:
+def _find_by_name(backend: Backend, name: str) -> Optional[StoredConnection]:
     connections = backend.connections()
     return next((connection for connection in connections if connection.name == name), None)
 
@@ -143,7 +147,7 @@ def find_connection(backend: Backend, name_or_id: str) -> StoredConnection:
 def rename(backend: Backend, connection: StoredConnection, name: str) -> None:
     """Give a connection another name; its id, and so its report URL, stays the same."""
     name = normalize_name(name)
-    same_name = _named(backend, name)
+    same_name = _find_by_name(backend, name)
     if same_name is not None and same_name.id != connection.id:
         raise make_name_conflict(name)
     backend.change(connection.id, {"name": name})

@@ -30,7 +30,7 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.engine import now_us, reading_newest, transact
+from developer_telemetry.database.engine import connect_to_primary, now_us, transact
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.private_files import replace_file
 from developer_telemetry.reports.daily_metrics import build_raw_params, format_timestamp
@@ -43,10 +43,10 @@ MAX_NAME = 100
 # Four characters would reveal too much of a shorter token.
 MIN_HINTED_LENGTH = 20
 
-# A stranger who guesses ids must not cause a read of the database for each guess.
+# A sender that guesses ids must not cause a read of the database for each guess.
 RELOAD_SECONDS = 1.0
-# The time for which a restore may leave the table of connections empty. A sender that gets a 404
-# meanwhile may never send that day again.
+# The time for which the table of connections may be empty during a restore. A sender that gets a
+# 404 meanwhile may never send that day again.
 EMPTY_SECONDS = 600.0
 
 logger = logging.getLogger(__name__)
@@ -72,24 +72,24 @@ class Connection(NamedTuple):
     @property
     def remarks(self) -> tuple[str, ...]:
         """Return warnings for an operator."""
-        who = f"connection {self.id} ({self.name})"
+        subject = f"connection {self.id} ({self.name})"
         if self.fault:
             remedy = remedy_of(self.fault)
             return (
-                f"{who} refuses every report: {self.fault}; {remedy} (DevLake's API keys work)",
+                f"{subject} refuses every report: {self.fault}; {remedy} (DevLake's API keys work)",
             )
         if self.is_open:
-            return (f"{who} has no secret token: anybody who reaches this receiver can send to it",)
+            return (f"{subject} has no secret token: it accepts reports from everybody",)
         return ()
 
     @property
     def is_open(self) -> bool:
-        """Tell whether reports need no token; a token that can't be read counts as one."""
+        """Return true if reports need no token; a token that can't be read counts as one."""
         return self.token is None and not self.fault
 
     @property
     def takes_tokens(self) -> bool:
-        """Tell whether a report with the right token would be accepted."""
+        """Return true if a report with the right token would be accepted."""
         return self.is_open or bool(self.tokens)
 
     @property
@@ -100,9 +100,9 @@ class Connection(NamedTuple):
         return tuple(filter(None, candidates))
 
     def accepts(self, token: bytes) -> bool:
-        """Tell whether `token` is this connection's; it is compared in constant time."""
-        current = _same(token, self.token)
-        previous = _same(token, self.previous_token) and time.time() < self.previous_until
+        """Return true if `token` is this connection's; it is compared in constant time."""
+        current = _is_equal(token, self.token)
+        previous = _is_equal(token, self.previous_token) and time.time() < self.previous_until
         return current or previous
 
     def parse(self, body: Union[bytes, str]) -> Report:
@@ -114,7 +114,7 @@ class Connection(NamedTuple):
         return parse(body) if self.privacy is None else self.privacy.parse(body)
 
 
-def _same(token: bytes, expected: Optional[str]) -> bool:
+def _is_equal(token: bytes, expected: Optional[str]) -> bool:
     return hmac.compare_digest(token, (expected or "").encode()) and bool(expected)
 
 
@@ -144,12 +144,12 @@ class Connections:
         self._connections: dict[int, Connection] = {}
         self._api_keys: dict[str, ApiKey] = {}
         self._secrets = SecretReader(encryption_secret)
-        self._taken_when_proven = False
+        self._was_proven = False
         self._lock = threading.Lock()
-        self._asked_at = float("-inf")
+        self._reloaded_at = float("-inf")
         self._emptied_at = float("-inf")
         if memory is not None and memory.exists():
-            self._recall(memory)
+            self._read_memory(memory)
 
     def get(self, connection_id: int) -> Optional[Connection]:
         """Return the connection as last read; None if there is none."""
@@ -170,7 +170,7 @@ class Connections:
         )
 
     def api_key(self, key: bytes) -> Optional[ApiKey]:
-        """Return the API key of DevLake that was sent; None if DevLake has no such key."""
+        """Return DevLake's record of a sent API key; None if DevLake has no such key."""
         digest = hmac.new(self._secret.strip().encode(), key, hashlib.sha256).hexdigest()
         api_key = self._api_keys.get(digest)
         self._secrets.is_proven = self._secrets.is_proven or api_key is not None
@@ -184,45 +184,45 @@ class Connections:
 
     def reload_due_in(self) -> float:
         """Return the seconds until the next reload may start."""
-        return max(0.0, self._asked_at + RELOAD_SECONDS - time.monotonic())
+        return max(0.0, self._reloaded_at + RELOAD_SECONDS - time.monotonic())
 
     def reload(self) -> None:
         """Read all of them; if the database can't be read, the ones in memory stay."""
         with self._lock:
-            self._asked_at = time.monotonic()
+            self._reloaded_at = time.monotonic()
             stored = _read(self._engine)
             if stored != self._stored:
-                self._take(stored)
-                if stored.connections:  # an empty table is not worth remembering
-                    self._remember()
-            elif self._secrets.is_proven != self._taken_when_proven:
-                self._take(stored)  # the reason why a token can't be read is clearer now
+                self._replace(stored)
+                if stored.connections:
+                    self._write_memory()
+            elif self._secrets.is_proven != self._was_proven:
+                self._replace(stored)  # the reason why a token can't be read is clearer now
 
-    def _remember(self) -> None:
+    def _write_memory(self) -> None:
         if self._memory is None:
             return
         try:
             with replace_file(self._memory) as file:
                 file.write(json.dumps(self._stored._asdict()).encode())
-        except OSError as error:  # a full disk is no reason to turn anyone away
+        except OSError as error:  # a full disk is no reason to refuse reports
             logger.warning("can't write the connections to %s: %s", self._memory, error)
 
-    def _recall(self, memory: Path) -> None:
+    def _read_memory(self, memory: Path) -> None:
         try:
-            self._take(StoredRows(**json.loads(memory.read_text(encoding="utf-8"))))
+            self._replace(StoredRows(**json.loads(memory.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError) as error:
             logger.warning("the connections in %s can't be read: %s", memory, error)
 
-    def was_emptied_lately(self) -> bool:
+    def is_recently_emptied(self) -> bool:
         """Return true if all connections disappeared lately, as while a dump is restored."""
         return time.monotonic() - self._emptied_at < EMPTY_SECONDS
 
-    def _take(self, stored: StoredRows) -> None:
+    def _replace(self, stored: StoredRows) -> None:
         if self._connections and not stored.connections:
             self._emptied_at = time.monotonic()
         elif stored.connections:
             self._emptied_at = float("-inf")
-        self._taken_when_proven = self._secrets.is_proven
+        self._was_proven = self._secrets.is_proven
         # The previous tokens as well: a token that can be read narrows the reasons of the others.
         self._secrets.decrypt_all(text for row in stored.connections for text in row[2:4])
         self._connections = {row[0]: self._connection(*row) for row in stored.connections}
@@ -237,7 +237,7 @@ class Connections:
         previous_secret: Optional[str],
         previous_until: Optional[int],
         strategy: Optional[str],
-        # The file of an older version is without these.
+        # The file of an older version lacks these.
         strip_paths: bool = False,
         pseudonyms: bool = False,
     ) -> Connection:
@@ -248,7 +248,7 @@ class Connections:
         try:
             strategy = strategy_of(strategy)
         except ConfigurationError as error:
-            # A report is worth more than its strategy; a re-transform can apply another later.
+            # The report is stored anyway; a re-transform can apply another strategy later.
             logger.warning("connection %s: %s; taken as %s", connection_id, error, OVERWRITE)
             strategy = OVERWRITE
         privacy = None
@@ -268,19 +268,19 @@ class Connections:
 
 
 def _read(engine: Engine) -> StoredRows:
-    with reading_newest(engine) as connection:
+    with connect_to_primary(engine) as connection:
         connections = connection.exec_driver_sql(
             "SELECT id, name, secret_token, previous_secret_token, previous_token_until,"
             f" duplicate_strategy, strip_paths, pseudonyms FROM {CONNECTION_TABLE} ORDER BY id"
         ).fetchall()
         keys = [
-            [key, path, _epoch(expiry), name]
+            [key, path, _to_epoch(expiry), name]
             for key, path, expiry, name in read_api_keys(connection)
         ]
     return StoredRows([list(row) for row in connections], keys)
 
 
-def _epoch(moment: Optional[datetime]) -> Optional[float]:
+def _to_epoch(moment: Optional[datetime]) -> Optional[float]:
     if moment is None:
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
@@ -292,14 +292,14 @@ def new_token() -> str:
 
 
 def token_hint(token: Optional[str]) -> str:
-    """Return what to show of a token: enough to recognize it, not to use it."""
+    """Return a part of a token by which an operator recognizes it, and that can't be used."""
     if not token:
         return "none"
     return "set" if len(token) < MIN_HINTED_LENGTH else f"ends in {token[-4:]}"
 
 
 def normalize_name(name: str) -> str:
-    """Return a connection's name as it is stored; raise `ConfigurationError` if it can't be."""
+    """Return a connection's name in its stored form; raise `ConfigurationError` if invalid."""
     name = name.strip()
     if not name or len(name) > MAX_NAME:
         raise ConfigurationError(f"a connection's name has 1 to {MAX_NAME} characters")

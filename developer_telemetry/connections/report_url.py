@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# `{connection_id}` stands for the connection's id. The first is ours, which machines are given; the
-# others are those of DevLake's own plugins, behind its server and behind its front proxy.
+# The first is ours, for machines; the others are those of DevLake's own plugins, behind its server
+# and behind its front proxy.
 REPORT_PATHS = (
     "/plugins/developer-telemetry/{connection_id}/report",
     "/plugins/developer_telemetry/connections/{connection_id}/report",

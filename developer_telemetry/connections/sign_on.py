@@ -1,6 +1,6 @@
-"""A sign-on in front of DevLake or a receiver, recognized by how it answers programs.
+"""A sign-on in front of DevLake or a receiver, recognized by its answers to programs.
 
-It sends a browser to its own page, or shows that page itself; a program gets neither further.
+It redirects to its own page, or answers with that page; programs can't sign on there.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-# Parts of the addresses of sign-ons, of oauth2-proxy, Keycloak, Entra, Okta, Google and others.
+# Parts of the addresses of oauth2-proxy, Keycloak, Entra, Okta, Google and other sign-ons.
 _WORDS = re.compile(
     r"oauth|openid|saml|\bsso\b|sign[-_]?in|log[-_]?in|authori[sz]e|/auth\b|/realms/", re.I
 )
 _MOST_TITLE = 60
-# Of a page, where its title is looked for.
+# The part of a page in which its title is searched.
 _HEAD = 20_000
 
 
@@ -29,34 +29,34 @@ class HttpAnswer(NamedTuple):
 
     @property
     def target(self) -> str:
-        """The address that it sends to, without the query, which may hold a state or a secret."""
+        """Return the address of its redirect without the query, which may hold a secret."""
         parts = urlsplit(urljoin(self.url, self.headers.get("location", "")))
         return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
 
     @property
     def is_redirect(self) -> bool:
-        """Tell if it sends to another address."""
+        """Return true if it redirects."""
         return 300 <= self.status < 400 and bool(self.headers.get("location"))
 
     @property
     def is_redirect_to_same_path(self) -> bool:
-        """Tell if it sends to the same path elsewhere, as from http to https."""
+        """Return true if it redirects to the same path, as from http to https."""
         return self.is_redirect and _path(self.target) == _path(self.url)
 
     @property
     def is_page(self) -> bool:
-        """Tell if it is a page for people."""
+        """Return true if it is a page for people."""
         kind = self.headers.get("content-type", "").lower()
         return "html" in kind or self.text.lstrip()[:15].lower().startswith(("<!doctype", "<html"))
 
     @property
     def asks_for_password(self) -> bool:
-        """Tell if it asks for HTTP's basic auth."""
+        """Return true if it asks for HTTP's basic auth."""
         return self.headers.get("www-authenticate", "").lower().startswith("basic")
 
     @property
     def is_sign_on(self) -> bool:
-        """Tell if a sign-on must have answered."""
+        """Return true if a sign-on must have answered."""
         if self.is_redirect:
             return not self.is_redirect_to_same_path and bool(
                 _WORDS.search(self.headers["location"])

@@ -43,7 +43,7 @@ def hold_connection(
     """
     dialect = dialect_of(engine)
     query = dialect.try_lock(f"developer_telemetry {connection_id}")
-    with _session(engine, query) if query else _file(engine) as (take, check):
+    with _session_lock(engine, query) if query else _file_lock(engine) as (take, check):
         deadline = time.monotonic() + patience
         while not take():
             if time.monotonic() >= deadline:
@@ -60,31 +60,31 @@ _Lock = tuple[Callable[[], bool], Callable[[], None]]
 
 
 @contextmanager
-def _session(engine: Engine, query: str) -> Iterator[_Lock]:
+def _session_lock(engine: Engine, query: str) -> Iterator[_Lock]:
     dialect = dialect_of(engine)
     taken = False
     with engine.connect() as connection:
         connection.detach()  # closed at the end in any case, which frees the lock
 
-        def ask(question: str) -> bool:
-            answer = connection.exec_driver_sql(question).scalar()
-            if dialect.locks_last == "session" or not (answer or taken):
+        def fetch_bool(statement: str) -> bool:
+            answer = connection.exec_driver_sql(statement).scalar()
+            if dialect.lock_scope == "session" or not (answer or taken):
                 connection.commit()  # an open transaction would hinder the server's cleanup
             return bool(answer)
 
         def take() -> bool:
             nonlocal taken
-            taken = ask(query)
+            taken = fetch_bool(query)
             return taken
 
         def check() -> None:
-            ask("SELECT 1")
+            fetch_bool("SELECT 1")
 
         yield take, check
 
 
 @contextmanager
-def _file(engine: Engine) -> Iterator[_Lock]:
+def _file_lock(engine: Engine) -> Iterator[_Lock]:
     # Not the database's file: closing it anywhere frees all locks that SQLite has on it. One
     # lock for all connections, since an SQLite file has one writer anyway.
     path = Path(f"{engine.url.database}.exclusion")

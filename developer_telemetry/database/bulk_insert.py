@@ -30,21 +30,25 @@ def insert(
     rows: Sequence[Sequence[Any]],
     tail: str,
 ) -> None:
-    """Insert rows in as few statements as the database takes; `tail` says what on a conflict."""
+    """Insert rows in as few statements as the database takes, each with `tail` at its end."""
     for batch in batches(connection, rows):
         _insert(connection, table, columns, batch, tail)
 
 
-def insert_one(
+def insert_if_new(
     connection: SqlConnection,
     table: str,
     columns: Sequence[str],
     row: Sequence[Any],
     keys: Sequence[str],
 ) -> bool:
-    """Insert a row unless one of its keys is there; whether it was, or False if nobody can say."""
+    """Insert a row unless one of its keys exists.
+
+    Returns:
+        True if the row was inserted; False also where the driver does not report it.
+    """
     tail = dialect_of(connection).on_conflict(keys, ())
-    return _made_one(connection, _insert(connection, table, columns, [row], tail))
+    return _is_inserted(connection, _insert(connection, table, columns, [row], tail))
 
 
 def insert_with_ids(
@@ -54,7 +58,7 @@ def insert_with_ids(
     rows: Sequence[Sequence[Any]],
     key: str,
 ) -> dict[str, int]:
-    """Insert rows whose `key` (a column with a text) is not there yet; the ids of all by key."""
+    """Insert rows whose `key` (a column of text) is new; return the ids of all rows by key."""
     dialect = dialect_of(connection)
     key_index = columns.index(key)
     tail = dialect.on_conflict((key,), ())
@@ -66,13 +70,13 @@ def insert_with_ids(
         cursor = _insert(connection, table, columns, batch, tail)
         if returning:
             ids.update(cursor.fetchall())
-        elif len(batch) == 1 and _made_one(connection, cursor):
+        elif len(batch) == 1 and _is_inserted(connection, cursor):
             ids[batch[0][key_index]] = cursor.lastrowid
     unknown = [(row[key_index],) for row in rows if row[key_index] not in ids]
     for keys in batches(connection, unknown):
-        marks = ", ".join([dialect.placeholder] * len(keys))
+        placeholders = ", ".join([dialect.placeholder] * len(keys))
         stored = connection.exec_driver_sql(
-            f"SELECT {key}, id FROM {table} WHERE {key} IN ({marks})", flat(keys)
+            f"SELECT {key}, id FROM {table} WHERE {key} IN ({placeholders})", flat(keys)
         )
         ids.update(tuple(row) for row in stored)
     return ids
@@ -95,8 +99,7 @@ def _insert(
 def execute(
     connection: SqlConnection, statement: str, parameters: Sequence[Any], start: str
 ) -> Any:
-    """Return the driver's own cursor: around a small statement, SQLAlchemy's takes as long as the
-    rest.
+    """Execute a statement and return the driver's cursor; SQLAlchemy's would take twice as long.
 
     Errors contain `start` in place of the statement, which may hold reports.
     """
@@ -109,7 +112,7 @@ def execute(
     except base.Error as error:
         size = dialect_of(connection).statement_bytes(statement, parameters)
         limit = connection.info.get("packet_bytes", size)
-        if size > limit:  # the server hangs up on it, and may say no more
+        if size > limit:  # the server closes the connection, perhaps without a reason
             connection.invalidate(error)
             raise StatementTooLarge(
                 f"{size} bytes are more than max_allowed_packet ({limit})"
@@ -118,7 +121,7 @@ def execute(
         lost = lost or dialect_of(connection).is_stale(error)
         if lost:
             connection.invalidate(error)
-            connection.engine.dispose()  # the others in its pool are hardly better
+            connection.engine.dispose()  # the pool's other connections are probably lost, too
         raise DBAPIError.instance(
             start,
             None,  # the parameters hold reports
@@ -130,7 +133,7 @@ def execute(
     return cursor
 
 
-def _made_one(connection: SqlConnection, cursor: Any) -> bool:
+def _is_inserted(connection: SqlConnection, cursor: Any) -> bool:
     return bool(connection.info.get("counts_inserted", True)) and cursor.rowcount == 1
 
 

@@ -1,8 +1,7 @@
 """Texts in DevLake's own tables, which MySQL may have in another character set than ours.
 
-Ours are always utf8mb4 and compare byte by byte. DevLake's have what the database had when they
-were made: one that ignores case or accents, or takes no character outside the Basic Multilingual
-Plane, such as an emoji.
+Ours are always utf8mb4 and compare byte by byte. DevLake's have the database's default from when
+they were made. It may ignore case or accents, or lack characters such as emojis.
 """
 
 from __future__ import annotations
@@ -29,14 +28,13 @@ class TableTexts(NamedTuple):
     charset: str = "utf8mb4"
 
     def key(self, developer_id: str) -> str:
-        """Return a developer's part of an id; hashed where the table may take another one for
-        equal."""
+        """Return a developer's part of an id; hashed if another may be equal to it in the table."""
         if self.exact or _is_plain(developer_id):
             return developer_id
         return hash_developer(developer_id)
 
     def text(self, value: str) -> str:
-        """Return a text with what the table has no character for replaced."""
+        """Return a text in which characters that the table lacks are replaced."""
         if self.charset in _UTF8:
             return value
         if self.charset in _UTF8_OF_3_BYTES:
@@ -50,7 +48,7 @@ EXACTLY = TableTexts()
 
 
 def read_table_texts(connection: SqlConnection, table: str) -> TableTexts:
-    """Return how the table takes texts, by its column `id` or else its first with text."""
+    """Return the way a table compares texts, by its column `id` or else its first with text."""
     if dialect_of(connection).name != "mysql":
         return EXACTLY
     row = connection.exec_driver_sql(
@@ -66,10 +64,10 @@ def find_inexact_tables(connection: SqlConnection, tables: tuple[str, ...]) -> d
     """Return those tables that compare loosely or lack characters, with their collations."""
     if dialect_of(connection).name != "mysql":
         return {}
-    marks = ", ".join(["%s"] * len(tables))
+    placeholders = ", ".join(["%s"] * len(tables))
     rows = connection.exec_driver_sql(
         "SELECT table_name, MIN(collation_name) FROM information_schema.columns"
-        f" WHERE table_schema = DATABASE() AND table_name IN ({marks})"
+        f" WHERE table_schema = DATABASE() AND table_name IN ({placeholders})"
         f" AND collation_name NOT IN ({', '.join(['%s'] * len(EXACT))})"
         " GROUP BY table_name ORDER BY table_name",
         (*tables, *EXACT),

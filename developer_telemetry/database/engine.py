@@ -47,9 +47,9 @@ def address_of(engine: Engine) -> str:
 def open_writing_engine(url: str) -> Engine:
     """Return an engine for `transact` alone, which saves two round trips in each transaction.
 
-    It neither asks whether a connection still lives, since `transact` repeats what one lost, nor
-    rolls back when one is returned, since `transact` has committed. Its sessions count the rows
-    that an insert made, where SQLAlchemy would have those counted that it met.
+    It does not test connections, since `transact` repeats the work of a lost one, and does not
+    roll back when one is returned, since `transact` has committed. Its sessions count the rows
+    that an insert changed; with SQLAlchemy's default they would count existing rows, too.
     """
     from pydevlake.database import create_db_engine
 
@@ -57,7 +57,7 @@ def open_writing_engine(url: str) -> Engine:
     engine = create_db_engine(url, **options)
     event.listen(engine, "do_connect", _count_changed)
     with_short_timeouts(prepare(engine))
-    event.listen(engine, "connect", dialect_of(engine).wait_briefly)
+    event.listen(engine, "connect", dialect_of(engine).shorten_lock_waits)
     return engine
 
 
@@ -66,7 +66,7 @@ def with_short_timeouts(engine: Engine) -> Engine:
 
     For callers that run short statements alone.
     """
-    event.listen(engine, "do_connect", dialect_of(engine).connecting_briefly)
+    event.listen(engine, "do_connect", dialect_of(engine).shorten_timeouts)
     engine.dispose()
     return engine
 
@@ -77,19 +77,16 @@ def _count_changed(dialect: Any, record: Any, args: Any, options: dict[str, Any]
 
 
 def prepare(engine: Engine) -> Engine:
-    """Give every session of `engine` our settings; those that it already had are closed.
-
-    Done twice, it is as if done once.
-    """
+    """Give every session of `engine` our settings, and close its present ones; idempotent."""
     dialect = dialect_of(engine)
     engine.dispose()
     event.listen(engine, "do_connect", dialect.connecting)
-    # Before SQLAlchemy looks at what it has got.
+    # Before SQLAlchemy inspects the new session.
     event.listen(engine, "connect", dialect.connected, insert=True)
     event.listen(engine, "begin", dialect.begin)
-    event.listen(engine, "handle_error", _leave_stale)
+    event.listen(engine, "handle_error", _invalidate_if_stale)
     if dialect.name == "sqlite":
-        event.listen(engine, "begin", _begin)
+        event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
@@ -107,14 +104,14 @@ def limited(engine: Engine, seconds: int) -> Engine:
     return engine
 
 
-def _leave_stale(context: Any) -> None:
-    """Count a session as lost where a new one may be allowed, or find, what this one is not."""
+def _invalidate_if_stale(context: Any) -> None:
+    """Count a session as lost where a new one may not have the error."""
     if context.engine is not None:
         error = context.original_exception
         context.is_disconnect |= dialect_of(context.engine).is_stale(error)
 
 
-def _begin(connection: SqlConnection) -> None:
+def _begin_sqlite(connection: SqlConnection) -> None:
     # Taking the write lock at once: a read that turns into a write can't wait for it.
     reading = connection.get_execution_options().get("reading")
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
@@ -131,8 +128,8 @@ def reading(engine: Engine) -> Engine:
 
 
 @contextmanager
-def reading_newest(engine: Engine) -> Iterator[SqlConnection]:
-    """Give a connection that reads the newest rows: not one to a former primary."""
+def connect_to_primary(engine: Engine) -> Iterator[SqlConnection]:
+    """Yield a connection that reads the newest rows: not one to a former primary."""
     question = dialect_of(engine).reads_only
     with reading(engine).connect() as connection:
         if not question or not connection.exec_driver_sql(question).scalar_one():
@@ -141,7 +138,7 @@ def reading_newest(engine: Engine) -> Iterator[SqlConnection]:
         connection.invalidate()
     engine.dispose()
     with reading(engine).connect() as connection:
-        yield connection  # to the new primary, or there is none
+        yield connection  # to the new primary, if there is one
 
 
 def clock_offset_us(engine: Engine) -> int:
@@ -164,7 +161,7 @@ def database_now_us(connection: SqlConnection) -> int:
     return int(connection.exec_driver_sql(f"SELECT {clock}").scalar_one() * 1_000_000)
 
 
-def losses(engine: Engine) -> list[str]:
+def list_risks(engine: Engine) -> list[str]:
     """Return messages about settings by which the database loses commits or refuses ours."""
     messages: list[str] = []
     with reading(engine).connect() as connection:
@@ -187,10 +184,10 @@ def transact(
 ) -> T:
     """Run `work` in a transaction and commit; repeat the whole of it after a conflict.
 
-    Without `awaits_locks` a lock that was waited for in vain is no reason to wait again.
+    Without `awaits_locks` it is not repeated after a lock timeout.
 
-    What a connection lost on the way did, also during COMMIT, is repeated as well, over another
-    one, and so it is where the server turned read-only: `work` has to be harmless when done twice.
+    `work` is repeated as well if the connection is lost, also during COMMIT, or if the server has
+    become read-only. So it has to be harmless when done twice.
     """
     dialect = dialect_of(database)
     lost = 0
@@ -198,8 +195,8 @@ def transact(
         try:
             if isinstance(database, Engine):
                 with database.connect() as connection:
-                    return _transacted(connection, work)
-            return _transacted(database, work)
+                    return _run_transaction(connection, work)
+            return _run_transaction(database, work)
         except DBAPIError as error:
             lost += error.connection_invalidated
             passing = error.connection_invalidated or dialect.is_conflict(error)
@@ -210,7 +207,7 @@ def transact(
     raise AssertionError("unreachable")
 
 
-def _transacted(connection: SqlConnection, work: Callable[[SqlConnection], T]) -> T:
+def _run_transaction(connection: SqlConnection, work: Callable[[SqlConnection], T]) -> T:
     transaction = connection.begin()
     try:
         done = work(connection)
@@ -218,7 +215,7 @@ def _transacted(connection: SqlConnection, work: Callable[[SqlConnection], T]) -
     except BaseException as error:
         try:
             transaction.rollback()
-        except DBAPIError as failure:  # of the connection, which says less than what came first
+        except DBAPIError as failure:  # of the connection; the first error explains more
             if isinstance(error, DBAPIError):
                 error.connection_invalidated |= failure.connection_invalidated
         raise
@@ -232,5 +229,5 @@ def reason(error: Exception) -> str:
 
 def overwrite_deleted_bytes(connection: SqlConnection) -> None:
     """Overwrite all bytes that this transaction deletes."""
-    for statement in dialect_of(connection).thorough:
+    for statement in dialect_of(connection).overwriting:
         connection.exec_driver_sql(statement)

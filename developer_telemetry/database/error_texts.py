@@ -1,9 +1,8 @@
-"""Our own words about an error, fit for logs and dead letters.
+"""Descriptions of errors for logs and dead letters, without personal data.
 
-Drivers quote what they were given: PostgreSQL a whole row (`Failing row contains (...)`), MySQL the
-value at fault (`Duplicate entry '...'`). That is a name, an address or a project of somebody. So
-of an error about a row only what can't come from the row is repeated: its kind, its code, names of
-columns, keys and tables.
+Drivers quote values: PostgreSQL a whole row (`Failing row contains (...)`), MySQL the value at
+fault (`Duplicate entry '...'`). They may be a person's name, address or project. So the description
+of an error about a row has only its kind, its code, and the names of columns, keys and tables.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from developer_telemetry.errors import TelemetryError
 
 MAX_LENGTH = 500
 
-# The classes of SQLSTATE that tell of the server, the session, rights or the schema, and never
-# repeat what a row holds.
+# The classes of SQLSTATE about the server, the session, rights or the schema: their messages never
+# quote a row's values.
 _ABOUT_THE_SERVER = {
     *("08", "0A", "25", "26", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "F0"),
 }
@@ -35,8 +34,8 @@ _SERVER_NUMBERS = {
     *(1317, 1370, 1418, 1461, 1524, 1665, 1785, 1792, 1820, 1836, 1927, 1969, 3024, 3032, 3098),
     *(3101, 3168, 3572, 4031),
 }
-# Behind what it quotes MySQL names the column or key; at the end, since before it may stand
-# any text that a machine has sent.
+# After the quoted value MySQL names the column or key. Only the end of the message is searched,
+# since the value may be any text that a machine has sent.
 _NAMED_AT_THE_END = re.compile(
     r"( for (?:column|key) (?:`[\w$.`-]{1,200}`|'[\w$.-]{1,200}')(?: at row \d+)?)\Z"
 )
@@ -55,10 +54,10 @@ _CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 def describe_error(error: BaseException) -> str:
     """Return one line about an error, of a driver's or any other, without what a row holds."""
     cause = getattr(error, "orig", None) or error
-    return " ".join(_words(cause).split())[:MAX_LENGTH]
+    return " ".join(_describe(cause).split())[:MAX_LENGTH]
 
 
-def _words(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     if isinstance(error, TelemetryError):
         return str(error)
     module = type(error).__module__.partition(".")[0]
@@ -72,18 +71,18 @@ def _words(error: BaseException) -> str:
     if isinstance(error, UnicodeError):
         return _unicode(error)
     if isinstance(error, OSError):
-        return error.strerror or f"{type(error).__name__}: {_unquoted(str(error))}"
-    text = _unquoted(str(error))
+        return error.strerror or f"{type(error).__name__}: {_mask_quoted(str(error))}"
+    text = _mask_quoted(str(error))
     return text if any(map(str.isalpha, text)) else type(error).__name__
 
 
 def _postgresql(error: Any) -> str:
     state = str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "")
     if not state and type(error).__name__ == "OperationalError":
-        # Of several hosts psycopg says the last one's fault first, and then each one's.
+        # With several hosts psycopg reports the last one's fault first, and then all of them.
         return " ".join(str(error).split()).rpartition("All failures were: ")[2]
     if not state:
-        return _unquoted(str(error))
+        return _mask_quoted(str(error))
     diagnosis = error.diag
     primary = str(diagnosis.message_primary or "")
     if state[:2] in _ABOUT_THE_SERVER and state != _SYNTAX_ERROR:
@@ -103,9 +102,9 @@ def _mysql(number: int, message: str) -> str:
         return f"({number}) {message}"
     named: Optional[re.Match[str]] = _NAMED_AT_THE_END.search(message)
     opening = message[: named.start()] if named else message
-    if len(message) >= _CUT_LENGTH:  # so that the last quotation mark may be one of the value
+    if len(message) >= _CUT_LENGTH:  # the last quotation mark may be part of the value
         opening = _OPENING.split(opening, maxsplit=1)[0] + "'...'"
-    return f"({number}) {_unquoted(opening)}{named[1] if named else ''}"
+    return f"({number}) {_mask_quoted(opening)}{named[1] if named else ''}"
 
 
 def _unicode(error: UnicodeError) -> str:
@@ -114,5 +113,5 @@ def _unicode(error: UnicodeError) -> str:
     return type(error).__name__
 
 
-def _unquoted(text: str) -> str:
+def _mask_quoted(text: str) -> str:
     return _QUOTED.sub("'...'", text)

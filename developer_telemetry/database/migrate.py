@@ -1,7 +1,7 @@
 """Bring a database to today's schema, or list what is pending.
 
 While DevLake's server loads the plugin, it runs the migrations of its own database; on any other
-database, and on DevLake's without the plugin, `migrate` runs the very same scripts.
+database, and on DevLake's without the plugin, `migrate` runs the same scripts.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from developer_telemetry.database.schema_owner import SchemaOwner, read_owner
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from pydevlake.migration import MigrationScript
 
-# How long one process waits for another that migrates the same database.
+# The time for which a process waits for another that migrates the same database.
 LOCK_SECONDS = 60
 LOCK_NAME = "developer_telemetry migrations"
 
 _HISTORY_COLUMNS = "script_version BIGINT NOT NULL PRIMARY KEY, script_name VARCHAR(255) NOT NULL"
-# DevLake's domain tables, where DevLake isn't there to make them: their columns, exactly.
+# DevLake's domain tables, made with the same columns where DevLake does not make them.
 _ACCOUNTS_COLUMNS = """
     id VARCHAR(255){exact} NOT NULL PRIMARY KEY,
     created_at {time},
@@ -93,11 +93,11 @@ def migrate(engine: Engine, takes_over: bool = False) -> list[str]:
     :raises Unavailable: another process kept the database locked all the time.
     """
     try:
-        with _alone(engine) as connection:
+        with _lock_migrations(engine) as connection:
             if not takes_over and read_owner(connection) is SchemaOwner.DEVLAKE:
                 _refuse_pending(connection)
                 return []
-            missing = _missing(connection)
+            missing = _list_missing(connection)
             if missing:
                 require_schema(connection)
             create_table(connection, MIGRATION_TABLE, _HISTORY_COLUMNS)
@@ -114,7 +114,7 @@ def migrate(engine: Engine, takes_over: bool = False) -> list[str]:
             return [_title(script) for script in missing]
     except DBAPIError as error:
         if dialect_of(engine).is_conflict(error):
-            raise _busy() from error
+            raise _make_busy_error() from error
         raise
 
 
@@ -125,7 +125,7 @@ def list_pending(engine: Engine) -> list[str]:
     so that nothing is written to a table in the middle of its change.
     """
     with reading(engine).connect() as connection:
-        return [_title(script) for script in _missing(connection)]
+        return [_title(script) for script in _list_missing(connection)]
 
 
 def is_migrated(engine: Engine) -> bool:
@@ -133,7 +133,7 @@ def is_migrated(engine: Engine) -> bool:
     return not list_pending(engine)
 
 
-def apply(connection: SqlConnection, operation: Any) -> None:
+def apply_operation(connection: SqlConnection, operation: Any) -> None:
     """Do one operation of a script as DevLake's server does it, on MySQL or PostgreSQL."""
     if operation.type == "execute":
         if operation.dialect is None or operation.dialect.value == dialect_of(connection).name:
@@ -161,24 +161,24 @@ def _run(connection: SqlConnection, script: MigrationScript) -> None:
             connection.exec_driver_sql(statement)
     else:
         for operation in script.operations:
-            apply(connection, operation)
+            apply_operation(connection, operation)
 
 
-def list_devlakes(engine: Engine) -> list[str]:
+def list_applied_by_devlake(engine: Engine) -> list[str]:
     """Return versions and names of our scripts that DevLake's server has completed."""
     with reading(engine).connect() as connection:
-        applied = _applied(connection, DEVLAKE_MIGRATION_TABLE)
+        applied = _read_applied(connection, DEVLAKE_MIGRATION_TABLE)
     return [_title(script) for script in SCRIPTS if (script.version, script.name) in applied]
 
 
-def _missing(connection: SqlConnection) -> list[MigrationScript]:
+def _list_missing(connection: SqlConnection) -> list[MigrationScript]:
     # A database may have been ours alone before DevLake took it over, or the other way round.
     histories = (MIGRATION_TABLE, DEVLAKE_MIGRATION_TABLE)
-    applied = set().union(*(_applied(connection, history) for history in histories))
+    applied = set().union(*(_read_applied(connection, history) for history in histories))
     return [script for script in SCRIPTS if (script.version, script.name) not in applied]
 
 
-def _applied(connection: SqlConnection, history: str) -> set[tuple[int, str]]:
+def _read_applied(connection: SqlConnection, history: str) -> set[tuple[int, str]]:
     if not inspect(connection).has_table(history):
         return set()
     rows = connection.exec_driver_sql(f"SELECT script_version, script_name FROM {history}")
@@ -186,7 +186,7 @@ def _applied(connection: SqlConnection, history: str) -> set[tuple[int, str]]:
 
 
 def _refuse_pending(connection: SqlConnection) -> None:
-    missing = _missing(connection)
+    missing = _list_missing(connection)
     if missing:
         raise ConfigurationError(
             f"this database is DevLake's, so its server has to run {len(missing)} pending"
@@ -209,8 +209,8 @@ def _title(script: MigrationScript) -> str:
 
 
 @contextmanager
-def _alone(engine: Engine) -> Iterator[SqlConnection]:
-    """Yield a transaction, committed at the end, that no other process migrates beside."""
+def _lock_migrations(engine: Engine) -> Iterator[SqlConnection]:
+    """Yield a transaction, committed at the end, during which no other process migrates."""
     name = dialect_of(engine).name
     if name == "mysql":
         with _mysql_lock(engine), engine.begin() as connection:
@@ -226,18 +226,18 @@ def _alone(engine: Engine) -> Iterator[SqlConnection]:
 
 @contextmanager
 def _mysql_lock(engine: Engine) -> Iterator[None]:
-    """Hold a lock of the server's that DDL, which commits, does not give up."""
+    """Hold a lock of the server, which DDL does not release although it commits."""
     name = MySQL.lock_name(LOCK_NAME)
     with engine.connect() as connection:
         if connection.exec_driver_sql(f"SELECT GET_LOCK({name}, {LOCK_SECONDS})").scalar() != 1:
-            raise _busy()
+            raise _make_busy_error()
         try:
             yield
         finally:
             connection.exec_driver_sql(f"SELECT RELEASE_LOCK({name})")
 
 
-def _busy() -> Unavailable:
+def _make_busy_error() -> Unavailable:
     return Unavailable(
         "the schema can't be changed while another process keeps this database locked;"
         " wait until that has ended (is a migration running elsewhere?) and try again"

@@ -224,7 +224,7 @@ def create_tables(b: MigrationScriptBuilder) -> None:
         b.execute(mysql_table(table), Dialect.MYSQL)
         for statement in other_table(table, POSTGRESQL_WORDS):
             b.execute(statement, Dialect.POSTGRESQL)
-    # With its reader's rights it outlives the account that made it, as after a restore elsewhere.
+    # With its reader's rights it works without the account that made it, as after a restore.
     b.execute(f"CREATE OR REPLACE SQL SECURITY INVOKER {VIEW}", Dialect.MYSQL)
     b.execute(f"CREATE OR REPLACE {VIEW}", Dialect.POSTGRESQL)
 
@@ -249,10 +249,9 @@ EMPTY_JSON = {
 
 
 def count_in_json(column: str, key: str) -> str:
-    """Return the whole number at `key` of the JSON in `column`, or 0: never an error, whatever is
-    there.
+    """Return SQL for the whole number at `key` of the JSON in `column`; 0 for any other content.
 
-    A cast of anything but digits would fail in strict mode, and so would reading invalid JSON.
+    In strict mode a cast of anything but digits fails, and so does reading invalid JSON.
     """
     text = f"JSON_UNQUOTE(JSON_EXTRACT({column}, '$.{key}'))"
     return (
@@ -273,8 +272,8 @@ def _take_over_connections(b: MigrationScriptBuilder) -> None:
     )
     # A password that is neither encrypted nor NULL makes DevLake fail to list connections.
     b.execute(f"UPDATE {table} SET secret_token = NULL WHERE secret_token = ''", Dialect.MYSQL)
-    # DevLake no longer fills it. Most tables don't have it, which is the error to ignore; one that
-    # matters, such as missing rights, has stopped the statements above.
+    # DevLake no longer fills the column. Most tables don't have it, which is the error to ignore;
+    # missing rights have stopped the statements above.
     b.execute(
         f"ALTER TABLE {table} ALTER COLUMN rate_limit_per_hour SET DEFAULT 0",
         Dialect.MYSQL,
@@ -296,7 +295,7 @@ def _take_over_metrics(b: MigrationScriptBuilder) -> None:
     b.add_column(table, "_raw_data_table", "VARCHAR(255)")
     b.add_column(table, "_raw_data_id", "BIGINT")
     b.add_column(table, "_raw_data_remark", "LONGTEXT")
-    # The column was a nullable BIGINT; what an INT can't hold was never a number of hours.
+    # The column was a nullable BIGINT; values out of an INT's range are no numbers of hours.
     b.execute(
         f"UPDATE {table} SET active_hours = CASE WHEN active_hours > 0 THEN 24 ELSE 0 END"
         " WHERE active_hours IS NULL OR active_hours NOT BETWEEN -2147483648 AND 2147483647",
@@ -320,10 +319,10 @@ def _take_over_metrics(b: MigrationScriptBuilder) -> None:
 
 @migration(TAKE_OVER_ROWS, name="developer telemetry: take over rows of the Go plugin")
 def take_over_rows(b: MigrationScriptBuilder) -> None:
-    """Take over the tables that a Go plugin of this name left, on MySQL alone; they stay.
+    """Convert the tables of a Go plugin of this name, which exist on MySQL alone.
 
-    Elsewhere, and where the tables are our own, nothing changes: `add_column` passes over a column
-    that is there. What it adds may therefore be spelled for MySQL, index included.
+    Other databases, and tables of our own, do not change: `add_column` skips an existing column.
+    So its definition may be MySQL's, index included.
     """
     _take_over_connections(b)
     _take_over_metrics(b)
@@ -353,7 +352,7 @@ RUNS = Table(
 
 @migration(ADD_RUNS, name="developer telemetry: add the watermarks of runs")
 def add_runs(b: MigrationScriptBuilder) -> None:
-    """Up to which raw row the last complete run of each subtask and connection came."""
+    """Add the last raw row of the last complete run of each subtask and connection."""
     b.execute(mysql_table(RUNS), Dialect.MYSQL)
     for statement in other_table(RUNS, POSTGRESQL_WORDS):
         b.execute(statement, Dialect.POSTGRESQL)
@@ -369,7 +368,7 @@ def add_tasks_switch(b: MigrationScriptBuilder) -> None:
 
 METRICS = "_tool_developer_metrics"
 DAYS_INDEX = "idx_developer_metrics_days"
-# All that a dashboard adds up, so that half a year of a fleet is read without its texts.
+# All columns that dashboards add up, so that they read half a year of a fleet without its texts.
 DAYS_COLUMNS = (
     "date, connection_id, developer_id, active_hours, commits, lines_added, lines_deleted,"
     " files_changed, test_runs, builds, arrived_us"
@@ -378,7 +377,7 @@ DAYS_COLUMNS = (
 
 @migration(ADD_DAYS_INDEX, name="developer telemetry: add an index by day")
 def add_days_index(b: MigrationScriptBuilder) -> None:
-    # The error to ignore is that the index is there; without it dashboards are slow, not wrong.
+    # The error to ignore is that the index exists; without it dashboards are slow, not wrong.
     b.execute(
         f"ALTER TABLE {METRICS} ADD INDEX {DAYS_INDEX} ({DAYS_COLUMNS})",
         Dialect.MYSQL,
@@ -396,7 +395,7 @@ PRIVACY_COLUMNS = {
     "raw_retention_days": "BIGINT NOT NULL DEFAULT 0",
     "tool_retention_days": "BIGINT NOT NULL DEFAULT 0",
 }
-# Not with the connection, whose row DevLake writes as a whole when any field of it is changed.
+# Not in the connection's row, which DevLake writes completely when any field of it changes.
 HORIZONS = Table(
     "_tool_developer_telemetry_horizons",
     """
@@ -408,7 +407,7 @@ HORIZONS = Table(
 
 @migration(ADD_PRIVACY, name="developer telemetry: add privacy and retention of connections")
 def add_privacy(b: MigrationScriptBuilder) -> None:
-    """Also the days before which raw rows were pruned, and when that was last done."""
+    """Add also the days before which raw rows were pruned, and the time of the last prune."""
     for column, definition in PRIVACY_COLUMNS.items():
         b.add_column(CONNECTIONS, column, definition)
     b.execute(mysql_table(HORIZONS), Dialect.MYSQL)
@@ -439,7 +438,7 @@ RECEIVERS = Table(
 
 @migration(ADD_TOMBSTONES, name="developer telemetry: add tombstones and receivers")
 def add_tombstones(b: MigrationScriptBuilder) -> None:
-    """Hashes of erased people, and the receivers that have confirmed them."""
+    """Add hashes of erased people, and the receivers that have confirmed them."""
     for table in (TOMBSTONES, RECEIVERS):
         b.execute(mysql_table(table), Dialect.MYSQL)
         for statement in other_table(table, POSTGRESQL_WORDS):
@@ -456,7 +455,7 @@ PROBES = Table(
 
 @migration(ADD_PROBES, name="developer telemetry: add a table to tell databases apart by")
 def add_probes(b: MigrationScriptBuilder) -> None:
-    """Where one process leaves a word that another, which has the same database, finds."""
+    """Add a table for a value by which two processes recognize that they share a database."""
     b.execute(mysql_table(PROBES), Dialect.MYSQL)
     for statement in other_table(PROBES, POSTGRESQL_WORDS):
         b.execute(statement, Dialect.POSTGRESQL)
@@ -467,7 +466,7 @@ LOCAL_ENDS = (".localdomain", ".home.arpa", ".local", ".home", ".lan")
 
 
 class Expressions(NamedTuple):
-    """One database's spelling of what `_joined_machines` needs; `{0}` stands for an expression."""
+    """SQL of one kind of database for `_joined_machines`; `{0}` stands for an expression."""
 
     without_dots: str
     end: str
@@ -515,7 +514,7 @@ _OF_SQLITE = Expressions(
 def _joined_machines(spelled: Expressions) -> list[str]:
     """Return the statements that make one machine of those whose names mean the same.
 
-    A remark says which rows have got their part already, should the statements run again.
+    A remark marks the rows that are complete, in case the statements run again.
     """
     name = spelled.without_dots.format("LOWER(hostname)")
     cases = " ".join(
@@ -538,7 +537,7 @@ def _joined_machines(spelled: Expressions) -> list[str]:
         for column, value in changes.items()
     )
     return [
-        # Those of archives were "seen" at the start of a day, which may have been to come.
+        # Machines of archives have the start of a day as `last_seen`, which may be in the future.
         f"UPDATE {MACHINES} SET last_seen = {spelled.now} WHERE last_seen > {spelled.now}",
         f"INSERT INTO {MACHINES} ({keys}, first_seen, last_seen, reports, _raw_data_params,"
         " _raw_data_table, _raw_data_id, _raw_data_remark)"
@@ -555,7 +554,7 @@ def _joined_machines(spelled: Expressions) -> list[str]:
 
 @migration(JOIN_MACHINES, name="developer telemetry: join machines whose names mean the same")
 def join_machines(b: MigrationScriptBuilder) -> None:
-    """Small letters, no dot at the end and no local end; reports are counted to such names."""
+    """Name machines in lower case, without a dot or a local domain at the end, as reports do."""
     for statement in _joined_machines(_OF_MYSQL):
         b.execute(statement, Dialect.MYSQL)
     for statement in _joined_machines(_OF_POSTGRESQL):
@@ -601,7 +600,7 @@ STANDALONE_TABLES = (SCHEMA_OWNER, PROJECTS, MADE_LINKS, CONVERSIONS)
 
 @migration(ADD_STANDALONE, name="developer telemetry: add tables for work without the plugin")
 def add_standalone(b: MigrationScriptBuilder) -> None:
-    """Add who applies migrations, our projects, links that we made, and the last conversions."""
+    """Add the schema's owner, our projects, links that we made, and the last conversions."""
     for table in STANDALONE_TABLES:
         b.execute(mysql_table(table), Dialect.MYSQL)
         for statement in other_table(table, POSTGRESQL_WORDS):

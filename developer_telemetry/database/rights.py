@@ -1,8 +1,8 @@
-"""Rights that a piece of work needs in the database, asked for before it begins.
+"""Check the rights that a piece of work needs in the database before the work begins.
 
-Without one of them it would stop half-way, with a person's tombstone committed and the rows still
-there, or some tables made and others not. Each is tried by a statement that changes no row, since
-what a user may do comes from too many places to be read there: roles, schemas, columns, owners.
+Without one of them it would stop half-way: with a person's tombstone committed and the rows not
+deleted, or with only some of the tables made. Each right is tried by a statement that changes no
+row, since rights depend on too much to be read: roles, schemas, columns, owners.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from sqlalchemy.exc import DBAPIError
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.errors import ConfigurationError
 
-# What a statement needs to be tried with: a column that each table has.
 Needs = Mapping[str, Sequence[str]]  # verbs by table
 
 _TRIALS = {
@@ -36,13 +35,13 @@ def require_rights(engine: Engine, needs: Needs, locked: Sequence[str] = ()) -> 
 
     Args:
         engine: One of ours.
-        needs: Of each table that there is, what is done to its rows.
+        needs: The verbs for each table, which must exist.
         locked: Tables that are locked as a whole meanwhile.
     """
     if dialect_of(engine).name == "sqlite":
         return  # a file has one right for all
     engine.dispose()  # a session may keep the rights that there were when it began
-    missing = [*_missing(engine, needs), *_not_lockable(engine, locked)]
+    missing = [*_list_missing(engine, needs), *_not_lockable(engine, locked)]
     if missing:
         raise ConfigurationError(
             f"the database's user has no right to {', '.join(missing)}, so nothing was begun;"
@@ -50,10 +49,12 @@ def require_rights(engine: Engine, needs: Needs, locked: Sequence[str] = ()) -> 
         )
 
 
-def _missing(engine: Engine, needs: Needs) -> Iterator[str]:
+def _list_missing(engine: Engine, needs: Needs) -> Iterator[str]:
     for table, verbs in needs.items():
         for verb in verbs:
-            if not _may(engine, _TRIALS[verb].format(table=table, column=_column(engine, table))):
+            if not _is_allowed(
+                engine, _TRIALS[verb].format(table=table, column=_column(engine, table))
+            ):
                 yield f"{verb} on {table}"
 
 
@@ -65,11 +66,11 @@ def _column(engine: Engine, table: str) -> str:
 
 def _not_lockable(engine: Engine, tables: Sequence[str]) -> Iterator[str]:
     for table in tables:
-        if not _may(engine, *dialect_of(engine).await_writers(table)):
+        if not _is_allowed(engine, *dialect_of(engine).await_writers(table)):
             yield f"LOCK TABLES ({table})"
 
 
-def _may(engine: Engine, *statements: str) -> bool:
+def _is_allowed(engine: Engine, *statements: str) -> bool:
     dialect = dialect_of(engine)
     try:
         with engine.connect() as connection:
@@ -86,9 +87,9 @@ def _may(engine: Engine, *statements: str) -> bool:
 
 def require_schema(connection: SqlConnection) -> None:
     """Raise ConfigurationError unless tables can be made and changed in the connection's schema."""
-    asked = {"mysql": _mysql_schema, "postgres": _postgresql_schema}
-    ask = asked.get(dialect_of(connection).name)
-    missing = ask(connection) if ask is not None else []
+    queries = {"mysql": _mysql_schema, "postgres": _postgresql_schema}
+    fetch = queries.get(dialect_of(connection).name)
+    missing = fetch(connection) if fetch is not None else []
     if missing:
         raise ConfigurationError(
             f"the database's user has no right to {', '.join(missing)} in this database, so nothing"
@@ -103,7 +104,7 @@ def _mysql_schema(connection: SqlConnection) -> list[str]:
         match = _GRANT.match(line)
         if match is None:
             if " ON " not in line:
-                return []  # of a role, whose rights would have to be looked for elsewhere
+                return []  # a role, whose rights are not in this list
             continue
         pattern = match[2]
         if pattern is None or _covers(pattern, database):
@@ -122,10 +123,10 @@ def _covers(pattern: str, database: str) -> bool:
 
 
 def _postgresql_schema(connection: SqlConnection) -> list[str]:
-    def ask(query: str) -> Any:
+    def fetch(query: str) -> Any:
         return connection.exec_driver_sql(query).scalar()
 
-    if not ask("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
+    if not fetch("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
         return ["CREATE"]
     others = connection.exec_driver_sql(
         "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace"

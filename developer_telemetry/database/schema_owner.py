@@ -1,4 +1,4 @@
-"""The record of who applies migrations to a database and converts its reports: DevLake or we.
+"""The record of a database's owner: DevLake or we apply migrations and convert reports.
 
 DevLake's server does both while it loads the plugin. In a database of our own, and in DevLake's
 after `migrate --standalone`, `migrate` applies migrations and the receiver converts reports.

@@ -24,7 +24,7 @@ from developer_telemetry.database.domain_texts import find_inexact_tables
 from developer_telemetry.database.engine import (
     address_of,
     clock_offset_us,
-    losses,
+    list_risks,
     now_us,
     open_engine,
     reading,
@@ -203,7 +203,7 @@ def read_database(engine: Engine, settings: Settings) -> DatabaseFacts:
             in_project=frozenset(member.connection_id for member in read_members(connection)),
         )
     return facts._replace(
-        durability_risks=tuple(losses(engine)),
+        durability_risks=tuple(list_risks(engine)),
         connections=_connections_here(engine, settings),
         newer_secrets=tuple(list_newer_secrets(engine, settings.encryption_secret)),
         clock_ahead_seconds=clock_offset_us(engine) / 1e6,

@@ -1,4 +1,4 @@
-"""Write accounts of DevLake's domain layer from the tool layer, one a developer."""
+"""Write accounts of DevLake's domain layer from the tool layer, one for each developer."""
 
 from __future__ import annotations
 
@@ -59,23 +59,22 @@ def convert_accounts(
     new: Optional[Mapping[str, NewestRaw]] = None,
     is_gentle: bool = False,
 ) -> Iterator[Progress]:
-    """Write one account for each developer who has tool rows; for all, or for those in `new`.
+    """Write one account for each developer with tool rows; for all, or for those in `new`.
 
     Yields after each batch.
 
     Args:
-        new: the result of `read_newest_above`: the developers with new raw rows since accounts
-            were last made.
+        new: The developers with new raw rows since the last conversion, from `read_newest_above`.
         is_gentle: Read one batch at a time, and none while the caller pauses.
     """
     if new is None:
-        total = _count(engine, connection_id)
+        total = _count_accounts(engine, connection_id)
         developers: Iterator[Sequence[str]] = read_developers(engine, TOOL_TABLE, connection_id)
     else:
         total = len(new)
         developers = _batches(sorted(new))
     done = 0
-    read = partial(_accounts, engine, connection_id, new or {})
+    read = partial(_read_accounts, engine, connection_id, new or {})
     pages = map(read, developers) if is_gentle else prefetch(map_concurrently(read, developers))
     for number, accounts in pages:
         transact(engine, partial(_upsert, accounts=accounts))
@@ -104,7 +103,7 @@ def read_newest_above(engine: Engine, connection_id: int, above: int) -> dict[st
     return newest
 
 
-def _count(engine: Engine, connection_id: int) -> int:
+def _count_accounts(engine: Engine, connection_id: int) -> int:
     param = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         count: int = connection.exec_driver_sql(
@@ -119,26 +118,26 @@ def _batches(developers: Sequence[str]) -> Iterator[Sequence[str]]:
         yield developers[start : start + MAX_KEYS]
 
 
-def _accounts(
+def _read_accounts(
     engine: Engine, connection_id: int, new: Mapping[str, NewestRaw], developers: Sequence[str]
 ) -> tuple[int, list[Account]]:
     """Return the number of these developers, and the accounts of those with tool rows."""
     with reading(engine).connect() as connection:
         texts = read_table_texts(connection, ACCOUNT_TABLE)
-        days = _later_days(connection, connection_id, new, developers, texts) if new else []
-        for find in (_newest_days, _days):
+        days = _read_later_days(connection, connection_id, new, developers, texts) if new else []
+        for find in (_read_newest_days, _read_days):
             with_days = {row[0] for row in days}
             without_days = [developer for developer in developers if developer not in with_days]
             days += find(connection, connection_id, without_days) if without_days else []
     days.sort(key=lambda row: row[0])
     accounts = [
-        _account(connection_id, developer, list(newest_first), texts)
+        _build_account(connection_id, developer, list(newest_first), texts)
         for developer, newest_first in groupby(days, key=lambda row: row[0])
     ]
     return len(developers), accounts
 
 
-def _later_days(
+def _read_later_days(
     connection: SqlConnection,
     connection_id: int,
     new: Mapping[str, NewestRaw],
@@ -147,8 +146,8 @@ def _later_days(
 ) -> list[AccountDay]:
     """Return the tool row of each developer's newest report, if no older day has to be read.
 
-    This holds if the row has e-mail and name, and the account was made of an earlier report or of
-    this one. With 200 days a developer, MariaDB makes accounts in a quarter of the time by this.
+    Its row must have e-mail and name, and its account must be no newer. With 200 days a developer,
+    MariaDB needs a quarter of the time.
     """
     dialect = dialect_of(connection)
     days = [(connection_id, developer, new[developer].date) for developer in developers]
@@ -178,12 +177,12 @@ def _later_days(
     return [row[:5] for row in rows if is_newest(row[0], *row[3:])]
 
 
-def _newest_days(
+def _read_newest_days(
     connection: SqlConnection, connection_id: int, developers: Sequence[str]
 ) -> list[AccountDay]:
     """Return each developer's newest tool row if it has e-mail and name, as nearly all have.
 
-    An index of the raw layer has its date, so the other rows need not be read.
+    Its date is in an index of the raw layer, so other rows need not be read.
     """
     dialect = dialect_of(connection)
     columns = ("connection_id", "developer_id")
@@ -201,7 +200,7 @@ def _newest_days(
     )
 
 
-def _days(
+def _read_days(
     connection: SqlConnection, connection_id: int, developers: Sequence[str]
 ) -> list[AccountDay]:
     """Return each developer's newest tool row, and the newest with an e-mail and with a name."""
@@ -224,22 +223,21 @@ def _days(
 
 
 def _rank_sql(column: str = "") -> str:
-    """Return a row's rank among its developer's, newest first; rows with a text in `column`
-    lead."""
+    """Return a row's rank among its developer's: first rows with `column`, then the newest."""
     first = f"CASE WHEN {column} > '' THEN 0 ELSE 1 END, " if column else ""
     return (
         f"ROW_NUMBER() OVER (PARTITION BY developer_id ORDER BY {first}arrived_us DESC, date DESC)"
     )
 
 
-def _account(
+def _build_account(
     connection_id: int, developer: str, newest_first: Sequence[AccountDay], texts: TableTexts
 ) -> Account:
     updated_at, raw_id = newest_first[0][3:5]
     return Account(
         id=make_account_id(connection_id, developer, texts),
-        email=texts.text(_first(row[1] for row in newest_first)),
-        full_name=texts.text(_first(row[2] for row in newest_first)),
+        email=texts.text(_first_text(row[1] for row in newest_first)),
+        full_name=texts.text(_first_text(row[2] for row in newest_first)),
         user_name=texts.text(developer),
         created_at=updated_at,
         updated_at=updated_at,
@@ -250,7 +248,7 @@ def _account(
     )
 
 
-def _first(texts: Iterator[Optional[str]]) -> str:
+def _first_text(texts: Iterator[Optional[str]]) -> str:
     return next(filter(None, texts), "")
 
 

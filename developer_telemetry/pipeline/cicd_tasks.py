@@ -1,4 +1,4 @@
-"""Write test runs and builds as tasks of DevLake's domain layer, where a connection asks for it.
+"""Write test runs and builds as tasks of DevLake's domain layer, if a scope config enables it.
 
 A day's test runs are one task and its builds another, since a report has only their number. They
 have no pipeline, no environment and no result, and are no deployments, so DORA's metrics do not
@@ -66,13 +66,13 @@ def convert_tasks(
     Yields after each batch; the total is not known.
     """
     done = 0
-    for chunk in _chunks(developers):
+    for chunk in _batch_developers(developers):
         last = START
         while True:
-            days = _days_after(engine, connection_id, last, chunk)
+            days = _read_days_after(engine, connection_id, last, chunk)
             if not days:
                 break
-            transact(engine, partial(_rewrite, connection_id=connection_id, days=days))
+            transact(engine, partial(_rewrite_tasks, connection_id=connection_id, days=days))
             last = (days[-1].developer_id, str(days[-1].date))
             done += len(days)
             yield Progress(done, done)
@@ -88,8 +88,8 @@ def remove_tasks(engine: Engine, connection_id: int) -> None:
     transact(engine, lambda connection: connection.exec_driver_sql(statement, origin))
 
 
-def _chunks(developers: Optional[Sequence[str]]) -> Iterator[Optional[Sequence[str]]]:
-    """Yield the developers in batches that fit into a statement; None stands for all."""
+def _batch_developers(developers: Optional[Sequence[str]]) -> Iterator[Optional[Sequence[str]]]:
+    """Yield the developers in batches for one statement; None means all developers."""
     if developers is None:
         yield None
         return
@@ -97,7 +97,7 @@ def _chunks(developers: Optional[Sequence[str]]) -> Iterator[Optional[Sequence[s
         yield developers[start : start + MAX_ROWS]
 
 
-def _days_after(
+def _read_days_after(
     engine: Engine,
     connection_id: int,
     last: tuple[str, str],
@@ -119,7 +119,7 @@ def _days_after(
         ).fetchall()
 
 
-def _rewrite(connection: SqlConnection, connection_id: int, days: Sequence[Any]) -> None:
+def _rewrite_tasks(connection: SqlConnection, connection_id: int, days: Sequence[Any]) -> None:
     """Write the tasks of these tool rows; delete those whose number has become zero."""
     tasks: list[Task] = []
     gone: list[str] = []
@@ -129,24 +129,24 @@ def _rewrite(connection: SqlConnection, connection_id: int, days: Sequence[Any])
             identity = make_task_id(kind, connection_id, day.developer_id, str(day.date), texts)
             number = getattr(day, kind.column)
             if number > 0:
-                tasks.append(_task(identity, kind, number, connection_id, day))
+                tasks.append(_build_task(identity, kind, number, connection_id, day))
             else:
                 gone.append(identity)
     dialect = dialect_of(connection)
     changing = [column for column in TASK_COLUMNS if column not in ("id", "created_at")]
     tail = dialect.on_conflict(("id",), [(column, dialect.new(column)) for column in changing])
     insert(connection, TASK_TABLE, TASK_COLUMNS, sorted(tasks), tail)
-    _delete(connection, sorted(gone))
+    _delete_tasks(connection, sorted(gone))
 
 
-def _delete(connection: SqlConnection, ids: Sequence[str]) -> None:
+def _delete_tasks(connection: SqlConnection, ids: Sequence[str]) -> None:
     param = dialect_of(connection).placeholder
     for batch in batches(connection, [(task,) for task in ids]):
         marks = ", ".join([param] * len(batch))
         connection.exec_driver_sql(f"DELETE FROM {TASK_TABLE} WHERE id IN ({marks})", flat(batch))
 
 
-def _task(identity: str, kind: TaskKind, number: int, connection_id: int, day: Any) -> Task:
+def _build_task(identity: str, kind: TaskKind, number: int, connection_id: int, day: Any) -> Task:
     # A report has neither the time of day nor the duration.
     midnight = f"{day.date} 00:00:00.000"
     return Task(

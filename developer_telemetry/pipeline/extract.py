@@ -1,7 +1,7 @@
 """Rewrite the tool layer from the raw layer, as a blueprint's run does.
 
-A full run reads a page at a time, in the order of days, which is the order of tool rows on disk. A
-run on new raw rows reads them in the order of their ids, and the other raw rows of their days.
+A full run reads pages in the order of days, which is the order of tool rows on disk. A run on new
+raw rows reads them in the order of their ids, and the other raw rows of their days.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from developer_telemetry.storage.raw_reports import (
 from developer_telemetry.storage.retention_marks import read_first_day
 from developer_telemetry.storage.writer import UNWRITTEN, claim_days, upsert_tool_rows
 
-# Rows that are written in one transaction; a page has no more days, unless reports arrive for more.
+# Rows in one transaction; a page has no more days, unless reports of further days arrive.
 MAX_PART = 500
-# The same in characters: as much as is worth a transaction of its own.
+# The same in characters.
 PART_CHARACTERS = 4 << 20
 
 
@@ -48,7 +48,7 @@ class DaysRead(NamedTuple):
     """A page of raw rows, as the database returns it."""
 
     raw_rows: int
-    newest: Sequence[NewestReport]  # each with its tool row as text if there is one
+    newest: Sequence[NewestReport]  # with their tool rows as texts
     # Days with too many rows to read at once; they are read one by one.
     keys: Sequence[Key] = ()
 
@@ -58,7 +58,7 @@ class Page(NamedTuple):
 
     raw_rows: int
     rows: Sequence[ToolRow]
-    stored: Collection[str]  # the rows that are there already, as `Dialect.text` has them
+    stored: Collection[str]  # the existing rows, in the form of `Dialect.text`
 
 
 def reextract(
@@ -66,9 +66,9 @@ def reextract(
 ) -> Iterator[Progress]:
     """Rewrite a connection's tool rows from its raw rows, while reports arrive.
 
-    Only days with a raw row above the id `above` are read, and only rows that would change are
-    written; days before the retention mark stay as they are. No row is deleted, even for a moment.
-    Yields the number of finished raw rows after each batch.
+    Only days with a raw row above the id `above` are read, and only changed rows are written; days
+    before the retention mark are left out. No row is deleted, even for a moment. Yields the number
+    of finished raw rows after each batch.
     """
     with reading(engine).connect() as connection:
         new_rows, total = read_span(connection, connection_id, above)
@@ -77,13 +77,15 @@ def reextract(
     if unforeseen:
         transact(engine, _analyze)
     pages_read = (
-        _new(engine, new_rows, strategy) if above else _all(engine, connection_id, strategy)
+        _read_new_days(engine, new_rows, strategy)
+        if above
+        else _read_all_days(engine, connection_id, strategy)
     )
     # The database reads the next page and writes the last one while this one is decoded.
     pages = (
         page
         for days_read in prefetch(pages_read)
-        for page in _decoded(engine, connection_id, strategy, days_read, first_day)
+        for page in _build_pages(engine, connection_id, strategy, days_read, first_day)
     )
     done = 0
     for page in prefetch(pages):
@@ -97,7 +99,7 @@ def _analyze(connection: SqlConnection) -> None:
         connection.exec_driver_sql(f"ANALYZE {table}")
 
 
-def _all(engine: Engine, connection_id: int, strategy: str) -> Iterator[DaysRead]:
+def _read_all_days(engine: Engine, connection_id: int, strategy: str) -> Iterator[DaysRead]:
     """Yield all days of a connection."""
 
     def find(page: DaysPage) -> DaysRead:
@@ -118,12 +120,12 @@ def _days_pages(engine: Engine, connection_id: int) -> Iterator[DaysPage]:
         last = page.last
 
 
-def _new(engine: Engine, new_rows: RawSpan, strategy: str) -> Iterator[DaysRead]:
+def _read_new_days(engine: Engine, new_rows: RawSpan, strategy: str) -> Iterator[DaysRead]:
     """Yield the days that raw rows of a span belong to."""
 
     def find(page: tuple[RawSpan, int]) -> DaysRead:
         with reading(engine).connect() as connection:
-            days = _ending_in(connection, page[0], new_rows.last, strategy)
+            days = _read_days_ending_in(connection, page[0], new_rows.last, strategy)
         return days._replace(raw_rows=page[1])
 
     return map_concurrently(find, _span_pages(engine, new_rows))
@@ -137,10 +139,12 @@ def _span_pages(engine: Engine, remaining: RawSpan) -> Iterator[tuple[RawSpan, i
         remaining = remaining._replace(above=page.last)
 
 
-def _ending_in(connection: SqlConnection, page: RawSpan, last: int, strategy: str) -> DaysRead:
+def _read_days_ending_in(
+    connection: SqlConnection, page: RawSpan, last: int, strategy: str
+) -> DaysRead:
     """Return the newest raw rows of the days whose last raw row up to the id `last` is in `page`.
 
-    This puts each day into exactly one page.
+    So each day is in exactly one page.
     """
     dialect = dialect_of(connection)
     param = dialect.placeholder
@@ -165,8 +169,7 @@ def _read_days(
     parameters: Sequence[Any],
     strategy: str,
 ) -> DaysRead:
-    """Return the newest of the raw rows `w` in `source`, each with its tool row, if there is
-    one."""
+    """Return the newest of the raw rows `w` in `source`, with their tool rows."""
     try:
         rows = read_newest_of(connection, source, parameters, strategy, with_tool_rows=True)
         return DaysRead(sum(row.reports for row in rows), rows)
@@ -180,10 +183,10 @@ def _read_days(
         return DaysRead(sum(row[2] for row in days), (), keys)
 
 
-def _decoded(
+def _build_pages(
     engine: Engine, connection_id: int, strategy: str, days_read: DaysRead, first_day: str
 ) -> Iterator[Page]:
-    """Yield the rows of a page; a page with very long rows in several parts."""
+    """Yield the rows of a page, with very long rows in several parts."""
     stored = {row.tool_text for row in days_read.newest if row.tool_text is not None}
     raw_rows = days_read.raw_rows
     opened = reading(engine).connect
@@ -208,20 +211,20 @@ def _write(engine: Engine, page: Page, strategy: str) -> None:
     dialect = dialect_of(engine)
     rows = [row for row in page.rows if not page.stored or dialect.text(row) not in page.stored]
     if rows and strategy == SUM:
-        transact(engine, lambda connection: _sum_again(connection, [row[:3] for row in rows]))
+        transact(engine, lambda connection: _rewrite_sums(connection, [row[:3] for row in rows]))
     elif rows:
         transact(engine, lambda connection: upsert_tool_rows(connection, rows))
 
 
-def _sum_again(connection: SqlConnection, keys: Sequence[Key]) -> None:
-    """Write the sums of days, read again under a lock that keeps other writers out."""
+def _rewrite_sums(connection: SqlConnection, keys: Sequence[Key]) -> None:
+    """Write the sums of days, read again under a lock against other writers."""
     claim_days(connection, keys)
     for rows in batches(connection, build_days(reuse_connection(connection), keys, SUM)):
         upsert_tool_rows(connection, rows)
-    _release(connection, keys)
+    _delete_claimed(connection, keys)
 
 
-def _release(connection: SqlConnection, keys: Sequence[Key]) -> None:
+def _delete_claimed(connection: SqlConnection, keys: Sequence[Key]) -> None:
     """Delete claimed rows whose raw rows were deleted before they could be read."""
     dialect = dialect_of(connection)
     for batch in batches(connection, keys, MAX_KEYS):

@@ -1,4 +1,4 @@
-"""The record that DevLake owns the schema of its database, made when it loads the plugin again."""
+"""The record that DevLake owns its schema again, made when it loads the plugin again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from developer_telemetry.storage.devlake_schema import read_running_flags
 def record_devlake(engine: Engine) -> None:
     """Record DevLake as the owner if one of its pipelines runs a task of ours now.
 
-    From then on the receiver leaves it to blueprints to convert reports.
+    After that blueprints convert reports, and the receiver does not.
     """
     prepare(engine)
     with reading(engine).connect() as connection:

@@ -1,4 +1,4 @@
-"""The subtasks of a blueprint's run, on the reports that each run has to read.
+"""The subtasks of a blueprint's run, on the reports that the run has to read.
 
 Without the plugin in DevLake, a receiver calls `convert_new` for all of them.
 """
@@ -53,7 +53,7 @@ def convert(
     with hold_connection(engine, connection_id) as still_alone:
         run = begin(engine, connection_id, CONVERT, _settings(strategy, tasks), everything)
         new = read_newest_above(engine, connection_id, run.above) if run.above else None
-        for progress, _ in _converted(engine, connection_id, tasks, new):
+        for progress, _ in _count_converted(engine, connection_id, tasks, new):
             yield progress
             still_alone()
         complete(engine, run)
@@ -62,19 +62,19 @@ def convert(
 def convert_new(
     engine: Engine, connection_id: int, strategy: str, options: ConversionOptions
 ) -> Generator[Converted, None, None]:
-    """Do what a scheduled run of a blueprint does, accounts' links to users included.
+    """Do the work of a scheduled run of a blueprint, and link accounts to users.
 
     Receivers write tool rows with their reports, so these are rewritten only after a change of the
     strategy, or by a release that reads reports in another way.
 
-    The caller holds the connection's lock, and checks after each step that it still does.
+    The caller holds the connection's lock, and checks it after each step.
     """
     converted = Converted()
     has_same = has_settings(engine, connection_id, EXTRACT, strategy)
     everything = has_same is False
     if not has_same:
         run = begin(engine, connection_id, EXTRACT, strategy, everything, is_scheduled=True)
-        # Without an earlier run, all rows are those that receivers wrote with their reports.
+        # Without an earlier run, receivers have written all rows with their reports.
         if everything:
             for _ in reextract(engine, connection_id, strategy, run.above):
                 yield converted
@@ -82,7 +82,9 @@ def convert_new(
     settings = _settings(strategy, options.with_tasks)
     run = begin(engine, connection_id, CONVERT, settings, everything, is_scheduled=True)
     new = read_newest_above(engine, connection_id, run.above) if run.above else None
-    for _, converted in _converted(engine, connection_id, options.with_tasks, new, is_gentle=True):
+    for _, converted in _count_converted(
+        engine, connection_id, options.with_tasks, new, is_gentle=True
+    ):
         yield converted
     if options.with_links:
         for links in link_accounts(engine, connection_id):
@@ -95,7 +97,7 @@ def _settings(strategy: str, tasks: bool) -> str:
     return f"{strategy} tasks" if tasks else strategy
 
 
-def _converted(
+def _count_converted(
     engine: Engine,
     connection_id: int,
     tasks: bool,

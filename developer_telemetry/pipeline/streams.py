@@ -2,7 +2,7 @@
 
 The SDK's own subtasks would delete raw rows to fetch them anew and empty the tool layer before
 filling it. Reports are pushed and can't be fetched again, so these subtasks delete nothing.
-What they do instead is imported when they run, since no other call of the plugin needs it.
+They import their work when they run, since no other call of the plugin needs it.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class ReportExtractor(Extractor):
 
         record_devlake(ctx.engine)
         strategy = strategy_of(ctx.connection.duplicate_strategy)
-        yield from _messages(extract(ctx.engine, ctx.connection.id, strategy))
+        yield from _to_messages(extract(ctx.engine, ctx.connection.id, strategy))
 
 
 class ReportConvertor(Convertor):
-    """Make one account a developer and, where that is wanted, tasks of test runs and builds."""
+    """Make one account a developer and, if enabled, tasks of test runs and builds."""
 
     def run(self, ctx: Context, sync_point_interval: int = 0) -> Iterator[RemoteProgress]:
         from developer_telemetry.pipeline.ownership import record_devlake
@@ -50,7 +50,7 @@ class ReportConvertor(Convertor):
         record_devlake(ctx.engine)
         strategy = strategy_of(ctx.connection.duplicate_strategy)
         tasks = bool(ctx.scope_config.test_and_build_tasks)
-        yield from _messages(convert(ctx.engine, ctx.connection.id, strategy, tasks))
+        yield from _to_messages(convert(ctx.engine, ctx.connection.id, strategy, tasks))
 
 
 class Reports(Stream):
@@ -73,7 +73,7 @@ class Reports(Stream):
         return [Account]
 
 
-def _messages(steps: Iterable[Progress]) -> Iterator[RemoteProgress]:
+def _to_messages(steps: Iterable[Progress]) -> Iterator[RemoteProgress]:
     before = 0
     for done, total in steps:
         yield RemoteProgress(increment=done - before, current=done, total=total)

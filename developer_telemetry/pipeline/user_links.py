@@ -1,9 +1,9 @@
 """Link our accounts to DevLake's users, by the rule of DevLake's `org` plugin.
 
-An account without a user belongs to the user with its e-mail address, else to the one named like
-its full name, else to the one named like its user name. Each text is compared exactly and then
-without regard to case. Links that follow from this rule are recorded. A recorded link that is
-missing was removed by an operator, and is not made again from the same text.
+An account without a user belongs to the user with its e-mail address, else to the one with its full
+name, else to the one with its user name. Each text is compared exactly and then without regard to
+case. Links by this rule are recorded. A recorded link that is missing was removed by an operator,
+and is not made again from the same text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CAPITAL_I_WITH_DOT = "\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}"
 
 
 class Match(NamedTuple):
-    """The user whom the rule gives an account, and the text that decided."""
+    """The user of an account by the rule, and the text that matched."""
 
     user_id: str
     matched_by: str
@@ -50,7 +50,7 @@ class _Account(NamedTuple):
 
 
 class UserRule:
-    """DevLake's users by what an account is compared with. Of equal users the last one counts."""
+    """DevLake's users by the texts of accounts. Of equal users the last one counts."""
 
     def __init__(self, users: Iterable[Sequence[Any]]) -> None:
         """Take users as (id, e-mail, name) in the table's order."""
@@ -113,9 +113,9 @@ def link_accounts(engine: Engine, connection_id: int) -> Iterator[int]:
         rule = UserRule(users)
     made = 0
     while accounts:
-        links, records = _decide(rule, connection_id, accounts)
+        links, records = _match_accounts(rule, connection_id, accounts)
         if records:
-            transact(engine, partial(_write, links=links, records=records))
+            transact(engine, partial(_write_links, links=links, records=records))
         made += len(links)
         yield made
         with reading(engine).connect() as connection:
@@ -162,10 +162,10 @@ def _read_by_account(
     return {row[0]: tuple(row[1:]) for row in rows}
 
 
-def _decide(
+def _match_accounts(
     rule: UserRule, connection_id: int, accounts: Iterable[_Account]
 ) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    """Return the links to make for a page of accounts, and what to record."""
+    """Return the links to make for a page of accounts, and the records of them."""
     links: list[tuple[Any, ...]] = []
     records: list[tuple[Any, ...]] = []
     now = format_timestamp(now_us())
@@ -181,7 +181,7 @@ def _decide(
     return links, records
 
 
-def _write(
+def _write_links(
     connection: SqlConnection,
     links: Sequence[tuple[Any, ...]],
     records: Sequence[tuple[Any, ...]],

@@ -1,9 +1,9 @@
 """The raw rows that a blueprint's run reads: those since the last run, or all.
 
-Each subtask keeps a watermark of its own with each connection: it is a process of its own, and
-any of them may be killed. It is a raw id up to which everything was committed when the subtask
-began, for a writer takes its id some time before it commits. It isn't a time: clocks step, and
-a report from a spool has arrived long before it is stored.
+Each subtask, a process of its own that may be killed, has a watermark for each connection. It is
+the raw id up to which everything was committed when the subtask began, since a writer takes its id
+some time before it commits. It isn't a time: clocks step, and a report from a spool has arrived
+long before it is stored.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Run(NamedTuple):
     connection_id: int
     subtask: str
     settings: str
-    above: int  # only raw rows with a greater id are new; 0 stands for everything
+    above: int  # only raw rows with a greater id are new; 0 means all
     next: Watermark  # where the run after this one is to begin
 
 
@@ -62,21 +62,20 @@ def begin(
 ) -> Run:
     """Return the raw rows that a run has to read.
 
-    `settings` names all that decides the outcome beside the reports. A run reads everything if
-    `settings` changed, if `everything` is true, if no run was completed yet, or if DevLake runs
-    anything but a scheduled blueprint. `is_scheduled` is true for a run that DevLake knows nothing
-    of.
+    `settings` names all inputs other than the reports. A run reads everything if `settings`
+    changed, if `everything` is true, if no run was completed yet, or if DevLake runs anything but a
+    scheduled blueprint. `is_scheduled` is true for a run outside of DevLake.
     """
     settings = f"{settings} {MAPPING}"
     everything = everything or not (is_scheduled or _is_scheduled(engine))
     with reading(engine).connect() as connection:
-        upcoming = _settled(connection)
-        above = 0 if everything else _last(connection, connection_id, subtask, settings)
+        upcoming = _read_settled(connection)
+        above = 0 if everything else _read_last(connection, connection_id, subtask, settings)
     return Run(connection_id, subtask, settings, above, upcoming)
 
 
 def complete(engine: Engine, run: Run) -> None:
-    """Record where the next run begins; without this the next run repeats the work."""
+    """Record the start of the next run, which otherwise repeats the work."""
     dialect = dialect_of(engine)
     tail = dialect.on_conflict(
         _COLUMNS[:2], [(column, dialect.new(column)) for column in _COLUMNS[2:]]
@@ -96,10 +95,10 @@ def has_settings(engine: Engine, connection_id: int, subtask: str, settings: str
     return None if recorded is None else recorded == f"{settings} {MAPPING}"
 
 
-def _last(connection: SqlConnection, connection_id: int, subtask: str, settings: str) -> int:
+def _read_last(connection: SqlConnection, connection_id: int, subtask: str, settings: str) -> int:
     """Return the watermark of the last completed run if it still holds, else 0."""
     param = dialect_of(connection).placeholder
-    # Without that report, rows were deleted or restored, and other rows may be missing, too.
+    # If that report is missing, rows were deleted or restored, and others may be missing, too.
     raw_id: Optional[int] = connection.exec_driver_sql(
         f"SELECT r.id FROM {RUN_TABLE} u JOIN {RAW_TABLE} r ON r.id = u.raw_id"
         f" WHERE u.connection_id = {param} AND u.subtask = {param} AND u.settings = {param}"
@@ -109,8 +108,8 @@ def _last(connection: SqlConnection, connection_id: int, subtask: str, settings:
     return raw_id or 0
 
 
-def _settled(connection: SqlConnection) -> Watermark:
-    """Return the highest raw id, of any connection, below which no row can still be committed."""
+def _read_settled(connection: SqlConnection) -> Watermark:
+    """Return the highest raw id, of all connections, below which no row can still be committed."""
     row: Any = connection.exec_driver_sql(
         f"SELECT id, report_id FROM {RAW_TABLE}"
         f" WHERE stored_at < {dialect_of(connection).ago(SETTLED_SECONDS)}"
@@ -122,8 +121,8 @@ def _settled(connection: SqlConnection) -> Watermark:
 def _is_scheduled(engine: Engine) -> bool:
     """Return true if every running task of ours in DevLake belongs to a scheduled run.
 
-    The task doesn't say which connection it is for. So one that re-transforms or syncs all makes
-    the others do everything, too; and so does a lack of this information.
+    A task does not name its connection. So if one re-transforms or syncs all, the others do
+    everything, too; they also do so without this information.
     """
     try:
         with reading(engine).connect() as connection:

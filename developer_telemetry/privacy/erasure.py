@@ -139,7 +139,7 @@ def find_returned(
     covered: dict[Person, Optional[ErasureEnd]] = {}
     for connection_id in sorted(strategies):
         for person in _everybody(engine, connection_id):
-            stone = tombstones.of_developer(*person)
+            stone = tombstones.find_by_developer(*person)
             if stone is not None:
                 until = None if stone.blocked else ErasureEnd(0, stone.erased_us)
                 if until is None or _has_older(engine, person, until.arrived_us):

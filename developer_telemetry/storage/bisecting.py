@@ -1,7 +1,7 @@
 """Store reports, and find those that make a batch fail: for now, or for good by their content.
 
-A report is refused for good only where its content is the cause: the database blames the values of
-a statement with this report alone, and takes a harmless one of the same day. Every other failure is
+A report is refused for good only for its content: the database refuses the values of a statement
+with this report alone, and accepts a harmless one of the same day. Every other failure is
 temporary: locks, failovers, rights, a full disk, and faults of our own.
 """
 
@@ -45,9 +45,9 @@ def store_bisecting(
     strategies: Mapping[int, str],
     check: CommitCheck,
 ) -> StoreOutcome:
-    """Store arrivals; one that fails does not keep others from being stored.
+    """Store arrivals, also if one of them fails.
 
-    What was stored before an exception stays; storing it again is harmless.
+    Reports stored before an exception stay stored; storing them again is harmless.
 
     Raises:
         OutdatedTombstones: By `check`.
@@ -88,7 +88,7 @@ def _find_locked_days(
 ) -> set[Key]:
     """Return the days that another transaction holds, if `arrivals` failed for that reason."""
     if isinstance(error, DBAPIError) and dialect_of(database).is_lock_timeout(error):
-        with suppress(Exception):  # the cause stays unknown
+        with suppress(Exception):  # then the cause is unknown
             return find_locked_days(database, [arrival.key for arrival in arrivals])
     return set()
 
@@ -124,7 +124,7 @@ class _Bisection:
         # A bad statement can look like an outage; a harmless one tells them apart.
         probe_store(self._database)
         if len(arrivals) == 1:
-            self._judge(arrivals[0], failure)
+            self._refuse_or_wait(arrivals[0], failure)
         elif self._failures >= MAX_FAILURES or time.monotonic() > self._ends_at:
             self.outcome.wait(arrivals, failure)
         else:
@@ -132,13 +132,15 @@ class _Bisection:
             self.store(arrivals[:middle])
             self.store(arrivals[middle:])
 
-    def _judge(self, arrival: ReceivedReport, failure: Exception) -> None:
-        if dialect_of(self._database).is_content(failure) and self._takes_harmless(arrival):
+    def _refuse_or_wait(self, arrival: ReceivedReport, failure: Exception) -> None:
+        if dialect_of(self._database).is_caused_by_values(failure) and self._can_store_harmless(
+            arrival
+        ):
             self.outcome.refused[arrival.report_id] = reason(failure)
         else:
             self.outcome.wait([arrival], failure)
 
-    def _takes_harmless(self, arrival: ReceivedReport) -> bool:
+    def _can_store_harmless(self, arrival: ReceivedReport) -> bool:
         try:
             probe_store(self._database, arrival.report.date, arrival.arrived_us)
         except Exception:  # the day is refused, not the report: its partition may be missing

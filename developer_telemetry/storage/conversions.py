@@ -1,4 +1,4 @@
-"""The record of conversions by receivers, and whether reports wait for one in vain.
+"""The record of conversions by receivers, and the check that they run.
 
 A conversion writes accounts, tasks and links from new reports. Receivers run it where DevLake does
 not (`database/schema_owner`); the row of a connection describes its last conversion.

@@ -1,8 +1,8 @@
 """Everything that we assume of DevLake's own tables.
 
-Tried with DevLake's main branch of 2026-05-05 and of 2026-06-12 (docs/conformance.md). A release
-that changes a column below needs a change here, and in `deploy/` and `dashboards/` for those that
-only a query there reads.
+Tested with DevLake's main branch of 2026-05-05 and of 2026-06-12 (docs/conformance.md). A release
+that changes a column below needs a change here, and perhaps in queries of `deploy/` and
+`dashboards/`.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ COLUMNS = {
     # Its presence means that DevLake's server migrates this database.
     DEVLAKE_MIGRATION_TABLE: ("script_version", "script_name"),
     API_KEY_TABLE: ("id", "name", "api_key", "allowed_path", "expired_at"),
-    # Re-transforms and full syncs are told from scheduled runs by these.
+    # These distinguish re-transforms and full syncs from scheduled runs.
     "_devlake_tasks": ("pipeline_id", "plugin", "status"),
     "_devlake_pipelines": ("id", "skip_collectors", "full_sync"),
     "_devlake_blueprints": ("id", "project_name"),
     BLUEPRINT_CONNECTION_TABLE: ("blueprint_id", "plugin_name", "connection_id"),
     BLUEPRINT_SCOPE_TABLE: ("blueprint_id", "plugin_name", "connection_id", "scope_id"),
 }
-# What has to be there before we can work in DevLake's database without the plugin.
+# The tables that must exist before we can work in DevLake's database without the plugin.
 DOMAIN_TABLES = (
     ACCOUNT_TABLE,
     USER_TABLE,
@@ -83,7 +83,7 @@ DOMAIN_TABLES = (
     MAPPING_TABLE,
     CICD_SCOPE_TABLE,
 )
-# Tables whose collation decides whether people are told apart exactly.
+# Tables whose collation decides whether two people can be equal in them.
 TABLES_OF_PEOPLE = (
     ACCOUNT_TABLE,
     USER_TABLE,
@@ -95,7 +95,7 @@ TABLES_OF_PEOPLE = (
 
 
 def is_devlake_database(database: Union[Engine, SqlConnection]) -> bool:
-    """Return true if DevLake's server uses this database; `schema_owner` has who migrates it."""
+    """Return true if DevLake's server uses this database, whoever owns its schema."""
     return bool(inspect(database).has_table(DEVLAKE_MIGRATION_TABLE))
 
 
@@ -161,7 +161,7 @@ def has_users(connection: SqlConnection) -> bool:
 
 
 def read_users_version(connection: SqlConnection) -> tuple[Any, ...]:
-    """Return a value that changes with DevLake's users; () outside of DevLake."""
+    """Return a value that changes when DevLake's users change; () outside of DevLake."""
     if not has_users(connection):
         return ()
     query = f"SELECT COUNT(*), MAX(updated_at) FROM {USER_TABLE}"
@@ -196,14 +196,14 @@ def make_scope_id(connection_id: int) -> str:
 
 
 def make_account_id(connection_id: int, developer_id: str, texts: TableTexts = EXACTLY) -> str:
-    """Return the account's id; a developer whom the table can't hold exactly is hashed."""
+    """Return the account's id; a developer's id that the table can't hold exactly is hashed."""
     prefix = f"{PLUGIN}:Account:{connection_id}:"
     key = texts.key(developer_id)
     return prefix + (key if len(prefix) + len(key) <= MAX_ID else hash_developer(developer_id))
 
 
 class TaskKind(NamedTuple):
-    """A kind of task: its number's column, DevLake's type of it, its id's and its name's word."""
+    """A kind of task: the column of its number, DevLake's type, and words for its id and name."""
 
     column: str
     type: str
@@ -224,7 +224,7 @@ def make_task_id(
     date: str,
     texts: TableTexts = EXACTLY,
 ) -> str:
-    """Return the task's id; a developer whom the table can't hold exactly is hashed."""
+    """Return the task's id; a developer's id that the table can't hold exactly is hashed."""
     prefix = f"{PLUGIN}:{kind.identity}:{connection_id}"
     key = texts.key(developer_id)
     if len(prefix) + len(key) + len(date) + 2 > MAX_ID:

@@ -1,4 +1,4 @@
-"""Store reports, but none of a person who was erased meanwhile."""
+"""Store reports, except those of people who were erased meanwhile."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def store_excluding_erased(
     strategies: Mapping[int, str],
     store_all: Store = store_bisecting,
 ) -> StoredReports:
-    """Store arrivals but those of people who were erased since, or are blocked.
+    """Store arrivals, except those of people who were erased since or are blocked.
 
-    Raises as `store_all` does.
+    Raises the exceptions of `store_all`.
     """
     while True:
         tombstones = erased.tombstones()

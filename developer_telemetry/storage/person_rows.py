@@ -47,7 +47,7 @@ def build_conditions(
 
 def _task_ids(connection: SqlConnection, connection_id: int, developer_id: str) -> list[str]:
     """Return the ids of a developer's tasks, also of days that were pruned since."""
-    # Every date has the same length, so all ids have the same text before it.
+    # Every date has the same length, so all ids have the same start.
     texts = read_table_texts(connection, TASK_TABLE)
     starts = [
         make_task_id(kind, connection_id, developer_id, _DATE, texts)[: -len(_DATE)]
@@ -64,5 +64,5 @@ def _task_ids(connection: SqlConnection, connection_id: int, developer_id: str) 
             *(value for start in starts for value in (len(start), start)),
         ),
     )
-    # The table's own collation may take other ids for equal.
+    # Other ids may be equal by the table's collation.
     return sorted(row[0] for row in rows if row[0][: -len(_DATE)] in starts)

@@ -1,9 +1,8 @@
 """Our connections in DevLake's projects, by SQL on DevLake's tables: for work without the plugin.
 
 With the plugin DevLake writes these rows from a blueprint. A run of a project's blueprint deletes
-all rows of `project_mapping` that have the project's name, and writes those of its own scopes. So
-`PROJECT_TABLE` records which connections belong to which project, and `restore` writes what is
-missing.
+all rows of the project in `project_mapping`, and writes those of its own scopes. So `PROJECT_TABLE`
+records the connections of projects, and `restore` writes missing rows.
 """
 
 from __future__ import annotations
@@ -71,13 +70,13 @@ def read_members(connection: SqlConnection) -> list[Member]:
 
 
 def attach(connection: SqlConnection, connection_id: int, project: str) -> bool:
-    """Add a connection to a project of `find_project`; return False if it was in it already."""
+    """Add a connection to a project of `find_project`; return False if it was added before."""
     member = Member(connection_id, project)
-    if member in _mapped(connection) and member in read_members(connection):
+    if member in _read_mapped(connection) and member in read_members(connection):
         return False
-    _record(connection, [member])
+    _write_records(connection, [member])
     _write_scopes(connection, [connection_id])
-    _map(connection, [member])
+    _write_mapping(connection, [member])
     return True
 
 
@@ -94,26 +93,25 @@ def detach(connection: SqlConnection, connection_id: int) -> None:
 
 
 def restore(engine: Engine) -> int:
-    """Write the rows of recorded connections that a project's run has deleted; return how many.
+    """Write the rows of recorded connections that a project's run has deleted; return their number.
 
-    The record follows DevLake's projects: of a deleted one it is deleted, of a renamed one it takes
-    the new name.
+    The record of a deleted project is deleted, and that of a renamed project gets the new name.
     """
-    return transact(engine, _restore)
+    return transact(engine, _restore_rows)
 
 
-def _restore(connection: SqlConnection) -> int:
+def _restore_rows(connection: SqlConnection) -> int:
     if not inspect(connection).has_table(MAPPING_TABLE):
         return 0
-    mapped = _mapped(connection)
+    mapped = _read_mapped(connection)
     recorded = set(read_members(connection))
-    members = _existing(connection, mapped | recorded)
-    _record(connection, sorted(members - recorded))
-    _forget(connection, sorted(recorded - members))
+    members = _filter_existing(connection, mapped | recorded)
+    _write_records(connection, sorted(members - recorded))
+    _delete_records(connection, sorted(recorded - members))
     missing = sorted(members - mapped)
     if missing:
         _write_scopes(connection, sorted({member.connection_id for member in missing}))
-        _map(connection, missing)
+        _write_mapping(connection, missing)
     return len(missing)
 
 
@@ -123,21 +121,23 @@ def record_blueprints(connection: SqlConnection) -> list[Member]:
     A project has a connection by its blueprint, or by rows that a run of it has written.
     """
     connection.exec_driver_sql(f"DELETE FROM {PROJECT_TABLE}")
-    members = _existing(connection, _mapped(connection) | _in_blueprints(connection))
-    _record(connection, sorted(members))
+    members = _filter_existing(
+        connection, _read_mapped(connection) | _read_blueprint_members(connection)
+    )
+    _write_records(connection, sorted(members))
     return sorted(members)
 
 
 def leave_blueprints(connection: SqlConnection) -> None:
-    """Remove our connections from blueprints: without the plugin no run of those would start."""
+    """Remove our connections from blueprints, whose runs would not start without the plugin."""
     schema = inspect(connection)
     for table in (BLUEPRINT_SCOPE_TABLE, BLUEPRINT_CONNECTION_TABLE):
         if schema.has_table(table):
             connection.exec_driver_sql(f"DELETE FROM {table} WHERE plugin_name = '{PLUGIN}'")
 
 
-def _existing(connection: SqlConnection, members: Iterable[Member]) -> set[Member]:
-    """Return those of which both the connection and the project exist."""
+def _filter_existing(connection: SqlConnection, members: Iterable[Member]) -> set[Member]:
+    """Return the members whose connection and project both exist."""
     projects = set(list_projects(connection))
     rows = connection.exec_driver_sql(f"SELECT id FROM {CONNECTION_TABLE}")
     connection_ids = {int(row[0]) for row in rows}
@@ -148,7 +148,7 @@ def _existing(connection: SqlConnection, members: Iterable[Member]) -> set[Membe
     }
 
 
-def _in_blueprints(connection: SqlConnection) -> set[Member]:
+def _read_blueprint_members(connection: SqlConnection) -> set[Member]:
     if not inspect(connection).has_table(BLUEPRINT_SCOPE_TABLE):
         return set()
     rows = connection.exec_driver_sql(
@@ -158,7 +158,7 @@ def _in_blueprints(connection: SqlConnection) -> set[Member]:
     return {Member(int(row[0]), row[1]) for row in rows if row[1]}
 
 
-def _mapped(connection: SqlConnection) -> set[Member]:
+def _read_mapped(connection: SqlConnection) -> set[Member]:
     """Return the connections of projects by DevLake's own table."""
     pattern = make_scope_id(0).replace("0", "%%", 1)
     rows = connection.exec_driver_sql(
@@ -169,13 +169,13 @@ def _mapped(connection: SqlConnection) -> set[Member]:
     return {Member(int(match[1]), project) for match, project in matches if match}
 
 
-def _record(connection: SqlConnection, members: Sequence[Member]) -> None:
+def _write_records(connection: SqlConnection, members: Sequence[Member]) -> None:
     columns = ("connection_id", "project_name")
     tail = dialect_of(connection).on_conflict(columns, ())
     insert(connection, PROJECT_TABLE, columns, members, tail)
 
 
-def _forget(connection: SqlConnection, members: Iterable[Member]) -> None:
+def _delete_records(connection: SqlConnection, members: Iterable[Member]) -> None:
     param = dialect_of(connection).placeholder
     for member in members:
         connection.exec_driver_sql(
@@ -185,7 +185,7 @@ def _forget(connection: SqlConnection, members: Iterable[Member]) -> None:
 
 
 def _write_scopes(connection: SqlConnection, connection_ids: Iterable[int]) -> None:
-    """Write the rows that DevLake makes of what the plugin's plan has as a domain scope."""
+    """Write the rows that DevLake writes for a domain scope in the plugin's plan."""
     now = format_timestamp(now_us())
     columns = ("id", "created_at", "updated_at", *ORIGIN, "name", "description", "url")
     tail = dialect_of(connection).on_conflict(("id",), ())
@@ -200,10 +200,10 @@ def _write_scopes(connection: SqlConnection, connection_ids: Iterable[int]) -> N
     insert(connection, CICD_SCOPE_TABLE, columns, rows, tail)
 
 
-def _map(connection: SqlConnection, members: Iterable[Member]) -> None:
-    """Write rows as the org plugin does, which has the project's name as their origin."""
+def _write_mapping(connection: SqlConnection, members: Iterable[Member]) -> None:
+    """Write rows like those of the org plugin, with the project's name as their origin."""
     dialect, now = dialect_of(connection), format_timestamp(now_us())
-    # `table` is reserved, which `insert` does not expect of a column.
+    # `table` is a reserved word, and `insert` does not quote columns.
     keys = ("project_name", connection.dialect.identifier_preparer.quote("table"), "row_id")
     columns = (*keys, "created_at", "updated_at", *ORIGIN)
     statement = (

@@ -1,4 +1,4 @@
-"""Read the raw layer: the reports that a developer's day is made of."""
+"""Read the raw layer: the reports of a developer's days."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from developer_telemetry.reports.parser import parse
 
 # Raw rows in a page: enough to hide the round trips, read in a fraction of a second.
 PAGE = 500
-# Raw rows that are read at once to find what counts for some days; of their bodies those that are
-# not longer than `SHORT` (bytes) come with them. Nearly all are, so one question does. Where more
-# rows count, or longer bodies, they are read a part at a time: 16 MiB at most in either way.
+# Raw rows that are read at once to find the newest reports of some days, with bodies of up to
+# `SHORT` bytes, as nearly all have. More rows, and longer bodies, are read in parts. Both ways take
+# 16 MiB at most.
 MAX_NEWEST = 2_000
 SHORT = 8 << 10
 # Bytes of long bodies that are fetched together; a single one may have up to 4 MiB.
 FETCHED = 4 << 20
-# At most so many hosts of one day are added up, those that reported last. A machine with a new name
-# in each report reaches this; the sums of so many take some 10 MiB.
+# The maximum of hosts of one day that are added up, newest first. A machine with a new name in each
+# report reaches this; the sums of so many take some 10 MiB.
 MAX_HOSTS = 10_000
-# How many times more rows than expected make a plan a bad one.
+# A plan is bad if a span has this many times more rows than expected.
 UNFORESEEN = 5
 
 # The key of a tool row: connection, developer, date.
@@ -134,23 +134,23 @@ class NewestReport(NamedTuple):
     id: int
     report_id: str
     developer_id: str
-    date: Any  # as the driver gives it
+    date: Any  # of the driver's type
     hostname: str
     arrived_us: int
     size: int  # of the body, as the database counts it
     payload: Optional[str]  # None where it is longer than `SHORT`
     first_us: int  # the arrival of the day's first report
-    reports: int  # of how many it is the newest
+    reports: int  # the number of reports of which it is the newest
     tool_text: Optional[str]  # the day's row; None where there is none, or a long one
 
     @property
     def day(self) -> Day:
-        """Developer and date."""
+        """Return developer and date."""
         return (self.developer_id, str(self.date))
 
     @property
     def age(self) -> tuple[int, int]:
-        """Newer means greater."""
+        """Return the sort key by age; a newer report has a greater one."""
         return (self.arrived_us, self.id)
 
 
@@ -208,9 +208,9 @@ def read_newest_of(
     strategy: str,
     with_tool_rows: bool = False,
 ) -> list[NewestReport]:
-    """Return the newest of the raw rows `w` in `source`, of each day or host of it.
+    """Return the newest of the raw rows `w` in `source`, of each day or of each of its hosts.
 
-    `with_tool_rows` adds to each the day's tool row as `Dialect.text` has it.
+    `with_tool_rows` adds the day's tool row in the form of `Dialect.text`.
 
     Raises:
         TooManyReports: There are more than `MAX_NEWEST`.
@@ -247,8 +247,8 @@ def _newest_query(
 ) -> str:
     day = "w.developer_id, w.date"
     one = f"{day}, w.hostname" if strategy == SUM else day
-    # Reports of archives have no arrival, so they sort last. MIN over the day would make MariaDB
-    # read all reports of the day again for each of them.
+    # Reports of archives have no arrival, so they sort last. With MIN over the day MariaDB would
+    # read all reports of the day for each of them.
     first = (
         f"FIRST_VALUE(w.arrived_us) OVER (PARTITION BY {day}"
         " ORDER BY CASE WHEN w.arrived_us = 0 THEN 1 ELSE 0 END, w.arrived_us)"
@@ -263,7 +263,7 @@ def _newest_query(
             f"LEFT JOIN {TOOL_TABLE} t ON t.connection_id = r.connection_id"
             " AND t.developer_id = r.developer_id AND t.date = r.date"
         )
-    # Payloads are fetched only for the rows that count, after the window has found them.
+    # Payloads are fetched only for the newest rows, after the window function has found them.
     return (
         f"SELECT r.id, r.report_id, r.developer_id, r.date, r.hostname, r.arrived_us, {size},"
         f" CASE WHEN {size} <= {short} THEN r.payload END, n.first_us, n.reports,"
@@ -292,9 +292,9 @@ def build_tool_rows(
         added = 0
         for row in same_day:
             payload = next(long)[1] if row.payload is None else row.payload
-            read = _arrival(connection_id, row, payload)
+            read = _parse_row(connection_id, row, payload)
             if read is not None:
-                # A single report needs no sum, and its row is built faster.
+                # Without a sum the row is built faster.
                 if arrival is not None:
                     day.add(arrival)
                 arrival, first_us, added = read, row.first_us, added + 1
@@ -316,14 +316,14 @@ def read_bodies(opened: Opened, sized: Iterable[tuple[int, int]]) -> Iterator[tu
     size = 0
     for raw_id, length in sized:
         if ids and (size + length > FETCHED or len(ids) == PAGE):
-            yield from _fetched(opened, ids)
+            yield from _fetch_bodies(opened, ids)
             ids, size = [], 0
         ids.append(raw_id)
         size += length
-    yield from _fetched(opened, ids)
+    yield from _fetch_bodies(opened, ids)
 
 
-def _fetched(opened: Opened, ids: Sequence[int]) -> Iterator[tuple[int, str]]:
+def _fetch_bodies(opened: Opened, ids: Sequence[int]) -> Iterator[tuple[int, str]]:
     if not ids:
         return
     with opened() as connection:
@@ -336,7 +336,7 @@ def _fetched(opened: Opened, ids: Sequence[int]) -> Iterator[tuple[int, str]]:
         yield raw_id, payloads.pop(raw_id, "")
 
 
-def _arrival(connection_id: int, row: NewestReport, payload: str) -> Optional[ReceivedReport]:
+def _parse_row(connection_id: int, row: NewestReport, payload: str) -> Optional[ReceivedReport]:
     if not payload:
         return None
     try:

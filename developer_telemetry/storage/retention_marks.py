@@ -1,6 +1,6 @@
 """The day before which a connection's reports have been pruned.
 
-What is left of the days before it is no whole: their tool rows stay as they are.
+Reports of earlier days may be incomplete, so the tool rows of these days are not rewritten.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ FIRST_DAY = "1000-01-01"
 
 
 def read_first_day(connection: SqlConnection, connection_id: int) -> str:
-    """Return the first day, as YYYY-MM-DD, that `prune` has never touched; `FIRST_DAY` if it
-    never did."""
+    """Return the first day, as YYYY-MM-DD, that was not pruned; `FIRST_DAY` if none was."""
     param = dialect_of(connection).placeholder
     row = connection.exec_driver_sql(
         f"SELECT raw_before FROM {HORIZON_TABLE} WHERE connection_id = {param}", (connection_id,)

@@ -20,8 +20,8 @@ from developer_telemetry.reports.hosts import LOCAL_ENDS
 
 # Rows counted in one transaction, so that it is short.
 ROWS_AT_ONCE = 1_000
-# How many ids back to look for uncounted rows: at the start those that a crash may have left, later
-# those whose transactions ended after that of a higher id.
+# The number of ids to search backwards for uncounted rows: at the start for those of a crash, later
+# for those whose transactions ended after that of a higher id.
 ROWS_AT_START = 20_000
 ROWS_ANEW = 2_000
 
@@ -86,7 +86,7 @@ def count_machines(engine: Engine, counted_id: Optional[int], awaits_locks: bool
     """Add raw rows to the counts of their machines; return the highest id that is counted.
 
     `counted_id` is the last returned value, None at first. A machine's row has the highest raw id
-    that was added to it, so no row is counted twice, and rows that a crash left are counted later.
+    that was added to it, so no row is counted twice, and rows missed by a crash are counted later.
     """
     with reading(engine).connect() as connection:
         newest = connection.exec_driver_sql(f"SELECT MAX(id) FROM {RAW_TABLE}").scalar_one() or 0

@@ -1,4 +1,4 @@
-"""Every table that we write to: which columns hold a person, and what covers its rows.
+"""Every table that we write to, with its personal columns and the coverage of its rows.
 
 Counting, exporting, deleting a connection, pruning and erasing iterate over this declaration. A
 test compares it with the real schema: each column of text is listed, personal or not.
@@ -52,7 +52,7 @@ class Table(NamedTuple):
     # An operator's word for its rows.
     label: str = ""
     key: Optional[PersonKey] = None
-    # The column that tells a person's rows apart; of `ACCOUNT` and `TASK` it has their id.
+    # The column that identifies a person's rows; for `ACCOUNT` and `TASK` it has their id.
     id_column: str = "id"
     # Rows are a developer's days: they have `date` and `arrived_us`.
     has_days: bool = False
@@ -64,7 +64,7 @@ class Table(NamedTuple):
     is_erased: bool = False
     is_pruned: bool = False
     is_exported: bool = False
-    # Why personal rows are not covered by one of these.
+    # The reason why personal rows are not covered by one of these.
     exemption: str = ""
 
 

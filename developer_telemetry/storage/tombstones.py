@@ -1,4 +1,4 @@
-"""Tombstones of erased people: every writer obeys them, so that no erased row returns.
+"""Tombstones of erased people, which every writer obeys, so that no erased row returns.
 
 A tombstone holds no name, only a hash under a key that is not in the database. It covers reports
 that arrived until a time; one that blocks a person covers all of them. A writer leaves out covered
@@ -30,12 +30,12 @@ from developer_telemetry.reports.parser import Report
 
 # The connection of a tombstone that holds for all connections.
 ALL_CONNECTIONS = 0
-# How fast a receiver's clock may be while the receiver does not know of an erasure. A report that
-# arrived more than this after the tombstone was sent after it.
+# The maximum by which a receiver's clock may be fast while it does not know of an erasure. A report
+# that arrived more than this after the tombstone was sent after it.
 DOUBT_US = 86_400_000_000
 # No report can have arrived at a time so far ahead of the database's.
 FUTURE_US = 60_000_000
-# How long after a reading of the tombstones reports may be stored without another one.
+# The time after a reading of the tombstones in which reports may be stored without another one.
 LEASE_SECONDS = 3.0
 
 _DEVELOPER = b"developer"
@@ -49,10 +49,10 @@ class Tombstone(NamedTuple):
     subject: str
     erased_us: int
     blocked: bool
-    epoch: int = 0  # in which a receiver has learned of it
+    epoch: int = 0  # in which a receiver has read it
 
     def replaces(self, other: Tombstone) -> bool:
-        """Return true if the other one has no effect beside this one, which is no older."""
+        """Return true if this one is no older, and the other one has no further effect."""
         return (
             self.subject == other.subject
             and self.connection_id in (ALL_CONNECTIONS, other.connection_id)
@@ -69,7 +69,7 @@ class TombstoneVersion(NamedTuple):
 
 
 NONE = TombstoneVersion(0, 0, 0)
-# Of tombstones that were remembered and not read; the table has no such state.
+# The version of tombstones from a file; the table never has it.
 UNREAD = TombstoneVersion(-1, 0, 0)
 
 
@@ -78,7 +78,7 @@ class OutdatedTombstones(Exception):
 
 
 class TombstoneKey:
-    """The key by which people are hashed; without it, names can't be tried against the hashes."""
+    """The key by which people are hashed; without it, no name can be compared with the hashes."""
 
     def __init__(self, encryption_secret: str) -> None:
         secret = encryption_secret.strip().encode()
@@ -86,7 +86,7 @@ class TombstoneKey:
 
     @property
     def fingerprint(self) -> str:
-        """A text that is equal for equal keys and does not reveal the key."""
+        """Return a text that is equal for equal keys and does not reveal the key."""
         return _hash(self._key, b"fingerprint", "")[:16]
 
     def developer(self, developer_id: str) -> str:
@@ -98,7 +98,7 @@ class TombstoneKey:
         return _hash(self._key, _EMAIL, email.lower())
 
 
-# The same few people report every hour, and a receiver looks at all of them.
+# The same people report every hour, and a receiver checks all of them.
 @lru_cache(maxsize=16_384)
 def _hash(key: bytes, kind: bytes, text: str) -> str:
     # A keyed hash takes a third of the time of an HMAC.
@@ -156,37 +156,35 @@ class Tombstones:
         email: str,
         epoch: int = NO_EPOCH,
     ) -> bool:
-        """Return true if a report or a day's row of this person is covered; see `cover`."""
+        """Return true if a report or a day's row of this person is covered; see `covers`."""
         return any(
-            self._covers(stone, arrived_us, epoch)
-            for stone in self._of(connection_id, developer_id, email)
+            self._is_covered(stone, arrived_us, epoch)
+            for stone in self._find_stones(connection_id, developer_id, email)
         )
 
-    def by_address(self, arrival: ReceivedReport) -> Optional[Tombstone]:
-        """Return the tombstone that covers a report by its address if none does by its
-        developer."""
+    def find_by_address(self, arrival: ReceivedReport) -> Optional[Tombstone]:
+        """Return the tombstone that covers a report only by its address, not its developer."""
         report = arrival.report
-        own = list(self._of(arrival.connection_id, report.developer_id, ""))
-        for stone in self._of(arrival.connection_id, report.developer_id, report.email):
+        own = list(self._find_stones(arrival.connection_id, report.developer_id, ""))
+        for stone in self._find_stones(arrival.connection_id, report.developer_id, report.email):
             is_new = not any(
                 other.erased_us >= stone.erased_us and other.blocked >= stone.blocked
                 for other in own
             )
-            if is_new and self._covers(stone, arrival.arrived_us, arrival.epoch):
+            if is_new and self._is_covered(stone, arrival.arrived_us, arrival.epoch):
                 return stone
         return None
 
     def next_arrival_us(self, connection_id: int, arrived_us: int, report: Report) -> int:
-        """Return a time for a report that has just arrived: later than its person's tombstones
-        have."""
+        """Return a time for a new report that is later than its person's tombstones."""
         if arrived_us > self._newest_us:  # as nearly always
             return arrived_us
-        stones = self._of(connection_id, report.developer_id, report.email)
+        stones = self._find_stones(connection_id, report.developer_id, report.email)
         return max([arrived_us, *(stone.erased_us + 1 for stone in stones)])
 
-    def of_developer(self, connection_id: int, developer_id: str) -> Optional[Tombstone]:
+    def find_by_developer(self, connection_id: int, developer_id: str) -> Optional[Tombstone]:
         """Return the newest tombstone for a developer's exact id."""
-        stones = self._of(connection_id, developer_id, "")
+        stones = self._find_stones(connection_id, developer_id, "")
         return max(stones, key=lambda stone: (stone.blocked, stone.erased_us), default=None)
 
     def find_missing(self, stones: Iterable[Tombstone]) -> list[Tombstone]:
@@ -199,7 +197,9 @@ class Tombstones:
             )
         ]
 
-    def _of(self, connection_id: int, developer_id: str, email: str) -> Iterator[Tombstone]:
+    def _find_stones(
+        self, connection_id: int, developer_id: str, email: str
+    ) -> Iterator[Tombstone]:
         """Yield the tombstones of a person; `email` may be "", which matches none."""
         subjects = [self._key.developer(developer_id)]
         if email:
@@ -211,7 +211,7 @@ class Tombstones:
                     if scope_id in by_scope:
                         yield by_scope[scope_id]
 
-    def _covers(self, stone: Tombstone, arrived_us: int, epoch: int) -> bool:
+    def _is_covered(self, stone: Tombstone, arrived_us: int, epoch: int) -> bool:
         if stone.blocked or arrived_us <= stone.erased_us:
             return True
         # The receiver had not read the tombstone yet, so the time may be wrong.
@@ -219,10 +219,10 @@ class Tombstones:
             arrived_us <= stone.erased_us + DOUBT_US or arrived_us > self._read_us + FUTURE_US
         )
 
-    def may_cover(self, connection_id: int, arrived_us: int, epoch: int = NO_EPOCH) -> bool:
+    def may_be_covered(self, connection_id: int, arrived_us: int, epoch: int = NO_EPOCH) -> bool:
         """Return true if any person was erased after the arrival of an unreadable report."""
         return any(
-            self._covers(stone._replace(blocked=False), arrived_us, epoch)
+            self._is_covered(stone._replace(blocked=False), arrived_us, epoch)
             for places in self._stones.values()
             for stone in places.values()
             if stone.connection_id in (ALL_CONNECTIONS, connection_id)
@@ -273,7 +273,7 @@ def read_tombstone_rows(connection: SqlConnection) -> tuple[list[Tombstone], Tom
     rows = connection.exec_driver_sql(
         f"SELECT id, connection_id, subject, erased_us, blocked FROM {TOMBSTONE_TABLE}"
     ).fetchall()
-    # Counted here, since another statement might meet another state.
+    # Counted here, since another statement might read another state.
     last_id = max((row[0] for row in rows), default=0)
     newest_us = max((row[3] for row in rows), default=0)
     stones = [Tombstone(row[1], row[2], row[3], bool(row[4])) for row in rows]
@@ -281,7 +281,7 @@ def read_tombstone_rows(connection: SqlConnection) -> tuple[list[Tombstone], Tom
 
 
 def write_tombstones(connection: SqlConnection, stones: Iterable[Tombstone]) -> None:
-    """Add tombstones; one that is there twice does no harm."""
+    """Add tombstones; a duplicate is harmless."""
     marks = ", ".join([dialect_of(connection).placeholder] * 4)
     for stone in stones:
         connection.exec_driver_sql(

@@ -20,7 +20,7 @@ from developer_telemetry.database.bulk_insert import (
     MAX_KEYS,
     batches,
     insert,
-    insert_one,
+    insert_if_new,
     insert_with_ids,
 )
 from developer_telemetry.database.dialects.base import Dialect
@@ -52,12 +52,12 @@ RAW_COLUMNS = (
     "hostname",
     "arrived_us",
 )
-# What a claimed row has for an arrival until it is written, later in the same transaction.
+# The arrival of a claimed row until it is written, later in the same transaction.
 UNWRITTEN = -1
-# Has the last word before a commit, by raising.
+# Called right before a commit, which it prevents by raising.
 CommitCheck = Callable[[SqlConnection], None]
 DAY_SECONDS = 86_400
-# No connection has this id, so a probe meets no rows.
+# No connection has this id, so a probe conflicts with no row.
 PROBE_CONNECTION = 0
 
 
@@ -67,10 +67,10 @@ def store(
     strategies: Mapping[int, str],
     check: Optional[CommitCheck] = None,
 ) -> None:
-    """Keep arrivals in the raw and the tool layer, in one transaction.
+    """Store arrivals in the raw and the tool layer, in one transaction.
 
-    `strategies` gives a connection's duplicate strategy by its id. When this returns, the
-    arrivals are committed; when it raises, none of them is.
+    `strategies` has a connection's duplicate strategy by its id. When this returns, the arrivals
+    are committed; when it raises, none of them is.
     """
 
     def work(connection: SqlConnection) -> None:
@@ -82,9 +82,9 @@ def store(
 
 
 def probe_store(database: Database, date: str = "2000-01-01", arrived_us: int = 0) -> None:
-    """Raise unless both layers take a harmless report of such a day now; nothing is left of it.
+    """Raise unless both layers accept a harmless report of this day now; it is rolled back.
 
-    Asking for less would not do: a database may be read-only, or not migrated yet.
+    A smaller test would not suffice: a database may be read-only, or not migrated yet.
     """
     report = parse(f'{{"developer": "probe", "date": "{date}"}}')
     arrival = ReceivedReport(str(uuid.uuid4()), PROBE_CONNECTION, arrived_us, report)
@@ -130,9 +130,8 @@ def _store(
     summed = sorted(
         {arrival.key for arrival in arrivals if strategies[arrival.connection_id] == SUM}
     )
-    # Writing the tool rows first makes concurrent reports of one day queue up behind each other,
-    # so that whoever comes second reads the first one's raw row. A lock on a row that isn't
-    # there yet would not.
+    # Tool rows are written first, so that a concurrent report of the same day waits and then reads
+    # this one's raw row. A row that does not exist yet could not be locked.
     claim_days(connection, summed)
     stored = _insert_raw(connection, arrivals)
     replacing = [arrival for arrival in stored if strategies[arrival.connection_id] == OVERWRITE]
@@ -143,9 +142,10 @@ def _store(
         build_tool_row([arrival], first[key])
         for key, arrival in select_newest_by_key(replacing).items()
     ]
-    # Comparing ages costs a statement more than writing a row does; a day's first report meets no
-    # other.
-    if len(rows) != 1 or not insert_one(connection, TOOL_TABLE, TOOL_COLUMNS, rows[0], KEY_COLUMNS):
+    # A comparison of ages needs one more statement; a day's first report needs none.
+    if len(rows) != 1 or not insert_if_new(
+        connection, TOOL_TABLE, TOOL_COLUMNS, rows[0], KEY_COLUMNS
+    ):
         upsert_tool_rows(connection, rows)
     for connection_id in sorted({key[0] for key in summed}):
         keys = [key for key in summed if key[0] == connection_id]
@@ -157,7 +157,7 @@ def _write_sums(connection: SqlConnection, keys: Sequence[Key]) -> None:
     yesterday = time.strftime("%Y-%m-%d", time.gmtime(time.time() - DAY_SECONDS))
     is_late = any(key[2] < yesterday for key in keys)
     for rows in batches(connection, build_days(reuse_connection(connection), keys, SUM)):
-        # Read after the reports, so that it covers any pruning before. It is never later than
+        # Read after the reports, so that it includes any earlier pruning. It is never later than
         # yesterday, and nearly all reports are of today and yesterday.
         first_day = read_first_day(connection, keys[0][0]) if is_late else FIRST_DAY
         upsert_tool_rows(connection, [row for row in rows if row.date >= first_day])
@@ -179,12 +179,12 @@ def _insert_raw(
     connection: SqlConnection, arrivals: Sequence[ReceivedReport]
 ) -> list[ReceivedReport]:
     """Insert the arrivals that are not stored yet; return all with their raw ids."""
-    rows = [_raw_row(arrival) for arrival in arrivals]
+    rows = [_build_raw_row(arrival) for arrival in arrivals]
     ids = insert_with_ids(connection, RAW_TABLE, RAW_COLUMNS, rows, "report_id")
     return [arrival._replace(raw_id=ids[arrival.report_id]) for arrival in arrivals]
 
 
-def _raw_row(arrival: ReceivedReport) -> tuple[Any, ...]:
+def _build_raw_row(arrival: ReceivedReport) -> tuple[Any, ...]:
     report = arrival.report
     return (
         build_raw_params(arrival.connection_id),
@@ -206,9 +206,9 @@ def upsert_tool_rows(connection: SqlConnection, rows: Sequence[ToolRow]) -> None
 
 @cache
 def _older_wins_sql(dialect: Dialect) -> str:
-    """Return the tail of an upsert that leaves a row as it is, unless it is only claimed."""
+    """Return the tail of an upsert that changes a row only if it is merely claimed."""
     is_written = f"{TOOL_TABLE}.arrived_us <> {UNWRITTEN}"
-    # As below, compared columns are last.
+    # Compared columns are last, as in `_newer_wins_sql`.
     plain = [column for column in TOOL_COLUMNS if column not in (*KEY_COLUMNS, "arrived_us")]
     return dialect.on_conflict(
         KEY_COLUMNS,
@@ -224,7 +224,7 @@ def _older_wins_sql(dialect: Dialect) -> str:
 
 @cache
 def _newer_wins_sql(dialect: Dialect) -> str:
-    """Return the tail of an upsert that leaves a newer row as it is."""
+    """Return the tail of an upsert that does not change a newer row."""
 
     def old(column: str) -> str:
         return f"{TOOL_TABLE}.{column}"
@@ -232,17 +232,17 @@ def _newer_wins_sql(dialect: Dialect) -> str:
     def newer(column: str) -> str:
         return f"CASE WHEN {is_newer} THEN {dialect.new(column)} ELSE {old(column)} END"
 
-    # An equal age is the same report, rewritten when the mapping or the strategy changed.
+    # A row of equal age is of the same report, and changes with the mapping or the strategy.
     is_newer = (
         f"({dialect.new('arrived_us')}, {dialect.new('_raw_data_id')})"
         f" >= ({old('arrived_us')}, {old('_raw_data_id')})"
     )
     earliest = f"{dialect.earliest}({old('created_at')}, {dialect.new('created_at')})"
-    # A row without an arrival was not created by one: those of the Go plugin, and of archives.
+    # Rows of the Go plugin and of archives have no arrival.
     arrived = f"{old('arrived_us')} > 0 AND {dialect.new('arrived_us')} > 0"
     created = f"CASE WHEN {arrived} THEN {earliest} ELSE {newer('created_at')} END"
-    # MySQL evaluates from left to right and sees what it has already assigned: columns that
-    # the comparison reads are last.
+    # MySQL evaluates from left to right with the values already assigned, so the columns that the
+    # comparison reads are last.
     compared = ("_raw_data_id", "arrived_us")
     plain = [c for c in TOOL_COLUMNS if c not in (*KEY_COLUMNS, *compared, "created_at")]
     assignments = [(column, newer(column)) for column in plain]

@@ -182,7 +182,7 @@ class Importer:
         try:
             transact(self._engine, partial(upsert_tool_rows, rows=[row for _, row in days]))
         except Exception as error:
-            if not dialect_of(self._engine).is_content(error):
+            if not dialect_of(self._engine).is_caused_by_values(error):
                 raise
             if len(days) == 1:
                 return [(days[0][0], reason(error))]

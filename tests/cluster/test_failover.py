@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from developer_telemetry.constants import RAW_TABLE
-from developer_telemetry.database.engine import losses, now_us
+from developer_telemetry.database.engine import list_risks, now_us
 from tests.cluster.pairs import MariaDBPair, Pair, PostgreSQLPair
 from tests.cluster.sites import DATABASE, ClusterSite, cluster_site
 from tests.support.receivers import add_connection, eventually, query
@@ -267,7 +267,7 @@ NAMED = {
 def test_a_primary_that_confirms_before_its_standby_has_it_is_named(pair: Pair) -> None:
     def named() -> list[str]:
         with closing_engine(pair.url("" if pair.name == "mariadb" else "postgres")) as engine:
-            return losses(engine)
+            return list_risks(engine)
 
     before = named()
     for statement in RISKS[pair.name]:

@@ -13,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry.constants import MACHINE_TABLE, OVERWRITE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import (
+    connect_to_primary,
     open_engine,
     open_writing_engine,
-    reading_newest,
     reason,
     transact,
     with_short_timeouts,
@@ -66,7 +66,7 @@ def test_a_pooled_session_that_turned_read_only_is_not_asked_for_what_is_new(
         make_read_only(connection)
         former = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
 
-    with reading_newest(engine) as connection:
+    with connect_to_primary(engine) as connection:
         asked = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
 
     assert asked != former

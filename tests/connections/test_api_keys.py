@@ -285,7 +285,9 @@ def test_a_key_of_another_path_or_none_is_refused(lake: Lake, guarded: int) -> N
         assert "not this connection's" in answer.json()["message"]
     # A bad key harms no other, and its maker learns of it.
     assert lake.status(other, here) == 200
-    eventually(lambda: f"API key 'k-{invalid[:9]}' lets nobody in" in lake.receiver.log, seconds=20)
+    eventually(
+        lambda: f"API key 'k-{invalid[:9]}' allows no report" in lake.receiver.log, seconds=20
+    )
 
 
 def test_the_stored_hash_is_no_key(lake: Lake, guarded: int) -> None:

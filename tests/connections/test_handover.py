@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.connections.handover import hand_back, take_over
 from developer_telemetry.constants import DEVLAKE_MIGRATION_TABLE, MIGRATION_TABLE, PROJECT_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.migrate import apply, list_pending, migrate
+from developer_telemetry.database.migrate import apply_operation, list_pending, migrate
 from developer_telemetry.database.migrations import SCRIPTS
 from developer_telemetry.database.schema_owner import SchemaOwner, read_owner
 from developer_telemetry.errors import ConfigurationError, NotDevLakeYet
@@ -200,7 +200,7 @@ def test_devlakes_migrations_after_ours_change_no_row(on_server: Engine) -> None
 
     with lake.begin() as connection:
         for operation in operations_for(dialect_of(lake).name):
-            apply(connection, operation)
+            apply_operation(connection, operation)
 
     assert rows(lake) == before
 

@@ -447,7 +447,7 @@ def test_a_connect_that_broke_off_is_finished_by_the_next(
 ) -> None:
     lake.fails_at = number
     first = command(*ALL, DEVLAKE_URL=lake.url)
-    assert "with 500: out of luck; its log says more; run this again" in failed(first)
+    assert "with 500: out of luck; its log has details; run this again" in failed(first)
     lake.fails_at = 0
 
     second = said(command(*ALL, DEVLAKE_URL=lake.url))
@@ -556,14 +556,14 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "no-plugin": ((404, "404 page not found"), "has no plugin developer_telemetry.*build.sh"),
     "single-sign-on": (
         (401, {"message": "unauthorized"}),
-        "who you are: unauthorized; set DEVLAKE",
+        "needs a login: unauthorized; set DEVLAKE",
     ),
-    "redirect": ((302, "https://lake.example/x"), "sends on to https://lake.example/x; give that"),
+    "redirect": ((302, "https://lake.example/x"), "redirects to https://lake.example/x; give that"),
     "server-down": (
         (502, "<html>502 Bad Gateway</html>"),
         "can't reach DevLake's server \\(502\\)",
     ),
-    "no-json": (PAGE, "answered GET .* with 200: nothing that this command understands"),
+    "no-json": (PAGE, "answered GET .* with 200: an answer that this command does not understand"),
     "error": (
         (500, {"message": "cipher: message authentication failed (500)\nWraps: (2) x"}),
         "with 500: cipher: message authentication failed; its log",
@@ -586,7 +586,7 @@ def test_a_fault_of_devlakes_is_said_in_words(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "wants to know who you are: 401; set DEVLAKE_API_KEY, or DEVLAKE_USER"),
+        ({}, "needs a login: 401; set DEVLAKE_API_KEY, or DEVLAKE_USER"),
         ({"DEVLAKE_API_KEY": "guess"}, "refuses DEVLAKE_API_KEY: api key is invalid; make one"),
         (
             {"DEVLAKE_USER": "ann", "DEVLAKE_PASSWORD": "guess"},

@@ -82,7 +82,7 @@ def test_a_devlake_that_wants_to_know_its_users_takes_what_it_can(
 @pytest.mark.parametrize(
     ("lake", "settings", "said"),
     [
-        ({"auth": "june"}, {}, "wants to know who you are: unauthorized; set DEVLAKE_API_KEY"),
+        ({"auth": "june"}, {}, "needs a login: unauthorized; set DEVLAKE_API_KEY"),
         ({"auth": "june", "key": "a-key"}, KEY, r"before its pull request #9008.*; update DevLake"),
         (
             {"auth": "june", "key": "a-key", "forwarded": "shared"},
@@ -150,7 +150,7 @@ SIGN_ONS: dict[str, tuple[int, dict[str, str], str, str]] = {
         "or if that is a sign-on",
     ),
     "200 with its page": (200, {}, LOGIN, "but a page, 'Sign in to Lake'; .*behind a sign-on"),
-    "401 with a page": (401, {}, LOGIN, "wants to know who you are: 401; .*a sign-on"),
+    "401 with a page": (401, {}, LOGIN, "needs a login: 401; .*a sign-on"),
     "403 with a page": (403, {}, LOGIN, "sign-on.* answers 403 with the page 'Sign in to Lake'"),
     "401 basic": (401, {"WWW-Authenticate": "Basic"}, LOGIN, "asks for a password.*DEVLAKE_USER"),
 }
@@ -204,7 +204,7 @@ def test_a_move_to_https_is_no_sign_on() -> None:
     with answering(308, {"Location": "https://lake.example.com/api/version"}, "") as url:
         line = refused(run("connections", "list", DEVLAKE_URL=f"{url}/api"))
 
-    assert line.endswith("sends on to https://lake.example.com/api; give that address instead")
+    assert line.endswith("redirects to https://lake.example.com/api; give that address instead")
 
 
 @pytest.mark.parametrize("kind", ["302 to its page", "403 with a page"])

@@ -73,7 +73,7 @@ def test_a_connection_joins_projects_that_are_there(backend: DatabaseBackend) ->
 def test_a_project_that_is_not_there_is_refused_before_anything_is_made(
     backend: DatabaseBackend,
 ) -> None:
-    with pytest.raises(ConfigurationError, match=r"no project 'wbe'.*those that are there:.*'web'"):
+    with pytest.raises(ConfigurationError, match=r"no project 'wbe'.*name an existing one:.*'web'"):
         onboard(backend, "fleet", "wbe")
     assert backend.connections() == []
 

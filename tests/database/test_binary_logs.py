@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from developer_telemetry.database.engine import losses, open_engine
+from developer_telemetry.database.engine import list_risks, open_engine
 from tests.support.servers import MariaDB, Server, create_database, execute
 from tests.support.sites import own_server
 
@@ -24,7 +24,7 @@ def test_a_log_of_statements_is_named_with_its_remedy(server: Server) -> None:
     def told() -> list[str]:
         engine = open_engine(url)
         try:
-            return losses(engine)
+            return list_risks(engine)
         finally:
             engine.dispose()
 

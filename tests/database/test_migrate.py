@@ -155,7 +155,7 @@ def test_a_lock_that_is_not_given_up_is_an_error_to_try_again(
     engine, other = opened(database_url), opened(database_url)
     if database_url.startswith("sqlite"):
         fetch(engine, "PRAGMA busy_timeout = 100")
-    with schema._alone(other), pytest.raises(Unavailable, match="try again"):
+    with schema._lock_migrations(other), pytest.raises(Unavailable, match="try again"):
         schema.migrate(engine)
     assert schema.migrate(engine) == TITLES
 

@@ -267,7 +267,7 @@ def test_reports_in_a_spool_without_the_address_go_with_those_that_have_it(
     site.return_to_database()
 
     assert developers(engine) == ["ann.lee", "bob"]
-    assert TombstoneCache(engine, KEY).reload().of_developer(1, "ann.lee")
+    assert TombstoneCache(engine, KEY).reload().find_by_developer(1, "ann.lee")
     erase_her(engine, "ann.lee")
     assert developers(engine) == ["bob"]
 

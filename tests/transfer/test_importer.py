@@ -304,13 +304,13 @@ def test_a_report_that_the_database_refuses_is_named(
 ) -> None:
     from developer_telemetry.storage import writer as storage
 
-    real = storage._raw_row
+    real = storage._build_raw_row
 
     def refused(each: Any) -> tuple[Any, ...]:
         # Nothing else that passes our checks is known to be refused by all of them.
         return real(each) if each.report.developer_id != "zoë" else (None, *real(each)[1:])
 
-    monkeypatch.setattr(storage, "_raw_row", refused)
+    monkeypatch.setattr(storage, "_build_raw_row", refused)
     people = [body(developer=name) for name in ("ann.lee", "zoë", "liam")]
     done = imported(engine, file_of(tmp_path, *(b" ".join(each.split()) for each in people)), to=1)
     assert [item.position for item, _ in done.refused] == ["line 2"]

@@ -1,7 +1,7 @@
-"""The only place that knows which database it is.
+"""The differences between databases; no other room depends on the kind of database.
 
-SQL suits MySQL 8, MariaDB 10.6, PostgreSQL 12 and SQLite 3.25 and later; statements are sent with
-positional parameters through the driver, since hundreds of rows go into one of them.
+SQL suits MySQL 8, MariaDB 10.6, PostgreSQL 12 and SQLite 3.25 and later. Statements have positional
+parameters for the driver, since one of them may insert hundreds of rows.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ class Dialect:
     placeholder = "%s"
     earliest = "LEAST"
     latest = "GREATEST"
-    # How long a text is, at best without reading it: in bytes, on SQLite in characters.
+    # The length of a text, if possible without reading it: in bytes, on SQLite in characters.
     octets = "OCTET_LENGTH"
-    # A join whose left side is read first, where the planner can be told.
+    # A join whose left side is read first, where SQL can demand it.
     join_in_order = "JOIN"
-    # Whether an INSERT can tell of its rows.
+    # True if an INSERT has a RETURNING clause.
     returning = False
     # The database's clock in epoch seconds, with a fraction; "" where it is this machine's.
     clock = ""
-    # Whether this session may only read, as one does that stayed with a former primary.
+    # A query, true if the session may only read, as on a former primary.
     reads_only = ""
-    # Settings of the server, each with how to ask for it, what it must not be, and the remedy.
+    # Settings of the server, each with a query for its value, bad values, and the remedy.
     risks: Sequence[tuple[str, str, Sequence[str], str]] = ()
-    # A query, true where the server refuses whatever we write, and the reason with its remedy.
+    # A query, true where the server refuses all writes of ours, and the reason with its remedy.
     refusal: Sequence[str] = ()
-    # How long a driver waits for a server that went silent, unless the URL says otherwise.
-    patience: Mapping[str, int] = {}
+    # A driver's timeouts for a silent server, unless the URL has its own.
+    timeouts: Mapping[str, int] = {}
     # The same where no statement takes long.
-    short_patience: Mapping[str, int] = {}
-    # The end of a query that leaves out rows which another transaction holds; "" where it is one
-    # lock for all of them.
+    short_timeouts: Mapping[str, int] = {}
+    # The end of a query that omits rows locked by another transaction; "" where one lock covers
+    # all rows.
     skipping_locked = " FOR UPDATE SKIP LOCKED"
-    # Statements that each new session starts with: strict, in UTC, never waiting for long, and
-    # with everything else that we rely on, whatever server, database or user are set to.
+    # Statements that start each session: strict, in UTC, with short waits and all other settings
+    # that we need, independent of the settings of server, database and user.
     session: Sequence[str] = ()
     # Statements after which a session waits for a lock no longer than a sender should.
-    brief_waits: Sequence[str] = ()
-    # Statements after which a session leaves no byte of what it deletes in the database's pages.
-    thorough: Sequence[str] = ()
-    # What `try_lock` takes a lock for: the "session", or the "transaction".
-    locks_last = "session"
-    # The statement, outside of a transaction, that leaves none of what was ever deleted.
+    short_lock_waits: Sequence[str] = ()
+    # Statements after which a session overwrites all bytes that it deletes.
+    overwriting: Sequence[str] = ()
+    # The scope of a lock of `try_lock`: the "session", or the "transaction".
+    lock_scope = "session"
+    # The statement, outside of a transaction, that overwrites everything deleted before.
     compacting = ""
 
     def is_conflict(self, error: DBAPIError) -> bool:
@@ -70,29 +70,28 @@ class Dialect:
         """Return true for a conflict that took long: a lock that another transaction holds."""
         raise NotImplementedError
 
-    def is_content(self, error: Exception) -> bool:
-        """Return true if database or driver blame the values of the statement that failed.
+    def is_caused_by_values(self, error: Exception) -> bool:
+        """Return true if database or driver refuse the values of the statement that failed.
 
-        Nothing else is: neither what another transaction did nor what the server lacks.
+        Other causes are another transaction, or something that the server lacks.
         """
         if isinstance(error, (UnicodeEncodeError, OverflowError, StatementTooLarge)):
             return True
         return (
             isinstance(error, DBAPIError)
             and not error.connection_invalidated
-            and self.blames_values(error.orig)
+            and self.is_value_error(error.orig)
         )
 
-    def blames_values(self, error: Any) -> bool:
+    def is_value_error(self, error: Any) -> bool:
         """Return true if this error of the driver is about a value that can't be stored."""
         raise NotImplementedError
 
     def is_stale(self, error: Any) -> bool:
         """Return true if a new session may not have this error of the driver.
 
-        A session keeps rights, roles, settings and its database as they were when it began; a new
-        one has them as they are now. A server that takes no writes has a successor after a
-        failover, which only a new session may lead to.
+        A session keeps the rights, roles, settings and database of its start. After a failover
+        only a new session connects to the server that takes writes.
         """
         return False
 
@@ -101,7 +100,7 @@ class Dialect:
         return False
 
     def new(self, column: str) -> str:
-        """Return the value that an upsert brings for `column`."""
+        """Return the SQL of the new value of `column` in an upsert."""
         return f"excluded.{column}"
 
     def on_conflict(self, keys: Sequence[str], assignments: Sequence[tuple[str, str]]) -> str:
@@ -120,11 +119,11 @@ class Dialect:
         return self.in_rows(columns, count)
 
     def text_of(self, columns: Sequence[str], prefix: str = "") -> str:
-        """Return SQL for what `text` returns for the same values; NULL if one of them is."""
+        """Return SQL that gives the same text as `text`; NULL if one of the values is NULL."""
         return f" || '{SEPARATOR}' || ".join(prefix + column for column in columns)
 
     def text(self, values: Sequence[Any]) -> str:
-        """Return a row's values as one text, to tell whether a stored row has the same."""
+        """Return a row's values as one text, to compare them with a stored row."""
         return SEPARATOR.join(map(str, values))
 
     def source(self, columns: Sequence[str], count: int) -> str:
@@ -145,21 +144,21 @@ class Dialect:
         return self.source(columns, len(rows)), self.parameters(columns, rows)
 
     def rows(self, width: int, count: int) -> str:
-        """`count` parenthesised rows of `width` placeholders."""
+        """Return `count` parenthesised rows of `width` placeholders."""
         row = f"({', '.join([self.placeholder] * width)})"
         return ", ".join([row] * count)
 
     def connecting(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
         """Prepare `options` for a new connection."""
-        for name, value in self.patience.items():
+        for name, value in self.timeouts.items():
             options.setdefault(name, value)
 
-    def connecting_briefly(
+    def shorten_timeouts(
         self, dialect: Any, record: Any, args: Any, options: dict[str, Any]
     ) -> None:
         """Prepare more options, after `connecting`, where no statement takes long."""
-        for name, value in self.short_patience.items():
-            if options[name] == self.patience[name]:  # and not the URL's own value
+        for name, value in self.short_timeouts.items():
+            if options[name] == self.timeouts[name]:  # and not the URL's own value
                 options[name] = value
 
     def connected(self, connection: Any, record: Any) -> None:
@@ -168,29 +167,28 @@ class Dialect:
             self.start_session(cursor, record.info)
         connection.commit()
 
-    def wait_briefly(self, connection: Any, record: Any) -> None:
-        """Set up more, after `connected`, where a sender waits for what is stored."""
+    def shorten_lock_waits(self, connection: Any, record: Any) -> None:
+        """Shorten the waits for locks, after `connected`, for a session that a sender waits for."""
         with closing(connection.cursor()) as cursor:
-            for statement in self.brief_waits:
+            for statement in self.short_lock_waits:
                 cursor.execute(statement)
         connection.commit()
 
     def statement_bytes(self, statement: str, parameters: Sequence[Any]) -> int:
-        """Return the size of a statement as it is sent, where the session's packets have a
-        limit."""
+        """Return the size of a statement as sent; 0 where packets have no limit."""
         return 0
 
     def limit(self, cursor: Any, info: dict[str, Any], seconds: int) -> None:
         """Let each statement of a new session end after so many seconds; called after `connected`.
 
-        Not on SQLite, a local file, whose readers keep nobody waiting for a row.
+        It does nothing on SQLite, a local file.
         """
 
     def begin(self, connection: SqlConnection) -> None:
         """Set up a transaction that begins; SQLAlchemy calls this."""
 
     def await_writers(self, table: str) -> Sequence[str]:
-        """Statements for a transaction that ends after all those which write to a table by now.
+        """Return the statements of a transaction that ends after all present writers of a table.
 
         They wait for a few seconds at most and then fail with a conflict.
         """
@@ -201,9 +199,9 @@ class Dialect:
         raise NotImplementedError
 
     def try_lock(self, name: str) -> str:
-        """Return the query that takes a lock of this database's, true if it was free.
+        """Return the query that takes a lock of this database, true if it was free.
 
-        "" where the database has no such locks. `locks_last` is the time for which it is held.
+        It is "" where the database has no such locks. The lock is held for `lock_scope`.
         """
         return ""
 
@@ -220,18 +218,17 @@ class Dialect:
         return f"LEFT({text}, CHAR_LENGTH({text}) - {count})"
 
     def items(self, column: str) -> str:
-        """Return a table to join: the items of the JSON list of texts in `column`, each a
-        `value`."""
+        """Return a table to join: each text of the JSON list in `column` as a `value`."""
         return f"json_each({column})"
 
     def expected_rows(
         self, connection: SqlConnection, query: str, parameters: Sequence[Any]
     ) -> Optional[int]:
-        """Return the planner's guess of a query's rows; None where plans don't depend on it."""
+        """Return the planner's estimate of a query's rows; None where plans don't depend on it."""
         return None
 
     def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
-        """Set up a new session; leave in `info` what later statements need to know."""
+        """Set up a new session; record in `info` the properties that later statements need."""
         for statement in self.session:
             cursor.execute(statement)
         info["statement_characters"] = 4 * MEBIBYTE

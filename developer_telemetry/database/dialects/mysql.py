@@ -23,7 +23,8 @@ class MySQL(Dialect):
 
     name = "mysql"
     session = (
-        # The mode first, since by it the rest is read. The comments are for one of the two alone.
+        # The mode is first, since it decides how the statements below are read. Each comment is
+        # code for either MySQL or MariaDB.
         "SET SESSION sql_mode = 'ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,"
         "NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION',"
         " SESSION time_zone = '+00:00', SESSION autocommit = 0, SESSION completion_type = 0,"
@@ -37,16 +38,16 @@ class MySQL(Dialect):
         " /*M! , SESSION max_statement_time = 0, SESSION idle_transaction_timeout = 0,"
         " SESSION idle_write_transaction_timeout = 0,"
         " SESSION idle_readonly_transaction_timeout = 0 */",
-        # Two literals are compared by the session's collation: MariaDB reads BETWEEN 'a' AND 'A'
-        # as = 'a' where that one ignores case.
+        # Two literals are compared by the session's collation: if that ignores case, MariaDB reads
+        # BETWEEN 'a' AND 'A' as = 'a'.
         "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE",
     )
-    brief_waits = (
+    short_lock_waits = (
         "SET SESSION innodb_lock_wait_timeout = 1",
         "SET SESSION lock_wait_timeout = 2",
     )
-    # By itself MariaDB reads the whole of a table that has grown since it was last measured.
+    # Otherwise MariaDB reads a table completely if it has grown since its statistics were made.
     join_in_order = "STRAIGHT_JOIN"
     clock = "UNIX_TIMESTAMP(NOW(6))"
     reads_only = "SELECT CAST(@@read_only AS CHAR) NOT IN ('0', 'OFF') OR @@innodb_read_only"
@@ -57,9 +58,9 @@ class MySQL(Dialect):
             ("0", "2"),
             "set it to 1",
         ),
-        # With AFTER_COMMIT others see what the replica may not have yet: a report that is brought
-        # in again changes nothing then, so its commit waits for nobody. MySQL reads a comment
-        # here; there AFTER_SYNC is the default, and MariaDB's is the other one.
+        # With AFTER_COMMIT others see rows that the replica may lack: a repeated report then
+        # changes nothing, so its commit does not wait for the replica. MySQL reads a comment
+        # here, since its default is AFTER_SYNC; MariaDB's is AFTER_COMMIT.
         (
             "rpl_semi_sync_master_wait_point",
             "SELECT /*M! IF(@@rpl_semi_sync_master_enabled, @@rpl_semi_sync_master_wait_point, */"
@@ -69,19 +70,19 @@ class MySQL(Dialect):
         ),
     )
     refusal = (
-        # Not by @@binlog_format, which a version to come may no longer have.
+        # Not by @@binlog_format, which a later version may no longer have.
         "SHOW SESSION VARIABLES WHERE Variable_name = 'binlog_format' AND Value = 'STATEMENT'"
         " AND @@log_bin",
         "the database refuses all reports: with binlog_format STATEMENT it logs no transaction of"
         " READ COMMITTED; set binlog_format to ROW or MIXED",
     )
-    patience = {"connect_timeout": 5, "read_timeout": 300, "write_timeout": 300}
-    short_patience = {"read_timeout": 30, "write_timeout": 30}
+    timeouts = {"connect_timeout": 5, "read_timeout": 300, "write_timeout": 300}
+    short_timeouts = {"read_timeout": 30, "write_timeout": 30}
     # Lock wait timeout, deadlock, and MariaDB's "record has changed since last read".
     conflicts = frozenset((1205, 1213, 1020))
     lock_timeout = 1205
-    # Of a value: NULL, out of range, truncated, not of this type or character set, too long, not
-    # JSON, against a CHECK; of a row: larger than a packet, a page, the undo log takes.
+    # Of a value: NULL, out of range, truncated, of another type or character set, too long, not
+    # JSON, against a CHECK; of a row: too large for a packet, a page or the undo log.
     value_errors = frozenset(
         (
             *(1048, 1118, 1153, 1264, 1265, 1292, 1300, 1366, 1367, 1406, 1411, 1441, 1690, 1713),
@@ -99,7 +100,7 @@ class MySQL(Dialect):
 
     def connecting(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
         super().connecting(dialect, record, args, options)
-        # Rows that an upsert leaves as they are count as changed for whoever asked for "found".
+        # With this flag, rows that an upsert does not change count as changed.
         record.info["counts_inserted"] = not options.get("client_flag", 0) & self.found_rows
 
     def is_conflict(self, error: DBAPIError) -> bool:
@@ -108,7 +109,7 @@ class MySQL(Dialect):
     def is_lock_timeout(self, error: DBAPIError) -> bool:
         return bool(_code(error.orig) == self.lock_timeout)
 
-    def blames_values(self, error: Any) -> bool:
+    def is_value_error(self, error: Any) -> bool:
         return _code(error) in self.value_errors
 
     def statement_bytes(self, statement: str, parameters: Sequence[Any]) -> int:
@@ -116,7 +117,7 @@ class MySQL(Dialect):
         return sum(len(text.encode()) for text in (statement, *texts))
 
     def is_stale(self, error: Any) -> bool:
-        # The first of them also stands for other options that forbid something.
+        # The first code has other causes, too.
         read_only = _code(error) in self.read_only and "read" in str(error).lower()
         return read_only or _code(error) in self.stale
 
@@ -128,7 +129,7 @@ class MySQL(Dialect):
         return f"VALUES({column})"
 
     def await_writers(self, table: str) -> Sequence[str]:
-        # Readers go on. Who wants to write meanwhile waits, so it must not take long.
+        # Readers continue. Writers wait meanwhile, so it must not take long.
         return (
             "SET SESSION lock_wait_timeout = 3",
             "SET SESSION innodb_lock_wait_timeout = 3",
@@ -152,7 +153,7 @@ class MySQL(Dialect):
         return f"TRIM(TRAILING '.' FROM {text})"
 
     def items(self, column: str) -> str:
-        # Rows that others left here may hold anything.
+        # Rows of other programs may hold anything.
         valid = f"CASE WHEN JSON_VALID({column}) THEN {column} ELSE '[]' END"
         return f"JSON_TABLE({valid}, '$[*]' COLUMNS (value VARCHAR(255) PATH '$'))"
 
@@ -167,7 +168,8 @@ class MySQL(Dialect):
 
     def connected(self, connection: Any, record: Any) -> None:
         if type(connection).__module__.startswith("pymysql") and "utf8" in connection.charset:
-            # Its own takes thirty times as long, for marks that mean nothing between apostrophes.
+            # PyMySQL's own escapes more than texts between apostrophes need, and takes thirty
+            # times as long.
             connection.escape_string = connection._escape_string = _escaped
             connection.escape = _literal_maker(connection.escape)
             record.info["takes_literals"] = True
@@ -176,7 +178,7 @@ class MySQL(Dialect):
     def source_with_parameters(
         self, columns: Sequence[str], rows: Sequence[Sequence[Any]], info: Mapping[str, Any]
     ) -> tuple[str, tuple[Any, ...]]:
-        # Its drivers write parameters into the statement, value by value, at many times this cost.
+        # Its drivers write parameters into the statement one by one, which is many times slower.
         if info.get("takes_literals"):
             literals = [_row_literal(tuple(row)) for row in rows]
             if None not in literals:
@@ -191,7 +193,7 @@ class MySQL(Dialect):
         cursor.execute("SELECT @@max_allowed_packet, @@version")
         packet, version = cursor.fetchone()
         info["packet_bytes"] = int(packet)
-        # A quarter of it in characters of four bytes, less the separators.
+        # Characters of up to four bytes, with a fifth of the packet left for separators.
         info["statement_characters"] = int(packet) // 20
         info["returning"] = "MariaDB" in version
 
@@ -207,7 +209,7 @@ def _code(error: Any) -> Any:
 
 
 def _literal_maker(escape: Callable[..., str]) -> Callable[..., str]:
-    """Return `escape` of a session of PyMySQL, with a shorter way for texts."""
+    """Return `escape` of a session of PyMySQL, faster for texts."""
 
     def literal(value: Any, mapping: Any = None) -> str:
         if type(value) is str:
@@ -223,12 +225,12 @@ def _escaped(text: str) -> str:
 
 
 def _row_literal(row: tuple[Any, ...]) -> Optional[str]:
-    """Return a row of numbers and texts as a statement has it; None if it has anything else."""
+    """Return a row of numbers and texts as SQL; None if it has values of another type."""
     template = _row_template(tuple(map(type, row)))
     if template is None:
         return None
     literal = template % row
-    # Nearly no report has an apostrophe or a backslash, so its texts are what is to be written.
+    # Few reports have an apostrophe or a backslash; the others need no escaping.
     if "\\" in literal or literal.count("'") != template.count("'"):
         literal = template % tuple(
             [_escaped(value) if type(value) is str else value for value in row]

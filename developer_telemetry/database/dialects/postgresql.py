@@ -36,7 +36,7 @@ class PostgreSQL(Dialect):
 
     name = "postgres"
     returning = True
-    # What a session is set to; `session` would be the same as statements.
+    # A session's settings, in place of the statements of `session`.
     settings: Mapping[str, str] = {
         "timezone": "UTC",
         "client_encoding": "UTF8",
@@ -52,16 +52,16 @@ class PostgreSQL(Dialect):
         "statement_timeout": "0",
         "idle_in_transaction_session_timeout": "0",
     }
-    # Timeouts by the version that brought them, all of which have to be 0.
+    # Timeouts, which have to be 0, with the version in which they are new.
     newer_timeouts: Mapping[str, int] = {"idle_session_timeout": 14, "transaction_timeout": 17}
-    # Of each transaction, and what a session makes the usual one.
+    # For each transaction, and as the default of a session.
     transaction = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE"
     transactions: Mapping[str, str] = {
         "default_transaction_isolation": "read committed",
         "default_transaction_deferrable": "off",
     }
-    # Whether sessions are read-only for our user or in our database alone. Where the whole server
-    # says so it may be a former primary, kept from taking writes.
+    # True if sessions are read-only by a setting of our user or database. If the setting is the
+    # server's, it may be a former primary.
     read_only_for_us = (
         "SELECT CASE WHEN current_setting('default_transaction_read_only') = 'on' THEN"
         " (SELECT source IN ('database', 'user', 'database user') FROM pg_settings"
@@ -80,7 +80,7 @@ class PostgreSQL(Dialect):
             "set it to on",
         ),
     )
-    patience = {
+    timeouts = {
         "connect_timeout": 5,
         "tcp_user_timeout": 30_000,
         "keepalives_idle": 10,
@@ -96,22 +96,22 @@ class PostgreSQL(Dialect):
     def connecting(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
         super().connecting(dialect, record, args, options)
         if dialect.driver == "psycopg":
-            # What one session has prepared another behind a pooler doesn't know.
+            # Statements prepared in one session are unknown in the next session of a pooler.
             options.setdefault("prepare_threshold", None)
 
     def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
         super().start_session(cursor, info)
         settings = dict(self.settings)
         if type(cursor).__module__.startswith("psycopg2"):
-            # It writes values into statements by what it saw of both when it connected: a
-            # statement may not change the one, and the other it changes by itself alone.
+            # It escapes values by both settings at the time of the connection: the first one must
+            # not change after that, and the second one only by its own method.
             del settings["standard_conforming_strings"]
             cursor.connection.set_client_encoding(settings["client_encoding"])
         version = cursor.connection.info.server_version // 10_000
         settings.update({name: "0" for name, at in self.newer_timeouts.items() if version >= at})
         cursor.execute(self.read_only_for_us)
         [writing] = cursor.fetchone()
-        # Of the URL; set by now unless there is a pooler.
+        # The URL's settings; without a pooler they are set already.
         asked: Mapping[str, str] = info.pop("settings of the url", {})
         if _is_pooled(cursor, info):
             info["settings"] = {**asked, **settings}
@@ -121,7 +121,7 @@ class PostgreSQL(Dialect):
                 settings["default_transaction_read_only"] = "off"
             cursor.execute(_set_config({**settings, **self.transactions}, local=False))
 
-    def wait_briefly(self, connection: Any, record: Any) -> None:
+    def shorten_lock_waits(self, connection: Any, record: Any) -> None:
         with closing(connection.cursor()) as cursor:
             _set(cursor, record.info, {"lock_timeout": self.brief_lock_timeout})
         connection.commit()
@@ -132,13 +132,12 @@ class PostgreSQL(Dialect):
     def begin(self, connection: SqlConnection) -> None:
         settings = connection.info.get("settings")
         if settings:
-            # A pooler may give each transaction another session, and that session to others next.
+            # A pooler may give each transaction another session.
             statements = f"{connection.info['transaction']}; {_set_config(settings, local=True)}"
             connection.exec_driver_sql(statements, execution_options={"no_parameters": True})
 
     def source(self, columns: Sequence[str], count: int) -> str:
-        # All rows in one parameter: the statement is the same for any count, so it is prepared
-        # once, and nothing has to be escaped piece by piece.
+        # All rows in one parameter: the statement is the same for any count, and is escaped once.
         typed = ", ".join(f"{column} {_TYPES.get(column, 'text')}" for column in columns)
         return f"SELECT {', '.join(columns)} FROM json_to_recordset(%s::json) AS r({typed})"
 
@@ -147,14 +146,14 @@ class PostgreSQL(Dialect):
         return (msgspec.json.encode(documents).decode(),)
 
     def in_condition(self, columns: Sequence[str], count: int) -> str:
-        # Hundreds of rows written out take longer to plan than to find.
+        # A condition on hundreds of rows takes longer to plan than to execute.
         return f"({', '.join(columns)}) IN ({self.source(columns, count)})"
 
     def await_writers(self, table: str) -> Sequence[str]:
         return ("SET LOCAL lock_timeout = '3s'", f"LOCK TABLE {table} IN SHARE MODE")
 
-    # Behind a pooler two transactions may be of two sessions, and a session's lock remain for ever.
-    locks_last = "transaction"
+    # Behind a pooler the next transaction may have another session: a session's lock would remain.
+    lock_scope = "transaction"
 
     def ago(self, seconds: int) -> str:
         return f"clock_timestamp() - INTERVAL '{seconds} seconds'"
@@ -166,7 +165,7 @@ class PostgreSQL(Dialect):
         return f"json_array_elements_text({column}::json)"
 
     def text_of(self, columns: Sequence[str], prefix: str = "") -> str:
-        # A time by itself would be written with its zone and without zeros at its end.
+        # A cast to text would add the zone and omit zeros at the end.
         return f" || '{SEPARATOR}' || ".join(
             f"to_char({prefix}{column}, 'YYYY-MM-DD HH24:MI:SS.MS')"
             if _TYPES.get(column) == "timestamptz"
@@ -188,11 +187,11 @@ class PostgreSQL(Dialect):
     def is_lock_timeout(self, error: DBAPIError) -> bool:
         return bool(_state(error.orig) == "55P03")
 
-    def blames_values(self, error: Any) -> bool:
+    def is_value_error(self, error: Any) -> bool:
         state = _state(error)
-        if state is None:  # the driver's own, which does not send what it can't write
+        if state is None:  # an error of the driver, raised before the statement is sent
             return type(error).__name__ == "DataError"
-        if state == "23514":  # also of a partition that is not there, which breaks no constraint
+        if state == "23514":  # also for a missing partition, without the name of a constraint
             return bool(error.diag.constraint_name)
         # Data exception, program limit exceeded, not null.
         return state[:2] in ("22", "54") or state == "23502"

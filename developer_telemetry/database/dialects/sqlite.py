@@ -21,7 +21,7 @@ class SQLite(Dialect):
     placeholder = "?"
     earliest = "MIN"
     latest = "MAX"
-    octets = "LENGTH"  # the other one came with 3.43
+    octets = "LENGTH"  # OCTET_LENGTH exists since 3.43
     session = (
         # Write-ahead logging can corrupt a database used by two connections before 3.51.3.
         "PRAGMA journal_mode = DELETE",
@@ -29,20 +29,20 @@ class SQLite(Dialect):
         "PRAGMA busy_timeout = 10000",
     )
     skipping_locked = ""
-    thorough = ("PRAGMA secure_delete = ON",)
+    overwriting = ("PRAGMA secure_delete = ON",)
     compacting = "VACUUM"
 
     def connecting(self, dialect: Any, record: Any, args: Any, options: dict[str, Any]) -> None:
         super().connecting(dialect, record, args, options)
         path = str(args[0]) if args else ""
         if path and not path.startswith(("file:", ":")):
-            # What SQLite keeps beside it is made with the same mode.
+            # SQLite makes its other files with the same mode.
             make_file(Path(path))
             for suffix in ("-journal", "-wal", "-shm"):
                 make_private(Path(path + suffix))
 
     def connected(self, connection: Any, record: Any) -> None:
-        connection.isolation_level = None  # we begin transactions ourselves, in `_begin`
+        connection.isolation_level = None  # our listener begins transactions (`engine`)
         super().connected(connection, record)
 
     def is_conflict(self, error: DBAPIError) -> bool:
@@ -51,14 +51,14 @@ class SQLite(Dialect):
     def is_lock_timeout(self, error: DBAPIError) -> bool:
         return self.is_conflict(error)
 
-    def blames_values(self, error: Any) -> bool:
+    def is_value_error(self, error: Any) -> bool:
         message = str(error)
         return type(error).__name__ == "DataError" or message.startswith(
             ("CHECK constraint", "NOT NULL constraint")
         )
 
     def ago(self, seconds: int) -> str:
-        # The form that the column's default has.
+        # The same format as the column's default.
         return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{-seconds:+d} seconds')"
 
     def end_of(self, text: str, count: int) -> str:

@@ -91,7 +91,7 @@ class Authenticator:
         digits = connection_id.isascii() and connection_id.isdigit() and len(connection_id) < 19
         number = int(connection_id) if digits else 0
         connection = self._connections.get(number)
-        if connection is None and self._connections.was_emptied_lately():
+        if connection is None and self._connections.is_recently_emptied():
             raise Unavailable("all connections are gone from the database for the moment", 60)
         if connection is None:
             raise NoSuchConnection(

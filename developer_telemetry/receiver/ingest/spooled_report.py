@@ -55,7 +55,7 @@ def is_erased(tombstones: Tombstones, report: SpooledReport) -> bool:
     """Return true if a report is, or may be, of a person erased since its arrival."""
     arrival = parse_spooled(report)
     if arrival is None:
-        return tombstones.may_cover(report.connection_id, report.arrived_us, report.epoch)
+        return tombstones.may_be_covered(report.connection_id, report.arrived_us, report.epoch)
     return tombstones.covers(arrival)
 
 

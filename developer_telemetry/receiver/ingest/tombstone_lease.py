@@ -17,8 +17,8 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.database.engine import (
+    connect_to_primary,
     database_now_us,
-    reading_newest,
 )
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.receiver.ingest.spool import Spool
@@ -74,7 +74,7 @@ class TombstoneLease(TombstoneCache):
         """Read them again if there are others by now."""
         with self._reading:
             asked_at = _now()
-            with reading_newest(self._engine) as connection:
+            with connect_to_primary(self._engine) as connection:
                 if read_version(connection) != self._tombstones.version:
                     tombstones = self._learn(
                         *read_tombstone_rows(connection), database_now_us(connection)

@@ -196,7 +196,7 @@ class ErasureWatcher(PeriodicThread):
             arrival = parse_spooled(report)
             if arrival is None:
                 return is_erased(tombstones, report)
-            stone = tombstones.by_address(arrival)
+            stone = tombstones.find_by_address(arrival)
             if stone is not None:
                 subject = self._lease.key.developer(arrival.report.developer_id)
                 new_tombstones[arrival.connection_id, subject] = Tombstone(

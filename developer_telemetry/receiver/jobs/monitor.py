@@ -15,8 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry.concurrency import PeriodicThread
 from developer_telemetry.connections.registry import Connection, Connections
 from developer_telemetry.constants import MIGRATION_TABLE
-from developer_telemetry.database.engine import clock_offset_us, losses, reading, reason
-from developer_telemetry.database.migrate import is_migrated, list_devlakes
+from developer_telemetry.database.engine import clock_offset_us, list_risks, reading, reason
+from developer_telemetry.database.migrate import is_migrated, list_applied_by_devlake
 from developer_telemetry.database.schema_owner import (
     SchemaOwner,
     read_owner,
@@ -177,7 +177,7 @@ class Monitor(PeriodicThread):
         self._connections.reload()
         if time.monotonic() - self._server_read_at >= SERVER_SECONDS:
             self._ingest.clock_offset_us = clock_offset_us(self._engine)
-            self._losses = losses(self._engine)
+            self._losses = list_risks(self._engine)
             self._server_read_at = time.monotonic()
         self._log_remarks()
 
@@ -249,7 +249,7 @@ def describe_pending(engine: Engine) -> str:
     is_devlakes = is_devlake_database(engine)
     if owner is SchemaOwner.STANDALONE and is_devlakes:
         remedy = _MIGRATE_STANDALONE
-    elif is_devlakes and (is_recorded or list_devlakes(engine)):
+    elif is_devlakes and (is_recorded or list_applied_by_devlake(engine)):
         remedy = _START_DEVLAKE
     elif is_devlakes:
         remedy = f"{_START_DEVLAKE}; or, for a DevLake without the plugin, {_MIGRATE_STANDALONE}"
