@@ -101,6 +101,9 @@ class Machine(ToolModel, table=True):
     first_seen: Optional[datetime.datetime] = None
     last_seen: Optional[datetime.datetime] = None
     reports: int = 0
+    # The time since which it is retired, in microseconds since 1970; 0 if it is not.
+    retired_us: int = 0
+    user_agent: str = Field(default="", max_length=255)
 
 
 def make_scope() -> TelemetryScope:

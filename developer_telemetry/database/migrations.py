@@ -27,6 +27,7 @@ ADD_TOMBSTONES = 20261123000100
 ADD_PROBES = 20261123000110
 JOIN_MACHINES = 20261128000200
 ADD_STANDALONE = 20261128000300
+ADD_FLEET = 20261129000100
 
 
 class Table(NamedTuple):
@@ -607,6 +608,60 @@ def add_standalone(b: MigrationScriptBuilder) -> None:
             b.execute(statement, Dialect.POSTGRESQL)
 
 
+# The id is a hash of the connection and of what tells one machine's refusals from another's.
+REFUSED_MACHINES = Table(
+    "_tool_developer_telemetry_refused_machines",
+    """
+    id VARCHAR(32){ascii} NOT NULL PRIMARY KEY,
+    connection_id BIGINT NOT NULL,
+    developer_id VARCHAR(255){exact} NOT NULL,
+    hostname VARCHAR(255){exact} NOT NULL,
+    address VARCHAR(64){ascii} NOT NULL,
+    user_agent VARCHAR(255){exact} NOT NULL,
+    reason VARCHAR(64){exact} NOT NULL,
+    message VARCHAR(255){exact} NOT NULL,
+    first_us BIGINT NOT NULL,
+    last_us BIGINT NOT NULL,
+    count BIGINT NOT NULL""",
+    [("idx_developer_telemetry_refused_machines", "connection_id, last_us")],
+)
+TOKENS = Table(
+    "_tool_developer_telemetry_tokens",
+    """
+    connection_id BIGINT NOT NULL,
+    name VARCHAR(64){exact} NOT NULL,
+    secret_token {text} NOT NULL,
+    created_us BIGINT NOT NULL,
+    PRIMARY KEY (connection_id, name)""",
+)
+# Also of the tokens in the connection's own row.
+TOKEN_USES = Table(
+    "_tool_developer_telemetry_token_uses",
+    """
+    connection_id BIGINT NOT NULL,
+    name VARCHAR(64){exact} NOT NULL,
+    last_used_us BIGINT NOT NULL,
+    PRIMARY KEY (connection_id, name)""",
+)
+FLEET_TABLES = (REFUSED_MACHINES, TOKENS, TOKEN_USES)
+# The time since which a machine is retired, 0 if it is not; the last report's User-Agent.
+MACHINE_COLUMNS = {
+    "retired_us": "BIGINT NOT NULL DEFAULT 0",
+    "user_agent": "VARCHAR(255) NOT NULL DEFAULT ''",
+}
+
+
+@migration(ADD_FLEET, name="developer telemetry: add refused and retired machines, named tokens")
+def add_fleet(b: MigrationScriptBuilder) -> None:
+    """Add machines that were refused, retired ones, and tokens of groups with their last use."""
+    for column, definition in MACHINE_COLUMNS.items():
+        b.add_column(MACHINES, column, definition)
+    for table in FLEET_TABLES:
+        b.execute(mysql_table(table), Dialect.MYSQL)
+        for statement in other_table(table, POSTGRESQL_WORDS):
+            b.execute(statement, Dialect.POSTGRESQL)
+
+
 SQLITE_STATEMENTS: dict[int, list[str]] = {
     CREATE_TABLES: [
         *(statement for table in TABLES for statement in other_table(table, SQLITE_WORDS)),
@@ -639,6 +694,13 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
     ADD_STANDALONE: [
         statement for table in STANDALONE_TABLES for statement in other_table(table, SQLITE_WORDS)
     ],
+    ADD_FLEET: [
+        *(
+            f"ALTER TABLE {MACHINES} ADD COLUMN {column} {definition}"
+            for column, definition in MACHINE_COLUMNS.items()
+        ),
+        *(statement for table in FLEET_TABLES for statement in other_table(table, SQLITE_WORDS)),
+    ],
 }
 
 SCRIPTS = (
@@ -653,4 +715,5 @@ SCRIPTS = (
     add_probes,
     join_machines,
     add_standalone,
+    add_fleet,
 )
