@@ -42,7 +42,7 @@ def doctor(
     Exits with 1 if a check failed, and prints what to do about it.
     """
     with site(url, devlake_url) as (settings, devlake):
-        from developer_telemetry.diagnostics.checks import FAILED
+        from developer_telemetry.diagnostics.check import FAILED
         from developer_telemetry.diagnostics.doctor import examine
 
         checks = examine(settings, partial(report_url, settings), devlake)

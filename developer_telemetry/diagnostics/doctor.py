@@ -7,7 +7,8 @@ from typing import Optional
 
 from developer_telemetry.config import Settings
 from developer_telemetry.connections.devlake_backend import DevLakeBackend
-from developer_telemetry.diagnostics.checks import CHECKS, Check
+from developer_telemetry.diagnostics.check import Check
+from developer_telemetry.diagnostics.checks import CHECKS
 from developer_telemetry.diagnostics.facts import Facts, collect
 
 
@@ -21,9 +22,9 @@ def examine(
         report_url: The address to which machines send the reports of a connection.
         devlake: None skips the checks of DevLake's server.
     """
-    return judge(collect(settings, report_url, devlake))
+    return run_checks(collect(settings, report_url, devlake))
 
 
-def judge(facts: Facts) -> list[Check]:
+def run_checks(facts: Facts) -> list[Check]:
     """Return all checks of these facts."""
     return [check for check_of in CHECKS for check in check_of(facts)]

@@ -13,6 +13,7 @@ from developer_telemetry.database.domain_texts import TableTexts
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.diagnostics import checks
+from developer_telemetry.diagnostics.check import Check
 from developer_telemetry.diagnostics.facts import Facts, read_database
 from developer_telemetry.pipeline.accounts import convert_accounts
 from developer_telemetry.pipeline.cicd_tasks import convert_tasks
@@ -51,7 +52,7 @@ def set_to(engine: Engine, character_set: str) -> None:
             )
 
 
-def character_sets(engine: Engine) -> checks.Check:
+def character_sets(engine: Engine) -> Check:
     url = engine.url.render_as_string(hide_password=False)
     settings = load_settings({"DB_URL": url, "ENCRYPTION_SECRET": "secret"})
     [check] = checks.character_sets(Facts(read_database(engine, settings)))

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from developer_telemetry.cli.main import app
 from developer_telemetry.connections.crypto import encrypt
 from developer_telemetry.constants import CONNECTION_TABLE
-from developer_telemetry.diagnostics import checks
-from developer_telemetry.diagnostics.checks import FAILED, OK, SKIPPED, Check
+from developer_telemetry.diagnostics import receiver_checks
+from developer_telemetry.diagnostics.check import FAILED, OK, SKIPPED, Check
 from developer_telemetry.diagnostics.probe import ReceiverState
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
@@ -706,14 +706,16 @@ FINE = ReceiverState("host 1", "1", 0, 0, True, "", "", 0, 0.0, 0, False, 0, 1 <
 
 
 def test_a_disk_that_is_nearly_full() -> None:
-    check = checks.check_spool(ReceiverState(**{**_fields(FINE), "disk_free_bytes": 5 << 20}))
+    check = receiver_checks.check_spool(
+        ReceiverState(**{**_fields(FINE), "disk_free_bytes": 5 << 20})
+    )
 
     assert check.state == FAILED
     assert check.message == "receiver host 1: only 5 MiB are free on its disk"
 
 
 def test_a_spool_that_its_disk_has_damaged() -> None:
-    check = checks.check_spool(ReceiverState(**{**_fields(FINE), "damaged_spools": 1}))
+    check = receiver_checks.check_spool(ReceiverState(**{**_fields(FINE), "damaged_spools": 1}))
 
     assert check.state == FAILED
     assert "check the disk" in check.remedy
@@ -724,7 +726,7 @@ def test_a_spool_that_its_disk_has_damaged() -> None:
     [("orphans", "spool list"), ("conflicting", "its log")],
 )
 def test_reports_that_can_not_come_in_are_named(what: str, remedy: str) -> None:
-    check = checks.check_spool(ReceiverState(**{**_fields(FINE), "waiting": 9, what: 7}))
+    check = receiver_checks.check_spool(ReceiverState(**{**_fields(FINE), "waiting": 9, what: 7}))
 
     assert check.state == FAILED
     assert "7 reports wait" in check.message
@@ -732,14 +734,14 @@ def test_reports_that_can_not_come_in_are_named(what: str, remedy: str) -> None:
 
 
 def test_a_spool_that_is_being_drained_is_well() -> None:
-    check = checks.check_spool(ReceiverState(**{**_fields(FINE), "waiting": 9}))
+    check = receiver_checks.check_spool(ReceiverState(**{**_fields(FINE), "waiting": 9}))
 
     assert check == Check("spool", OK, "receiver host 1: storing 9 reports from it now")
 
 
 @pytest.mark.parametrize(("ahead", "state"), [(4.9, OK), (5.1, FAILED), (-5.1, FAILED)])
 def test_clocks_may_differ_by_five_seconds(ahead: float, state: str) -> None:
-    assert checks.check_clocks({"database": ahead}).state == state
+    assert receiver_checks.check_clocks({"database": ahead}).state == state
 
 
 def _fields(state: ReceiverState) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.engine import open_engine, transact
 from developer_telemetry.database.schema_owner import SchemaOwner, record_owner
-from developer_telemetry.diagnostics.checks import FAILED, OK, SKIPPED, Check
+from developer_telemetry.diagnostics.check import FAILED, OK, SKIPPED, Check
 from developer_telemetry.diagnostics.conversion_status import (
     Ownership,
     read_conversion_statuses,
