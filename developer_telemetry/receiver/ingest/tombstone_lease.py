@@ -105,7 +105,7 @@ class TombstoneLease(TombstoneCache):
     def _keep(self) -> None:
         try:
             if self._spool is not None:
-                self._spool.remember(self.key.fingerprint, self._learned)
+                self._spool.replace_erasures(self.key.fingerprint, self._learned)
             self._is_remembered = True
         except Unavailable as error:
             logger.warning("erasures can't be kept in the spool now: %s", error)

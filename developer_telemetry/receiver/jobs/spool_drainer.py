@@ -104,7 +104,7 @@ class SpoolDrainer(PeriodicThread):
         self._complaint = problem
 
     def _work(self) -> None:
-        self._spool.look_after_file()
+        self._spool.check_file()
         if self._outage.reason:
             self._end_outage()
         if self._outage.reason:

@@ -71,7 +71,7 @@ def test_it_is_set_aside_after_two_crashes_and_the_others_are_stored(
     assert sorted(row[0] for row in stored) == ["ann", "bob", "cem"]
     [letter] = dead_letters(spool)
     assert "killer" in letter.report.payload
-    assert letter.reason.startswith("the receiver ended without a word 2 times")
+    assert letter.reason.startswith("the receiver crashed 2 times")
 
 
 def spooled(number: int) -> SpooledReport:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.receiver.ingest.spool import FILE_NAME, Spool, SpoolFull, dead_letters
+from developer_telemetry.receiver.ingest.spool import Spool, dead_letters
+from developer_telemetry.receiver.ingest.spool_file import FILE_NAME, SpoolFull
 from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from tests.support.damages import (
     change_version,

@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from developer_telemetry.constants import RAW_TABLE
-from developer_telemetry.receiver.ingest.spool import FILE_NAME, Spool
+from developer_telemetry.receiver.ingest.spool import Spool
+from developer_telemetry.receiver.ingest.spool_file import FILE_NAME
 from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from tests.support.damages import change_version, empty, flip_bits, truncate
 from tests.support.receivers import eventually, query, report, run_command
