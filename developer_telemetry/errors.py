@@ -4,10 +4,15 @@ TelemetryError
 ├── ReportRefused        the sender changes the report (HTTP 400)
 ├── Unavailable          the sender repeats the report (HTTP 503)
 │   └── NotDevLakeYet    a command is run again later
+├── ConnectionDeleted    the caller leaves rows of the connection out (HTTP 404)
 ├── ConfigurationError   the operator changes a setting
 │   └── SpoolInUse
 └── StatementTooLarge    the caller stores fewer rows at once
 """
+
+from __future__ import annotations
+
+from collections.abc import Collection
 
 
 class TelemetryError(Exception):
@@ -39,6 +44,18 @@ class Unavailable(TelemetryError):
 
 class NotDevLakeYet(Unavailable):
     """DevLake's server has not made its tables in the database so far."""
+
+
+class ConnectionDeleted(TelemetryError):
+    """Connections were deleted meanwhile: a transaction that writes rows of them must not commit.
+
+    `ids` has those of them.
+    """
+
+    def __init__(self, ids: Collection[int]) -> None:
+        listed = ", ".join(map(str, sorted(ids)))
+        super().__init__(f"deleted meanwhile: connection{'' if len(ids) == 1 else 's'} {listed}")
+        self.ids = frozenset(ids)
 
 
 class ConfigurationError(TelemetryError):

@@ -32,7 +32,7 @@ from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.reports.daily_metrics import build_raw_params, format_timestamp
 from developer_telemetry.storage import project_mapping
 from developer_telemetry.storage.devlake_schema import is_devlake_database
-from developer_telemetry.storage.tables import CONNECTION_TABLES, DEVELOPER_TABLES, PARAMS
+from developer_telemetry.storage.tables import CONNECTION_TABLES, DEVELOPER_TABLES, PARAMS, Table
 
 # Developers whose rows one transaction deletes, so that none takes long.
 DEVELOPERS_AT_ONCE = 10
@@ -289,6 +289,7 @@ class DatabaseBackend(Backend):
                 ):
                     pass
             transact(self._engine, partial(self._delete_remaining, connection_id))
+            transact(self._engine, partial(self._delete_last, connection_id))
 
     def _delete_developers(self, connection_id: int, table: str, connection: SqlConnection) -> bool:
         """Delete the rows of some developers; return False if there were none."""
@@ -308,22 +309,39 @@ class DatabaseBackend(Backend):
         return bool(developers)
 
     def _delete_remaining(self, connection_id: int, connection: SqlConnection) -> None:
-        """Delete all other rows, and those that arrived in the meantime."""
+        """Delete all other rows, except those that `_delete_last` deletes in less time."""
+        origin = build_raw_params(connection_id)
+        where = f"{PARAMS} = {self._placeholder} AND _raw_data_table = '{RAW_TABLE}'"
         if is_devlake_database(connection):
             # Links that an operator made have another origin, and are deleted as well.
             connection.exec_driver_sql(
-                f"DELETE FROM {LINK_TABLE} WHERE account_id IN (SELECT id FROM {ACCOUNT_TABLE}"
-                f" WHERE {PARAMS} = {self._placeholder} AND _raw_data_table = '{RAW_TABLE}')",
-                (build_raw_params(connection_id),),
+                f"DELETE FROM {LINK_TABLE} WHERE account_id IN"
+                f" (SELECT id FROM {ACCOUNT_TABLE} WHERE {where})",
+                (origin,),
             )
-            project_mapping.detach(connection, connection_id)
         for table in CONNECTION_TABLES:
-            column = table.connection_column
-            value = build_raw_params(connection_id) if column == PARAMS else connection_id
-            statement = f"DELETE FROM {table.name} WHERE {column} = {self._placeholder}"
-            if column == PARAMS:
-                statement += f" AND _raw_data_table = '{RAW_TABLE}'"
-            connection.exec_driver_sql(statement, (value,))
+            if table.connection_column == PARAMS:
+                connection.exec_driver_sql(f"DELETE FROM {table.name} WHERE {where}", (origin,))
+            elif table.name != CONNECTION_TABLE:
+                self._delete_by_id(connection_id, table, connection)
+
+    def _delete_last(self, connection_id: int, connection: SqlConnection) -> None:
+        """Delete the connection, and rows of it that receivers have written in the meantime.
+
+        This waits for the transactions that have locked the connection; later ones find it gone.
+        Accounts and tasks need no second look: conversions have the lock that the caller has.
+        """
+        for table in reversed(CONNECTION_TABLES):
+            if table.connection_column != PARAMS:
+                self._delete_by_id(connection_id, table, connection)
+        if is_devlake_database(connection):
+            project_mapping.detach(connection, connection_id)
+
+    def _delete_by_id(self, connection_id: int, table: Table, connection: SqlConnection) -> None:
+        connection.exec_driver_sql(
+            f"DELETE FROM {table.name} WHERE {table.connection_column} = {self._placeholder}",
+            (connection_id,),
+        )
 
 
 def _make_blueprint(project: str, members: Iterable[project_mapping.Member]) -> Blueprint:

@@ -57,19 +57,26 @@ def insert_with_ids(
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],
     key: str,
-) -> dict[str, int]:
-    """Insert rows whose `key` (a column of text) is new; return the ids of all rows by key."""
+    expression: str = "NULL",
+) -> tuple[dict[str, int], set[Any]]:
+    """Insert rows whose `key` (a column of text) is new; return the ids of all rows by key.
+
+    Also return the values of an expression, of new rows where the database can return them.
+    """
     dialect = dialect_of(connection)
     key_index = columns.index(key)
     tail = dialect.on_conflict((key,), ())
     returning = connection.info["returning"]
     if returning:
-        tail += f" RETURNING {key}, id"
+        tail += f" RETURNING {key}, id, {expression}"
     ids: dict[str, int] = {}
+    values: set[Any] = set()
     for batch in batches(connection, rows):
         cursor = _insert(connection, table, columns, batch, tail)
         if returning:
-            ids.update(cursor.fetchall())
+            returned = cursor.fetchall()
+            ids.update((row[0], row[1]) for row in returned)
+            values.update(row[2] for row in returned)
         elif len(batch) == 1 and _is_inserted(connection, cursor):
             ids[batch[0][key_index]] = cursor.lastrowid
     unknown = [(row[key_index],) for row in rows if row[key_index] not in ids]
@@ -79,7 +86,7 @@ def insert_with_ids(
             f"SELECT {key}, id FROM {table} WHERE {key} IN ({placeholders})", flat(keys)
         )
         ids.update(tuple(row) for row in stored)
-    return ids
+    return ids, values
 
 
 def _insert(

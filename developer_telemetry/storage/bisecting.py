@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database.dialects.lookup import Database, dialect_of
 from developer_telemetry.database.engine import reason
+from developer_telemetry.errors import ConnectionDeleted
 from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.storage.raw_reports import Key
 from developer_telemetry.storage.tombstones import OutdatedTombstones
@@ -50,7 +51,7 @@ def store_bisecting(
     Reports stored before an exception stay stored; storing them again is harmless.
 
     Raises:
-        OutdatedTombstones: By `check`.
+        OutdatedTombstones, ConnectionDeleted: By `check`.
         Exception: The database accepts no reports at all, not even a harmless one.
     """
     search = _Bisection(database, strategies, check)
@@ -111,7 +112,7 @@ class _Bisection:
         try:
             store(self._database, arrivals, self._strategies, self._check)
             return
-        except OutdatedTombstones:
+        except (OutdatedTombstones, ConnectionDeleted):
             raise
         except Exception as error:  # of any kind: it concerns only the reports that cause it
             failure = error

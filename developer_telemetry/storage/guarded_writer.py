@@ -1,15 +1,22 @@
-"""Store reports, except those of people who were erased meanwhile."""
+"""Store reports, except those of people erased and of connections deleted meanwhile."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
+from sqlalchemy.engine import Connection as SqlConnection
+
 from developer_telemetry.database.dialects.lookup import Database
+from developer_telemetry.errors import ConnectionDeleted
 from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.storage.bisecting import StoreOutcome, store_bisecting
-from developer_telemetry.storage.tombstones import OutdatedTombstones, TombstoneCache
+from developer_telemetry.storage.connection_locks import require_connections
+from developer_telemetry.storage.tombstones import (
+    OutdatedTombstones,
+    TombstoneCache,
+    Tombstones,
+)
 from developer_telemetry.storage.writer import CommitCheck
 
 
@@ -19,6 +26,7 @@ class StoredReports(NamedTuple):
     arrivals: Sequence[ReceivedReport]
     refused: Mapping[str, str]  # for good, by their content: a report's id and the reason
     waiting: Mapping[str, str] = {}  # to be tried again
+    deleted: frozenset[int] = frozenset()  # connections, whose reports are not in `arrivals`
 
     @property
     def connection_ids(self) -> list[int]:
@@ -39,16 +47,37 @@ def store_excluding_erased(
 ) -> StoredReports:
     """Store arrivals, except those of people who were erased since or are blocked.
 
-    Raises the exceptions of `store_all`.
+    Reports of deleted connections are omitted, too. Raises the exceptions of `store_all`.
     """
+    deleted: frozenset[int] = frozenset()
     while True:
         tombstones = erased.tombstones()
-        spared = tombstones.without_erased(arrivals)
+        spared = [
+            arrival
+            for arrival in tombstones.without_erased(arrivals)
+            if arrival.connection_id not in deleted
+        ]
         if not spared:
-            return StoredReports((), {})
+            return StoredReports((), {}, deleted=deleted)
         try:
-            outcome = store_all(database, spared, strategies, partial(erased.check, tombstones))
+            outcome = store_all(
+                database, spared, strategies, _make_check(erased, tombstones, spared)
+            )
         except OutdatedTombstones:
             erased.reload()
+        except ConnectionDeleted as missing:
+            deleted |= missing.ids
         else:
-            return StoredReports(spared, outcome.refused, outcome.waiting)
+            return StoredReports(spared, outcome.refused, outcome.waiting, deleted)
+
+
+def _make_check(
+    erased: TombstoneCache, tombstones: Tombstones, arrivals: Sequence[ReceivedReport]
+) -> CommitCheck:
+    ids = {arrival.connection_id for arrival in arrivals}
+
+    def check(connection: SqlConnection, locked: frozenset[int]) -> None:
+        require_connections(connection, ids - locked)
+        erased.check(tombstones, connection)
+
+    return check

@@ -15,11 +15,12 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.constants import CONNECTION_TABLE, PROJECT_TABLE, RAW_TABLE, SCOPE_NAME
+from developer_telemetry.constants import PROJECT_TABLE, RAW_TABLE, SCOPE_NAME
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, transact
 from developer_telemetry.reports.daily_metrics import build_raw_params, format_timestamp
+from developer_telemetry.storage.connection_locks import lock_connections, require_connections
 from developer_telemetry.storage.devlake_schema import (
     BLUEPRINT_CONNECTION_TABLE,
     BLUEPRINT_SCOPE_TABLE,
@@ -70,7 +71,12 @@ def read_members(connection: SqlConnection) -> list[Member]:
 
 
 def attach(connection: SqlConnection, connection_id: int, project: str) -> bool:
-    """Add a connection to a project of `find_project`; return False if it was added before."""
+    """Add a connection to a project of `find_project`; return False if it was added before.
+
+    Raises:
+        ConnectionDeleted: There is no such connection.
+    """
+    require_connections(connection, [connection_id])
     member = Member(connection_id, project)
     if member in _read_mapped(connection) and member in read_members(connection):
         return False
@@ -137,10 +143,9 @@ def leave_blueprints(connection: SqlConnection) -> None:
 
 
 def _filter_existing(connection: SqlConnection, members: Iterable[Member]) -> set[Member]:
-    """Return the members whose connection and project both exist."""
+    """Return the members whose connection and project both exist; lock the connections."""
     projects = set(list_projects(connection))
-    rows = connection.exec_driver_sql(f"SELECT id FROM {CONNECTION_TABLE}")
-    connection_ids = {int(row[0]) for row in rows}
+    connection_ids = lock_connections(connection)
     return {
         member
         for member in members

@@ -17,6 +17,7 @@ from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading, transact
 from developer_telemetry.reports.daily_metrics import format_timestamp
 from developer_telemetry.reports.hosts import LOCAL_ENDS
+from developer_telemetry.storage.connection_locks import lock_connections
 
 # Rows counted in one transaction, so that it is short.
 ROWS_AT_ONCE = 1_000
@@ -71,13 +72,14 @@ class ReportCounts:
 
 
 def _write_refusals(connection: SqlConnection, refusals: Counter[Refusal]) -> None:
+    present = lock_connections(connection, {refusal[0] for refusal in refusals})
     dialect = dialect_of(connection)
     total = f"{REFUSAL_TABLE}.count + {dialect.new('count')}"
     insert(
         connection,
         REFUSAL_TABLE,
         ("connection_id", "day", "reason", "count"),
-        [(*refusal, count) for refusal, count in sorted(refusals.items())],
+        [(*refusal, n) for refusal, n in sorted(refusals.items()) if refusal[0] in present],
         dialect.on_conflict(("connection_id", "day", "reason"), [("count", total)]),
     )
 
@@ -98,9 +100,14 @@ def count_machines(engine: Engine, counted_id: Optional[int], awaits_locks: bool
     statement = _count_machines_sql(dialect_of(engine))
     for start in range(max(0, first), newest, ROWS_AT_ONCE):
         ids = (start, min(newest, start + ROWS_AT_ONCE))
-        work = partial(SqlConnection.exec_driver_sql, statement=statement, parameters=ids)
-        transact(engine, work, awaits_locks)
+        transact(engine, partial(_count_machines, statement=statement, ids=ids), awaits_locks)
     return newest
+
+
+def _count_machines(connection: SqlConnection, statement: str, ids: tuple[int, int]) -> None:
+    # A connection is deleted after this, or the rows that this would read are deleted, too.
+    lock_connections(connection)
+    connection.exec_driver_sql(statement, ids)
 
 
 @cache

@@ -38,6 +38,7 @@ from developer_telemetry.reports.daily_metrics import (
     select_newest_by_key,
 )
 from developer_telemetry.reports.parser import parse
+from developer_telemetry.storage.connection_locks import lock_sql
 from developer_telemetry.storage.raw_reports import Key, build_days, reuse_connection
 from developer_telemetry.storage.retention_marks import FIRST_DAY, read_first_day
 
@@ -54,8 +55,8 @@ RAW_COLUMNS = (
 )
 # The arrival of a claimed row until it is written, later in the same transaction.
 UNWRITTEN = -1
-# Called right before a commit, which it prevents by raising.
-CommitCheck = Callable[[SqlConnection], None]
+# Called right before a commit, which it prevents by raising; takes connections that are locked.
+CommitCheck = Callable[[SqlConnection, frozenset[int]], None]
 DAY_SECONDS = 86_400
 # No connection has this id, so a probe conflicts with no row.
 PROBE_CONNECTION = 0
@@ -74,9 +75,10 @@ def store(
     """
 
     def work(connection: SqlConnection) -> None:
-        _store(connection, arrivals, strategies)
+        lock = lock_sql(dialect_of(connection), f"{RAW_TABLE}.connection_id")
+        locked = _store(connection, arrivals, strategies, lock)
         if check is not None:
-            check(connection)
+            check(connection, locked)
 
     transact(database, work, awaits_locks=False)
 
@@ -125,15 +127,19 @@ def find_locked_days(database: Database, keys: Sequence[Key]) -> set[Key]:
 
 
 def _store(
-    connection: SqlConnection, arrivals: Sequence[ReceivedReport], strategies: Mapping[int, str]
-) -> None:
+    connection: SqlConnection,
+    arrivals: Sequence[ReceivedReport],
+    strategies: Mapping[int, str],
+    lock: str = "NULL",
+) -> frozenset[int]:
+    """Write both layers; return the connections that the expression `lock` has locked."""
     summed = sorted(
         {arrival.key for arrival in arrivals if strategies[arrival.connection_id] == SUM}
     )
     # Tool rows are written first, so that a concurrent report of the same day waits and then reads
     # this one's raw row. A row that does not exist yet could not be locked.
     claim_days(connection, summed)
-    stored = _insert_raw(connection, arrivals)
+    stored, locked = _insert_raw(connection, arrivals, lock)
     replacing = [arrival for arrival in stored if strategies[arrival.connection_id] == OVERWRITE]
     first: dict[Key, int] = {}
     for arrival in replacing:
@@ -150,6 +156,7 @@ def _store(
     for connection_id in sorted({key[0] for key in summed}):
         keys = [key for key in summed if key[0] == connection_id]
         _write_sums(connection, keys)
+    return locked
 
 
 def _write_sums(connection: SqlConnection, keys: Sequence[Key]) -> None:
@@ -176,12 +183,16 @@ def claim_days(connection: SqlConnection, keys: Sequence[Key]) -> None:
 
 
 def _insert_raw(
-    connection: SqlConnection, arrivals: Sequence[ReceivedReport]
-) -> list[ReceivedReport]:
-    """Insert the arrivals that are not stored yet; return all with their raw ids."""
+    connection: SqlConnection, arrivals: Sequence[ReceivedReport], lock: str
+) -> tuple[list[ReceivedReport], frozenset[int]]:
+    """Insert the arrivals that are not stored yet; return all with their raw ids.
+
+    Also return connections that `lock` has locked, without a statement of its own.
+    """
     rows = [_build_raw_row(arrival) for arrival in arrivals]
-    ids = insert_with_ids(connection, RAW_TABLE, RAW_COLUMNS, rows, "report_id")
-    return [arrival._replace(raw_id=ids[arrival.report_id]) for arrival in arrivals]
+    ids, locked = insert_with_ids(connection, RAW_TABLE, RAW_COLUMNS, rows, "report_id", lock)
+    stored = [arrival._replace(raw_id=ids[arrival.report_id]) for arrival in arrivals]
+    return stored, frozenset(locked)
 
 
 def _build_raw_row(arrival: ReceivedReport) -> tuple[Any, ...]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import groupby
 from operator import add
 from typing import Any, NamedTuple, Optional
 
+from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.concurrency import prefetch
@@ -23,13 +23,14 @@ from developer_telemetry.database.bulk_insert import batches
 from developer_telemetry.database.dialects.base import flat
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import reading, reason, transact
-from developer_telemetry.errors import Unavailable
+from developer_telemetry.errors import ConnectionDeleted, Unavailable
 from developer_telemetry.reports.daily_metrics import (
     TOOL_COLUMNS,
     ReceivedReport,
     ToolRow,
     build_raw_params,
 )
+from developer_telemetry.storage.connection_locks import require_connections
 from developer_telemetry.storage.guarded_writer import StoredReports, store_excluding_erased
 from developer_telemetry.storage.raw_reports import Key
 from developer_telemetry.storage.statistics import count_machines
@@ -127,6 +128,8 @@ class Importer:
         waiting = arrivals
         while waiting:
             now = store_excluding_erased(self._engine, self._erased, waiting, self._strategies)
+            if now.deleted:
+                raise ConnectionDeleted(now.deleted)
             refused.update(now.refused)
             waiting = [arrival for arrival in now.arrivals if arrival.report_id in now.waiting]
             stored = [arrival for arrival in now.arrivals if arrival.report_id not in now.waiting]
@@ -179,8 +182,14 @@ class Importer:
 
     def _upsert(self, days: Sequence[tuple[InputItem, ToolRow]]) -> list[tuple[InputItem, str]]:
         """Write days; return those whose content the database refuses, each with the reason."""
+        rows = [row for _, row in days]
+
+        def work(connection: SqlConnection) -> None:
+            require_connections(connection, {row.connection_id for row in rows})
+            upsert_tool_rows(connection, rows)
+
         try:
-            transact(self._engine, partial(upsert_tool_rows, rows=[row for _, row in days]))
+            transact(self._engine, work)
         except Exception as error:
             if not dialect_of(self._engine).is_caused_by_values(error):
                 raise

@@ -35,6 +35,7 @@ from tests.support.receivers import (
     query,
     report,
 )
+from tests.support.rows import add_connections
 from tests.support.warm_starts import COMMAND
 
 
@@ -95,6 +96,7 @@ def test_a_burst_is_seen_in_parts_and_whole(
 
 
 def test_refusals_are_seen_as_they_are_counted(engine: Engine) -> None:
+    add_connections(engine, [1])
     tallies = ReportCounts()
     tallies.refused(1, "token")
     tallies.flush(engine)

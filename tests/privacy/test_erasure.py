@@ -60,7 +60,7 @@ from tests.support.receivers import (
     report,
     run_command,
 )
-from tests.support.rows import raw_rows, rows, tool_rows
+from tests.support.rows import add_connections, raw_rows, rows, tool_rows
 from tests.support.servers import create_database, drop_database, in_database
 from tests.support.sites import closing_engine
 
@@ -451,6 +451,7 @@ def test_a_subject_can_be_told_by_nobody_without_the_secret() -> None:
 
 
 def test_who_reads_tombstones_too_late_stores_nothing_of_them(engines: list[Engine]) -> None:
+    add_connections(engines[0], STRATEGIES)
     register = TombstoneCache(engines[0], KEY)
     register.reload()
     block(engines[1])
@@ -466,6 +467,7 @@ def test_who_reads_tombstones_too_late_stores_nothing_of_them(engines: list[Engi
 def test_a_receiver_stores_without_a_question_until_its_lease_ends(
     engines: list[Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    add_connections(engines[0], STRATEGIES)
     lease = TombstoneLease(engines[0], KEY)
     now = 1000.0
     monkeypatch.setattr("developer_telemetry.receiver.ingest.tombstone_lease._now", lambda: now)
@@ -499,7 +501,7 @@ def test_an_erasure_waits_for_reports_that_are_being_stored(engines: list[Engine
     report = arrival(connection_id=connection_id)
     started, finish = threading.Event(), threading.Event()
 
-    def hold(connection: SqlConnection) -> None:
+    def hold(connection: SqlConnection, locked: frozenset[int]) -> None:
         started.set()
         assert finish.wait(30)
 

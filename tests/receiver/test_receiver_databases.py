@@ -14,7 +14,10 @@ from typing import Any, Callable, NamedTuple
 
 import httpx
 import pytest
+from sqlalchemy.engine import Engine
 
+from developer_telemetry.connections.database_backend import DatabaseBackend
+from developer_telemetry.connections.report_url import BULK_PATH
 from developer_telemetry.constants import CONNECTION_TABLE
 from tests.support.receivers import (
     SECRET,
@@ -218,6 +221,31 @@ def test_refusals_are_counted_by_reason_within_ten_seconds(lake: Lake) -> None:
 
     expected = {"body": 3, "date": 1, "developer": 1, "size": 1, "encoding": 1, "token": 2}
     eventually(lambda: counted() == expected, seconds=10)
+
+
+def test_a_connection_that_was_deleted_a_moment_ago_is_unknown(
+    lake: Lake, opened: Callable[[str], Engine]
+) -> None:
+    connection = add_connection(lake.url)
+    bulk = BULK_PATH.format(connection_id="{}")
+    body = report("leaver")
+    one, other = lake.receivers
+    for receiver in lake.receivers:  # both have it in memory from now on
+        assert receiver.send(body, connection).status_code == 200
+
+    DatabaseBackend(opened(lake.url), SECRET).delete(connection)
+    answers = [
+        one.send(body, connection),
+        one.send(body, connection),
+        other.send(body, connection, path=bulk),
+        other.send(body, connection, path=bulk),
+    ]
+
+    unknown = one.send(body, 999_999)
+    assert [answer.status_code for answer in answers] == [404] * 4
+    assert {answer.text for answer in answers} == {unknown.text}
+    for table in (RAW, TOOL, MACHINES):
+        assert lake.rows(table, "leaver") == 0
 
 
 def test_no_secret_and_no_body_is_in_the_log_even_at_debug(lake: Lake) -> None:

@@ -15,6 +15,7 @@ from developer_telemetry.transfer.importer import ImportCounts, Importer
 from developer_telemetry.transfer.input_files import InputFiles, InputItem
 from tests.support.layers import STRATEGIES
 from tests.support.receivers import SECRET
+from tests.support.rows import add_connections
 
 CONNECTIONS = {
     number: Connection(number, f"fleet {number}", None, strategy)
@@ -40,6 +41,7 @@ def imported(
     archives = InputFiles(map(str, paths))
     batches = ImportReader(connections, to, ImportDefaults(**given)).batches(archives)
     erased = TombstoneCache(engine, TombstoneKey(SECRET))
+    add_connections(engine, connections)
     steps = list(Importer(engine, erased, connections).store(batches))
     assert steps[-1].counts.read == archives.size
     return Done(steps[-1].counts, [each for step in steps for each in step.refused])

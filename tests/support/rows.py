@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
+from developer_telemetry.constants import CONNECTION_TABLE, RAW_TABLE, TOOL_TABLE
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS
 from developer_telemetry.storage.writer import RAW_COLUMNS
 
@@ -44,3 +45,13 @@ def tool_row_of(engine: Engine) -> Row:
 
 def raw_rows(engine: Engine) -> list[Row]:
     return rows(engine, RAW_TABLE, ("id", *RAW_COLUMNS), "id")
+
+
+def add_connections(engine: Engine, numbers: Iterable[int]) -> None:
+    """Make connections with these ids, unless they are there."""
+    made = ", ".join(f"({number}, 'fleet {number}', '')" for number in numbers)
+    tail = dialect_of(engine).on_conflict(("id",), ())
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"INSERT INTO {CONNECTION_TABLE} (id, name, endpoint) VALUES {made} {tail}"
+        )

@@ -50,6 +50,9 @@ class Dialect:
     # The end of a query that omits rows locked by another transaction; "" where one lock covers
     # all rows.
     skipping_locked = " FOR UPDATE SKIP LOCKED"
+    # The end of a query whose rows no other transaction deletes until this one ends; several may
+    # have the same rows. "" where one lock covers all rows.
+    preventing_deletion = ""
     # Statements that start each session: strict, in UTC, with short waits and all other settings
     # that we need, independent of the settings of server, database and user.
     session: Sequence[str] = ()

@@ -47,6 +47,8 @@ class MySQL(Dialect):
         "SET SESSION innodb_lock_wait_timeout = 1",
         "SET SESSION lock_wait_timeout = 2",
     )
+    # MariaDB does not have FOR SHARE.
+    preventing_deletion = " LOCK IN SHARE MODE"
     # Otherwise MariaDB reads a table completely if it has grown since its statistics were made.
     join_in_order = "STRAIGHT_JOIN"
     clock = "UNIX_TIMESTAMP(NOW(6))"

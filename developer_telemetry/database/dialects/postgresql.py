@@ -67,6 +67,7 @@ class PostgreSQL(Dialect):
         " (SELECT source IN ('database', 'user', 'database user') FROM pg_settings"
         " WHERE name = 'default_transaction_read_only') END"
     )
+    preventing_deletion = " FOR KEY SHARE"
     clock = "EXTRACT(EPOCH FROM clock_timestamp())"
     reads_only = "SELECT current_setting('transaction_read_only') = 'on'"
     risks = (

@@ -64,6 +64,12 @@ class Authenticator:
             await self._read_again()
         return self.check(connection_id, authorization, must_have_token)
 
+    async def refuse_deleted(self, connection_id: str) -> None:
+        """Raise as for an unknown connection, after the database turned out not to have it."""
+        await self._read_again()
+        self._connection_of(connection_id)
+        raise Unavailable("the connection has just been restored; send this again")
+
     def check_own_token(self, connection: Connection) -> None:
         """Check a connection's own token as a collector sends it; raises as `check` does."""
         self.check(str(connection.id), b"Bearer " + (connection.token or "").encode(), False)

@@ -15,7 +15,7 @@ from typing import Optional, TypeVar
 
 from developer_telemetry.concurrency import DaemonThreads
 from developer_telemetry.connections.registry import Connection
-from developer_telemetry.errors import Unavailable
+from developer_telemetry.errors import ConnectionDeleted, Unavailable
 from developer_telemetry.receiver.http.bulk_upload import Batch, Result
 from developer_telemetry.receiver.http.parser_process import (
     Job,
@@ -131,6 +131,8 @@ async def _keep(ingest: Ingestor, connection: Connection, batch: Batch) -> None:
     at = {result.index: position for position, result in enumerate(batch.results)}
     failures = await ingest.keep_all(connection, batch.reports)
     for index, failure in zip(batch.positions, failures):
+        if isinstance(failure, ConnectionDeleted):
+            raise failure
         if failure is not None:
             batch.results[at[index]] = Result(index, 503, str(failure))
 

@@ -16,7 +16,12 @@ from typing import Any, NamedTuple, Optional, TypeVar
 
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.connections.report_url import BULK_PATH, REPORT_PATHS
-from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
+from developer_telemetry.errors import (
+    ConnectionDeleted,
+    ReportRefused,
+    TelemetryError,
+    Unavailable,
+)
 from developer_telemetry.receiver.http.authenticator import (
     Authenticator,
     TokenUnreadable,
@@ -211,11 +216,11 @@ class _Submission:
     def _store(self, report: Report) -> None:
         self._endpoint.ingest.put(self._connection, report, self._stored)
 
-    def _stored(self, error: Optional[Unavailable]) -> None:
+    def _stored(self, error: Optional[TelemetryError]) -> None:
         if error is None:
             self._answer(STORED)
         else:
-            self._refuse(error)
+            self._fail(error)
 
     async def _take_many(self) -> None:
         endpoint, connection = self._endpoint, self._connection
@@ -250,7 +255,11 @@ class _Submission:
         self._endpoint.run(guarded())
 
     def _fail(self, error: Exception) -> None:
-        self._refuse(error if isinstance(error, TelemetryError) else _fault(error))
+        if isinstance(error, ConnectionDeleted):
+            self._counted_for = None  # it would be another row of that connection
+            self._run(self._endpoint.authenticator.refuse_deleted(self._route.connection_id))
+        else:
+            self._refuse(error if isinstance(error, TelemetryError) else _fault(error))
 
     def _refuse(self, error: TelemetryError) -> None:
         status = status_of(error)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Optional
 
-from developer_telemetry.errors import Unavailable
+from developer_telemetry.errors import TelemetryError
 from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.limits import BATCH_CHARACTERS, BATCH_REPORTS
 
@@ -23,7 +23,7 @@ ANSWER_SECONDS = 20.0
 TICK_SECONDS = 0.1
 
 # Called on the event loop: with None once the report is durable, or with why it can't be promised.
-Done = Callable[[Optional[Unavailable]], None]
+Done = Callable[[Optional[TelemetryError]], None]
 
 
 class PendingReport:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.database.engine import now_us, reason
-from developer_telemetry.errors import Unavailable
+from developer_telemetry.errors import ConnectionDeleted, TelemetryError, Unavailable
 from developer_telemetry.receiver.ingest.batching import BatchWorker, Deadlines, Done, PendingReport
 from developer_telemetry.receiver.ingest.conflicts import Conflicts, day_group
 from developer_telemetry.receiver.ingest.spool import Spool
@@ -161,17 +161,22 @@ class Ingestor:
         (self._to_spool if self._outage else self._to_store).put(waiting)
 
     async def keep(self, connection: Connection, report: Report) -> None:
-        """Return once the report is durable; raise `Unavailable` if that can't be promised."""
+        """Return once the report is durable.
+
+        Raises:
+            Unavailable: That can't be promised.
+            ConnectionDeleted: The database no longer has its connection.
+        """
         (failure,) = await self.keep_all(connection, [report])
         if failure is not None:
             raise failure
 
     async def keep_all(
         self, connection: Connection, reports: Sequence[Report]
-    ) -> list[Optional[Unavailable]]:
+    ) -> list[Optional[TelemetryError]]:
         """Keep reports, the first as the oldest; for each None, or why it can't be promised."""
         loop = asyncio.get_running_loop()
-        futures: list[asyncio.Future[Optional[Unavailable]]] = []
+        futures: list[asyncio.Future[Optional[TelemetryError]]] = []
         for report in reports:
             future = loop.create_future()
             futures.append(future)
@@ -203,6 +208,10 @@ class Ingestor:
             self._outage.end_transaction()
         self._metrics.stored(outcome.connection_ids)
         self._tallies.stored()
+        deleted = [r for r in batch if r.arrival.connection_id in outcome.deleted]
+        if deleted:
+            self._answer(deleted, ConnectionDeleted(outcome.deleted))
+            batch = [r for r in batch if r.arrival.connection_id not in outcome.deleted]
         # Who is blocked is to be told the same as all others.
         self._answer(
             [report for report in batch if report.arrival.report_id not in outcome.waiting], None
@@ -300,11 +309,11 @@ class Ingestor:
             self._metrics.spooled(arrival.connection_id for arrival in arrivals)
             self._answer(batch, None)
 
-    def _answer(self, batch: Sequence[PendingReport], error: Optional[Unavailable]) -> None:
+    def _answer(self, batch: Sequence[PendingReport], error: Optional[TelemetryError]) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._resolve, list(batch), error)
 
-    def _resolve(self, batch: list[PendingReport], error: Optional[Unavailable]) -> None:
+    def _resolve(self, batch: list[PendingReport], error: Optional[TelemetryError]) -> None:
         for waiting in batch:
             if waiting.answered:
                 continue  # stored and spooled both
@@ -321,6 +330,8 @@ class Ingestor:
         self._resolve([waiting], Unavailable(error))
 
 
-def _settle(future: asyncio.Future[Optional[Unavailable]], error: Optional[Unavailable]) -> None:
+def _settle(
+    future: asyncio.Future[Optional[TelemetryError]], error: Optional[TelemetryError]
+) -> None:
     if not future.done():  # the sender may have gone away
         future.set_result(error)

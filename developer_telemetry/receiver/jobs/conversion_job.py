@@ -32,6 +32,7 @@ from developer_telemetry.database.schema_owner import SchemaOwner, read_owner
 from developer_telemetry.pipeline.runner import Converted, convert_new
 from developer_telemetry.receiver.ingest.ingestor import Outage
 from developer_telemetry.receiver.metrics import Metrics
+from developer_telemetry.storage.connection_locks import lock_connections
 from developer_telemetry.storage.conversions import (
     OVERDUE_SECONDS,
     Conversion,
@@ -218,7 +219,7 @@ class ConversionJob(PeriodicThread):
         try:
             with hold_connection(self._engine, connection.id, patience=0) as still_alone:
                 if not self._is_due(connection.id):
-                    return  # another receiver has converted it since this round began
+                    return  # another receiver has converted it since, or it was deleted
                 started_us = self._clock_us()
                 converted, error = self._try(connection, options, still_alone)
                 if self._ending.is_set():
@@ -231,6 +232,9 @@ class ConversionJob(PeriodicThread):
 
     def _is_due(self, connection_id: int) -> bool:
         with reading(self._engine).connect() as database:
+            # Its deletion would wait for the lock that the caller has.
+            if connection_id not in lock_connections(database, [connection_id]):
+                return False
             last = read_conversions(database).get(connection_id)
             clock_us = database_now_us(database)
         return last is None or clock_us - last.started_us >= PACE_SECONDS * SECOND_US

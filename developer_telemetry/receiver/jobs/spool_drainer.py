@@ -232,6 +232,11 @@ class SpoolDrainer(PeriodicThread):
         for parsed in batch:
             if cause := outcome.refused.get(parsed.report.report_id):
                 self._set_aside(parsed.report, cause)
+        for connection_id in sorted(outcome.deleted):
+            orphans = [p.report for p in batch if p.report.connection_id == connection_id]
+            self._spool.park_orphans(orphans, connection_id)
+            self._log_orphans(connection_id)
+        batch = [p for p in batch if p.report.connection_id not in outcome.deleted]
         waiting = [parsed for parsed in batch if parsed.report.report_id in outcome.waiting]
         self._park_waiting(waiting, outcome.waiting)
         self._tallies.stored()

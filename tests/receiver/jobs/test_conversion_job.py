@@ -9,6 +9,7 @@ from typing import Optional
 import pytest
 from sqlalchemy.engine import Engine
 
+from developer_telemetry.connections.database_backend import DatabaseBackend
 from developer_telemetry.connections.registry import Connection, Connections, create
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
@@ -16,6 +17,7 @@ from developer_telemetry.constants import (
     LINK_TABLE,
     MADE_LINK_TABLE,
     OVERWRITE,
+    RUN_TABLE,
     SUM,
     TASK_TABLE,
     TOOL_TABLE,
@@ -160,6 +162,17 @@ def test_the_next_receiver_finishes_what_one_that_stopped_has_begun(engine: Engi
     conversion = last(engine, connection_id)
     assert conversion is not None
     assert conversion.error == ""
+
+
+def test_of_a_connection_deleted_meanwhile_nothing_is_converted(engine: Engine) -> None:
+    connection_id = add_reports(engine)
+    job = make_job(engine)
+    seen = due(job, engine)
+    DatabaseBackend(engine, SECRET).delete(connection_id)
+    job._convert(*seen)
+    assert accounts(engine) == []
+    assert last(engine, connection_id) is None
+    assert count(engine, RUN_TABLE) == 0
 
 
 def test_a_changed_switch_or_strategy_is_followed(engine: Engine) -> None:
