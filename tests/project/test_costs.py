@@ -307,7 +307,6 @@ SOURCE = "\n".join(
 )
 # Made of what the database's server grants, for the name of the database; no sender's text is near.
 OF_THE_DATABASE = {"''.join(parts)"}
-HTTP1 = "developer_telemetry.receiver.http.message_parser"
 USES = {"search", "match", "fullmatch", "sub", "split", "findall", "finditer"}
 
 
@@ -337,8 +336,7 @@ def _is_use(node: Any) -> bool:
     )
 
 
-# Reads a head only that a stricter pattern has matched as a whole.
-PATTERNS = {name: each for name, each in patterns() if name != f"{HTTP1}._FIELD"}
+PATTERNS = dict(patterns())
 
 
 def test_the_patterns_of_the_package_are_found() -> None:

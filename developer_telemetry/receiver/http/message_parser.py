@@ -8,6 +8,7 @@ change the protocol is a header like any other, and the body follows it as decla
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple, Optional
 from urllib.parse import unquote
 
@@ -17,6 +18,8 @@ MAX_HEAD_BYTES = 32 << 10
 MAX_HEADERS = 100
 MAX_FRAMING_BYTES = 1 << 20
 MAX_LINE_BYTES = 4 << 10
+# Of a Content-Length; more bytes than that are in no body.
+MAX_LENGTH_DIGITS = 15
 # Chunks that are read before others get their turn.
 CHUNKS_A_TURN = 500
 
@@ -24,14 +27,10 @@ HEAD_END = b"\r\n\r\n"
 _LINE_END = b"\r\n"
 _NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _VALUE = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
-_REQUEST_LINE = rb"([A-Z]{1,24}) (/[!\"$-~]*) HTTP/1\.([01])\r\n"
-_FIRST_LINE = re.compile(_REQUEST_LINE)
-_HEAD = re.compile(_REQUEST_LINE + rb"((?:" + _NAME + rb":" + _VALUE + rb"\r\n)*)\r\n")
-# Of what is a head already.
-_FIELD = re.compile(rb"([^:]+):[ \t]*([^\r]*)\r\n")
+_REQUEST_LINE = re.compile(rb"([A-Z]{1,24}) (/[!\"$-~]*) HTTP/1\.([01])")
+# A header or a trailer.
+_FIELD = re.compile(_NAME + rb":" + _VALUE)
 _LONE_LF = re.compile(rb"(?<!\r)\n")
-_TRAILER = re.compile(_NAME + rb":" + _VALUE)
-_LENGTH = re.compile(rb"[0-9]{1,15}")
 _EXTENSION = rb";" + _NAME + rb"(?:=(?:" + _NAME + rb'|"[^"\\\x00-\x1f\x7f]*"))?'
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})(?:" + _EXTENSION + rb")*")
 # With two of one of these, one program may go by the first and the next by the last.
@@ -67,20 +66,20 @@ def check_start(received: bytes | bytearray) -> None:
         raise Malformed("it begins with no method")
     if _LONE_LF.search(received):
         raise Malformed("a line doesn't end with CR and LF")
-    if received.find(b"\n") >= 0 and not _FIRST_LINE.match(received):
+    line, end, _ = received.partition(_LINE_END)
+    if end and not _REQUEST_LINE.fullmatch(line):
         raise Malformed("its first line is not `METHOD /path HTTP/1.1`")
 
 
 def parse_head(received: bytes) -> Head:
     """Read a head, its empty line included; raise `Malformed` if it is not one."""
-    match = _HEAD.fullmatch(received)
-    if match is None:
+    first, *lines = received.removesuffix(HEAD_END).split(_LINE_END)
+    match = _REQUEST_LINE.fullmatch(first)
+    headers = [header for header in map(_read_header, lines) if header is not None]
+    if match is None or len(headers) < len(lines):
         check_start(received)
         raise Malformed("a header is not `Name: value`")
-    method, target, minor, lines = match.groups()
-    headers = [(name.lower(), value) for name, value in _FIELD.findall(lines)]
-    if b" \r\n" in lines or b"\t\r\n" in lines:
-        headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+    method, target, minor = match.groups()
     if len(headers) > MAX_HEADERS:
         raise Malformed(f"it has more than {MAX_HEADERS} headers")
     fields = dict(headers)
@@ -102,9 +101,19 @@ def parse_head(received: bytes) -> Head:
         headers,
         fields,
         _body_length(fields, modern),
-        modern and not _closes(fields.get(b"connection", b"")),
-        modern and fields.get(b"expect", b"").lower() == b"100-continue",
+        modern and not (b"connection" in fields and _closes(fields[b"connection"])),
+        modern and b"expect" in fields and fields[b"expect"].lower() == b"100-continue",
     )
+
+
+# The machines of a fleet send the same headers, except for one or two of each.
+@lru_cache(maxsize=64)
+def _read_header(line: bytes) -> Optional[tuple[bytes, bytes]]:
+    """Return the name, in lower case, and the value of a header; None if the line is not one."""
+    if not _FIELD.fullmatch(line):
+        return None
+    name, _, value = line.partition(b":")
+    return name.lower(), value.strip(b" \t")
 
 
 def _joined(headers: Headers) -> bytes:
@@ -126,7 +135,7 @@ def _body_length(headers: dict[bytes, bytes], modern: bool) -> Optional[int]:
     if coding is None:
         if length is None:
             return 0
-        if not _LENGTH.fullmatch(length):
+        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
             raise Malformed("its Content-Length is no number of bytes")
         return int(length)
     if length is not None:
@@ -212,7 +221,7 @@ class Chunked:
         elif self._in_trailers:
             if not line:
                 self.complete = True
-            elif not _TRAILER.fullmatch(line):
+            elif not _FIELD.fullmatch(line):
                 raise Malformed("a trailer is not `Name: value`")
         else:
             match = _CHUNK_SIZE.fullmatch(line)

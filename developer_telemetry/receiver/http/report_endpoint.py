@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple, Optional, TypeVar
 
 from developer_telemetry.connections.registry import Connection
@@ -79,6 +80,16 @@ class Route(NamedTuple):
     must_have_token: bool
 
 
+@lru_cache(maxsize=64)
+def _route_of(path: str) -> Optional[Route]:
+    # All machines of a connection send to the same path.
+    match = _ROUTE.fullmatch(path)
+    if match is None:
+        return None
+    kind = str(match.lastgroup)
+    return Route(match[kind], is_bulk=kind == "bulk", must_have_token=kind == "rest")
+
+
 class ReportEndpoint:
     """Takes each `POST` of a report route from the connection that it arrives on."""
 
@@ -105,11 +116,7 @@ class ReportEndpoint:
 
     def route(self, head: Head) -> Optional[Route]:
         """Return the route of a request that is for this endpoint, None for any other."""
-        match = _ROUTE.fullmatch(head.path) if head.method == "POST" else None
-        if match is None:
-            return None
-        kind = str(match.lastgroup)
-        return Route(match[kind], is_bulk=kind == "bulk", must_have_token=kind == "rest")
+        return _route_of(head.path) if head.method == "POST" else None
 
     def take(self, exchange: Exchange, route: Route) -> None:
         """Take a request that has a route here; the answer follows, now or later."""
