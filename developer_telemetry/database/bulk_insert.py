@@ -159,7 +159,8 @@ def cut(rows: Iterable[Row], most: int, limit: int) -> Iterator[list[Row]]:
     batch: list[Row] = []
     size = 0
     for row in rows:
-        characters = sum([len(value) if isinstance(value, str) else NUMBER_LENGTH for value in row])
+        texts = [value for value in row if isinstance(value, str)]
+        characters = sum(map(len, texts)) + NUMBER_LENGTH * (len(row) - len(texts))
         if batch and (len(batch) == most or size + characters > limit):
             yield batch
             batch, size = [], 0

@@ -115,9 +115,10 @@ def select_newest_by_key(
     """Fold arrivals to the newest of each key, in the order of the keys."""
     newest: dict[tuple[int, str, str], ReceivedReport] = {}
     for arrival in arrivals:
-        best = newest.get(arrival.key)
+        key = arrival.key
+        best = newest.get(key)
         if best is None or arrival.age > best.age:
-            newest[arrival.key] = arrival
+            newest[key] = arrival
     return dict(sorted(newest.items()))
 
 

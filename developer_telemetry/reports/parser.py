@@ -239,7 +239,7 @@ def _usual_repositories(
 def _usual_names(sent: tuple[str, ...]) -> tuple[str, ...]:
     line = " ".join(sent)
     if "/" not in line and tuple(line.split()) == sent:  # no path, no space, none empty
-        return tuple(dict.fromkeys(sent))
+        return sent if len(set(sent)) == len(sent) else tuple(dict.fromkeys(sent))
     names = dict.fromkeys(map(_known_name, sent))
     names.pop("", None)
     return tuple(names)

@@ -143,7 +143,8 @@ def _store(
     replacing = [arrival for arrival in stored if strategies[arrival.connection_id] == OVERWRITE]
     first: dict[Key, int] = {}
     for arrival in replacing:
-        first[arrival.key] = earlier_arrival(arrival.arrived_us, first.get(arrival.key, 0))
+        key = arrival.key
+        first[key] = earlier_arrival(arrival.arrived_us, first.get(key, 0))
     rows = [
         build_tool_row([arrival], first[key])
         for key, arrival in select_newest_by_key(replacing).items()

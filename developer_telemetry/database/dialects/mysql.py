@@ -228,12 +228,12 @@ def _escaped(text: str) -> str:
 
 def _row_literal(row: tuple[Any, ...]) -> Optional[str]:
     """Return a row of numbers and texts as SQL; None if it has values of another type."""
-    template = _row_template(tuple(map(type, row)))
-    if template is None:
+    template, apostrophes = _row_template(tuple(map(type, row)))
+    if not template:
         return None
     literal = template % row
     # Few reports have an apostrophe or a backslash; the others need no escaping.
-    if "\\" in literal or literal.count("'") != template.count("'"):
+    if "\\" in literal or literal.count("'") != apostrophes:
         literal = template % tuple(
             [_escaped(value) if type(value) is str else value for value in row]
         )
@@ -241,7 +241,9 @@ def _row_literal(row: tuple[Any, ...]) -> Optional[str]:
 
 
 @lru_cache(maxsize=256)
-def _row_template(types: tuple[type, ...]) -> Optional[str]:
+def _row_template(types: tuple[type, ...]) -> tuple[str, int]:
+    """Return a row with places for values of these types, and its number of apostrophes."""
     if not {int, str}.issuperset(types):
-        return None
-    return f"({', '.join(['%d' if kind is int else _TEXT for kind in types])})"
+        return "", 0
+    template = f"({', '.join(['%d' if kind is int else _TEXT for kind in types])})"
+    return template, template.count("'")
