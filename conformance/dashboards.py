@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from dashboards.__main__ import files
+from dashboards.__main__ import PROVISIONED, files
 from tests.support.dashboard_answers import Chosen, expand
 from tests.support.receivers import query
 
@@ -27,7 +27,7 @@ def answers(url: str, chosen: Chosen) -> dict[str, list[tuple[Any, ...]]]:
 
 def _queries(database: str) -> Iterator[tuple[str, str]]:
     for path, content in files():
-        if path.parent.name == database:
+        if path.parent == PROVISIONED / database:
             for panel in json.loads(content)["panels"]:
                 for target in panel.get("targets", []):
                     yield f"{path.stem}: {panel['title']}", target["rawSql"]

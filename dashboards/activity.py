@@ -203,7 +203,7 @@ PROJECTS_A_DAY = Panel(
 )
 
 ACTIVITY = Dashboard(
-    "DeveloperTelemetryActivity.json",
+    "developer-telemetry-activity.json",
     "activity",
     "Developer Telemetry: Activity",
     """- Use Cases: see the rhythm of work: how long, on which days, on how many projects at once.

@@ -81,7 +81,7 @@ REPOSITORIES = Panel(
 )
 
 CODE = Dashboard(
-    "DeveloperTelemetryCode.json",
+    "developer-telemetry-code.json",
     "code",
     "Developer Telemetry: Code on the Machine",
     """- Use Cases: see work on code where it happens, before it is pushed, and how testing goes \

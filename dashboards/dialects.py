@@ -9,7 +9,8 @@ class MySQL(Sql):
     """MySQL and MariaDB."""
 
     name = "mysql"
-    datasource = "mysql"
+    plugin = "mysql"
+    source = "devlake-mysql-api"
     first_day = "DATE_ADD(DATE '1970-01-01', INTERVAL $__unixEpochFrom() DIV 86400 DAY)"
     last_day = "DATE_ADD(DATE '1970-01-01', INTERVAL $__unixEpochTo() DIV 86400 DAY)"
     lot_bits = 32
@@ -101,7 +102,8 @@ class PostgreSQL(Sql):
     """PostgreSQL."""
 
     name = "postgresql"
-    datasource = "postgresql"
+    plugin = "grafana-postgresql-datasource"
+    source = "devlake-postgres-api"
     first_day = "(DATE '1970-01-01' + ($__unixEpochFrom() / 86400)::int)"
     last_day = "(DATE '1970-01-01' + ($__unixEpochTo() / 86400)::int)"
     lot_bits = 31

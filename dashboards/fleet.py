@@ -127,7 +127,7 @@ FROM weeks LEFT JOIN counted ON counted.week = weeks.week ORDER BY weeks.week"""
 
 
 FLEET = Dashboard(
-    "DeveloperTelemetryFleet.json",
+    "developer-telemetry-fleet.json",
     "fleet",
     "Developer Telemetry: Fleet",
     """- Use Cases: see whether machines report, how fresh their reports are, and what was refused.
@@ -189,6 +189,7 @@ at *now*.""",
                     " replaced, or with a collector that stopped.",
                     "table",
                     quiet_machines,
+                    empty="No machine is quiet",
                     units=(("silence", "s"),),
                 ),
             ),
@@ -202,6 +203,7 @@ at *now*.""",
                     " hour, so this is no number of reports lost.",
                     "stat",
                     refused,
+                    thresholds=((1, "orange"), (100, "red")),
                     width=6,
                 ),
                 Panel(
@@ -228,4 +230,5 @@ at *now*.""",
             ),
         ),
     ),
+    since="now-7d",
 )

@@ -1,4 +1,4 @@
-"""The JSON of panels and dashboards, as Grafana 11 reads them."""
+"""The JSON of panels and dashboards, as Grafana 11.6 and later read them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ Query = Callable[[Sql], str]
 
 GRAFANA = {"type": "datasource", "uid": "grafana"}
 COLUMNS = 24
-SCHEMA_VERSION = 39
-PLUGIN_VERSION = "11.0.0"
+SCHEMA_VERSION = 41
+PLUGIN_VERSION = "11.6.0"
+# Grafana asks for the data source of a file with this input, and puts its uid in the input's place.
+INPUT = "DS_DEVLAKE"
 TAG = "Developer Telemetry"
 HOME_TAGS = ("Data Source Dashboard", "Developer")
 LINE = {"drawStyle": "line", "lineWidth": 2, "fillOpacity": 10, "showPoints": "never"}
@@ -28,6 +30,8 @@ class Panel(NamedTuple):
     kind: str  # stat, timeseries, barchart or table
     query: Query
     unit: str = "short"
+    thresholds: Sequence[tuple[float, str]] = ()  # values from which another colour counts
+    empty: str = "No reports in the selected time range"
     width: int = 12
     stacked: bool = False
     bars: bool = False
@@ -52,6 +56,7 @@ class Dashboard(NamedTuple):
     introduction: str
     rows: Sequence[Row]
     about: str = "fleet"  # "team" or "user" if it is about one of these
+    since: str = "now-6M"
 
     @property
     def listed(self) -> bool:
@@ -70,15 +75,14 @@ def dashboard(page: Dashboard, d: Sql) -> Json:
         "annotations": {"list": []},
         "editable": True,
         "fiscalYearStartMonth": 0,
-        "graphTooltip": 0,
-        "id": None,
+        "graphTooltip": 1,  # the crosshair is on all panels at once
         "links": _links(),
         "panels": list(_placed(page, d)),
         "refresh": "",
         "schemaVersion": SCHEMA_VERSION,
         "tags": [*HOME_TAGS, TAG] if page.listed else [],
-        "templating": {"list": _variables(page, d)},
-        "time": {"from": "now-6M", "to": "now"},
+        "templating": {"list": [_source_variable(d), *_variables(page, d)]},
+        "time": {"from": page.since, "to": "now"},
         "timepicker": {},
         "timezone": "utc",
         "title": page.title,
@@ -86,6 +90,26 @@ def dashboard(page: Dashboard, d: Sql) -> Json:
         "version": 1,
         "weekStart": "monday",
     }
+
+
+def importable(content: Json, d: Sql) -> Json:
+    """Return a dashboard for an import, at which Grafana asks for the data source."""
+    source, *others = content["templating"]["list"]
+    asked = {
+        "name": INPUT,
+        "label": "DevLake's database",
+        "description": "",
+        "type": "datasource",
+        "pluginId": d.plugin,
+        "pluginName": d.name,
+    }
+    value = f"${{{INPUT}}}"
+    chosen = {**source, "current": {"selected": True, "text": value, "value": value}}
+    return {"__inputs": [asked], **content, "templating": {"list": [chosen, *others]}}
+
+
+def _source(d: Sql) -> Json:
+    return {"type": d.plugin, "uid": "${datasource}"}
 
 
 def _links() -> list[Json]:
@@ -103,6 +127,24 @@ def _links() -> list[Json]:
             "url": "",
         }
     ]
+
+
+def _source_variable(d: Sql) -> Json:
+    # Where no data source has this uid, Grafana takes the first of the kind.
+    return {
+        "current": {"selected": True, "text": d.source, "value": d.source},
+        "hide": 0,
+        "includeAll": False,
+        "label": "Data source",
+        "multi": False,
+        "name": "datasource",
+        "options": [],
+        "query": d.plugin,
+        "refresh": 1,
+        "regex": "",
+        "skipUrlSync": False,
+        "type": "datasource",
+    }
 
 
 def _variables(page: Dashboard, d: Sql) -> list[Json]:
@@ -133,8 +175,7 @@ def _variable(
 ) -> Json:
     variable: Json = {
         "current": {},
-        "datasource": d.datasource,
-        "definition": query,
+        "datasource": _source(d),
         "hide": 0,
         "includeAll": several,
         "label": label,
@@ -187,14 +228,15 @@ def _panel(panel: Panel, d: Sql) -> Json:
     # Else a series would be called by its value column and all of its labels.
     named = {"displayName": "${__field.labels.metric}"} if " AS metric" in query else {}
     return {
-        "datasource": d.datasource,
+        "datasource": _source(d),
         "description": panel.description,
         "fieldConfig": {
             "defaults": {
                 "color": {"mode": "thresholds" if panel.kind == "stat" else "palette-classic"},
                 "custom": _custom(panel),
                 "mappings": [],
-                "thresholds": {"mode": "absolute", "steps": [{"color": "green", "value": None}]},
+                "noValue": panel.empty,
+                "thresholds": {"mode": "absolute", "steps": _steps(panel)},
                 "unit": panel.unit,
                 **({} if panel.kind == "table" else {"min": 0}),
                 **named,
@@ -205,7 +247,7 @@ def _panel(panel: Panel, d: Sql) -> Json:
         "pluginVersion": PLUGIN_VERSION,
         "targets": [
             {
-                "datasource": d.datasource,
+                "datasource": _source(d),
                 "editorMode": "code",
                 "format": "time_series" if panel.kind == "timeseries" else "table",
                 "rawQuery": True,
@@ -216,6 +258,11 @@ def _panel(panel: Panel, d: Sql) -> Json:
         "title": panel.title,
         "type": panel.kind,
     }
+
+
+def _steps(panel: Panel) -> list[Json]:
+    steps = [(None, "green"), *panel.thresholds]
+    return [{"color": color, "value": value} for value, color in steps]
 
 
 def _custom(panel: Panel) -> Json:
@@ -233,7 +280,7 @@ def _overrides(panel: Panel, d: Sql) -> list[Json]:
     overrides = [_override(column, "unit", unit) for column, unit in panel.units]
     if panel.link:
         variable, title, target = panel.link
-        url = f"/d/{uid(target, d)}?${{__url_time_range}}&var-{variable}"
+        url = f"/d/{uid(target, d)}?${{__url_time_range}}&${{datasource:queryparam}}&var-{variable}"
         value = "${__data.fields.key:percentencode}"
         link = {"title": title, "url": f"{url}={value}", "targetBlank": False}
         overrides.append(_override(panel.linked, "links", [link]))

@@ -50,7 +50,7 @@ FROM worked GROUP BY item ORDER BY COUNT(DISTINCT date) DESC, item"""
 PRIVACY = "E-mail addresses are not shown, and nobody is ranked."
 
 TEAM = Dashboard(
-    "DeveloperTelemetryTeam.json",
+    "developer-telemetry-team.json",
     "team",
     "Developer Telemetry: Team",
     f"""- Use Cases: talk about a team's rhythm and tools within the team.
@@ -82,7 +82,7 @@ teams.
 )
 
 PERSON = Dashboard(
-    "DeveloperTelemetryPerson.json",
+    "developer-telemetry-person.json",
     "person",
     "Developer Telemetry: Person",
     f"""- Use Cases: look at one's own data, or at somebody's with them.

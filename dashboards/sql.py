@@ -39,7 +39,8 @@ class Sql:
     """
 
     name = ""
-    datasource = ""  # as Grafana's provisioning names it
+    plugin = ""  # Grafana's id of the kind of its data source
+    source = ""  # the uid that DevLake's image gives the data source
     first_day = ""
     last_day = ""
     lot_bits = 0

@@ -92,7 +92,7 @@ COMMANDS_BY_WEEK = Panel(
 )
 
 TOOLS = Dashboard(
-    "DeveloperTelemetryTools.json",
+    "developer-telemetry-tools.json",
     "tools",
     "Developer Telemetry: Tools and Commands",
     """- Use Cases: see what spreads and what fades among tools, and what is typed most.

@@ -370,7 +370,9 @@ def test_variables_offer_every_name_with_a_value_that_finds_it(lake: Lake) -> No
     offered: dict[str, set[tuple[Any, ...]]] = {}
     for page in PAGES:
         [sql] = [each for each in DATABASES if each.name == lake.database]
-        for variable in dashboard(page, sql(page.about))["templating"]["list"]:
+        source, *variables = dashboard(page, sql(page.about))["templating"]["list"]
+        assert source["type"] == "datasource"
+        for variable in variables:
             offered[variable["name"]] = set(shown(lake.engine, variable["query"]))
     assert offered["connection"] == set(lake.connections.items())
     assert offered["project"] == {(name, as_value(name, lake.database)) for name in (SHOP, OTHER)}
