@@ -1,8 +1,8 @@
 """Erase a person: from the database and, by tombstones, from every receiver's spool.
 
 First, tombstones are written; receivers remember them, and write them back to a restored database.
-Once every receiver has confirmed them, or can't store a report without reading them, the erasure
-waits for all transactions that began before. Rows that are removed then do not return.
+When every receiver has confirmed them, or can't store a report without reading them, the erasure
+waits for all earlier transactions. Rows that are removed after that do not return.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from developer_telemetry.storage.writer import read_developers
 
 _NEEDS = {
     **{table.name: ("SELECT", "DELETE") for table in ERASED_TABLES},
-    # The row of a day with reports after the erasure is written again.
+    # The row of a day is written again if it has reports after the erasure.
     TOOL_TABLE: ("SELECT", "INSERT", "UPDATE", "DELETE"),
     TOMBSTONE_TABLE: ("SELECT", "INSERT", "DELETE"),
     RECEIVER_TABLE: ("SELECT",),
@@ -53,7 +53,7 @@ _NEEDS = {
 SLACK_US = 1_000_000
 # A time that fits into every column, in the year 9999.
 LAST_US = 253_370_764_800_000_000
-# How long a receiver may take to clear its spool.
+# The time that a receiver may take to clear its spool.
 CLEARING_SECONDS = 60.0
 POLL_SECONDS = 0.1
 
@@ -99,31 +99,37 @@ def erase(
         Unavailable: Another run, prune or erase took too long; a repetition finishes the erasure.
         ConfigurationError: A right is missing; nothing was removed.
     """
-    there = list_erased_tables(engine)
+    existing = list_erased_tables(engine)
     require_rights(
         engine,
-        {table: verbs for table, verbs in _NEEDS.items() if table in there},
+        {table: verbs for table, verbs in _NEEDS.items() if table in existing},
         locked=(RAW_TABLE, MACHINE_TABLE),
     )
     subjects = search.subjects(key, people)
-    before = {receiver.id: receiver.seen for receiver in _receivers(engine)}
-    work = partial(_commit, subjects=subjects, people=people, block=block, now=_now(engine))
+    before = {receiver.id: receiver.seen for receiver in _read_receivers(engine)}
+    work = partial(
+        _write_tombstones_of,
+        subjects=subjects,
+        people=people,
+        block=block,
+        now=_read_now_us(engine),
+    )
     stones = transact(engine, work)
     answers = _wait_for_receivers(engine, key, before, stones)
     _wait_for_writers(engine, RAW_TABLE)
-    named = {row.subject for row in _rows_above(engine, stones.last_id)}
+    named = {row.subject for row in _read_rows_above(engine, stones.last_id)}
     until = None if block else stones.until
     removed = Counter[str]()
     for connection_id in sorted(search.strategies):
         matches = set(search.people_of(connection_id))
-        if named:  # people whose address only receivers know
+        if named:  # add people whose address is known to receivers only
             matches.update(
                 person
-                for person in _everybody(engine, connection_id)
+                for person in _list_people(engine, connection_id)
                 if key.developer(person.developer_id) in named
             )
-        untils = dict.fromkeys(sorted(matches), until)
-        removed += _remove(engine, connection_id, search.strategies[connection_id], untils)
+        limits = dict.fromkeys(sorted(matches), until)
+        removed += _remove_people(engine, connection_id, search.strategies[connection_id], limits)
     _compact(engine)
     return ErasureOutcome(removed, answers)
 
@@ -138,11 +144,11 @@ def find_returned(
     tombstones = TombstoneCache(engine, key).reload()
     covered: dict[Person, Optional[ErasureEnd]] = {}
     for connection_id in sorted(strategies):
-        for person in _everybody(engine, connection_id):
+        for person in _list_people(engine, connection_id):
             stone = tombstones.find_by_developer(*person)
             if stone is not None:
                 until = None if stone.blocked else ErasureEnd(0, stone.erased_us)
-                if until is None or _has_older(engine, person, until.arrived_us):
+                if until is None or _has_rows_until(engine, person, until.arrived_us):
                     covered[person] = until
     return covered
 
@@ -156,7 +162,7 @@ def erase_again(
         of_connection = {
             who: until for who, until in people.items() if who.connection_id == connection_id
         }
-        removed += _remove(engine, connection_id, strategies[connection_id], of_connection)
+        removed += _remove_people(engine, connection_id, strategies[connection_id], of_connection)
     _compact(engine)
     return removed
 
@@ -169,7 +175,7 @@ def forget_receiver(engine: Engine, name: str) -> int:
     return gone
 
 
-def _everybody(engine: Engine, connection_id: int) -> Iterator[Person]:
+def _list_people(engine: Engine, connection_id: int) -> Iterator[Person]:
     seen: set[str] = set()
     for table in DEVELOPER_TABLES:
         for page in read_developers(engine, table, connection_id):
@@ -179,8 +185,8 @@ def _everybody(engine: Engine, connection_id: int) -> Iterator[Person]:
             seen.update(page)
 
 
-def _has_older(engine: Engine, person: Person, until_us: int) -> bool:
-    """Return true if a person has a report or a day that had arrived by then."""
+def _has_rows_until(engine: Engine, person: Person, until_us: int) -> bool:
+    """Return true if a person has a report or a day that arrived until `until_us`."""
     param = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         return any(
@@ -193,7 +199,7 @@ def _has_older(engine: Engine, person: Person, until_us: int) -> bool:
         )
 
 
-def _remove(
+def _remove_people(
     engine: Engine, connection_id: int, strategy: str, people: Mapping[Person, Optional[ErasureEnd]]
 ) -> Counter[str]:
     """Remove people of a connection, each up to a report or, where there is none, altogether."""
@@ -222,11 +228,11 @@ def is_blocked(engine: Engine, subjects: Collection[tuple[int, str]]) -> bool:
         return any((row[0], row[1]) in subjects for row in rows)
 
 
-def _now(engine: Engine) -> int:
+def _read_now_us(engine: Engine) -> int:
     return now_us() + clock_offset_us(engine)
 
 
-def _commit(
+def _write_tombstones_of(
     connection: SqlConnection,
     subjects: Collection[tuple[int, str]],
     people: Sequence[Person],
@@ -281,11 +287,13 @@ def _wait_for_receivers(
     """Wait until all receivers have confirmed, or no more answers can be expected."""
     begun = time.monotonic()
     while True:
-        # A receiver adds tombstones for developers whom it knows by an address; they count, too.
-        added = [row.last_id for row in _rows_above(engine, stones.last_id)]
-        wanted = max([stones.last_id, *added])
-        receivers = _receivers(engine)
-        waiting = [receiver for receiver in receivers if _problem(receiver, key, wanted)]
+        # Receivers add tombstones for developers with an erased address; wait for these, too.
+        added = [row.last_id for row in _read_rows_above(engine, stones.last_id)]
+        last_wanted_id = max([stones.last_id, *added])
+        receivers = _read_receivers(engine)
+        waiting = [
+            receiver for receiver in receivers if _find_problem(receiver, key, last_wanted_id)
+        ]
         passed = time.monotonic() - begun
         # The lease of a silent receiver ends here a second later than in the receiver.
         patience = LEASE_SECONDS + 1
@@ -296,7 +304,7 @@ def _wait_for_receivers(
                 ReceiverAnswer(
                     receiver.name,
                     receiver.removed,
-                    *(_problem(receiver, key, wanted) or ("", "")),
+                    *(_find_problem(receiver, key, last_wanted_id) or ("", "")),
                 )
                 for receiver in receivers
             ]
@@ -308,7 +316,7 @@ class _Row(NamedTuple):
     subject: str
 
 
-def _rows_above(engine: Engine, last_id: int) -> list[_Row]:
+def _read_rows_above(engine: Engine, last_id: int) -> list[_Row]:
     """Return the tombstones that were added since."""
     param = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
@@ -318,7 +326,9 @@ def _rows_above(engine: Engine, last_id: int) -> list[_Row]:
         return [_Row(*row) for row in rows]
 
 
-def _problem(receiver: _Receiver, key: TombstoneKey, last_id: int) -> Optional[tuple[str, str]]:
+def _find_problem(
+    receiver: _Receiver, key: TombstoneKey, last_id: int
+) -> Optional[tuple[str, str]]:
     """Return a receiver's open problem and its remedy; None if it has confirmed."""
     if receiver.fingerprint != key.fingerprint:
         return (
@@ -328,14 +338,14 @@ def _problem(receiver: _Receiver, key: TombstoneKey, last_id: int) -> Optional[t
     if receiver.confirmed < last_id:
         return (
             f"it has not answered; it was last seen at {str(receiver.seen)[:19]} UTC",
-            "its spool may hold reports of theirs: start it, or give it its database back; it"
-            " removes them before it stores anything, and to erase again says so. If its spool's"
-            f' folder is gone for good, erase again with --gone "{receiver.name}"',
+            "its spool may hold reports of this person: start it, or restore its database; it"
+            " removes them before it stores anything; then erase again to confirm it. If its"
+            f' spool\'s folder is lost, erase again with --gone "{receiver.name}"',
         )
     return None
 
 
-def _receivers(engine: Engine) -> list[_Receiver]:
+def _read_receivers(engine: Engine) -> list[_Receiver]:
     with reading(engine).connect() as connection:
         rows = connection.exec_driver_sql(
             f"SELECT {', '.join(_Receiver._fields)} FROM {RECEIVER_TABLE} ORDER BY name, id"
@@ -358,7 +368,7 @@ def _wait_for_writers(engine: Engine, table: str) -> None:
             raise
         raise Unavailable(
             f"a transaction that writes to {table} does not end; nothing was removed from the"
-            " database yet: see what keeps it open, and erase again"
+            " database yet: check what keeps it open, and erase again"
         ) from error
 
 
@@ -368,11 +378,11 @@ def _compact(engine: Engine) -> None:
         return
     driver = engine.raw_connection()
     try:
-        driver.cursor().execute(statement)  # in a transaction of SQLAlchemy's it is refused
+        driver.cursor().execute(statement)  # it is refused in a transaction of SQLAlchemy's
     except Exception as error:
         raise Unavailable(
-            f"the rows are removed, but what they held may lie in the file still: {statement}"
-            f" failed ({error}); see what uses the file or fills the disk, and erase again"
+            f"the rows are removed, but their content may still be in the file: {statement}"
+            f" failed ({error}); check what uses the file or fills the disk, and erase again"
         ) from None
     finally:
         driver.close()

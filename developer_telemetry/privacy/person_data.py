@@ -37,12 +37,12 @@ class PersonData:
     """The rows of one developer of one connection."""
 
     def __init__(self, engine: Engine, person: Person, tables: Sequence[str]) -> None:
-        """Use those of the database's `tables` that an erasure covers."""
+        """Use the tables that an erasure covers, of the database's `tables`."""
         self._engine = engine
         self._person = person
         self._tables = [table for table in ERASED_TABLES if table.name in tables]
         self._param = dialect_of(engine).placeholder
-        self._whose = f"connection_id = {self._param} AND developer_id = {self._param}"
+        self._condition = f"connection_id = {self._param} AND developer_id = {self._param}"
 
     def counts(self) -> Counter[str]:
         """Return the numbers of rows by table, without zeros."""
@@ -58,31 +58,31 @@ class PersonData:
         return +counts
 
     def remove_days(self, strategy: str, until: Optional[ErasureEnd]) -> Counter[str]:
-        """Remove reports and their days up to `until`; later reports stay, and so do their days.
+        """Remove reports and their days up to `until`, or all of them without it.
 
         Returns the numbers of removed rows by table.
         """
-        gone: Counter[str] = Counter()
-        for dates in self._dates():
+        removed: Counter[str] = Counter()
+        for dates in self._read_dates():
             work = partial(self._remove_dates, dates=dates, strategy=strategy, until=until)
-            gone += transact(self._engine, work)
-        return gone
+            removed += transact(self._engine, work)
+        return removed
 
     def remove_rest(self) -> Counter[str]:
         """Remove machines and rows of the domain layer; return their numbers by table.
 
-        The next run makes those of the remaining reports again.
+        The next run makes them again from the remaining reports.
         """
         return transact(self._engine, self._remove_rest)
 
-    def _dates(self) -> Iterator[list[str]]:
+    def _read_dates(self) -> Iterator[list[str]]:
         """Yield the person's days, some at a time, so that no transaction takes long."""
         with reading(self._engine).connect() as connection:
             dates = {
                 str(row[0])
                 for table in DAY_TABLES
                 for row in connection.exec_driver_sql(
-                    f"SELECT DISTINCT date FROM {table} WHERE {self._whose}", self._person
+                    f"SELECT DISTINCT date FROM {table} WHERE {self._condition}", self._person
                 )
             }
         ordered = sorted(dates)
@@ -97,9 +97,9 @@ class PersonData:
         until: Optional[ErasureEnd],
     ) -> Counter[str]:
         overwrite_deleted_bytes(connection)
-        days = f"{self._whose} AND date IN ({', '.join([self._param] * len(dates))})"
+        days = f"{self._condition} AND date IN ({', '.join([self._param] * len(dates))})"
         limit = f" AND (id <= {self._param} OR arrived_us <= {self._param})" if until else ""
-        # The tool rows first, in the order of other writers of a day, against deadlocks.
+        # The tool rows first, in the same order as other writers of a day, against deadlocks.
         tool = self._delete(connection, TOOL_TABLE, days, (*self._person, *dates))
         raw = self._delete(
             connection, RAW_TABLE, f"{days}{limit}", (*self._person, *dates, *(until or ()))
@@ -112,22 +112,22 @@ class PersonData:
 
     def _remove_rest(self, connection: SqlConnection) -> Counter[str]:
         overwrite_deleted_bytes(connection)
-        gone: Counter[str] = Counter()
+        removed: Counter[str] = Counter()
         for table in self._tables:
             if not table.has_days:
                 for condition in build_conditions(connection, table, *self._person):
-                    gone[table.name] += self._delete(connection, table.name, *condition)
-        return gone
+                    removed[table.name] += self._delete(connection, table.name, *condition)
+        return removed
 
     @staticmethod
     def _delete(
         connection: SqlConnection, table: str, where: str, parameters: Sequence[Any]
     ) -> int:
         statement = f"DELETE FROM {table} WHERE {where}"
-        gone: int = connection.exec_driver_sql(statement, tuple(parameters)).rowcount
-        return gone
+        removed: int = connection.exec_driver_sql(statement, tuple(parameters)).rowcount
+        return removed
 
 
 def list_erased_tables(engine: Engine) -> list[str]:
-    """Return the tables that the database has, DevLake's as well."""
+    """Return the existing tables that an erasure covers, DevLake's as well."""
     return inspect(engine).get_table_names()

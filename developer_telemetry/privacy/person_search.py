@@ -27,12 +27,12 @@ from developer_telemetry.storage.raw_reports import read_bodies
 from developer_telemetry.storage.tables import DEVELOPER_TABLES
 from developer_telemetry.storage.tombstones import ALL_CONNECTIONS, TombstoneKey
 
-# Raw rows to look for at a time.
+# Raw rows of one query.
 PAGE = 500
 
 _PLAIN = re.compile(r"[ -~]+")
-# Addresses that tools fill in and that belong to no person: those of system users on any machine,
-# and those that take no mail. GitHub's `1234+name@users.noreply.github.com` belongs to a person.
+# Addresses that tools fill in and that belong to no person: of system users on any machine, and
+# of senders without a mailbox. GitHub's `1234+name@users.noreply.github.com` belongs to a person.
 _PLACEHOLDER = re.compile(
     r"(root|admin|administrator|user|nobody|unknown|none|null|\(none\)|no-?reply|do-?not-?reply)?"
     r"(@([^@]*\.)?(localhost|localdomain|\(none\)|invalid|none|unknown|null)?)?"
@@ -95,15 +95,15 @@ class PersonSearch:
         """Return all people of one connection who match by id or by an address in any report."""
         names = self.names(connection_id)
         with reading(self._engine).connect() as connection:
-            developers = set(_with_rows(connection, connection_id, names.developers))
+            developers = set(_filter_with_rows(connection, connection_id, names.developers))
             if names.emails:
                 developers.update(
                     developer
-                    for developer, email in _addresses(connection, connection_id)
+                    for developer, email in _read_addresses(connection, connection_id)
                     if email in names.emails
                 )
         if names.emails:
-            developers.update(_senders(self._engine, connection_id, names.emails))
+            developers.update(_find_senders(self._engine, connection_id, names.emails))
         return [Person(connection_id, developer) for developer in sorted(developers)]
 
     def names(self, connection_id: int) -> PersonNames:
@@ -143,7 +143,7 @@ class PersonSearch:
             pairs = [
                 (email, Person(connection_id, developer))
                 for connection_id in sorted(self.strategies)
-                for developer, email in _addresses(connection, connection_id)
+                for developer, email in _read_addresses(connection, connection_id)
             ]
         addresses = {
             email for email, person in pairs if person in people and is_personal_email(email)
@@ -163,7 +163,7 @@ def is_personal_email(email: str) -> bool:
 
 
 def read_strategies(engine: Engine, only: Optional[int] = None) -> dict[int, str]:
-    """Return the strategy of each connection, also of one that was deleted and left something.
+    """Return the strategy of each connection, also of deleted ones that still have rows.
 
     Raises:
         ConfigurationError: There is no connection `only`.
@@ -172,13 +172,13 @@ def read_strategies(engine: Engine, only: Optional[int] = None) -> dict[int, str
         connections = connection.exec_driver_sql(
             f"SELECT id, duplicate_strategy FROM {CONNECTION_TABLE}"
         ).fetchall()
-        # Rows that a deleted connection left may hold people, too.
+        # Remaining rows of a deleted connection may hold people, too.
         left = {
             row[0]: OVERWRITE
             for table in DEVELOPER_TABLES
             for row in connection.exec_driver_sql(f"SELECT DISTINCT connection_id FROM {table}")
         }
-    by_connection = {**left, **{row[0]: _strategy(row[1]) for row in connections}}
+    by_connection = {**left, **{row[0]: _normalize_strategy(row[1]) for row in connections}}
     if only is None:
         return by_connection
     if only not in by_connection:
@@ -188,19 +188,19 @@ def read_strategies(engine: Engine, only: Optional[int] = None) -> dict[int, str
     return {only: by_connection[only]}
 
 
-def _strategy(text: Optional[str]) -> str:
+def _normalize_strategy(text: Optional[str]) -> str:
     try:
         return strategy_of(text)
-    except ConfigurationError:  # as receivers take it
+    except ConfigurationError:  # receivers use the same default
         return OVERWRITE
 
 
-def _with_rows(
+def _filter_with_rows(
     connection: SqlConnection, connection_id: int, developers: Collection[str]
 ) -> list[str]:
     """Return the developers that have rows or an account."""
     param = dialect_of(connection).placeholder
-    users = {user for user, _ in _accounts(connection, connection_id)}
+    users = {user for user, _ in _read_accounts(connection, connection_id)}
     return [
         developer
         for developer in developers
@@ -216,7 +216,7 @@ def _with_rows(
     ]
 
 
-def _addresses(connection: SqlConnection, connection_id: int) -> list[tuple[str, str]]:
+def _read_addresses(connection: SqlConnection, connection_id: int) -> list[tuple[str, str]]:
     """Return developers with each of their present and past addresses, in lower case."""
     param = dialect_of(connection).placeholder
     rows = connection.exec_driver_sql(
@@ -224,13 +224,13 @@ def _addresses(connection: SqlConnection, connection_id: int) -> list[tuple[str,
         f" WHERE connection_id = {param} AND email > ''",
         (connection_id,),
     )
-    pairs = [(row[0], row[1]) for row in rows] + _accounts(connection, connection_id)
+    pairs = [(row[0], row[1]) for row in rows] + _read_accounts(connection, connection_id)
     # Rows of the Go plugin have blanks.
     cleaned = ((user, email.strip().lower()) for user, email in pairs)
     return [(user, email) for user, email in cleaned if email]
 
 
-def _accounts(connection: SqlConnection, connection_id: int) -> list[tuple[str, str]]:
+def _read_accounts(connection: SqlConnection, connection_id: int) -> list[tuple[str, str]]:
     param = dialect_of(connection).placeholder
     rows = connection.exec_driver_sql(
         f"SELECT user_name, email FROM {ACCOUNT_TABLE}"
@@ -240,26 +240,26 @@ def _accounts(connection: SqlConnection, connection_id: int) -> list[tuple[str, 
     return [(row[0], row[1] or "") for row in rows]
 
 
-def _senders(engine: Engine, connection_id: int, emails: Collection[str]) -> Iterator[str]:
+def _find_senders(engine: Engine, connection_id: int, emails: Collection[str]) -> Iterator[str]:
     """Yield the senders of reports with one of these addresses, also of replaced reports."""
-    for page in _suspects(engine, connection_id, emails):
+    for page in _read_candidates(engine, connection_id, emails):
         developers = {row[0]: row[1] for row in page}
         sized = [(row[0], row[2]) for row in page]
         for raw_id, payload in read_bodies(reading(engine).connect, sized):
             try:
                 if payload and parse(payload).email.lower() in emails:
                     yield developers[raw_id]
-            except ReportRefused:  # as the extract leaves it out
+            except ReportRefused:  # the extract omits it, too
                 pass
 
 
-def _suspects(
+def _read_candidates(
     engine: Engine, connection_id: int, emails: Collection[str]
 ) -> Iterator[Sequence[tuple[int, str, int]]]:
-    """Yield the raw rows whose bodies may have one of these addresses: id, developer and length."""
+    """Yield id, developer and length of raw rows whose bodies may have one of these addresses."""
     dialect = dialect_of(engine)
     param = dialect.placeholder
-    # Not every database knows small letters beyond ASCII, and JSON may escape any letter.
+    # Some databases lower only ASCII letters, and JSON may escape any letter.
     parts = sorted({max(_PLAIN.findall(email), key=len, default="@") for email in emails})
     may_have = [f"REPLACE(LOWER(payload), {param}, '') <> LOWER(payload)"] * len(parts)
     may_have.append(f"REPLACE(payload, {param}, '') <> payload")

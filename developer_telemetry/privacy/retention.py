@@ -1,8 +1,7 @@
-"""Remove rows that are older than a connection keeps them: reports, days, and then people.
+"""Remove rows past a connection's retention: reports, days, and then people.
 
 This takes many short transactions, with pauses, so that reports are stored meanwhile. Each of them
-is complete: a day is removed with its tasks, and the last day of a developer with all their other
-rows.
+is complete: a day is removed with its tasks, and a developer's last day with all their other rows.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ MAX_PAUSE_SECONDS = 1.0
 
 
 class RetentionLimits(NamedTuple):
-    """The first days that are kept, as YYYY-MM-DD: of reports, and of what was made of them."""
+    """The first days to keep, as YYYY-MM-DD: of reports, and of rows made of them."""
 
     raw: str
     tool: str
@@ -66,23 +65,23 @@ class PrunedRows(NamedTuple):
 
     reports: int = 0
     days: int = 0
-    developers: int = 0  # of whom nothing is left
+    developers: int = 0  # those without any remaining row
     machines: int = 0
 
 
 def compute_limits(
     today: date, raw_days: Optional[int], tool_days: Optional[int]
 ) -> RetentionLimits:
-    """Return the first days to keep, by the days for which reports and rows made of them are kept.
+    """Return the first days to keep, by the retention of reports and of rows made of them.
 
-    None, 0 and less stand for ever. Reports are removed with their rows at the latest: the next run
-    would make the rows again.
+    None, 0 and less mean for ever. Reports are removed with their rows at the latest, since the
+    next run would make the rows again.
     """
-    tool = _first_kept(today, tool_days)
-    return RetentionLimits(max(tool, _first_kept(today, raw_days)), tool)
+    tool = _first_day_to_keep(today, tool_days)
+    return RetentionLimits(max(tool, _first_day_to_keep(today, raw_days)), tool)
 
 
-def _first_kept(today: date, days: Optional[int]) -> str:
+def _first_day_to_keep(today: date, days: Optional[int]) -> str:
     since_first = (today - date.fromisoformat(FIRST_DAY)).days
     if not days or not 0 < days < since_first:
         return FIRST_DAY
@@ -90,7 +89,7 @@ def _first_kept(today: date, days: Optional[int]) -> str:
 
 
 def read_today(engine: Engine) -> date:
-    """Return the day in UTC by the database's clock: our own, if wrong, could remove all rows."""
+    """Return the day in UTC by the database's clock; a wrong clock of ours could remove all."""
     return date.fromisoformat(format_timestamp(now_us() + clock_offset_us(engine))[:10])
 
 
@@ -110,13 +109,13 @@ def preview_prune(engine: Engine, connection_id: int) -> tuple[RetentionLimits, 
     """Return the limits, and the rows that `prune` would remove now."""
     today = read_today(engine)
     param = dialect_of(engine).placeholder
-    gone = (
+    ended_developers = (
         f"SELECT developer_id FROM {TOOL_TABLE} WHERE connection_id = {param}"
         f" GROUP BY developer_id HAVING MAX(date) < {param}"
     )
     older = f"WHERE connection_id = {param} AND date < {param}"
     with reading(engine).connect() as connection:
-        limits = _limits(connection, connection_id, today)
+        limits = _read_limits(connection, connection_id, today)
 
         def count(source: str, *parameters: object) -> int:
             query = f"SELECT COUNT(*) FROM {source}"
@@ -126,10 +125,10 @@ def preview_prune(engine: Engine, connection_id: int) -> tuple[RetentionLimits, 
         return limits, PrunedRows(
             count(f"{RAW_TABLE} {older}", connection_id, limits.raw),
             count(f"{TOOL_TABLE} {older}", connection_id, limits.tool),
-            count(f"({gone}) gone", connection_id, limits.tool),
+            count(f"({ended_developers}) ended", connection_id, limits.tool),
             count(
                 f"{MACHINE_TABLE} WHERE connection_id = {param}"
-                f" AND (last_seen < {param} OR developer_id IN ({gone}))",
+                f" AND (last_seen < {param} OR developer_id IN ({ended_developers}))",
                 *(connection_id, _midnight(limits.tool), connection_id, limits.tool),
             ),
         )
@@ -144,15 +143,15 @@ def prune(
         ConnectionBusy: A run or an erase took longer than `patience` seconds.
         ConfigurationError: A right is missing; nothing was removed.
     """
-    there = inspect(engine).get_table_names()
-    require_rights(engine, {table: verbs for table, verbs in _NEEDS.items() if table in there})
+    existing = inspect(engine).get_table_names()
+    require_rights(engine, {table: verbs for table, verbs in _NEEDS.items() if table in existing})
     with hold_connection(engine, connection_id, patience) as still_alone:
         pruned = PrunedRows()
         started = time.monotonic()
         for removed in _Pruning(engine, connection_id).steps():
             pruned = PrunedRows(*map(add, pruned, removed))
             yield pruned
-            # On SQLite a waiting writer tries again only now and then.
+            # On SQLite a waiting writer polls, so it needs a pause to succeed.
             time.sleep(min(MAX_PAUSE_SECONDS, time.monotonic() - started))
             still_alone()
             started = time.monotonic()
@@ -166,30 +165,30 @@ class _Pruning:
         self._id = connection_id
         self._today = read_today(engine)
         self._param = dialect_of(engine).placeholder
-        there = inspect(engine).get_table_names()
+        existing = inspect(engine).get_table_names()
         self._account_tables = [
             table
             for table in PRUNED_TABLES
-            if table.key is PersonKey.ACCOUNT and table.name in there
+            if table.key is PersonKey.ACCOUNT and table.name in existing
         ]
 
     def steps(self) -> Iterator[PrunedRows]:
         """Remove all due rows; yield the rows that each transaction removed."""
         for table, remove in ((RAW_TABLE, self._remove_reports), (TOOL_TABLE, self._remove_days)):
-            # A page of developers at a time, so that an index leads to the oldest rows of each.
+            # By pages of developers, so that an index finds the oldest rows of each.
             for page in read_developers(self._engine, table, self._id):
-                yield from self._repeated(partial(remove, developers=page))
-        yield from self._repeated(self._remove_machines)
+                yield from self._repeat(partial(remove, developers=page))
+        yield from self._repeat(self._remove_machines)
         transact(self._engine, self._complete)
 
-    def _repeated(self, remove: Callable[[SqlConnection], PrunedRows]) -> Iterator[PrunedRows]:
+    def _repeat(self, remove: Callable[[SqlConnection], PrunedRows]) -> Iterator[PrunedRows]:
         while any(removed := transact(self._engine, remove)):
             yield removed
 
     def _begin(self, connection: SqlConnection) -> RetentionLimits:
         """Return the limits by the connection's options now, recorded before rows are deleted."""
         overwrite_deleted_bytes(connection)
-        limits = _limits(connection, self._id, self._today)
+        limits = _read_limits(connection, self._id, self._today)
         if limits.raw > read_first_day(connection, self._id):
             self._record(connection, "raw_before", limits.raw)
         return limits
@@ -207,8 +206,8 @@ class _Pruning:
     def _remove_reports(self, connection: SqlConnection, developers: Sequence[str]) -> PrunedRows:
         limits = self._begin(connection)
         rows = connection.exec_driver_sql(
-            f"SELECT id FROM {RAW_TABLE} WHERE {self._whose(developers)} AND date < {self._param}"
-            f" LIMIT {MAX_ROWS}",
+            f"SELECT id FROM {RAW_TABLE} WHERE {self._condition(developers)}"
+            f" AND date < {self._param} LIMIT {MAX_ROWS}",
             (self._id, *developers, limits.raw),
         ).fetchall()
         return PrunedRows(
@@ -217,14 +216,14 @@ class _Pruning:
 
     def _remove_days(self, connection: SqlConnection, developers: Sequence[str]) -> PrunedRows:
         limits = self._begin(connection)
-        # Beside each day whether any of its developer is kept.
+        # True for a day whose developer has later days to keep.
         later = (
             f"SELECT 1 FROM {TOOL_TABLE} kept WHERE kept.connection_id = t.connection_id"
             f" AND kept.developer_id = t.developer_id AND kept.date >= {self._param}"
         )
         rows = connection.exec_driver_sql(
             f"SELECT developer_id, date, CASE WHEN EXISTS ({later}) THEN 1 ELSE 0 END"
-            f" FROM {TOOL_TABLE} t WHERE {self._whose(developers)} AND date < {self._param}"
+            f" FROM {TOOL_TABLE} t WHERE {self._condition(developers)} AND date < {self._param}"
             f" LIMIT {MAX_ROWS}",
             (limits.tool, self._id, *developers, limits.tool),
         ).fetchall()
@@ -233,19 +232,19 @@ class _Pruning:
         texts = read_table_texts(connection, TASK_TABLE)
         tasks = [make_task_id(kind, *key, texts) for key in keys for kind in TASK_KINDS]
         self._delete(connection, TASK_TABLE, "id", tasks)
-        leaving = sorted({row[0] for row in rows if not row[2]})
-        gone = PrunedRows(days=len(keys))
-        return self._remove_people(connection, leaving, gone) if leaving else gone
+        ending = sorted({row[0] for row in rows if not row[2]})
+        removed_days = PrunedRows(days=len(keys))
+        return self._remove_people(connection, ending, removed_days) if ending else removed_days
 
     def _remove_people(
-        self, connection: SqlConnection, leaving: Sequence[str], gone: PrunedRows
+        self, connection: SqlConnection, ending: Sequence[str], removed_days: PrunedRows
     ) -> PrunedRows:
-        """Remove all rows of those developers who have no days any more."""
-        left = connection.exec_driver_sql(
-            f"SELECT DISTINCT developer_id FROM {TOOL_TABLE} WHERE {self._whose(leaving)}",
-            (self._id, *leaving),
+        """Remove all rows of the developers without remaining days."""
+        remaining = connection.exec_driver_sql(
+            f"SELECT DISTINCT developer_id FROM {TOOL_TABLE} WHERE {self._condition(ending)}",
+            (self._id, *ending),
         ).fetchall()
-        developers = sorted(set(leaving) - {row[0] for row in left})
+        developers = sorted(set(ending) - {row[0] for row in remaining})
         texts = read_table_texts(connection, ACCOUNT_TABLE)
         accounts = [make_account_id(self._id, developer, texts) for developer in developers]
         for table in self._account_tables:
@@ -253,10 +252,10 @@ class _Pruning:
         machines = 0
         if developers:
             machines = connection.exec_driver_sql(
-                f"DELETE FROM {MACHINE_TABLE} WHERE {self._whose(developers)}",
+                f"DELETE FROM {MACHINE_TABLE} WHERE {self._condition(developers)}",
                 (self._id, *developers),
             ).rowcount
-        return gone._replace(developers=len(developers), machines=machines)
+        return removed_days._replace(developers=len(developers), machines=machines)
 
     def _remove_machines(self, connection: SqlConnection) -> PrunedRows:
         """Remove machines whose last report arrived before the first day to keep."""
@@ -274,9 +273,9 @@ class _Pruning:
         self._begin(connection)
         self._record(connection, "pruned_on", self._today.isoformat())
 
-    def _whose(self, developers: Sequence[str]) -> str:
-        marks = ", ".join([self._param] * len(developers))
-        return f"connection_id = {self._param} AND developer_id IN ({marks})"
+    def _condition(self, developers: Sequence[str]) -> str:
+        placeholders = ", ".join([self._param] * len(developers))
+        return f"connection_id = {self._param} AND developer_id IN ({placeholders})"
 
     def _delete_keys(
         self,
@@ -297,14 +296,14 @@ class _Pruning:
     ) -> int:
         if not values:
             return 0
-        marks = ", ".join([self._param] * len(values))
+        placeholders = ", ".join([self._param] * len(values))
         deleted: int = connection.exec_driver_sql(
-            f"DELETE FROM {table} WHERE {column} IN ({marks})", tuple(values)
+            f"DELETE FROM {table} WHERE {column} IN ({placeholders})", tuple(values)
         ).rowcount
         return deleted
 
 
-def _limits(connection: SqlConnection, connection_id: int, today: date) -> RetentionLimits:
+def _read_limits(connection: SqlConnection, connection_id: int, today: date) -> RetentionLimits:
     param = dialect_of(connection).placeholder
     retention = connection.exec_driver_sql(
         f"SELECT raw_retention_days, tool_retention_days FROM {CONNECTION_TABLE}"

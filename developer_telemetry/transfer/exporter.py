@@ -1,6 +1,6 @@
 """Export rows of the raw and the tool layer as lines of JSON or CSV, in constant memory.
 
-Each line names its table and has all that an import needs to make the same row in another database,
+Each line names its table and has all that an import needs to make the same row in another database
 of any kind. Ids of raw rows differ there, so a row of the tool layer also has the identity of its
 newest report.
 """
@@ -39,7 +39,7 @@ PAGE = 1000
 RAW = "raw"
 TOOL = "tool"
 
-# Columns that an import needs are first; the others are for readers.
+# The columns that an import needs are first; the others are for people.
 _RAW_COLUMNS = (
     "report_id",
     "connection_id",
@@ -54,7 +54,7 @@ Row = dict[str, Any]
 
 
 class ExportSelection(NamedTuple):
-    """The rows to export; None stands for no limit. `developers` are pairs with connections."""
+    """The rows to export; None means no limit. `developers` are pairs of connection and id."""
 
     connection_id: Optional[int] = None
     since: Optional[str] = None  # YYYY-MM-DD, the first day
@@ -66,27 +66,27 @@ def read_raw_rows(engine: Engine, wanted: ExportSelection) -> Iterator[Row]:
     """Yield rows of the raw layer in the order of their ids, so that an import keeps the order."""
     if wanted.developers is not None:
         for person in wanted.developers:
-            yield from _raw_of(engine, wanted, person)
+            yield from _read_raw_of_person(engine, wanted, person)
         return
-    above, last = _ends(engine)
+    above, last = _read_id_range(engine)
     while above < last:
         with reading(engine).connect() as connection:
-            up_to = _page_end(connection, above, last)
-        yield from _raw(engine, wanted, f"id > {above} AND id <= {up_to}")
+            up_to = _read_page_end(connection, above, last)
+        yield from _read_raw(engine, wanted, f"id > {above} AND id <= {up_to}")
         above = up_to
 
 
-def _ends(engine: Engine) -> tuple[int, int]:
+def _read_id_range(engine: Engine) -> tuple[int, int]:
     """Return the id below the first raw row, and the last one."""
     with reading(engine).connect() as connection:
         first, last = connection.exec_driver_sql(f"SELECT MIN(id), MAX(id) FROM {RAW_TABLE}").one()
     return (first or 1) - 1, last or 0
 
 
-def _page_end(connection: SqlConnection, above: int, last: int) -> int:
+def _read_page_end(connection: SqlConnection, above: int, last: int) -> int:
     """Return the id of the last raw row of a page.
 
-    A query of its own: with conditions on other columns a database may read all rows each time.
+    A separate query: with conditions on other columns a database may read all rows each time.
     """
     last_id: Optional[int] = connection.exec_driver_sql(
         f"SELECT MAX(id) FROM (SELECT id FROM {RAW_TABLE} WHERE id > {above} AND id <= {last}"
@@ -95,10 +95,12 @@ def _page_end(connection: SqlConnection, above: int, last: int) -> int:
     return last_id or last
 
 
-def _raw_of(engine: Engine, wanted: ExportSelection, person: tuple[int, str]) -> Iterator[Row]:
+def _read_raw_of_person(
+    engine: Engine, wanted: ExportSelection, person: tuple[int, str]
+) -> Iterator[Row]:
     param = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
-        # The index has the ids, so they are found without reading what others sent.
+        # The index has the ids, so no rows of other people are read.
         rows = connection.exec_driver_sql(
             f"SELECT id FROM {RAW_TABLE} WHERE connection_id = {param} AND developer_id = {param}",
             person,
@@ -106,17 +108,17 @@ def _raw_of(engine: Engine, wanted: ExportSelection, person: tuple[int, str]) ->
         ids = sorted(row[0] for row in rows)
     for start in range(0, len(ids), PAGE):
         page = ", ".join(map(str, ids[start : start + PAGE]))
-        yield from _raw(engine, wanted, f"id IN ({page})")
+        yield from _read_raw(engine, wanted, f"id IN ({page})")
 
 
-def _raw(engine: Engine, wanted: ExportSelection, where: str) -> Iterator[Row]:
+def _read_raw(engine: Engine, wanted: ExportSelection, where: str) -> Iterator[Row]:
     """Yield the rows of a page; long bodies are read a few at a time."""
     size = f"{dialect_of(engine).octets}(payload)"
     columns = ", ".join(_RAW_COLUMNS[:-1])
     opened = reading(engine).connect
     with opened() as connection:
         conditions, parameters = _conditions(connection, wanted)
-        rows = _read(
+        rows = _read_rows(
             connection,
             RAW_TABLE,
             f"SELECT {columns}, CASE WHEN {size} <= {SHORT} THEN payload END AS payload,"
@@ -144,13 +146,15 @@ def _conditions(connection: SqlConnection, wanted: ExportSelection) -> tuple[str
 
 def read_tool_rows(engine: Engine, wanted: ExportSelection) -> Iterator[Row]:
     """Yield rows of the tool layer, by connection, developer and day."""
-    people = _all_developers(engine, wanted) if wanted.developers is None else wanted.developers
+    people = (
+        _read_all_developers(engine, wanted) if wanted.developers is None else wanted.developers
+    )
     param = dialect_of(engine).placeholder
     columns = ", ".join(f"t.{column}" for column in TOOL_COLUMNS)
     for person in people:
         for first, last in _day_spans(engine, wanted, person):
             with reading(engine).connect() as connection:
-                rows = _read(
+                rows = _read_rows(
                     connection,
                     TOOL_TABLE,
                     f"SELECT {columns}, r.report_id FROM (SELECT * FROM {TOOL_TABLE} WHERE"
@@ -165,7 +169,7 @@ def read_tool_rows(engine: Engine, wanted: ExportSelection) -> Iterator[Row]:
 def _day_spans(
     engine: Engine, wanted: ExportSelection, person: tuple[int, str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the first and last days of as many rows of a person as are read at once."""
+    """Yield the first and last day of each page of a person's rows."""
     dialect = dialect_of(engine)
     size = " + ".join(f"COALESCE({dialect.octets}({column}), 0)" for column in LONG_COLUMNS)
     with reading(engine).connect() as connection:
@@ -187,7 +191,7 @@ def _day_spans(
         yield days[0], days[-1]
 
 
-def _all_developers(engine: Engine, wanted: ExportSelection) -> Iterator[tuple[int, str]]:
+def _read_all_developers(engine: Engine, wanted: ExportSelection) -> Iterator[tuple[int, str]]:
     for connection_id in read_connection_ids(engine, TOOL_TABLE):
         if wanted.connection_id in (None, connection_id):
             for page in read_developers(engine, TOOL_TABLE, connection_id):
@@ -195,7 +199,7 @@ def _all_developers(engine: Engine, wanted: ExportSelection) -> Iterator[tuple[i
 
 
 def read_connection_ids(engine: Engine, table: str) -> list[int]:
-    """Return the connections that a table has rows of, also of those that were deleted since."""
+    """Return the connections with rows in a table, also deleted ones."""
     param = dialect_of(engine).placeholder
     # One lookup in the index for each; SELECT DISTINCT would read the full index.
     query = f"SELECT MIN(connection_id) FROM {table} WHERE connection_id > {param}"
@@ -208,9 +212,9 @@ def read_connection_ids(engine: Engine, table: str) -> list[int]:
 
 
 def read_derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iterator[Row]:
-    """Return the rows of developers that are made of reports: machines, accounts, tasks, users.
+    """Return the rows made of developers' reports: machines, accounts, tasks, links to users.
 
-    Rows that link accounts to users are there only where DevLake makes them.
+    Links exist only where DevLake or a receiver makes them.
     """
     there = inspect(engine).get_table_names()
     tables = [table for table in EXPORTED_TABLES if table.name in there and not table.has_days]
@@ -220,7 +224,7 @@ def read_derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iter
                 row
                 for table in tables
                 for condition in build_conditions(connection, table, *person)
-                for row in _read(
+                for row in _read_rows(
                     connection,
                     table.name,
                     f"SELECT * FROM {table.name} WHERE {condition.sql} ORDER BY {table.id_column}",
@@ -230,16 +234,16 @@ def read_derived_rows(engine: Engine, people: Iterable[tuple[int, str]]) -> Iter
         yield from rows
 
 
-def _read(
+def _read_rows(
     connection: SqlConnection, table: str, query: str, parameters: tuple[Any, ...]
 ) -> list[Row]:
     result = connection.exec_driver_sql(query, parameters)
     columns = (TABLE, *result.keys())
-    return [dict(zip(columns, (table, *map(_plain, row)))) for row in result]
+    return [dict(zip(columns, (table, *map(_to_exported, row)))) for row in result]
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as we write it, for any type that a driver returns."""
+def _to_exported(value: Any) -> Any:
+    """Return a driver's value of any type in the form of exports."""
     if isinstance(value, datetime):
         in_utc = value.astimezone(timezone.utc) if value.tzinfo else value
         return in_utc.replace(tzinfo=None).isoformat(" ", "milliseconds")
@@ -266,7 +270,7 @@ class ExportOutput:
     """A file of rows, one a line."""
 
     def __init__(self, file: IO[bytes], as_csv: bool, on_terminal: bool = False) -> None:
-        """`on_terminal` escapes control characters; CSV has no such escapes."""
+        """With `on_terminal`, control characters are escaped in JSON; CSV has no escapes."""
         self.rows = 0
         self.formulas = 0  # cells that a spreadsheet would take for formulas
         self._shown = printable if on_terminal else str
@@ -276,7 +280,7 @@ class ExportOutput:
     def write(self, row: Row) -> None:
         """Write a row; rows of CSV have to be of one table."""
         if not self._as_csv:
-            self._file.write(_object(row) + b"\n")
+            self._file.write(_encode_object(row) + b"\n")
         else:
             if not self.rows:
                 self._write(row)
@@ -285,9 +289,9 @@ class ExportOutput:
 
     def _write(self, cells: Iterable[Any]) -> None:
         """Write a line of CSV as PostgreSQL does: null is an empty cell without quotes."""
-        self._file.write((",".join(map(self._cell, cells)) + "\r\n").encode())
+        self._file.write((",".join(map(self._encode_cell, cells)) + "\r\n").encode())
 
-    def _cell(self, value: Any) -> str:
+    def _encode_cell(self, value: Any) -> str:
         if not isinstance(value, str):
             return "" if value is None else str(value)
         text = defuse_cell(value)
@@ -297,7 +301,7 @@ class ExportOutput:
 
 @contextmanager
 def open_output(path: Optional[Path]) -> Iterator[IO[bytes]]:
-    """Yield standard output, or a file that appears once complete, gzipped if its name says so.
+    """Yield standard output, or a file that appears when complete, gzipped if it ends in `.gz`.
 
     Raises:
         ConfigurationError: The file can't be made.
@@ -320,8 +324,8 @@ def open_output(path: Optional[Path]) -> Iterator[IO[bytes]]:
         ) from None
 
 
-def _object(row: Row) -> bytes:
-    """Return a row as JSON that is safe to show on a terminal."""
+def _encode_object(row: Row) -> bytes:
+    """Return a row as JSON without control characters, for terminals."""
     encoded = msgspec.json.encode(row)
     if encoded.isascii() and b"\x7f" not in encoded:  # no controls, as msgspec has escaped them
         return encoded

@@ -51,7 +51,7 @@ class ImportDefaults(NamedTuple):
 
 _Big = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _Int = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
-# As the last year that a date has, in microseconds.
+# The end of the year 9999, in microseconds.
 _Moment = Annotated[int, msgspec.Meta(ge=0, lt=253_402_300_800_000_000)]
 _Identity = Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z-]{1,36}$")]
 _Text = Annotated[str, msgspec.Meta(pattern=r"^[^\0]*$", max_length=TEXT_LIMIT)]
@@ -81,9 +81,9 @@ _TYPES: dict[str, Any] = {
     "_raw_data_id": Optional[int],
     "report_id": Optional[_Identity],  # of the raw row that `_raw_data_id` is about
 }
-# What came of reports' texts; a pseudonym must not get into identities and times.
+# Columns made of reports' texts: identities and times must not become pseudonyms.
 _FROM_TEXTS = TOOL_COLUMNS[1 : TOOL_COLUMNS.index("commits")]
-_Day = TypedDict("_Day", _TYPES)  # type: ignore[misc]  # spelled out it would say all names again
+_Day = TypedDict("_Day", _TYPES)  # type: ignore[misc]  # a class would repeat all names
 
 
 class _Head(msgspec.Struct):
@@ -116,13 +116,13 @@ class ImportReader:
         connection_id: Optional[int],
         defaults: ImportDefaults,
     ) -> None:
-        """Read all items for `connection_id`; without it, rows of an export for their own one.
+        """Read all items for `connection_id`, or rows of an export for their own connection.
 
         Raises:
             ConfigurationError: There is no such connection.
         """
         self._connections = connections
-        self._target = None if connection_id is None else self._connection_with_id(connection_id)
+        self._target = None if connection_id is None else self._require_connection(connection_id)
         self._defaults = defaults
 
     def batches(self, archives: InputFiles) -> Iterator[ImportBatch]:
@@ -143,13 +143,13 @@ class ImportReader:
         try:
             if item.fault:
                 raise ReportRefused("", item.fault)
-            table = _table(item.content)
+            table = _read_table(item.content)
             if not table:
-                batch.reports.append((item, self._archived(item)))
+                batch.reports.append((item, self._parse_body(item)))
             elif table == RAW_TABLE:
-                batch.reports.append((item, self._exported(item)))
+                batch.reports.append((item, self._parse_raw_row(item)))
             elif table == TOOL_TABLE:
-                batch.days.append((item, self._day(item)))
+                batch.days.append((item, self._parse_day_row(item)))
             else:
                 batch.left_out += 1
         except ReportRefused as refusal:
@@ -165,53 +165,53 @@ class ImportReader:
             logger.debug("an item can't be read", exc_info=True)
             batch.refused.append((item, f"can't be read: {describe_error(error)}"))
 
-    def _archived(self, item: InputItem) -> ReceivedReport:
+    def _parse_body(self, item: InputItem) -> ReceivedReport:
         """Return the report of a collector's body, whose arrival is unknown."""
-        connection = self._connection(None)
-        report = connection.parse(_filled(item, self._defaults))
+        connection = self._choose_connection(None)
+        report = connection.parse(_add_missing_fields(item, self._defaults))
         if connection.strategy == SUM and not report.hostname:
             raise ReportRefused(
                 "hostname",
-                f"missing, and connection {connection.id} adds up the hosts of a day, so that this"
-                " one might count twice; name it with --hostname",
+                f"missing, and connection {connection.id} adds up the hosts of a day, so this one"
+                " might count twice; name it with --hostname",
             )
         return ReceivedReport(
             make_archive_id(connection.id, report.date, report.payload), connection.id, 0, report
         )
 
-    def _exported(self, item: InputItem) -> ReceivedReport:
+    def _parse_raw_row(self, item: InputItem) -> ReceivedReport:
         row = msgspec.json.decode(item.content, type=_Exported, strict=False)
-        connection = self._connection(row.connection_id)
+        connection = self._choose_connection(row.connection_id)
         report = connection.parse(row.payload)
         return ReceivedReport(row.report_id, connection.id, row.arrived_us, report)
 
-    def _day(self, item: InputItem) -> dict[str, Any]:
+    def _parse_day_row(self, item: InputItem) -> dict[str, Any]:
         day: dict[str, Any] = msgspec.json.decode(item.content, type=_Day, strict=False)
         for column in ("created_at", "updated_at"):
             try:
                 datetime.fromisoformat(day[column] or "1970-01-01")
             except ValueError:
                 raise ReportRefused(column, f"{day[column]} is no time") from None
-        connection = self._connection(day["connection_id"])
+        connection = self._choose_connection(day["connection_id"])
         if connection.privacy is not None:
             day.update(connection.privacy.row({column: day[column] for column in _FROM_TEXTS}))
         return {**day, "connection_id": connection.id, "date": day["date"].isoformat()}
 
-    def _connection(self, own: Optional[int]) -> Connection:
+    def _choose_connection(self, own: Optional[int]) -> Connection:
         if self._target is not None:
             return self._target
         if own is not None:
-            return self._connection_with_id(own)
+            return self._require_connection(own)
         if len(self._connections) != 1:
             raise ConfigurationError(
-                f"there are {len(self._connections)} connections; say with --connection which one"
-                " the reports are for (`developer-telemetry status` lists them, `connect` makes"
+                f"there are {len(self._connections)} connections; name the one for these reports"
+                " with --connection (`developer-telemetry status` lists them, `connect` makes"
                 " one)"
             )
         [only] = self._connections.values()
         return only
 
-    def _connection_with_id(self, connection_id: int) -> Connection:
+    def _require_connection(self, connection_id: int) -> Connection:
         connection = self._connections.get(connection_id)
         if connection is None:
             raise ConfigurationError(
@@ -221,8 +221,8 @@ class ImportReader:
         return connection
 
 
-def _table(content: bytes) -> str:
-    if b'"table"' not in content:  # as nearly always; the rest of a body is decoded elsewhere
+def _read_table(content: bytes) -> str:
+    if b'"table"' not in content:  # as nearly always
         return ""
     try:
         return msgspec.json.decode(content, type=_Head).table
@@ -233,7 +233,7 @@ def _table(content: bytes) -> str:
 def make_archive_id(connection_id: int, day: str, payload: str) -> str:
     """Return the id of a report without one: the same for the same content.
 
-    A UUID of version 7, as on arrival; its time is the start of the report's day.
+    It is a UUID of version 7, whose time is the start of the report's day.
     """
     digest = hashlib.blake2b(f"{connection_id} {payload}".encode(), digest_size=10).digest()
     return uuid7(
@@ -247,8 +247,8 @@ def make_copy_id(report_id: str, connection_id: int) -> str:
     return uuid7(int.from_bytes(digest[:6], "big"), int.from_bytes(digest[6:], "big"))
 
 
-def _filled(item: InputItem, defaults: ImportDefaults) -> bytes:
-    """Return a body with missing fields added at its end; the other text stays as it is."""
+def _add_missing_fields(item: InputItem, defaults: ImportDefaults) -> bytes:
+    """Return a body with missing fields added at its end, otherwise unchanged."""
     values = {field: value for field, value in defaults._asdict().items() if value}
     if values.pop("date_from_name", False):
         date_in_name = _DATE_IN_NAME.search(os.path.basename(item.source))

@@ -39,9 +39,9 @@ from developer_telemetry.storage.writer import upsert_tool_rows
 from developer_telemetry.transfer.import_reader import ImportBatch, make_copy_id
 from developer_telemetry.transfer.input_files import InputItem
 
-# Machines are counted this often, since after a crash much older rows are not counted.
+# Reports stored between two counts of machines: after a crash, much older rows are not counted.
 COUNT_EVERY = 10_000
-# How long to wait for another transaction's lock, and between two tries.
+# The time to wait for another transaction's lock, and between two tries.
 CONFLICT_SECONDS = 120.0
 CONFLICT_PAUSE_SECONDS = 1.0
 
@@ -54,7 +54,7 @@ class ImportCounts(NamedTuple):
     already_stored: int = 0  # reports that were stored already
     days: int = 0  # rows of the tool layer without a report behind them
     left_out: int = 0  # rows that follow from the reports
-    erased: int = 0  # of people who were
+    erased: int = 0  # of erased people
     refused: int = 0
 
 
@@ -93,9 +93,9 @@ class Importer:
         count_machines(self._engine, counted_id)
 
     def _store(self, batch: ImportBatch) -> ImportStep:
-        fresh = _fresh(self._engine, batch.reports)
+        fresh = _select_new(self._engine, batch.reports)
         arrivals = [arrival for _, arrival in fresh]
-        outcome = self._store_patiently(arrivals)
+        outcome = self._store_with_retries(arrivals)
         refused = [
             *batch.refused,
             *(
@@ -104,7 +104,7 @@ class Importer:
                 if arrival.report_id in outcome.refused
             ),
         ]
-        alone_days = self._days(batch.days)
+        alone_days = self._select_days(batch.days)
         days, refused_days = self._store_days(alone_days)
         refused += refused_days
         spared = len(outcome.arrivals) + days + len(refused_days)
@@ -120,8 +120,8 @@ class Importer:
             refused,
         )
 
-    def _store_patiently(self, arrivals: Sequence[ReceivedReport]) -> StoredReports:
-        """Store arrivals; try those again that a lock or an outage stops."""
+    def _store_with_retries(self, arrivals: Sequence[ReceivedReport]) -> StoredReports:
+        """Store arrivals, again after a lock or an outage."""
         gives_up_at = time.monotonic() + CONFLICT_SECONDS
         refused: dict[str, str] = {}
         outcome = StoredReports((), {})
@@ -137,24 +137,24 @@ class Importer:
             if waiting and time.monotonic() > gives_up_at:
                 why = now.waiting[waiting[0].report_id]
                 raise Unavailable(
-                    f"{len(waiting)} reports can't be stored now ({why}); see what is in their"
-                    " way and import again: what is stored already is passed over"
+                    f"{len(waiting)} reports can't be stored now ({why}); fix that and import"
+                    " again: reports stored already are skipped"
                 )
             if waiting:
                 time.sleep(CONFLICT_PAUSE_SECONDS)
         return outcome
 
-    def _days(
+    def _select_days(
         self, days: Sequence[tuple[InputItem, Mapping[str, Any]]]
     ) -> list[tuple[InputItem, ToolRow]]:
-        """Return the rows of days, sorted by key, that no report here accounts for."""
+        """Return the rows of days, sorted by key, without their reports here."""
         named = {(day["report_id"], day["connection_id"]) for _, day in days if day["report_id"]}
-        identities = _identities(self._engine, named)
+        identities = _resolve_identities(self._engine, named)
         rows: dict[Key, tuple[InputItem, ToolRow]] = {}
         for item, day in days:
             _, raw_id = identities.get((day["report_id"], day["connection_id"]), ("", None))
             if raw_id is None:
-                row = _day_row(day)
+                row = _build_day_row(day)
                 key = (row.connection_id, row.developer_id, row.date)
                 if key not in rows or row.arrived_us > rows[key][1].arrived_us:
                     rows[key] = item, row
@@ -171,10 +171,10 @@ class Importer:
         stored = 0
         refused: list[tuple[InputItem, str]] = []
         for connection_id, group in groupby(days, key=lambda day: day[1].connection_id):
-            # An erasure waits for writes to the raw layer; a day has none, so hold it off here.
+            # An erasure waits for writes to the raw layer, so lock it although days write none.
             with hold_connection(self._engine, connection_id):
                 tombstones = self._erased.reload()
-                spared = [day for day in group if not tombstones.cover_person(*_person(day[1]))]
+                spared = [day for day in group if not tombstones.cover_person(*_person_key(day[1]))]
                 faults = self._upsert(spared)
             stored += len(spared) - len(faults)
             refused += faults
@@ -200,8 +200,8 @@ class Importer:
         return []
 
 
-def _day_row(day: Mapping[str, Any]) -> ToolRow:
-    """Return a row of the tool layer without a report here, as rows of the Go plugin are."""
+def _build_day_row(day: Mapping[str, Any]) -> ToolRow:
+    """Return a row of the tool layer without a report here, such as one of the Go plugin."""
     values = dict(day)
     if day["_raw_data_id"] is not None:
         values["_raw_data_id"] = 0
@@ -209,15 +209,15 @@ def _day_row(day: Mapping[str, Any]) -> ToolRow:
     return ToolRow._make(values[column] for column in TOOL_COLUMNS)
 
 
-def _person(row: ToolRow) -> tuple[int, int, str, str]:
+def _person_key(row: ToolRow) -> tuple[int, int, str, str]:
     return (row.connection_id, row.arrived_us, row.developer_id, row.email or "")
 
 
-def _fresh(
+def _select_new(
     engine: Engine, reports: Sequence[tuple[InputItem, ReceivedReport]]
 ) -> list[tuple[InputItem, ReceivedReport]]:
-    """Return the reports that are not stored yet, each once."""
-    identities = _identities(engine, {(a.report_id, a.connection_id) for _, a in reports})
+    """Return the reports that are not stored yet, without duplicates."""
+    identities = _resolve_identities(engine, {(a.report_id, a.connection_id) for _, a in reports})
     fresh: dict[str, tuple[InputItem, ReceivedReport]] = {}
     for item, arrival in reports:
         report_id, raw_id = identities[arrival.report_id, arrival.connection_id]
@@ -226,14 +226,14 @@ def _fresh(
     return list(fresh.values())
 
 
-def _identities(
+def _resolve_identities(
     engine: Engine, wanted: Collection[tuple[str, int]]
 ) -> dict[tuple[str, int], tuple[str, Optional[int]]]:
     """Return each report's identity in its connection, and its raw id if stored.
 
-    A report gets another identity if another connection has stored its own one.
+    A report gets another identity if another connection has stored one with its own identity.
     """
-    stored = _stored(engine, [report_id for report_id, _ in wanted])
+    stored = _read_stored(engine, [report_id for report_id, _ in wanted])
     identities: dict[tuple[str, int], tuple[str, Optional[int]]] = {}
     copies: dict[tuple[str, int], str] = {}
     for report_id, connection_id in wanted:
@@ -242,14 +242,14 @@ def _identities(
             identities[report_id, connection_id] = (report_id, raw_id)
         else:
             copies[report_id, connection_id] = make_copy_id(report_id, connection_id)
-    stored = _stored(engine, list(copies.values()))
+    stored = _read_stored(engine, list(copies.values()))
     for pair, copy in copies.items():
         identities[pair] = (copy, stored[copy][1] if copy in stored else None)
     return identities
 
 
-def _stored(engine: Engine, report_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Return the connections and raw ids of those reports that are stored."""
+def _read_stored(engine: Engine, report_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return connection and raw id of each stored report."""
     if not report_ids:
         return {}
     param = dialect_of(engine).placeholder

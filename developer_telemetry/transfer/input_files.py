@@ -1,7 +1,7 @@
 """Split files of reports into one item a report, in constant memory.
 
-A file may hold one JSON object, one a line, several printed over many lines each, a JSON array, or
-the CSV that our export writes; any of it gzipped.
+A file may hold a JSON object, one on each line, several printed over many lines, a JSON array, or
+the CSV of our export, each also gzipped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from developer_telemetry.private_files import open_new
 from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, split_reports
 
 STANDARD_INPUT = "-"
-# Files that are read from a folder; a file that is named itself may have any name.
+# The names of files that are read from a folder; a named file may have any.
 SUFFIXES = (".json", ".ndjson", ".jsonl", ".csv")
 COMPRESSED = ".gz"
 PIECE = 1 << 18
@@ -36,17 +36,17 @@ TABLE = "table"
 _GZIP = b"\x1f\x8b"
 _CSV_HEADS = (f'"{TABLE}",'.encode(), f"{TABLE},".encode())
 _CSV_CELL = re.compile(r'(?:"([^"]*(?:""[^"]*)*)"|([^",]*))(,|\Z)')
-# Where a spreadsheet begins a formula: at the start of a cell, and after any character that it may
-# take for the end of a cell, such as the semicolon in many countries.
+# Where a spreadsheet reads a formula: at the start of a cell, and after characters that may end a
+# cell, such as the semicolon in many countries.
 _FORMULA = re.compile("(\\A|[;|\t\r\n])('*)(?=[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20])")
 _DEFUSED = re.compile(_FORMULA.pattern.replace("('*)", "'('*)"))
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-# Names that macOS and archives add to files, and what these begin with.
+# Names, and starts of names, of files that macOS and archives add.
 _ADDED_NAMES = ("._", ".DS_Store")
 _ADDED_FOLDERS = ("__MACOSX", ".Trashes", ".Spotlight-V100")
-# First bytes of files that can't be imported, and what to do with them.
+# First bytes of files that can't be imported, and the remedy.
 _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xfe\0\0", "UTF-32 text; save it as UTF-8"),
     (b"\0\0\xfe\xff", "UTF-32 text; save it as UTF-8"),
@@ -70,7 +70,7 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"%PDF-", "a PDF document"),
     (b"SQLite format 3\0", "an SQLite database"),
     (b"bplist00", "a property list of macOS"),
-    (b"\0\x05\x16\x07", "what macOS keeps beside a file; the file itself has no `._`"),
+    (b"\0\x05\x16\x07", "a file that macOS adds; the file itself has no `._`"),
     (b"\xd0\xcf\x11\xe0", "an office document; save it as CSV"),
     (b"\x7fELF", "a program"),
 )
@@ -112,7 +112,7 @@ class InputFiles:
             self._add(name)
         self.size: Optional[int] = None  # of all files together; None if unknown
         if STANDARD_INPUT not in self.files:
-            self.size = sum(map(_size, self.files))
+            self.size = sum(map(_read_size, self.files))
 
     def _add(self, name: str) -> None:
         if not os.path.isdir(name):
@@ -132,37 +132,37 @@ class InputFiles:
                     self.passed_over += 1
 
     def items(self) -> Iterator[InputItem]:
-        """Return the items of all files; a file that can't be read (on) is an item with a fault."""
+        """Yield the items of all files; an unreadable file, or rest of one, is one with a fault."""
         for name in self.files:
             try:
-                with _opened(name) as file:
+                with _open(name) as file:
                     content = _Content(file, self)
                     reader = io.BufferedReader(content, PIECE)
                     if reader.peek(1):
-                        yield from _items(name, reader)
+                        yield from _read_items(name, reader)
                     elif not content.fault:
                         self.empty.append(name)
                     fault = content.fault
             except ReportRefused as error:
                 fault = str(error)
             except Exception as error:  # the next file may be readable
-                fault = _unreadable(error)
+                fault = _describe_unreadable(error)
             if fault:
                 yield InputItem(name, "the file", b"", fault)
 
 
-def _unreadable(error: Exception) -> str:
+def _describe_unreadable(error: Exception) -> str:
     return f"can't be read to its end: {getattr(error, 'strerror', None) or describe_error(error)}"
 
 
-def _size(path: str) -> int:
+def _read_size(path: str) -> int:
     try:
         return os.path.getsize(path)
     except OSError:  # reported when it is read
         return 0
 
 
-def _kind(head: bytes) -> str:
+def _describe_unsupported(head: bytes) -> str:
     """Return the kind of a file that can't be imported, by its first bytes; else an empty text."""
     for start, kind in _KINDS:
         if head.startswith(start):
@@ -176,12 +176,12 @@ def _kind(head: bytes) -> str:
         return "a page or XML, such as a sign-in page in place of a download"
     if head[:2] in (b"{\0", b"[\0", b"\0{", b"\0["):
         return "UTF-16 text; save it as UTF-8"
-    # A crash leaves NULs in a file, too, and whole reports beside them.
+    # A file after a crash has NULs as well, besides whole reports.
     return "no text" if b"\0" in head[:1024] and not _LINE_OF_REPORT.search(head) else ""
 
 
 class _Content(io.RawIOBase):
-    """A file's content, inflated; it ends with a `fault` where it can't be read further."""
+    """A file's content, inflated; it ends with a `fault` at the first unreadable byte."""
 
     def __init__(self, file: IO[bytes], archives: InputFiles) -> None:
         self.fault = ""
@@ -196,7 +196,7 @@ class _Content(io.RawIOBase):
         try:
             piece = self._file.read1(len(buffer))
         except (OSError, EOFError, zlib.error) as error:
-            self.fault = _unreadable(error)
+            self.fault = _describe_unreadable(error)
             return 0
         buffer[: len(piece)] = piece
         return len(piece)
@@ -219,30 +219,30 @@ class _Counted(io.RawIOBase):
         return len(piece)
 
 
-def _opened(name: str) -> IO[bytes]:
+def _open(name: str) -> IO[bytes]:
     if name == STANDARD_INPUT:
         return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
     return open(name, "rb", buffering=0)
 
 
-def _items(source: str, file: IO[bytes]) -> Iterator[InputItem]:
+def _read_items(source: str, file: IO[bytes]) -> Iterator[InputItem]:
     head = file.read(PIECE)
-    if kind := _kind(head):
+    if kind := _describe_unsupported(head):
         raise ReportRefused("", f"it is {kind}")
     is_all = len(head) < PIECE
     start = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
     if start.startswith(b"{") and not _is_object(start.partition(b"\n")[0]):
-        head += file.read(MAX_CHARACTERS + 1 - len(head))  # as much as one report may have
+        head += file.read(MAX_CHARACTERS + 1 - len(head))
         is_all = len(head) <= MAX_CHARACTERS
         start = head.removeprefix(_BYTE_ORDER_MARK).lstrip()
     if is_all and _is_object(start):
         yield InputItem(source, "the file", start.rstrip())
     elif start.startswith(b"["):
-        yield from _elements(source, chain([head], iter(lambda: file.read(PIECE), b"")))
+        yield from _split_array(source, chain([head], iter(lambda: file.read(PIECE), b"")))
     elif start.startswith(_CSV_HEADS):
-        yield from _records(source, _Numbered(head, file))
+        yield from _split_records(source, _Numbered(head, file))
     else:
-        yield from _blocks(source, _Numbered(head, file))
+        yield from _split_blocks(source, _Numbered(head, file))
 
 
 def _is_object(content: bytes) -> bool:
@@ -253,15 +253,15 @@ def _is_object(content: bytes) -> bool:
     return content.startswith(b"{")
 
 
-def _elements(source: str, pieces: Iterable[bytes]) -> Iterator[InputItem]:
+def _split_array(source: str, pieces: Iterable[bytes]) -> Iterator[InputItem]:
     for number, text in enumerate(split_reports(pieces), 1):
         content = text.encode("utf-8", "surrogateescape")
-        yield _item(source, f"element {number}", content)
+        yield _make_item(source, f"element {number}", content)
 
 
-def _item(source: str, position: str, content: bytes) -> InputItem:
+def _make_item(source: str, position: str, content: bytes) -> InputItem:
     if len(content) > MAX_CHARACTERS:
-        # As much as tells which it is: it may be a gigabyte, and can't be fixed by hand.
+        # Only the start, to identify it: it may be a gigabyte.
         fault = f"above {MAX_CHARACTERS} bytes, of which the first are shown"
         return InputItem(source, position, content[:200], fault)
     return InputItem(source, position, content)
@@ -295,19 +295,19 @@ class _Numbered:
         return line
 
 
-def _blocks(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[InputItem]:
-    """One item a line, or several lines where a report was printed over several.
+def _split_blocks(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[InputItem]:
+    """Yield an item for each line, or for several lines where a report was printed over several.
 
-    A report begins with a line that begins with a brace, so a broken one doesn't spoil the next.
+    A report starts at a line with a brace at its start, so an invalid one does not affect the next.
     """
     block: list[bytes] = []
     first = size = 0
     for number, line in lines:
         comment = line.startswith(b"#")
         if block and (
-            comment or line.startswith(b"{") or _is_whole(block) or size > MAX_CHARACTERS
+            comment or line.startswith(b"{") or _is_complete(block) or size > MAX_CHARACTERS
         ):
-            yield _item(source, f"line {first}", b"".join(block).strip())
+            yield _make_item(source, f"line {first}", b"".join(block).strip())
             block, size = [], 0
         if comment or not (block or line.strip()):
             continue
@@ -316,10 +316,10 @@ def _blocks(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[InputIt
         block.append(line)
         size += len(line)
     if block:
-        yield _item(source, f"line {first}", b"".join(block).strip())
+        yield _make_item(source, f"line {first}", b"".join(block).strip())
 
 
-def _is_whole(block: Sequence[bytes]) -> bool:
+def _is_complete(block: Sequence[bytes]) -> bool:
     """Return true if a report ends with the last of these lines, and none begins next."""
     last = block[-1].rstrip()
     if len(block) > 1:
@@ -327,26 +327,26 @@ def _is_whole(block: Sequence[bytes]) -> bool:
     return not last.startswith(b"{") or (last.endswith(b"}") and _is_object(last))
 
 
-def _records(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[InputItem]:
+def _split_records(source: str, lines: Iterable[tuple[int, bytes]]) -> Iterator[InputItem]:
     """Yield the rows of a CSV file as JSON objects; a cell that is empty without quotes is null."""
     columns: list[Optional[str]] = []
-    for number, record in _whole_records(lines):
+    for number, record in _complete_records(lines):
         position = f"line {number}"
         try:
-            cells = _cells(record.decode("utf-8").rstrip("\r\n"))
+            cells = _parse_cells(record.decode("utf-8").rstrip("\r\n"))
         except UnicodeDecodeError:
             yield InputItem(source, position, record.strip(), "not UTF-8; save the file as UTF-8")
             continue
         if not columns:
             columns = cells
         elif len(cells) == len(columns):
-            yield _item(source, position, msgspec.json.encode(dict(zip(columns, cells))))
+            yield _make_item(source, position, msgspec.json.encode(dict(zip(columns, cells))))
         else:
             fault = f"not {len(columns)} cells of CSV, as in the first line"
             yield InputItem(source, position, record.strip()[:MAX_CHARACTERS], fault)
 
 
-def _whole_records(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+def _complete_records(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     """Yield records; within a quoted cell, which may span lines, the number of quotes is odd."""
     record: list[bytes] = []
     first = size = quotes = 0
@@ -363,13 +363,13 @@ def _whole_records(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, by
         yield first, b"".join(record)
 
 
-def _cells(record: str) -> list[Optional[str]]:
-    """Return a record's cells; none where it isn't CSV."""
+def _parse_cells(record: str) -> list[Optional[str]]:
+    """Return a record's cells; none if it is invalid."""
     cells: list[Optional[str]] = []
     position = 0
     while match := _CSV_CELL.match(record, position):
         quoted, plain, end = match.groups()
-        cells.append(plain or None if quoted is None else _as_it_was(quoted.replace('""', '"')))
+        cells.append(plain or None if quoted is None else _restore_cell(quoted.replace('""', '"')))
         position = match.end()
         if not end:
             return cells
@@ -384,7 +384,7 @@ def defuse_cell(text: str) -> str:
     return _FORMULA.sub(r"\1'\2", text)
 
 
-def _as_it_was(text: str) -> str:
+def _restore_cell(text: str) -> str:
     return _DEFUSED.sub(r"\1\2", text)
 
 
@@ -402,17 +402,17 @@ class RejectFile:
             raise ConfigurationError(f"{path} is imported itself; name another file with --errors")
 
     def add(self, refused: Iterable[tuple[InputItem, str]]) -> None:
-        """Write down items and reasons; the file is made with the first."""
+        """Write items and reasons; the file is made with the first."""
         for item, reason in refused:
             if self._file is None:
-                self._file = self._opened()
+                self._file = self._open()
             why = printable(" ".join(f"{item.source} {item.position}: {reason}".split()))
             content = escape_json(item.content.decode("utf-8", "backslashreplace"))
             self._file.write(f"# {why}\n{content}\n".encode())
         if self._file is not None:
             self._file.flush()
 
-    def _opened(self) -> IO[bytes]:
+    def _open(self) -> IO[bytes]:
         try:
             return open_new(self.path)  # private, since it holds people's reports
         except OSError as error:

@@ -90,18 +90,18 @@ def test_each_person_has_an_account_and_tasks_and_each_alone_can_be_removed(
     assert len(set(before)) == len(PEOPLE)
     assert people(engine, TASK_TABLE) == tasks
     assert len({each.split(":")[3] for each in tasks}) in (0, len(PEOPLE))
-    left = len(PEOPLE)
-    for gone in ("Irfan", "🔑", "jose"):
-        left -= _removed(engine, gone)
-        assert len(people(engine, ACCOUNT_TABLE)) == left
+    remaining = len(PEOPLE)
+    for removed in ("Irfan", "🔑", "jose"):
+        remaining -= _removed(engine, removed)
+        assert len(people(engine, ACCOUNT_TABLE)) == remaining
 
 
 def _removed(engine: Engine, developer: str) -> int:
     traces = PersonData(engine, Person(1, developer), list_erased_tables(engine))
     assert traces.counts()[ACCOUNT_TABLE] == 1
     traces.remove_days(OVERWRITE, None)
-    gone = traces.remove_rest()
-    assert gone[ACCOUNT_TABLE] == 1
+    removed = traces.remove_rest()
+    assert removed[ACCOUNT_TABLE] == 1
     assert not traces.counts()
     return 1
 

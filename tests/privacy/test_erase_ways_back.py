@@ -238,7 +238,7 @@ def test_a_running_receiver_whose_clock_is_ahead_takes_her_again_and_brings_noth
 
         done = run_command(tmp_path, "erase", "ann.lee", "--yes", DB_URL=migrated_url)
         assert done.returncode == 1
-        assert f":{receiver.port}: its spool may hold reports of theirs" in done.stderr
+        assert f":{receiver.port}: its spool may hold reports of this person" in done.stderr
         receiver.start()
         again = run_command(tmp_path, "erase", "ann.lee", "--yes", DB_URL=migrated_url)
         assert again.returncode == 0, again.stderr

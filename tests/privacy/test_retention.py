@@ -146,10 +146,10 @@ def test_what_is_older_goes_from_both_layers(engine: Engine, strategy: str) -> N
     steps = list(prune(engine, connection_id))
 
     assert steps[-1] == PrunedRows(reports=4, days=4)
-    left = [days_ago(30), days_ago(29), DATE]
+    remaining = [days_ago(30), days_ago(29), DATE]
     for layer in (raw_rows(engine), tool_rows(engine)):
         mine = [row for row in layer if row["connection_id"] == connection_id]
-        assert sorted(dates(mine)) == sorted(left * 2)
+        assert sorted(dates(mine)) == sorted(remaining * 2)
         assert len(layer) == len(mine) + 1
     assert first_day(engine, connection_id) == days_ago(30)
     assert first_day(engine, 3 - connection_id) == FIRST_DAY

@@ -299,7 +299,7 @@ def test_no_cell_is_a_formula_and_an_import_reads_what_was_stored(text: str) -> 
         assert not cell.startswith(("=", "+", "-", "@", "\uff1d"))
     assert not defused.startswith(("\t", "\r"))
     record = f'"{defused.replace(chr(34), chr(34) * 2)}"'
-    assert archives._cells(record) == [text]
+    assert archives._parse_cells(record) == [text]
 
 
 def test_csv_holds_what_is_stored_and_tells_of_formulas(engine: Engine) -> None:

@@ -321,7 +321,7 @@ def test_a_report_that_the_database_refuses_is_named(
 @pytest.mark.parametrize(
     ("to", "line", "message"),
     [
-        (None, b"{}", "there are 2 connections; say with --connection"),
+        (None, b"{}", "there are 2 connections; name the one for these reports"),
         (
             None,
             b'{"table": "_raw_developer_telemetry", "report_id": "x", "connection_id": 9,'
