@@ -1,15 +1,15 @@
-"""A made-up fleet that behaves like a real one, for whoever wants to look before they have data.
+"""A made-up fleet that behaves like a real one, for a look at the pages without real data.
 
     made = fleet(developers=60, days=200, seed=1, now=datetime(2026, 11, 23, 12, tzinfo=utc))
     made.sent            every report in order of arrival: connection, arrived_us, body
-    made.developers      who they are: id, name, e-mail, team, first and last day, machines
-    made.refused         how many reports were refused, by (connection, day, reason)
+    made.developers      id, name, e-mail, team, first and last day, machines
+    made.refused         the numbers of refused reports by (connection, day, reason)
     fill(engine, encryption_secret, made)     stores all of it; returns the connections' ids by name
 
-The same arguments give the same fleet. People work part time, take holidays, fall ill, join and
-leave; use several machines, of which some go quiet; report late after travels, week-ends and two
-outages; take up tools that come into fashion and drop others. Bodies have the shape that the
-collector's script sends, twice a day: the day so far in the morning, the whole of it later.
+The same arguments give the same fleet. People join, leave and take holidays; use several machines,
+of which some stop reporting; report late after weekends and two outages; and change their tools
+with fashion. Bodies have the form of the collector's script, which reports twice a day: the day so
+far in the morning, all of it later.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Sent(NamedTuple):
 
 
 class Fleet(NamedTuple):
-    """All there is to know of a made-up fleet."""
+    """A made-up fleet: its people, their reports, and the numbers of refused ones."""
 
     first: date
     now: datetime
@@ -68,7 +68,7 @@ class Fleet(NamedTuple):
 
 
 class Outage(NamedTuple):
-    """A time without reports of one connection, or of all (empty), and why they were refused."""
+    """A time without reports of one connection, or of all (empty), and the reason of refusals."""
 
     start_us: int
     end_us: int
@@ -87,7 +87,7 @@ def fleet(developers: int, days: int, seed: int, now: datetime) -> Fleet:
     for person in people:
         diary = Diary(Random(f"developer {seed} {person.id}"), person, first, now.date())
         for arrived, body in diary.reports():
-            sent.extend(_through(outages, person.connection, arrived, body, refused))
+            sent.extend(_delay(outages, person.connection, arrived, body, refused))
     for number in range(days):
         if random.random() < 0.2:
             reason = random.choice(("date", "developer", "body", "size"))
@@ -99,38 +99,40 @@ def fleet(developers: int, days: int, seed: int, now: datetime) -> Fleet:
 
 
 def _outages(random: Random, first: date, days: int) -> tuple[Outage, ...]:
-    def at(share: float, hours: int, connection: str, reason: str) -> Outage:
+    def start_outage(share: float, hours: int, connection: str, reason: str) -> Outage:
         start = epoch_us(datetime.combine(first, time(), timezone.utc))
         start += int(days * share) * 24 * HOUR_US + random.randint(0, 12) * HOUR_US
         return Outage(start, start + hours * HOUR_US, connection, reason)
 
-    # The network was down, so that nobody could even refuse; then a token was changed too early.
-    return (at(0.35, 31, "", ""), at(0.7, 55, CONTRACTORS, "token"))
+    # The network was down, without any refusal; later a token was changed too early.
+    return (start_outage(0.35, 31, "", ""), start_outage(0.7, 55, CONTRACTORS, "token"))
 
 
-def _through(
+def _delay(
     outages: tuple[Outage, ...],
     connection: str,
     arrived_us: int,
     body: bytes,
     refused: Refused,
 ) -> Iterator[Sent]:
-    """Yield a report as it arrives: one of an outage arrives after the outage."""
+    """Yield a report with its arrival; one of an outage arrives after the outage."""
     for outage in outages:
         if outage.start_us <= arrived_us < outage.end_us and outage.connection in ("", connection):
             if outage.reason:
-                key = (connection, _moment(arrived_us).date(), outage.reason)
+                key = (connection, _to_datetime(arrived_us).date(), outage.reason)
                 # It is offered again every hour.
                 hours = (outage.end_us - arrived_us) // HOUR_US
-                refused[key] = refused.get(key, 0) + 1 + min(hours, 23 - _moment(arrived_us).hour)
-            # All of it within an hour, what was sent first still first.
+                refused[key] = (
+                    refused.get(key, 0) + 1 + min(hours, 23 - _to_datetime(arrived_us).hour)
+                )
+            # All of them arrive within an hour, in the order in which they were sent.
             share = (arrived_us - outage.start_us) / (outage.end_us - outage.start_us)
             arrived_us = outage.end_us + int(share * HOUR_US)
     yield Sent(arrived_us, connection, body)
 
 
 def arrivals(made: Fleet, connection_ids: Mapping[str, int]) -> Iterator[ReceivedReport]:
-    """Its reports as our storage takes them, in order of arrival."""
+    """Yield a fleet's reports for `store`, in order of arrival."""
     random = Random("identities")
     for sent in made.sent:
         report_id = uuid7(sent.arrived_us // 1000, random.getrandbits(80))
@@ -144,7 +146,7 @@ def fill(engine: Engine, encryption_secret: str, made: Fleet) -> dict[str, int]:
 
     :raises ConfigurationError: there are connections or reports already, which stay as they are.
     """
-    _refuse_used(engine)
+    _require_empty(engine)
     ids = {
         name: create(engine, encryption_secret, name, new_token(), strategy)
         for name, strategy in CONNECTIONS.items()
@@ -159,14 +161,14 @@ def fill(engine: Engine, encryption_secret: str, made: Fleet) -> dict[str, int]:
         (ids[name], day.isoformat(), reason, count)
         for (name, day, reason), count in made.refused.items()
     ]
-    transact(engine, lambda to: insert(to, REFUSAL_TABLE, columns, refusals, ""))
+    transact(engine, lambda connection: insert(connection, REFUSAL_TABLE, columns, refusals, ""))
     for connection_id in ids.values():
         for _ in convert_accounts(engine, connection_id):
             pass
     return ids
 
 
-def _refuse_used(engine: Engine) -> None:
+def _require_empty(engine: Engine) -> None:
     with reading(engine).connect() as connection:
         for table, what in ((CONNECTION_TABLE, "connections"), (RAW_TABLE, "reports")):
             row: Optional[Any] = connection.exec_driver_sql(
@@ -174,10 +176,10 @@ def _refuse_used(engine: Engine) -> None:
             ).first()
             if row is not None:
                 raise ConfigurationError(
-                    f"this database has {what} already, and made-up ones don't belong among them;"
+                    f"this database has {what} already, and made-up ones must not mix with them;"
                     " set DB_URL (or TELEMETRY_DATA_DIR) to another database"
                 )
 
 
-def _moment(epoch: int) -> datetime:
+def _to_datetime(epoch: int) -> datetime:
     return datetime.fromtimestamp(epoch // 1_000_000, timezone.utc)

@@ -1,7 +1,6 @@
-"""The people of a made-up fleet, and what they do at their machines day by day.
+"""The people of a made-up fleet, and their days at their machines.
 
-Part time, holidays, illness, week-ends, second machines and fashions are in it; what becomes of the
-reports on their way is for `demo` to say.
+They join and leave, take holidays, use second machines and follow fashions.
 """
 
 from __future__ import annotations
@@ -23,65 +22,48 @@ HOUR_US = 60 * MINUTE_US
 
 
 class Team(NamedTuple):
-    """A team: its projects, its zone (hours from UTC), and the tools it uses most."""
+    """A team and its projects."""
 
     name: str
     projects: tuple[str, ...]
-    zone: int
-    tools: tuple[str, ...]
 
 
 TEAMS = (
-    Team("Checkout", ("web-shop", "payments", "tax-rules"), 1, ("node", "vscode", "docker")),
-    Team("Platform", ("cluster", "observability", "base-images"), 1, ("go", "goland", "kubectl")),
-    Team("Data", ("warehouse", "forecasts", "events"), 0, ("python", "pycharm", "jupyter")),
-    Team("Mobile", ("ios-app", "android-app", "design-kit"), -5, ("xcode", "gradle", "node")),
-    Team("Search", ("search-api", "ranking", "crawler"), 5, ("java", "intellij", "maven")),
-    Team("Developers' tools", ("build-farm", "customer's-cli"), -8, ("go", "make", "vim")),
+    Team("Checkout", ("web-shop", "payments", "tax-rules")),
+    Team("Platform", ("cluster", "observability", "base-images")),
+    Team("Mobile", ("ios-app", "android-app", "design-kit")),
+    Team("Developers' tools", ("build-farm", "linters", "customer's-cli")),
 )
 
-# Share of people who use a tool at the start and at the end; below 0 nobody does yet, or any more.
+# The share of people who use a tool, at the start and at the end; below 0 it is not in use.
 FASHIONS = {
     "git": (1.0, 1.0),
     "docker": (0.55, 0.6),
     "vscode": (0.6, 0.5),
-    "vim": (0.2, 0.18),
     "python": (0.4, 0.45),
-    "node": (0.35, 0.35),
-    "make": (0.25, 0.25),
-    "kubectl": (0.2, 0.25),
     "claude": (-0.25, 0.5),
-    "cursor": (-0.05, 0.3),
-    "uv": (0.02, 0.35),
     "eclipse": (0.15, -0.1),
-    "svn": (0.07, -0.1),
 }
-# How often in an hour, at most.
-COMMANDS = {"git": 14, "ls": 9, "docker": 5, "make": 3, "npm": 6, "pytest": 4, "kubectl": 3}
-HOLIDAYS = {(1, 1), (5, 1), (12, 24), (12, 25), (12, 26), (12, 31)}
+# The most calls in an hour.
+COMMANDS = {"git": 14, "ls": 9, "docker": 5, "make": 3, "npm": 6, "pytest": 4}
+HOLIDAYS = {(1, 1), (5, 1), (12, 25)}
 
 FIRST_NAMES = (
-    "Ada Amir Anna Bao Carla Chidi Dana Elif Emil Fatou Felix Gita Hana Hugo Ines Ivan Jonas Kaito "
-    "Lea Liam Mara Maeve Mia Nils Noor Olga Omar Pia Ravi Rosa Sam Selin Tariq Tom Uma Vera Wei "
-    "Yara Zoë Zita"
+    "Ada Amir Bao Carla Dana Emil Fatou Gita Hugo Ines Jonas Kaito Lea Noor Olga Ravi Sam Zoë"
 )
-LAST_NAMES = (
-    "Adeyemi Bauer Costa Dubois Eriksen Fischer García Haddad Ivanova Jensen Kim Lopez Meyer "
-    "Nakamura O'Brien Okafor Patel Quist Rossi Sato Silva Tanaka Ünal Virtanen Wagner Yilmaz Zhang"
-)
+LAST_NAMES = "Bauer Costa Dubois García Haddad Jensen Kim Meyer O'Brien Patel Sato Ünal Zhang"
 
 
 class Machine(NamedTuple):
-    """A computer, on which days it could report, and whether its collector counts commands."""
+    """A computer, and the days between which it reports."""
 
     hostname: str
     first: date
     last: date
-    counts_commands: bool
 
 
 class Developer(NamedTuple):
-    """Someone who reports. `email` and `name` are empty where git has none."""
+    """A person with machines. `email` and `name` are empty where git has none."""
 
     id: str
     name: str
@@ -90,63 +72,51 @@ class Developer(NamedTuple):
     connection: str
     first: date
     last: date
-    hours: int  # of a usual day
-    days_off: tuple[int, ...]  # weekdays, Monday is 0
     machines: tuple[Machine, ...]
 
 
 def developer(random: Random, number: int, first: date, last: date) -> Developer:
-    """Make up number so-and-so of a fleet that reports from the first day to the last."""
-    first_name, family, login = _name(number)
-    team = TEAMS[number % len(TEAMS)] if number < 6 else random.choice(TEAMS)
-    span = (last - first).days
-    joined = first + timedelta(days=random.randrange(span) if random.random() < 0.15 else 0)
-    left = last
+    """Make up the developer `number` of a fleet that reports from the first day to the last."""
+    name, login = _name(number)
+    joined, left = first, last
+    if random.random() < 0.15:
+        joined += timedelta(days=random.randrange((last - first).days))
     if random.random() < 0.1:
         left = joined + timedelta(days=random.randint(0, (last - joined).days))
-    anonymous = random.random() < 0.07
-    part_time = random.random() < 0.2
-    contractor = number % 5 == 4
+    is_anonymous = random.random() < 0.07
+    is_contractor = number % 5 == 4
     return Developer(
-        id=f"ACME\\{login}" if random.random() < 0.1 else login,
-        name="" if anonymous else f"{first_name} {family}",
-        email="" if anonymous else f"{login}@example.com",
-        team=team,
-        connection=CONTRACTORS if contractor else STAFF,
+        id=login,
+        name="" if is_anonymous else name,
+        email="" if is_anonymous else f"{login}@example.com",
+        team=TEAMS[number % len(TEAMS)],
+        connection=CONTRACTORS if is_contractor else STAFF,
         first=joined,
         last=left,
-        hours=random.choice((4, 5)) if part_time else random.choice((5, 6, 6, 7)),
-        days_off=random.choice(((4,), (2,), (0, 1))) if part_time else (),
-        machines=_machines(random, login, joined, left, contractor),
+        machines=_machines(random, login, joined, left, 0.7 if is_contractor else 0.25),
     )
 
 
-def _name(number: int) -> tuple[str, str, str]:
-    """First and last name, and a login of them that nobody else has."""
-    first, last = FIRST_NAMES.split(), LAST_NAMES.split()
-    rounds, index = divmod(number, len(first) * len(last))
-    first_name = first[index % len(first)]
-    family = last[(index + index // len(first)) % len(last)]
-    return first_name, family, f"{first_name}.{family}{rounds or ''}".lower()
+def _name(number: int) -> tuple[str, str]:
+    """Return a name, and a login that no other number has."""
+    first_names, last_names = FIRST_NAMES.split(), LAST_NAMES.split()
+    rounds, index = divmod(number, len(first_names) * len(last_names))
+    first = first_names[index % len(first_names)]
+    last = last_names[(index + index // len(first_names)) % len(last_names)]
+    return f"{first} {last}", f"{first}.{last}{rounds or ''}".lower()
 
 
 def _machines(
-    random: Random, login: str, first: date, last: date, contractor: bool
+    random: Random, login: str, first: date, last: date, share_of_two: float
 ) -> tuple[Machine, ...]:
-    owner = login.split(".")[0]
-    names = (
-        f"{owner}s-macbook.local",
-        f"{owner}-thinkpad",
-        f"DESKTOP-{random.randrange(1 << 24):06X}",
-    )
-    count = 1 + (random.random() < (0.7 if contractor else 0.25)) + (random.random() < 0.05)
+    owner = login.partition(".")[0]
+    names = random.sample((f"{owner}s-macbook.local", f"{owner}-thinkpad"), 2)
     machines = []
-    for name in random.sample(names, count):
+    for name in names[: 1 + (random.random() < share_of_two)]:
         quiet = last
-        # On Linux collectors stop for reasons of their own.
-        if "thinkpad" in name and random.random() < 0.4 and last > first:
+        if random.random() < 0.2 and last > first:
             quiet = first + timedelta(days=random.randrange((last - first).days))
-        machines.append(Machine(name, first, quiet, random.random() < 0.6))
+        machines.append(Machine(name, first, quiet))
     return tuple(machines)
 
 
@@ -162,10 +132,10 @@ class Diary:
         self._absences = self._plan_absences()
 
     def reports(self) -> Iterator[tuple[int, bytes]]:
-        """Every report with the time at which it set out, machine by machine."""
+        """Yield all reports with the times at which they are sent, machine by machine."""
         days = self._days()
         for index, machine in enumerate(self._developer.machines):
-            yield from self._of_machine(machine, index, days)
+            yield from self._reports_of(machine, index, days)
 
     def _days(self) -> list[date]:
         developer = self._developer
@@ -175,19 +145,16 @@ class Diary:
     def _works(self, day: date) -> bool:
         if day in self._absences or (day.month, day.day) in HOLIDAYS:
             return False
-        if day.weekday() > 4:
-            return self._random.random() < 0.05
-        return day.weekday() not in self._developer.days_off and self._random.random() > 0.02
+        return self._random.random() < (0.05 if day.weekday() > 4 else 0.95)
 
     def _plan_absences(self) -> set[date]:
         absent: set[date] = set()
-        # About three holidays a year, of one or two weeks.
         for _ in range(max(1, self._length // 120)):
             start = self._first + timedelta(days=self._random.randrange(self._length))
-            absent.update(start + timedelta(n) for n in range(self._random.choice((7, 7, 14))))
+            absent.update(start + timedelta(n) for n in range(10))
         return absent
 
-    def _of_machine(
+    def _reports_of(
         self, machine: Machine, index: int, days: list[date]
     ) -> Iterator[tuple[int, bytes]]:
         random = self._random
@@ -197,50 +164,40 @@ class Diary:
             if machine.first <= day <= machine.last and (index == 0 or random.random() < 0.3)
         ]
         for day, following in zip(used, [*used[1:], None]):
-            done = self._day(machine, index, day)
-            travelling = random.random() < 0.03
-            if not travelling:
-                yield self._at(day, 9, 150), _body(self._developer, machine, day, done, 0.25)
-            body = _body(self._developer, machine, day, done, 1)
-            if random.random() < 0.35:  # left running over night
+            work = self._day(index, day)
+            yield self._at(day, 9, 150), _body(self._developer, machine, day, work, 0.25)
+            body = _body(self._developer, machine, day, work, 1)
+            if random.random() < 0.35:  # the machine runs over night
                 yield self._at(day + timedelta(1), 0, 20), body
             elif following:
                 yield self._at(following, 8, 50), body
 
     def _at(self, day: date, hour: int, minutes: int) -> int:
-        """Return a moment within so many minutes from an hour in the developer's zone."""
+        """Return a moment within so many minutes after an hour."""
         start = epoch_us(datetime.combine(day, time(hour), timezone.utc))
-        moment = start - self._developer.team.zone * HOUR_US
-        return moment + self._random.randrange(minutes * MINUTE_US)
+        return start + self._random.randrange(minutes * MINUTE_US)
 
-    def _day(self, machine: Machine, index: int, day: date) -> dict[str, Any]:
-        random, developer = self._random, self._developer
-        usual = developer.hours if index == 0 and day.weekday() < 5 else 2
+    def _day(self, index: int, day: date) -> dict[str, Any]:
+        random = self._random
+        usual = 6 if index == 0 and day.weekday() < 5 else 2
         hours = max(1, min(14, round(random.gauss(usual, 1.2))))
-        projects = random.sample(developer.team.projects, random.choice((1, 1, 2, 2)))
-        if random.random() < 0.1:
-            projects.append("handbook")
-        done: dict[str, Any] = {
+        projects = random.sample(self._developer.team.projects, random.choice((1, 2)))
+        commands = random.sample(sorted(COMMANDS), 4)
+        return {
             "active_hours": hours,
             "tools_used": sorted(self._tools(day)),
             "projects": projects,
             "repositories": {project: self._repository() for project in projects},
             "tests": max(0, round(random.gauss(hours, 3))),
             "builds": max(0, round(random.gauss(hours / 2, 1.5))),
+            "commands": {name: random.randint(1, COMMANDS[name] * hours) for name in commands},
         }
-        if machine.counts_commands:
-            names = random.sample(sorted(COMMANDS), 4)
-            done["commands"] = {name: random.randint(1, COMMANDS[name] * hours) for name in names}
-        return done
 
     def _tools(self, day: date) -> Iterator[str]:
         elapsed = (day - self._first).days / self._length
         for tool, (start, end) in FASHIONS.items():
             share = start + (end - start) * elapsed
             if self._tastes[tool] < share and self._random.random() < 0.85:
-                yield tool
-        for tool in self._developer.team.tools:
-            if tool not in FASHIONS and self._random.random() < 0.8:
                 yield tool
 
     def _repository(self) -> dict[str, int]:
@@ -255,7 +212,7 @@ class Diary:
 
 
 def _body(
-    developer: Developer, machine: Machine, day: date, done: Mapping[str, Any], part: float
+    developer: Developer, machine: Machine, day: date, work: Mapping[str, Any], part: float
 ) -> bytes:
     """Return the body that the collector's script sends after a `part` of the day."""
     home = f"/home/{developer.id}/code"
@@ -266,12 +223,12 @@ def _body(
             "name": name,
             **{count: int(number * part) for count, number in counts.items()},
         }
-        for name, counts in done["repositories"].items()
+        for name, counts in work["repositories"].items()
     ]
     metrics: dict[str, Any] = {
-        "active_hours": round(done["active_hours"] * part),
-        "tools_used": done["tools_used"],
-        "projects": done["projects"],
+        "active_hours": round(work["active_hours"] * part),
+        "tools_used": work["tools_used"],
+        "projects": work["projects"],
         "git_activity": {
             **{
                 f"total_{count}": sum(repository[count] for repository in repositories)
@@ -280,12 +237,11 @@ def _body(
             "repositories": repositories,
         },
         "development_activity": {
-            "test_runs_detected": int(done["tests"] * part),
-            "build_commands_detected": int(done["builds"] * part),
+            "test_runs_detected": int(work["tests"] * part),
+            "build_commands_detected": int(work["builds"] * part),
         },
+        "commands": {name: int(count * part) for name, count in work["commands"].items()},
     }
-    if "commands" in done:
-        metrics["commands"] = {name: int(n * part) for name, n in done["commands"].items()}
     document = {
         "date": day.isoformat(),
         "developer": developer.id,
