@@ -1,4 +1,4 @@
-"""The reports of one developer's day become one row of the tool layer.
+"""Build one row of the tool layer from the reports of a developer's day.
 
 One function serves the push and the re-extract, so both write the same row. Its result depends
 on the reports alone: not on the order in which they were stored, nor on any clock.
@@ -31,7 +31,7 @@ from developer_telemetry.reports.parser import (
 )
 
 MAX_HOURS = 24
-# For reports that did not arrive at a receiver, as those of archives: only their time counts.
+# The epoch of reports that did not arrive at a receiver, such as those of archives.
 NO_EPOCH = 1 << 62
 _counts_of: Callable[[Repository], tuple[Number, ...]] = attrgetter(*REPOSITORY_COUNTS)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -40,8 +40,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 class ReceivedReport(NamedTuple):
     """A report as it arrived on a connection.
 
-    `arrived_us` is UTC in microseconds since 1970, 0 for a report of an archive, which counts as
-    older than any that arrived; `raw_id` is 0 until the raw row has its id.
+    `arrived_us` is UTC in microseconds since 1970, 0 for a report of an archive, which is older
+    than any other; `raw_id` is 0 until the raw row has its id.
     """
 
     report_id: str
@@ -54,12 +54,12 @@ class ReceivedReport(NamedTuple):
 
     @property
     def key(self) -> tuple[int, str, str]:
-        """The key of the tool row: connection, developer, date."""
+        """Return the key of the tool row: connection, developer, date."""
         return (self.connection_id, self.report.developer_id, self.report.date)
 
     @property
     def age(self) -> tuple[int, int]:
-        """The order of reports; a newer one is greater."""
+        """Return the sort key by age; a newer report has a greater one."""
         return (self.arrived_us, self.raw_id)
 
 
@@ -112,7 +112,7 @@ LONG_COLUMNS = tuple(name for name, kind in get_type_hints(ToolRow).items() if k
 def select_newest_by_key(
     arrivals: Iterable[ReceivedReport],
 ) -> dict[tuple[int, str, str], ReceivedReport]:
-    """Fold arrivals to the newest of each key, in the order of the keys."""
+    """Return the newest arrival of each key, in the order of the keys."""
     newest: dict[tuple[int, str, str], ReceivedReport] = {}
     for arrival in arrivals:
         key = arrival.key
@@ -128,7 +128,7 @@ def build_tool_row(arrivals: Sequence[ReceivedReport], first_arrived_us: int) ->
     `first_arrived_us` is the arrival of the first report that the key ever had, 0 if none arrived.
     """
     if len(arrivals) == 1:
-        return _row(arrivals[0], arrivals[0].report, first_arrived_us)
+        return _build_row(arrivals[0], arrivals[0].report, first_arrived_us)
     day = DaySum()
     newest = select_newest(arrivals, lambda arrival: arrival.report.hostname, attrgetter("age"))
     for arrival in sorted(newest, key=sum_order):
@@ -141,9 +141,9 @@ def sum_order(arrival: ReceivedReport) -> tuple[str, int, int]:
     return (family_name(arrival.report.hostname), *arrival.age)
 
 
-def _row(newest: ReceivedReport, day: Report, first_arrived_us: int) -> ToolRow:
+def _build_row(newest: ReceivedReport, day: Report, first_arrived_us: int) -> ToolRow:
     """Return the row of a day whose newest report is `newest`."""
-    day = _bounded(day)
+    day = _limit_counts(day)
     git = cast("dict[str, int]", day.git)
     development = cast("dict[str, int]", day.development)
     updated_at = format_arrival(newest.arrived_us, day.date)
@@ -156,12 +156,12 @@ def _row(newest: ReceivedReport, day: Report, first_arrived_us: int) -> ToolRow:
         name=day.name,
         hostname=day.hostname,
         active_hours=min(MAX_HOURS, _count(day.active_hours)),
-        tools_used=_json(day.tools),
-        project_context=_json(day.projects),
-        command_counts=_json(day.commands),
-        os_info=_json(day.os_info),
-        git_activity=_json({**git, "repositories": day.repositories} if git else {}),
-        development_activity=_json(development),
+        tools_used=_encode_json(day.tools),
+        project_context=_encode_json(day.projects),
+        command_counts=_encode_json(day.commands),
+        os_info=_encode_json(day.os_info),
+        git_activity=_encode_json({**git, "repositories": day.repositories} if git else {}),
+        development_activity=_encode_json(development),
         commits=git.get(GIT_TOTALS[0], 0),
         lines_added=git.get(GIT_TOTALS[1], 0),
         lines_deleted=git.get(GIT_TOTALS[2], 0),
@@ -181,8 +181,8 @@ def _row(newest: ReceivedReport, day: Report, first_arrived_us: int) -> ToolRow:
 class DaySum:
     """The sum of a day's reports, which are added one by one in the order of `sum_order`.
 
-    It holds only the newest and the last report, so its size depends neither on their number nor on
-    their size (`limits`). For values that can't be added up, the newest report counts.
+    It has a bounded size (`limits`), since it holds only the newest and the last report. Values
+    that can't be added up are those of the newest report.
     """
 
     def __init__(self) -> None:
@@ -200,9 +200,9 @@ class DaySum:
 
     def add(self, arrival: ReceivedReport) -> None:
         """Add the newest report of one more host."""
-        if self._last is not None and not _goes_on(arrival.report, self._last.report):
+        if self._last is not None and not _may_continue(arrival.report, self._last.report):
             self._count(self._last)
-        # The text is long and not needed here.
+        # The text is not needed, and may be long.
         report = msgspec.structs.replace(arrival.report, payload="")
         self._last = arrival._replace(report=report)
 
@@ -245,18 +245,18 @@ class DaySum:
             payload="",
             unread=tuple(sorted(self._unread)),
         )
-        return _row(newest, day, first_arrived_us)
+        return _build_row(newest, day, first_arrived_us)
 
 
 # Older than every report.
 _NEVER = (-1, -1)
 
 
-def _goes_on(later: Report, earlier: Report) -> bool:
-    """Return whether a machine that Bonjour renamed may have sent both reports of one day.
+def _may_continue(later: Report, earlier: Report) -> bool:
+    """Return true if a machine that Bonjour renamed may have sent both reports of one day.
 
-    Two machines may have such names, too. A report grows in the course of a day, so the later
-    one of a machine contains all of the earlier one; an empty report proves nothing.
+    Two machines may have such names, too. A machine's report grows in the course of a day, so the
+    later one has all counts of the earlier one; an empty report proves nothing.
     """
     return (
         may_be_renamed(earlier.hostname, later.hostname)
@@ -264,18 +264,20 @@ def _goes_on(later: Report, earlier: Report) -> bool:
         and later.active_hours >= earlier.active_hours
         and set(later.tools) >= set(earlier.tools)
         and set(later.projects) >= set(earlier.projects)
-        and _covers(later.commands, earlier.commands)
-        and _covers(later.git, earlier.git)
-        and _covers(later.development, earlier.development)
-        and _covers(_counted(later.repositories), _counted(earlier.repositories))
+        and _has_all_counts(later.commands, earlier.commands)
+        and _has_all_counts(later.git, earlier.git)
+        and _has_all_counts(later.development, earlier.development)
+        and _has_all_counts(
+            _counts_by_repository(later.repositories), _counts_by_repository(earlier.repositories)
+        )
     )
 
 
-def _covers(later: Mapping[str, Number], earlier: Mapping[str, Number]) -> bool:
+def _has_all_counts(later: Mapping[str, Number], earlier: Mapping[str, Number]) -> bool:
     return all(later.get(name, -1) >= count for name, count in earlier.items())
 
 
-def _counted(repositories: Iterable[Repository]) -> dict[str, Number]:
+def _counts_by_repository(repositories: Iterable[Repository]) -> dict[str, Number]:
     return {
         f"{repository.name} {field}": count
         for repository in repositories
@@ -306,7 +308,7 @@ class _Total:
 
 
 class _Totals:
-    """Sums by name, for as many names as there is room for; None if there are always few."""
+    """Sums by name, for as many names as fit the room; None if there are always few."""
 
     def __init__(self, room: Optional[Room]) -> None:
         self._room = room
@@ -327,7 +329,7 @@ class _Totals:
 
 
 class _Names:
-    """Distinct names in the order in which they are added, as many as there is room for."""
+    """Distinct names in the order in which they are added, as many as fit the room."""
 
     def __init__(self, room: Optional[Room] = None) -> None:
         self._room = Room() if room is None else room
@@ -346,7 +348,7 @@ class _Names:
 
 
 class _RepositorySum:
-    """Repositories, those of one name added up, as many as there is room for with branches."""
+    """Sums of repositories by name, as many as fit the room with their branches."""
 
     def __init__(self) -> None:
         self._room = Room()
@@ -381,17 +383,17 @@ def build_raw_params(connection_id: int) -> str:
 def format_timestamp(epoch_us: int) -> str:
     """Format epoch microseconds as UTC text with milliseconds, cut off as in the columns."""
     seconds, rest_us = divmod(epoch_us, 1_000_000)
-    return f"{_seconds_as_text(seconds)}.{rest_us // 1000:03d}"
+    return f"{_format_seconds(seconds)}.{rest_us // 1000:03d}"
 
 
 @lru_cache(maxsize=1024)
-def _seconds_as_text(epoch_seconds: int) -> str:
+def _format_seconds(epoch_seconds: int) -> str:
     moment = _EPOCH + timedelta(seconds=epoch_seconds)
     return moment.isoformat(" ")[:19]  # without the offset
 
 
 def format_arrival(arrived_us: int, day: str) -> str:
-    """Format the time of arrival; a report of an archive counts as of the start of its day."""
+    """Format the time of arrival, which for a report of an archive is the start of its day."""
     return format_timestamp(arrived_us) if arrived_us else f"{day} 00:00:00.000"
 
 
@@ -408,41 +410,41 @@ def _count(value: Number) -> int:
     return max(0, min(MAX_COUNT, rounded))
 
 
-def _bounded(day: Report) -> Report:
+def _limit_counts(day: Report) -> Report:
     """Return a day with each repository once and, except the hours, all counts within range."""
-    repositories = _distinct(day.repositories)
+    repositories = _merge_repositories(day.repositories)
     counts = [*day.git.values(), *day.development.values(), *day.commands.values()]
     for repository in repositories:
         counts += _counts_of(repository)
-    if repositories is day.repositories and _are_counts(counts):  # as nearly always
+    if repositories is day.repositories and _are_valid_counts(counts):  # as nearly always
         return day
     return msgspec.structs.replace(
         day,
-        commands=_rounded(day.commands),
-        git=_rounded(day.git),
-        development=_rounded(day.development),
-        repositories=tuple(map(_rounded_repository, repositories)),
+        commands=_round_counts(day.commands),
+        git=_round_counts(day.git),
+        development=_round_counts(day.development),
+        repositories=tuple(map(_round_repository, repositories)),
     )
 
 
-def _are_counts(values: list[Number]) -> bool:
+def _are_valid_counts(values: list[Number]) -> bool:
     """Return true if `_count` changes none of the values."""
     if not values:
         return True
     return {int}.issuperset(map(type, values)) and min(values) >= 0 and max(values) <= MAX_COUNT
 
 
-def _rounded(counts: Mapping[str, Number]) -> dict[str, int]:
+def _round_counts(counts: Mapping[str, Number]) -> dict[str, int]:
     return {name: _count(value) for name, value in counts.items()}
 
 
-def _rounded_repository(repository: Repository) -> Repository:
+def _round_repository(repository: Repository) -> Repository:
     counts = map(_count, _counts_of(repository))
     return _repository(repository.name, counts, repository.branches_worked)
 
 
-def _distinct(repositories: tuple[Repository, ...]) -> tuple[Repository, ...]:
-    """Return each repository once, those of one name added up."""
+def _merge_repositories(repositories: tuple[Repository, ...]) -> tuple[Repository, ...]:
+    """Return each repository once, with repositories of the same name added up."""
     if len({repository.name for repository in repositories}) == len(repositories):
         return repositories
     added = _RepositorySum()
@@ -458,5 +460,5 @@ def _repository(name: str, counts: Iterable[Number], branches: tuple[str, ...]) 
 _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
-def _json(value: object) -> JsonText:
+def _encode_json(value: object) -> JsonText:
     return JsonText(_ENCODER.encode(value).decode())

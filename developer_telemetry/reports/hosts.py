@@ -1,7 +1,7 @@
-"""The names of hosts that are names of one machine, as far as that can be told.
+"""Recognize different hostnames of one machine.
 
-A laptop calls itself `Anns-Mac`, `anns-mac.local` and `anns-mac.corp.example` on one day, depending
-on its network. Two machines must not become one, so two names that may be either stay two.
+A laptop is `Anns-Mac`, `anns-mac.local` and `anns-mac.corp.example` on one day, depending on its
+network. Ambiguous names count as two machines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 # The ends of names that only mean the local network. The longest first.
 LOCAL_ENDS = (".localdomain", ".home.arpa", ".local", ".home", ".lan")
-# Bonjour gives a machine another number when its name is in use, even by the machine itself before.
+# Bonjour adds a number to a name in use, even if the machine itself used the name before.
 _NUMBERED = re.compile(r"(.+)-([2-9]|[1-9][0-9])\.local")
 
 _SMALL = {ord(letter.upper()): letter for letter in "abcdefghijklmnopqrstuvwxyz"}
@@ -60,13 +60,13 @@ def select_newest(
 
 
 def family_name(hostname: str) -> str:
-    """Return the part of a machine's name that Bonjour leaves as it is when it adds a number."""
-    return _unnumbered(hostname) or machine_name(hostname)
+    """Return a machine's name without the number that Bonjour adds."""
+    return _strip_number(hostname) or machine_name(hostname)
 
 
 def may_be_renamed(one: str, other: str) -> bool:
-    """Return whether Bonjour may have made one of two names of the other, by a number."""
-    base = _unnumbered(one) or _unnumbered(other)
+    """Return true if Bonjour may have made one of two names from the other by a number."""
+    base = _strip_number(one) or _strip_number(other)
     return (
         bool(base)
         and {family_name(one), family_name(other)} == {base}
@@ -74,6 +74,6 @@ def may_be_renamed(one: str, other: str) -> bool:
     )
 
 
-def _unnumbered(hostname: str) -> str:
+def _strip_number(hostname: str) -> str:
     match = _NUMBERED.fullmatch(hostname.translate(_SMALL).rstrip("."))
     return match[1] if match else ""

@@ -10,16 +10,16 @@ from itertools import accumulate, chain
 from developer_telemetry.errors import ReportRefused
 from developer_telemetry.reports.limits import ONE_REPORT
 
-# A longer report is refused for its length, as if it were sent alone.
+# A longer report is refused for its length.
 MAX_CHARACTERS = ONE_REPORT.inflated
-# What decides where an element of an array ends: a plain text as a whole, the start of any other
-# text, a bracket, and outside of brackets a comma.
+# The tokens that decide the end of an array's element: a complete plain text, the start of any
+# other text, a bracket, and outside of brackets a comma.
 _INSIDE = re.compile(r'"[^"\\]*"|["\[\]{}]')
 _OUTSIDE = re.compile(r'"[^"\\]*"|["\[\]{},]')
-# As much of a text as one match can take in little memory, which grows with its escapes.
+# The characters of a text in one match, whose memory grows with its escapes.
 _OF_TEXT = re.compile(r'[^"\\]*(?:\\.[^"\\]*){0,1000}', re.DOTALL)
-# An element is looked at bracket by bracket as far as this; and what is skipped at a time of a
-# longer one.
+# An element is scanned bracket by bracket up to this length; a longer one is skipped in steps of
+# these sizes.
 SHORT = 1024
 LEAST_SKIPPED = 128
 MOST_SKIPPED = 8192
@@ -36,24 +36,24 @@ def split_reports(pieces: Iterable[bytes]) -> Iterator[str]:
     Raises:
         ReportRefused: The body can't be read any further.
     """
-    texts = _decoded(pieces)
+    texts = _decode(pieces)
     for text in texts:
         start = text.lstrip("\ufeff \t\r\n")
         if start:
-            split = _elements if start[0] == "[" else _lines
+            split = _split_elements if start[0] == "[" else _split_lines
             yield from split(chain([start[1:] if start[0] == "[" else start], texts))
             return
 
 
-def _decoded(pieces: Iterable[bytes]) -> Iterator[str]:
-    # What isn't UTF-8 comes as `_NOT_UTF_8`, so that only the report is refused that it is in.
+def _decode(pieces: Iterable[bytes]) -> Iterator[str]:
+    # Invalid UTF-8 is replaced by `_NOT_UTF_8`, so that only its own report is refused.
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     for piece in pieces:
         yield decoder.decode(piece)
     yield decoder.decode(b"", final=True)
 
 
-def _lines(texts: Iterable[str]) -> Iterator[str]:
+def _split_lines(texts: Iterable[str]) -> Iterator[str]:
     buffer = ""
     for text in texts:
         *complete, buffer = (buffer + text).split("\n")
@@ -63,22 +63,22 @@ def _lines(texts: Iterable[str]) -> Iterator[str]:
         yield buffer.strip()
 
 
-def _elements(texts: Iterable[str]) -> Iterator[str]:
+def _split_elements(texts: Iterable[str]) -> Iterator[str]:
     depth = 0
     in_text = False
-    buffer = ""  # from the start of the element at hand
-    seen = 0  # how much of it was scanned
+    buffer = ""  # from the start of the current element
+    seen = 0  # the scanned characters of it
     for text in texts:
         buffer += text
         start = 0
         slow_until = seen + LEAST_SKIPPED
         while True:
             if in_text:
-                seen, in_text = _text_end(buffer, seen)
+                seen, in_text = _find_text_end(buffer, seen)
                 if in_text:
                     break
             if depth and seen >= slow_until:
-                seen, depth = _skipped(buffer, seen, depth)
+                seen, depth = _skip(buffer, seen, depth)
                 slow_until = seen + LEAST_SKIPPED
             delimiter = (_INSIDE if depth else _OUTSIDE).search(buffer, seen)
             if delimiter is None:
@@ -98,7 +98,7 @@ def _elements(texts: Iterable[str]) -> Iterator[str]:
             if element:
                 yield element
             if buffer[seen:].strip() or any(later.strip() for later in texts):
-                raise ReportRefused("body", "something follows the array; send one array")
+                raise ReportRefused("body", "there is text after the array; send one array")
             return
         unseen = buffer[seen:]
         buffer = buffer[start:seen].lstrip()[: MAX_CHARACTERS + 1]
@@ -107,7 +107,7 @@ def _elements(texts: Iterable[str]) -> Iterator[str]:
     raise ReportRefused("body", "the array has no end; send all of it")
 
 
-def _skipped(buffer: str, seen: int, depth: int) -> tuple[int, int]:
+def _skip(buffer: str, seen: int, depth: int) -> tuple[int, int]:
     """Skip characters from `seen` that are surely inside an element; return the end and its depth.
 
     This takes a tenth of the time of matching each bracket and text.
@@ -115,7 +115,7 @@ def _skipped(buffer: str, seen: int, depth: int) -> tuple[int, int]:
     size = LEAST_SKIPPED
     while size >= LEAST_SKIPPED:
         block = buffer[seen : seen + size]
-        # Up to the first backslash, and not beyond the start of a text that goes on.
+        # Up to the first backslash, and not beyond the start of an incomplete text.
         parts = block.partition("\\")[0].split('"')
         outside = "".join(parts[::2] if len(parts) % 2 else parts[:-1:2])
         length = sum(map(len, parts)) + len(parts) - 1
@@ -126,20 +126,20 @@ def _skipped(buffer: str, seen: int, depth: int) -> tuple[int, int]:
         steps = memoryview(outside.encode("ascii", "replace").translate(_STEPS, _NO_BRACKETS))
         deeper = list(accumulate(steps.cast("b")))
         if deeper and depth + min(deeper) <= 0:
-            size //= 8  # the element ends in here
+            size //= 8  # the element ends within `size`
             continue
         seen += length
         depth += deeper[-1] if deeper else 0
-        size = min(2 * size, MOST_SKIPPED)  # so that failing costs less than what was skipped
+        size = min(2 * size, MOST_SKIPPED)  # a failure then takes less time than the skipped part
     return seen, depth
 
 
-def _text_end(buffer: str, seen: int) -> tuple[int, bool]:
-    """Return where the scan of a text from `seen` ends, and true if the text goes on after it."""
+def _find_text_end(buffer: str, seen: int) -> tuple[int, bool]:
+    """Return the end of a text's scan from `seen`, and true if the text continues after it."""
     while True:
         match = _OF_TEXT.match(buffer, seen)
         seen = match.end() if match else seen
         if buffer[seen : seen + 1] == '"':
             return seen + 1, False
-        if len(buffer) - seen < 2:  # nothing, or a backslash without what it escapes
+        if len(buffer) - seen < 2:  # nothing, or a backslash without the next character
             return seen, True

@@ -1,4 +1,4 @@
-"""Limits of what a report may be, and of what becomes of it."""
+"""Limits of a report, and of the row made of it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ BATCH_CHARACTERS = 1 << 20
 # A row of the tool layer is one statement's parameter, a cell of a dashboard and a value in every
 # process that reads or adds up days; the raw layer keeps the whole body, whatever it holds.
 
-# Names in one list of a row, or keys of one object. A developer's day has tens of them; those of a
-# whole team under one name came to some hundred.
+# Names in one list of a row, or keys of one object. A developer's day has tens of them; a team
+# under one name had some hundred.
 MAX_NAMES = 1 << 15
 # Characters of these names together. A row has five such columns; with each character escaped in
 # JSON and once more in SQL (`\\u0001`) its statement stays below 10 MiB, and the smallest
@@ -47,7 +47,7 @@ class Room:
         self.full = False
 
     def take(self, name: str) -> bool:
-        """Return whether a further name fits, and count it if it does."""
+        """Return true if a further name fits, and count it then."""
         self._names -= 1
         self._characters -= len(name)
         self.full = self.full or self._names < 0 or self._characters < 0

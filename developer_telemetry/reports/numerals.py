@@ -1,4 +1,4 @@
-"""Numbers as people and programs write them in one country or another."""
+"""Numbers in the notations of different countries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Optional, Union
 # Longer texts are numbers only if they are plain digits.
 MAX_CHARACTERS = 64
 
-# To the signs that are distinguished below: decimal points, group separators, minus.
+# Replaced by ASCII's signs: decimal points, group separators, minus.
 _SIGNS = str.maketrans(
     {
         "\u066b": ".",  # Arabic
@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"([+-]?)(\d[\d ',.]*)")
 
 
 def read_number(text: str, is_whole: bool) -> Optional[Union[int, float]]:
-    """Return the number that a text stands for, None if there is none or it is ambiguous.
+    """Return the number in a text, None if there is none or it is ambiguous.
 
     `1.234` and `1,234` are 1234 in some countries and little more than 1 in others: 1234 where only
     whole numbers make sense (`is_whole`), the fraction elsewhere.
@@ -63,7 +63,7 @@ def _unsigned(text: str, is_whole: bool) -> Optional[Union[int, float]]:
 
 
 def _are_groups(parts: list[str]) -> bool:
-    """Return whether these are the groups of a number: of three digits, or as in India of two."""
+    """Return true if these are the groups of a number: of three digits, or as in India of two."""
     first, *middle, last = parts
     if len(last) != 3 or not 1 <= len(first) <= 3:
         return False

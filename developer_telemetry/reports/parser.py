@@ -1,8 +1,8 @@
-"""Three shapes of body in, one `Report` out.
+"""Parse a body of any of three forms into a `Report`.
 
 Collectors take a refusal as final and then measure nothing more, so only a body that a database
-can't hold is refused. Whatever else is odd about a value (a float for an int, a null list, a
-string for a list) is read as well as it can be; the raw layer keeps the body as it came.
+can't hold is refused. Other invalid values (a float for an int, a null list, a string for a list)
+are read as well as possible; the raw layer keeps the original body.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from developer_telemetry.reports.numerals import read_number
 
 Number = Union[int, float]
 
-# VARCHAR(255) is what the tables have; a longer developer can't be cut, since it is a key.
+# The tables' VARCHAR(255); a longer developer can't be cut, since it is a key.
 TEXT_LIMIT = 255
 # A collector's body is six levels deep; databases and dashboards choke on far deeper ones.
 MAX_DEPTH = 64
-# A body of more is read as one of any shape; a day's report is about 2 kB.
+# A longer body takes the general parser; a day's report is about 2 kB.
 USUAL_CHARACTERS = 16 << 10
-# No count that a machine measures in a day comes near, and a BIGINT holds it.
+# Far above any count of a machine's day, and within a BIGINT.
 MAX_COUNT = 10**15
 
 REPOSITORY_COUNTS = ("commits", "lines_added", "lines_deleted", "files_changed")
@@ -40,12 +40,12 @@ NUMBER_FIELDS = ("active_hours", "commands", "git_activity", "development_activi
 DEVELOPMENT_COUNTS = ("test_runs_detected", "build_commands_detected")
 
 _DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ].*)?", re.DOTALL)
-# What leads to somebody's home directory; a branch may well be called `page/home/top`.
+# The parent of home directories; a branch may have a name such as `page/home/top`.
 HOME = (
     r"(?:[\\/]Users[\\/]+|(?:(?<![\w.-])|(?<=[\s\0]-[A-Za-z])|(?<=^-[A-Za-z]))"
     r"[\\/](?:(?:data|export|mnt|usr|var)[\\/]+)?(?:home|users)[\\/]+)"
 )
-# Where an absolute path starts; one to a home directory is seen without a mark before it, too.
+# The start of an absolute path; to a home directory also without a sign before it.
 _ABSOLUTE_PATH = re.compile(rf"""(?:^|(?<=[\s"'=(]))(?:[/~]|[A-Za-z][\w+.-]*:[\\/]|\\\\)|{HOME}""")
 _UNSTORABLE_ESCAPE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])")
 
@@ -66,10 +66,10 @@ class Repository(msgspec.Struct, frozen=True, gc=False):
 
 
 class Report(msgspec.Struct, frozen=True, gc=False):
-    """One machine's account of one developer's day, as far as the tool layer uses it.
+    """One machine's report of one developer's day, with the fields of the tool layer.
 
-    Counts are as they were sent, fractions and negative values included: they are brought into
-    range once, after the reports of a day were added up. `payload` is the exact text received.
+    Counts are those sent, fractions and negative values included: their range is corrected after
+    the reports of a day are added up. `payload` is the exact text received.
     """
 
     developer_id: str
@@ -86,21 +86,21 @@ class Report(msgspec.Struct, frozen=True, gc=False):
     development: dict[str, Number]  # DEVELOPMENT_COUNTS; empty when not sent
     os_info: Union[str, dict[str, str]]
     payload: str
-    unread: tuple[str, ...] = ()  # of `NUMBER_FIELDS`, where something was no number
+    unread: tuple[str, ...] = ()  # those of `NUMBER_FIELDS` with an invalid number
 
 
 def _integer(digits: str) -> Number:
-    # Longer ones are beyond any range anyway, and Python refuses to read the longest.
+    # Longer ones are out of range, and Python refuses the longest.
     return int(digits) if len(digits) < 300 else _fraction(digits)
 
 
 def _fraction(digits: str) -> float:
-    # Not infinity, which JSON has no word for.
+    # Not infinity, which JSON lacks.
     return max(-sys.float_info.max, min(sys.float_info.max, float(digits)))
 
 
-# Its own way of reading a fraction takes fifty times as long for some, such as 1e308, and keeps all
-# other threads waiting meanwhile.
+# msgspec's own reading of some fractions, such as 1e308, takes fifty times as long, while all other
+# threads wait.
 _DECODER = msgspec.json.Decoder(float_hook=_fraction)
 
 
@@ -109,7 +109,7 @@ _Count = Annotated[int, msgspec.Meta(ge=-MAX_COUNT, le=MAX_COUNT)]
 
 
 class _SentRepository(msgspec.Struct, gc=False):
-    """A repository as the collector's script sends it."""
+    """A repository in the form of the collector's script."""
 
     name: _Name
     commits: _Count = 0
@@ -145,7 +145,7 @@ class _SentMetrics(msgspec.Struct, gc=False):
 
 
 class _SentReport(msgspec.Struct, gc=False):
-    """A body as the collector's script sends it; others, such as the flat form, don't fit."""
+    """A body in the form of the collector's script, not in the flat or another form."""
 
     date: str
     developer: str
@@ -170,16 +170,16 @@ _development_fields = attrgetter(*DEVELOPMENT_COUNTS)
 
 
 def parse(body: Union[bytes, str]) -> Report:
-    """Read one body of any known shape; raise `ReportRefused` if it can't be stored."""
+    """Parse one body of any of the forms; raise `ReportRefused` if it can't be stored."""
     text = _text_of(body)
-    return _read_usual(text) or read(_load(text), text)
+    return _parse_usual(text) or read(_load(text), text)
 
 
-def _read_usual(text: str) -> Optional[Report]:
-    """Read a body as the collector's script sends it, in half of the time that `read` takes.
+def _parse_usual(text: str) -> Optional[Report]:
+    """Read a body in the form of the collector's script, in half of the time of `read`.
 
-    Return None for any other body; else the result is equal to the one of `read`. No names in a
-    text of `USUAL_CHARACTERS` are more than there is `Room` for.
+    Return None for any other body; else the result equals that of `read`. All names in a text of
+    `USUAL_CHARACTERS` fit a `Room`.
     """
     if len(text) > USUAL_CHARACTERS or "\\" in text or _has_many_levels(text):
         return None
@@ -189,19 +189,19 @@ def _read_usual(text: str) -> Optional[Report]:
         return None
     developer, metrics = sent.developer.strip(), sent.metrics
     git, development = metrics.git_activity, metrics.development_activity
-    repositories = () if git is None else _usual_repositories(git.repositories)
+    repositories = () if git is None else _parse_usual_repositories(git.repositories)
     if not developer or len(developer) > TEXT_LIMIT or not sent.date or repositories is None:
         return None
     unread: set[str] = set()
     return Report(
         developer_id=developer,
-        date=_known_day(sent.date.strip()[:TEXT_LIMIT]),
+        date=_parse_day(sent.date.strip()[:TEXT_LIMIT]),
         hostname=_cut(sent.hostname.strip()),
         email=_cut(sent.email.strip()),
         name=_cut(sent.name.strip()),
         active_hours=_number(metrics.active_hours, "active_hours", unread),
-        tools=_usual_names(metrics.tools_used),
-        projects=_usual_names(metrics.projects),
+        tools=_parse_usual_names(metrics.tools_used),
+        projects=_parse_usual_names(metrics.projects),
         commands=_counts(metrics.commands, unread) if metrics.commands else {},
         git={} if git is None else dict(zip(GIT_TOTALS, _git_fields(git))),
         repositories=repositories,
@@ -214,18 +214,18 @@ def _read_usual(text: str) -> Optional[Report]:
     )
 
 
-def _usual_repositories(
+def _parse_usual_repositories(
     repositories: tuple[_SentRepository, ...],
 ) -> Optional[tuple[Repository, ...]]:
-    """Return repositories as `read` reads them; None if one has no name but that in its path."""
+    """Return repositories equal to those of `read`; None if one has its name only in its path."""
     usual = []
     for sent in repositories:
-        name = _known_name(sent.name)
+        name = _read_cached_name(sent.name)
         if not name:
             return None
         usual.append(
             Repository(
-                _usual_names(sent.branches_worked),
+                _parse_usual_names(sent.branches_worked),
                 sent.commits,
                 sent.files_changed,
                 sent.lines_added,
@@ -236,24 +236,23 @@ def _usual_repositories(
     return tuple(usual)
 
 
-def _usual_names(sent: tuple[str, ...]) -> tuple[str, ...]:
+def _parse_usual_names(sent: tuple[str, ...]) -> tuple[str, ...]:
     line = " ".join(sent)
     if "/" not in line and tuple(line.split()) == sent:  # no path, no space, none empty
         return sent if len(set(sent)) == len(sent) else tuple(dict.fromkeys(sent))
-    names = dict.fromkeys(map(_known_name, sent))
+    names = dict.fromkeys(map(_read_cached_name, sent))
     names.pop("", None)
     return tuple(names)
 
 
 def decode(body: Union[bytes, str]) -> tuple[object, str]:
-    """Return the document in a body, and its text; raise `ReportRefused` if no database can hold
-    it."""
+    """Return a body's document and text; raise `ReportRefused` if a database can't hold it."""
     text = _text_of(body)
     return _load(text), text
 
 
 def read(document: object, payload: str) -> Report:
-    """Map one decoded JSON document to a `Report`; `payload` is the text that it came from."""
+    """Map one decoded JSON document to a `Report`; `payload` is its text."""
     if not isinstance(document, dict):
         raise ReportRefused(
             "body", 'not an object; send one such as {"developer": ..., "date": ...}'
@@ -284,8 +283,7 @@ def read(document: object, payload: str) -> Report:
 
 
 def _git(fields: Mapping[str, object]) -> Mapping[str, object]:
-    """Return the git activity of a report, or what its `git_commits`, a number or a list, tells
-    of it."""
+    """Return the git activity of a report, or one from its `git_commits`, a number or a list."""
     git = _mapping(fields.get("git_activity"))
     commits = fields.get("git_commits")
     if commits is None or git.get("total_commits") is not None:
@@ -308,8 +306,8 @@ def _load(text: str) -> object:
     try:
         document = _DECODER.decode(text)
     except (msgspec.MsgspecError, RecursionError, ValueError):
-        # The fast decoder also refuses valid JSON (a byte order mark before it, a number beyond
-        # 64 bits) and says little about the rest; the standard one has the last word.
+        # The fast decoder also refuses valid JSON (after a byte order mark, with a number beyond
+        # 64 bits) and gives short reasons, so the standard one decides.
         document = _load_slowly(text)
     if _has_many_levels(text):
         _check_depth(document)
@@ -332,17 +330,17 @@ def _load_slowly(text: str) -> object:
             parse_constant=_refuse_constant,
         )
     except RecursionError:
-        raise _too_deep() from None
+        raise _make_depth_refusal() from None
     except ValueError as error:
         reason = str(error)
         raise ReportRefused("body", f"not JSON: {reason[:1].lower()}{reason[1:]}") from None
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"found {name}, which is no number in JSON")
+    raise ValueError(f"{name} is no number in JSON")
 
 
-def _too_deep() -> ReportRefused:
+def _make_depth_refusal() -> ReportRefused:
     return ReportRefused("body", f"nested deeper than {MAX_DEPTH} levels; flatten it")
 
 
@@ -355,7 +353,7 @@ def _check_depth(document: object) -> None:
         level = [item for items in inside for item in items if isinstance(item, (dict, list))]
         if not level:
             return
-    raise _too_deep()
+    raise _make_depth_refusal()
 
 
 def _check_texts(document: object) -> None:
@@ -369,9 +367,9 @@ def _check_texts(document: object) -> None:
             stack.extend(value)
         elif isinstance(value, str):
             if "\x00" in value:
-                raise ReportRefused("body", "a text holds a NUL character; leave it out")
+                raise ReportRefused("body", "a text has a NUL character; leave it out")
             if any("\ud800" <= character <= "\udfff" for character in value):
-                raise ReportRefused("body", "a text holds half of a surrogate pair; leave it out")
+                raise ReportRefused("body", "a text has half of a surrogate pair; leave it out")
 
 
 def developer_of(document: Mapping[str, object]) -> str:
@@ -386,16 +384,16 @@ def developer_of(document: Mapping[str, object]) -> str:
 
 
 def day_of(document: Mapping[str, object]) -> str:
-    """Return the day, as YYYY-MM-DD, that a report is about; raises `ReportRefused` if it has none.
+    """Return the day of a report as YYYY-MM-DD; raise `ReportRefused` if it has none.
 
     Collectors' own documents have a `timestamp` in place of a `date`.
     """
     value = document.get("date") or document.get("timestamp")
-    return _known_day(value.strip()[:TEXT_LIMIT] if isinstance(value, str) else "")
+    return _parse_day(value.strip()[:TEXT_LIMIT] if isinstance(value, str) else "")
 
 
 @lru_cache(maxsize=1024)
-def _known_day(text: str) -> str:
+def _parse_day(text: str) -> str:
     # A whole fleet reports the same few days.
     match = _DATE.fullmatch(text)
     if match is None:
@@ -404,7 +402,7 @@ def _known_day(text: str) -> str:
         day = date.fromisoformat(match.group(1))
     except ValueError:
         raise ReportRefused("date", f"{match.group(1)} is not a day of the calendar") from None
-    if day.year < 1000:  # MySQL's DATE starts there
+    if day.year < 1000:  # the start of MySQL's DATE
         raise ReportRefused("date", "before the year 1000; send the day of the work")
     return match.group(1)
 
@@ -414,7 +412,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def trimmed(value: object) -> str:
-    """Return a text without space around it; a number as its digits, anything else as empty."""
+    """Return a text without space around it, a number as its digits, and "" for other values."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
     return value.strip() if isinstance(value, str) else ""
@@ -429,7 +427,7 @@ def _cut(text: str) -> str:
 
 
 def _number(value: object, field: str, unread: set[str]) -> Number:
-    """Return a number within bounds, 0 for what is none; then `field` is noted as unread."""
+    """Return a number within bounds; for any other value 0, and add `field` to `unread`."""
     if type(value) is int and -MAX_COUNT <= value <= MAX_COUNT:  # as nearly always
         return value
     if value is None or value == "":
@@ -444,19 +442,19 @@ def _number(value: object, field: str, unread: set[str]) -> Number:
 
 
 def _items(value: object) -> list[object]:
-    """Return a list for whatever stands where a list is due; a mapping counts as its keys."""
+    """Return any value as a list; a mapping as its keys."""
     if isinstance(value, (list, dict)):
         return list(value)
     return [] if value is None else [value]
 
 
 def _names(value: object) -> tuple[str, ...]:
-    """Distinct names in the order sent, of texts or of objects with a `name` or a `path`."""
+    """Return distinct names in the order sent, of texts or of objects with `name` or `path`."""
     return _names_within(value, None)
 
 
 def _names_within(value: object, room: Optional[Room]) -> tuple[str, ...]:
-    """Return the same, as far as there is `room`; None stands for the room of one list."""
+    """Return as many of them as fit `room`; None means the room of one list."""
     items = _items(value)
     if room is None and len(items) <= SURE_NAMES:  # as nearly always
         names = dict.fromkeys(map(name_of, items))
@@ -473,16 +471,16 @@ def _names_within(value: object, room: Optional[Room]) -> tuple[str, ...]:
 
 
 def name_of(item: object) -> str:
-    """Return a name of a tool, project or repository, without its path; "" where there is none."""
+    """Return the name of a tool, project or repository, without its path; "" if it has none."""
     if isinstance(item, str) and len(item) <= TEXT_LIMIT:
-        return _known_name(item)
+        return _read_cached_name(item)
     if isinstance(item, dict):
         return name_of(item.get("name")) or name_of(item.get("path"))
     return _read_name(trimmed(item))
 
 
 @lru_cache(maxsize=4096)
-def _known_name(text: str) -> str:
+def _read_cached_name(text: str) -> str:
     # A fleet uses the same few hundred tools, projects and branches every day.
     return _read_name(text.strip())
 
@@ -494,10 +492,9 @@ def _read_name(name: str) -> str:
 
 
 def without_path(name: str) -> str:
-    """Return the name at the end of a path, and what stands before the path; other texts as they
-    are.
+    """Return a text with a path cut to the name at its end; other texts unchanged.
 
-    Home directories must not reach the tool layer, whatever field they came in.
+    Home directories must not reach the tool layer by any field.
     """
     path = _ABSOLUTE_PATH.search(name)
     if path is None:
@@ -551,7 +548,7 @@ def _repository(name: str, item: object, room: Room, unread: set[str]) -> Reposi
 def _git_totals(
     git: Mapping[str, object], repositories: tuple[Repository, ...], unread: set[str]
 ) -> dict[str, Number]:
-    """Return the totals sent, or, where one is missing, the sum over the repositories."""
+    """Return the sent totals; a missing one is the sum over the repositories."""
     if not git:
         return {}
     return {

@@ -1,7 +1,6 @@
-"""Removes paths and identities from a connection's reports before they are stored anywhere.
+"""Remove paths and identities from a connection's reports before they are stored.
 
-The result is read like any other report. Both are idempotent, so a report from a spool or an export
-may be filtered again.
+Both are idempotent, so a report from a spool or an export may be filtered again.
 """
 
 from __future__ import annotations
@@ -49,8 +48,7 @@ class PrivacyRules(NamedTuple):
         return read(document, msgspec.json.encode(document).decode())
 
     def row(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the columns of a row of the tool layer, which have no paths, as they may be
-        stored."""
+        """Return a row of the tool layer, which has no paths, with pseudonyms if configured."""
         row: dict[str, Any] = (
             values if self.pseudonyms is None else anonymize(values, self.pseudonyms)
         )
@@ -58,37 +56,37 @@ class PrivacyRules(NamedTuple):
 
 
 def _may_have_path(text: str) -> bool:
-    # A backslash may be the start of any character.
+    # A backslash may start the escape of any character.
     return "/" in text or "\\" in text or '"path"' in text or "~" in text
 
 
 def strip_paths(document: Any) -> Any:
-    """Return a report's document, or any other, without paths; the names at their ends stay."""
+    """Return a document, such as a report's, with paths cut to the names at their ends."""
     if not isinstance(document, dict):
-        return _stripped(document)
+        return _strip(document)
     about = {field: document[field] for field in IDENTITY if isinstance(document.get(field), str)}
     others = {field: value for field, value in document.items() if field not in about}
-    # A name may have a slash in it, and who a report is about is for nobody here to change.
+    # A person's name may have a slash, and must not change.
     identities = {
         field: without_path(text) if _HOME.search(text) and IDENTITY[field] != "dev" else text
         for field, text in about.items()
     }
-    return {**identities, **_stripped(others)}
+    return {**identities, **_strip(others)}
 
 
-def _stripped(value: Any) -> Any:
+def _strip(value: Any) -> Any:
     if isinstance(value, str):
         return without_path(value) if "/" in value or "\\" in value or "~" in value else value
     if isinstance(value, list):
-        return [_stripped(item) for item in value]
-    return _object(value) if isinstance(value, dict) else value
+        return [_strip(item) for item in value]
+    return _strip_object(value) if isinstance(value, dict) else value
 
 
-def _object(fields: dict[str, Any]) -> dict[str, Any]:
-    values = {key: _stripped(value) for key, value in fields.items()}
+def _strip_object(fields: dict[str, Any]) -> dict[str, Any]:
+    values = {key: _strip(value) for key, value in fields.items()}
     if isinstance(fields.get("path"), str):
         del values["path"]
         name = name_of(fields)
         if name and not name_of(fields.get("name")):
             values["name"] = name
-    return rename_values(values, {key: _stripped(key) for key in values})
+    return rename_values(values, {key: _strip(key) for key in values})

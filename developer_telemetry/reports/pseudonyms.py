@@ -1,4 +1,4 @@
-"""Keyed hashes in the places of people and hosts.
+"""Keyed hashes in place of the names of people and hosts.
 
 Only with `ENCRYPTION_SECRET` can a pseudonym be matched to a name, by hashing that name. Under
 another secret every person gets another pseudonym.
@@ -23,7 +23,7 @@ _CHECKED = 4
 
 
 class Pseudonyms:
-    """The pseudonyms of one connection; another one has others for the same people."""
+    """The pseudonyms of one connection; each connection has different ones."""
 
     def __init__(self, encryption_secret: str, connection_id: int) -> None:
         purpose = f"developer_telemetry pseudonyms {connection_id}"
@@ -35,17 +35,17 @@ class Pseudonyms:
         if self.is_pseudonym(text):
             return text
         text = text.lower() if kind == EMAIL else text
-        return self._checked(f"{kind}-{self._hash(kind, text)[:_HASHED]}")
+        return self._append_check(f"{kind}-{self._hash(kind, text)[:_HASHED]}")
 
     def is_pseudonym(self, text: str) -> bool:
         """Return true if a text is a pseudonym made with this key."""
-        return bool(SHAPE.fullmatch(text)) and self._checked(text[:-_CHECKED]) == text
+        return bool(SHAPE.fullmatch(text)) and self._append_check(text[:-_CHECKED]) == text
 
-    def _checked(self, text: str) -> str:
+    def _append_check(self, text: str) -> str:
         return text + self._hash("check", text)[:_CHECKED]
 
     def _hash(self, purpose: str, text: str) -> str:
-        # A hash with a key of its own, in a third of the time that an HMAC takes.
+        # BLAKE2 has a key of its own, and takes a third of the time of an HMAC.
         return hashlib.blake2b(
             text.encode("utf-8", "surrogatepass"),
             key=self._key,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-# Seeded by the system. Asking that for each id lets the other threads in, and takes ten times as
-# long; ids need to be unique, not secret.
+# Seeded by the system once: a call of the system for each id takes ten times as long, and ids need
+# to be unique, not secret.
 _RANDOM = random.Random()
 
 

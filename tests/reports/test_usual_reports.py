@@ -59,7 +59,7 @@ def changed(body: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str
 def outcome(text: str, usual: bool) -> Union[Report, str, None]:
     """Return the report or the text of its refusal; None if it is not read as a usual one."""
     try:
-        return parser._read_usual(text) if usual else parser.read(*parser.decode(text))
+        return parser._parse_usual(text) if usual else parser.read(*parser.decode(text))
     except ReportRefused as error:
         return f"{error.field}: {error}"
 

@@ -310,7 +310,7 @@ BROKEN = {
     "cut after a comma": (b",", "the array has no end"),
     "cut in a report": (b', {"developer": "cut', "the array has no end"),
     "no end": (b" ", "the array has no end"),
-    "two arrays": (b"] []", "something follows the array"),
+    "two arrays": (b"] []", "there is text after the array"),
 }
 
 
