@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Hold what deploy/ has against the programs that will read it, or their schemas: nothing is started.
-# A program that is missing here is said so loudly, and with CI=true it is a failure.
+# Check the files of deploy/ with the programs that read them, or their schemas: nothing is started.
+# A missing program is reported, and with CI=true it is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,7 +20,7 @@ have() {
 
 # Prints nothing unless it fails.
 quietly() {
-    "$@" >"$folder/said" 2>&1 || { cat "$folder/said" >&2 && return 1; }
+    "$@" >"$folder/output" 2>&1 || { cat "$folder/output" >&2 && return 1; }
 }
 
 hadolint deploy/*.Dockerfile
@@ -44,14 +44,14 @@ END
 fi
 
 if have systemd-analyze deploy/systemd; then
-    # The program is looked for; here it is where `make install` has just put it.
+    # systemd-analyze needs the program, which `make install` has put here.
     unit=$folder/developer-telemetry.service
     sed "s|/opt/developer-telemetry|$PWD|" deploy/systemd/developer-telemetry.service >"$unit"
     quietly systemd-analyze verify --man=no "$unit"
     quietly systemd-analyze security --offline=true --threshold="$EXPOSURE" "$unit"
 fi
 
-for what in "${missing[@]}"; do
-    echo "NOT CHECKED: ${what#*, for } (there is no ${what%%, for *})" >&2
+for program in "${missing[@]}"; do
+    echo "NOT CHECKED: ${program#*, for } (there is no ${program%%, for *})" >&2
 done
 [ ${#missing[@]} -eq 0 ] || [ "${CI:-}" != true ]

@@ -2,7 +2,7 @@
 
     python scripts/check_names.py [PATH ...]
 
-Prints each place and exits with 1 if there is one. Without paths, everything in git is checked.
+Prints each fault and exits with 1 if there is one. Without paths, all files in git are checked.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
-# Words that say nothing about the value they name.
+# Words that don't describe the named value.
 BANNED = {"each", "said", "kept", "given", "found", "known", "whole", "some"}
 BANNED |= {"rest", "well", "mark", "place", "hurried", "looks"}
 # A docstring that begins like this has no verb and no subject.
 HEADLESS = re.compile(r"(What|Whether|Whom?|Whoever|Whose|Which|When|How|Of|Those)\b")
-# In what users read, in any of their documents and in messages.
+# In documents and messages for users.
 RIDDLES = re.compile(
     r"\b(mend(s|ed|ing)?|heard of|leaves with|left with status|week-end|bank holidays?)\b", re.I
 )
 CODE = ("developer_telemetry", "sdk", "benchmarks", "conformance", "dashboards", "scripts", "tests")
-# Tests name what they need in few lines; the rule for names is for code that others call.
+# Names in tests are used within few lines.
 WITHOUT_BANNED_NAMES = ("tests", "sdk/tests")
 
-# This file, the examples of what not to write, and the pages that a long run writes anew.
+# This file, files with bad examples, and the pages that a long run generates.
 WITH_RIDDLES = {
     *("scripts/check_names.py", "CONTRIBUTING.md", "tests/project/test_docs.py"),
     *("docs/benchmarks.md", "docs/conformance.md"),
 }
 
 
-def names_bound(node: ast.AST) -> Iterator[tuple[str, int]]:
+def list_bound_names(node: ast.AST) -> Iterator[tuple[str, int]]:
     """Yield the names that a node binds, each with its line."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         yield node.name, node.lineno
@@ -48,13 +48,13 @@ def names_bound(node: ast.AST) -> Iterator[tuple[str, int]]:
         yield node.attr, node.lineno
 
 
-def faults_of_code(text: str, checks_names: bool) -> Iterator[tuple[int, str]]:
-    """Yield the line and the fault of each place in a Python source that breaks a rule."""
+def find_code_faults(text: str, checks_names: bool) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of each fault in a Python source."""
     for node in ast.walk(ast.parse(text)):
         if checks_names:
-            for name, line in names_bound(node):
+            for name, line in list_bound_names(node):
                 if name.strip("_").lower() in BANNED:
-                    yield line, f"the name `{name}` says nothing about its value"
+                    yield line, f"the name `{name}` does not describe its value"
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             docstring = ast.get_docstring(node)
             first = (docstring or "").partition("\n")[0]
@@ -63,21 +63,21 @@ def faults_of_code(text: str, checks_names: bool) -> Iterator[tuple[int, str]]:
                 yield line, f"a docstring without verb or subject: {first}"
 
 
-def faults_of_text(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the line and the fault of each place in a text that holds one of our old riddles."""
+def find_text_faults(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of each fault in a text."""
     for number, line in enumerate(text.splitlines(), 1):
         if riddle := RIDDLES.search(line):
-            yield number, f"say it in plain words: {riddle[0]}"
+            yield number, f"write plain words in place of: {riddle[0]}"
 
 
-def faults(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the line and the fault of each place in a file that breaks a rule."""
+def find_faults(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of each fault in a file."""
     text = path.read_text(encoding="utf-8")
     name = path.relative_to(ROOT).as_posix()
     if path.suffix == ".py" and name.startswith(CODE):
-        yield from faults_of_code(text, not name.startswith(WITHOUT_BANNED_NAMES))
+        yield from find_code_faults(text, not name.startswith(WITHOUT_BANNED_NAMES))
     if name not in WITH_RIDDLES:
-        yield from faults_of_text(text)
+        yield from find_text_faults(text)
 
 
 def main() -> None:
@@ -93,11 +93,11 @@ def main() -> None:
     for name in listed:
         path = Path(name).resolve()
         if path.suffix in suffixes and path.exists():
-            for line, fault in sorted(faults(path)):
+            for line, fault in sorted(find_faults(path)):
                 print(f"{name}:{line}: {fault}")
                 count += 1
     if count:
-        sys.exit(f"{count} places; CONTRIBUTING.md says how names and texts should be")
+        sys.exit(f"{count} faults; CONTRIBUTING.md has the rules for names and texts")
 
 
 if __name__ == "__main__":

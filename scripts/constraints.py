@@ -1,6 +1,6 @@
-"""Write constraints.txt: the versions of everything in .venv, for each Python that we support.
+"""Write constraints.txt: the versions of all packages in .venv, for each Python that we support.
 
-Where the newest version no longer runs on an older Python, each gets its own line and a marker.
+A package with different versions for different Pythons has several lines with markers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 OURS = {"devlake-developer-telemetry", "pydevlake"}
 PYTHONS = {
-    "3.9": "3.9.2",  # some wheels exclude the first two 3.9s, which nobody has any more
+    "3.9": "3.9.2",  # some wheels exclude 3.9.0 and 3.9.1
     "3.10": "3.10.0",
     "3.11": "3.11.0",
     "3.12": "3.12.0",
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def resolve(release: str) -> dict[str, str]:
-    """Return the distributions, by normalized name, that this Python would get today."""
+    """Return the present versions of all distributions for a Python, by normalized name."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         subprocess.run(
@@ -66,7 +66,7 @@ def resolve(release: str) -> dict[str, str]:
 
 
 def constraints(name: str, versions: dict[str, str]) -> list[str]:
-    """One line where all Pythons that need it agree, else one for each run of Pythons."""
+    """Return one line if all Pythons have the same version, else one for each run of Pythons."""
     runs: list[tuple[str, list[str]]] = []
     for python, version in versions.items():
         if runs and runs[-1][0] == version:
@@ -79,7 +79,7 @@ def constraints(name: str, versions: dict[str, str]) -> list[str]:
 
 
 def marker(run: list[str]) -> str:
-    """Return a marker for these neighbouring Pythons; the newest one holds for later Pythons."""
+    """Return a marker for a run of Pythons; that of the newest one includes later Pythons."""
     pythons = list(PYTHONS)
     conditions = []
     if run[0] != pythons[0]:

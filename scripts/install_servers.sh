@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Install what is missing here: on Debian and Ubuntu, as root. Elsewhere only say what it is.
+# Install missing programs on Debian and Ubuntu, as root; elsewhere only list them.
 #     install_servers.sh          the servers and the browser that the tests start
-#     install_servers.sh check    the programs that `make check` asks
-# No service is left running, nor starts with the machine.
+#     install_servers.sh check    the programs of `make check`
+# No service is running afterwards, or starts with the machine.
 set -euo pipefail
 
 PATH=$PATH:/usr/sbin:/usr/local/sbin
@@ -32,10 +32,10 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     exit 0
 fi
 
-echo "installing what is needed: ${packages[*]}"
+echo "installing ${packages[*]}"
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
-    printf '#!/bin/sh\nexit 101\n' >"$policy" # tells the packages not to start their services
+    printf '#!/bin/sh\nexit 101\n' >"$policy" # packages then don't start their services
     chmod +x "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
@@ -44,6 +44,6 @@ apt-get install -y -qq --no-remove --no-install-recommends "${packages[@]}" </de
 if command -v systemctl >/dev/null; then
     for package in "${packages[@]}"; do
         service=${package%-server}
-        systemctl disable --quiet "${service%-light}" 2>/dev/null || true # most bring none
+        systemctl disable --quiet "${service%-light}" 2>/dev/null || true # most have no service
     done
 fi

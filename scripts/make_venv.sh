@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make .venv with the Python given, unless there is one that runs; say in one line what is missing.
+# Make .venv with the Python of the argument, unless a working one exists. Report a missing program in
+# one line.
 set -eu
 
 python=$1

@@ -1,9 +1,9 @@
-"""Let pip work out what it would install under another Python.
+"""Let pip resolve requirements for another Python.
 
     python scripts/pip_as.py 3.9.2 . ./sdk [more of `pip install`'s arguments]
 
-Nothing gets installed. pip's own --python-version picks the wheels, but reads environment markers
-(`python_version < "3.11"`) as the Python that runs it; here they are read as the one asked for.
+Nothing is installed. pip's own --python-version selects the wheels, but evaluates environment
+markers (`python_version < "3.11"`) for the running Python; here they are evaluated for the other.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ version, *arguments = sys.argv[1:]
 running: Any = markers.default_environment
 
 
-def asked_for() -> Any:
+def target_environment() -> Any:
     major_minor = ".".join(version.split(".")[:2])
     return {**running(), "python_version": major_minor, "python_full_version": version}
 
 
-markers.default_environment = asked_for
+markers.default_environment = target_environment
 
 with tempfile.TemporaryDirectory() as target:
     status = main(

@@ -1,4 +1,4 @@
-"""Writes docs/commands.md and docs/settings.md anew, from what the code declares.
+"""Write docs/commands.md and docs/settings.md from the declarations in the code.
 
 python scripts/reference.py
 """
@@ -16,8 +16,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 _SETTINGS = """\
 # Settings
 
-What the receiver and every command take from the environment. Each may come from a file instead,
-named by the same name with `_FILE` behind it. `make reference` writes this page from the code.
+The environment variables of the receiver and of every command. The value of each may be in a file
+instead, named by the same variable with the ending `_FILE`. `make reference` writes this page.
 
 | name | default | what for |
 | --- | --- | --- |
@@ -34,7 +34,7 @@ def settings() -> str:
 
 
 def commands() -> str:
-    """Return the page of all commands, as `--help` explains them."""
+    """Return the page of all commands, with the texts of `--help`."""
     tool = [sys.executable, "-m", "typer", "developer_telemetry.cli.main", "utils", "docs"]
     name = ["--name", "developer-telemetry", "--title", "Commands"]
     result = subprocess.run([*tool, *name], check=True, capture_output=True, text=True)

@@ -2,8 +2,8 @@
 
 import gc
 
-# Each call is a process that imports hundreds of modules. What these make stays, so to look
-# through it for garbage again and again is a tenth of the call's time lost.
+# Each call is a process that imports hundreds of modules. Their objects stay, so collections of
+# garbage would waste a tenth of the call's time.
 _collects = gc.isenabled()
 gc.disable()
 try:

@@ -31,15 +31,15 @@ from pydevlake.logger import logger
 
 try:
     import requests
-except ImportError:  # its own message would name a module that no plugin knows of
+except ImportError:  # its own message would name a module that plugins don't use directly
     raise ImportError("pydevlake.api needs requests: install pydevlake[api].") from None
 
 # Returned by a hook, it ends the request, and `send` returns it.
 ABORT: Any = object()
 
-# A source that is silent for so long fails the run, which would otherwise hang with it.
+# A source that is silent for so long fails the run, which would hang otherwise.
 _TIMEOUT_SECONDS = 300.0
-# How long to wait where a source asks for patience without saying how much.
+# The pause where a source asks for one without its length.
 _PAUSE_SECONDS = 60.0
 
 
@@ -64,7 +64,7 @@ class Request:
 
 
 class Response:
-    """A source's answer. The names of `headers` are found in any case."""
+    """A source's answer. The names of `headers` match in any case."""
 
     def __init__(
         self,
@@ -186,12 +186,12 @@ class APIBase:
         return self._apply(self.response_hooks(), response)
 
     def request_hooks(self) -> list[RequestHook]:
-        return [item for item in self._declared() if isinstance(item, RequestHook)]
+        return [item for item in self._list_declared_hooks() if isinstance(item, RequestHook)]
 
     def response_hooks(self) -> list[ResponseHook]:
-        return [item for item in self._declared() if isinstance(item, ResponseHook)]
+        return [item for item in self._list_declared_hooks() if isinstance(item, ResponseHook)]
 
-    def _declared(self) -> Iterator[Any]:
+    def _list_declared_hooks(self) -> Iterator[Any]:
         for cls in reversed(type(self).__mro__):
             yield from vars(cls).values()
 
@@ -200,7 +200,7 @@ class APIBase:
             result = hook.apply(message, self)
             if result is ABORT:
                 return ABORT
-            # Anything else than a message says no more than that the hook is done.
+            # Any other result than a message means that the hook is done.
             if isinstance(result, (Request, Response)):
                 message = result
         return message
@@ -218,12 +218,12 @@ class Paginator:
         raise NotImplementedError
 
     def set_next_page_param(self, request: Request, next_page_id: Any) -> None:
-        """Make of the request for a page the one for the next."""
+        """Turn the request for a page into the one for the next."""
         raise NotImplementedError
 
 
 class TokenPaginator(Paginator):
-    """Pages whose JSON names the token of the next one, which goes into the query."""
+    """Pages whose JSON has the token of the next one, for its query."""
 
     def __init__(
         self, items_attr: str, next_page_token_attr: str, next_page_token_param: str
@@ -243,7 +243,7 @@ class TokenPaginator(Paginator):
 
 
 class PagedResponse(Response):
-    """A response that, iterated over, gives its items and then those of the next pages."""
+    """A response that yields its items, and then those of the next pages."""
 
     def __init__(self, response: Response, paginator: Paginator, api: APIBase) -> None:
         super().__init__(response.request, response.status, response.body, response.headers)
@@ -300,7 +300,7 @@ class API(APIBase):
 
     @response_hook
     def paginate(self, response: Response) -> Optional[Response]:
-        # What was sent again after a pause has been through all hooks already.
+        # A response after a pause has passed all hooks already.
         if not self.paginator or isinstance(response, PagedResponse):
             return None
         return PagedResponse(response, self.paginator, self)

@@ -10,10 +10,10 @@ from typing import BinaryIO
 from pydevlake.failure import Failure
 from pydevlake.message import Message, RemoteProgress
 
-# The server's line scanner takes no more, newline included.
+# The maximum of the server's line scanner, newline included.
 LONGEST_LINE = 5 * 1024 * 1024
-# The server looks whether a pipeline was cancelled only when it reads a line, so a subtask may
-# not stay silent for longer than two seconds.
+# The server notices a cancelled pipeline only when it reads a line, so a subtask must write one
+# every two seconds.
 _LONGEST_SILENCE = 1.5
 
 
@@ -25,7 +25,7 @@ class Channel:
             os.fstat(descriptor)
         except OSError:
             raise Failure(
-                f"file descriptor {descriptor}, on which the answer goes out, is not open",
+                f"file descriptor {descriptor}, to which the answer is written, is not open",
                 f"Add {descriptor}>&1 to the command.",
             ) from None
         self._file: BinaryIO = os.fdopen(descriptor, "wb", closefd=False)
@@ -53,13 +53,13 @@ class Channel:
             except BrokenPipeError:
                 raise Failure(
                     "DevLake's server has closed the channel for answers",
-                    "Look in the server's log for why it stopped listening.",
+                    "Read the server's log for the reason.",
                 ) from None
             self._written_at = time.monotonic()
 
     @contextmanager
     def repeating_progress(self) -> Iterator[None]:
-        """Repeat the last progress, with nothing added, when the work in the block is silent."""
+        """Repeat the last progress, without an increment, while the work in the block is silent."""
         ended = threading.Event()
         thread = threading.Thread(target=self._repeat_progress, args=(ended,), daemon=True)
         thread.start()
@@ -78,6 +78,6 @@ class Channel:
                 try:
                     self.send(RemoteProgress(current=last.current, total=last.total))
                 except Failure:
-                    # The main thread finds out when it writes the next time.
+                    # The main thread gets the error when it writes the next time.
                     return
                 wait = _LONGEST_SILENCE

@@ -1,4 +1,4 @@
-"""Column types that fit the tables DevLake's server makes."""
+"""Column types for the tables that DevLake's server makes."""
 
 from datetime import datetime, timezone
 from typing import Any
@@ -8,7 +8,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
 def utc_now() -> datetime:
-    """Return this moment in UTC, without a time zone, as the tables hold it."""
+    """Return the present time in UTC, without a time zone, as in the tables."""
     return datetime.now(timezone.utc).replace(tzinfo=None)
 
 
@@ -19,13 +19,13 @@ class Moment(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        return _naive(value)
+        return _to_naive_utc(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        return _naive(value)
+        return _to_naive_utc(value)
 
 
-def _naive(value: Any) -> Any:
+def _to_naive_utc(value: Any) -> Any:
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(timezone.utc).replace(tzinfo=None)
     return value
@@ -44,7 +44,7 @@ def _server_type(declared: "TypeEngine[Any]") -> "TypeEngine[Any]":
     if isinstance(declared, Enum) and declared.native_enum and declared.enum_class:
         return Enum(declared.enum_class, native_enum=False, length=255)
     if type(declared) is Integer:
-        # SQLite counts up by itself only in a column declared INTEGER.
+        # SQLite generates ids only in a column declared INTEGER.
         return BigInteger().with_variant(Integer(), "sqlite")
     # Newer versions of SQLModel declare a time with a type of their own, around DateTime.
     if isinstance(declared, DateTime) or isinstance(getattr(declared, "impl", None), DateTime):

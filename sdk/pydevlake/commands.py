@@ -1,4 +1,4 @@
-"""The verbs by which DevLake's server calls a plugin, each in a process of its own."""
+"""The commands by which DevLake's server calls a plugin, each in a process of its own."""
 
 import gc
 import json
@@ -27,44 +27,43 @@ _CANCELLED_STATUS = 128 + signal.SIGTERM
 
 
 class _Cancelled(SystemExit):
-    """SIGTERM came. Not an Exception, so that no plugin's `except` holds it up."""
+    """The process got SIGTERM. Not an Exception, so that no plugin's `except` catches it."""
 
 
 def main(plugin_type: type[Plugin], arguments: list[str]) -> int:
     """Carry out one call, `VERB CONFIG ARG...`, and return the process's exit status.
 
-    CONFIG and each ARG are JSON documents. Answers go to file descriptor 3. A failure is one
-    line on stderr (and a traceback at log level debug) and status 1; SIGTERM is status 143.
+    CONFIG and each ARG are JSON documents. Answers are written to file descriptor 3. A failure is
+    one line on stderr (and a traceback at log level debug) and status 1; SIGTERM is status 143.
     """
-    # What was imported stays until the end, where to look through it for garbage would take longer
-    # than most calls do.
+    # Imported objects stay until the end, and collecting garbage takes longer than most calls.
     gc.freeze()
     configure(None)
-    # A pipe would hold back what a plugin prints.
+    # A pipe would buffer the output of a plugin.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, _cancel)
     commands = Commands(plugin_type)
     try:
         _dispatch(commands, arguments)
     except _Cancelled:
-        return _cancelled(commands)
+        return _report_cancellation(commands)
     except Exception as error:
-        if _cancel.asked:  # a driver may raise an error of its own over the interruption
-            return _cancelled(commands)
-        # Over before the line is written: a SIGTERM now would add a second one.
+        if _cancel.is_requested:  # a driver may raise an error of its own for the interruption
+            return _report_cancellation(commands)
+        # Ended before the line is written: a SIGTERM now would add a second one.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if logger.isEnabledFor(DEBUG):
             traceback.print_exc()
         print(describe(commands._subject, error), file=sys.stderr)
         return 1
-    return _cancelled(commands) if _cancel.asked else 0
+    return _report_cancellation(commands) if _cancel.is_requested else 0
 
 
 class _Cancel:
-    """A handler of SIGTERM: raises `_Cancelled`, and remembers it if it gets lost.
+    """A handler of SIGTERM: raises `_Cancelled`, and records it in case it gets lost.
 
-    It may come while a driver talks to its server or an object is thrown away. Then another error
-    takes its place, or none comes out at all.
+    During a driver's call or the deletion of an object, another error may replace it, or it may be
+    ignored.
     """
 
     asked = False
@@ -72,26 +71,26 @@ class _Cancel:
     def __call__(self, number: int, frame: Optional[FrameType]) -> None:
         # A second one must not interrupt the rollback.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        self.asked = True
-        # That a statement was interrupted is no error to be reported, wherever it is noticed.
+        self.is_requested = True
+        # An interrupted statement is no error to be reported.
         disable(CRITICAL)
-        sys.unraisablehook = _pass_over
+        sys.unraisablehook = _ignore_unraisable
         raise _Cancelled(_CANCELLED_STATUS)
 
     def check(self) -> None:
         """Raise it again if it was lost."""
-        if self.asked:
+        if self.is_requested:
             raise _Cancelled(_CANCELLED_STATUS)
 
 
 _cancel = _Cancel()
 
 
-def _pass_over(unraisable: Any) -> None:
-    """Ignore what could not be raised."""
+def _ignore_unraisable(unraisable: Any) -> None:
+    """Ignore an exception that could not be raised."""
 
 
-def _cancelled(commands: "Commands") -> int:
+def _report_cancellation(commands: "Commands") -> int:
     disable(NOTSET)
     logger.info("%s was cancelled and rolled back", commands._subject)
     return _CANCELLED_STATUS
@@ -102,19 +101,19 @@ def _dispatch(commands: "Commands", arguments: list[str]) -> None:
     verb, *documents = arguments or ["--help"]
     verb = "--help" if verb == "--help" else verb.replace("-", "_")
     if verb not in (*verbs, "--help"):
-        # Fire would answer with a page of usage.
+        # Fire would print a page of usage.
         recognized = ", ".join(name.replace("_", "-") for name in verbs)
         raise Failure(f"there is no verb {arguments[0]!r}", f"Use one of {recognized}.")
     if verb == "--help":
-        import fire  # takes its time, which no call of the server should
+        import fire  # slow, and not needed by calls of the server
 
         fire.Fire(commands, command=[verb], name="run.sh")
     else:
         getattr(commands, verb)(*documents)
 
 
-def _verb(answers: Callable[..., Messages]) -> Callable[..., None]:
-    """Make a command of a generator of messages: documents in, lines on descriptor 3 out.
+def _make_command(answers: Callable[..., Messages]) -> Callable[..., None]:
+    """Make a command, from documents to lines on descriptor 3, of a generator of messages.
 
     The first document is the remote config. An optional last one may be left out.
     """
@@ -124,7 +123,7 @@ def _verb(answers: Callable[..., Messages]) -> Callable[..., None]:
 
     def command(self: "Commands", *documents: str) -> None:
         self._subject = answers.__name__.replace("_", "-")
-        config, *values = [_parsed(document) for document in documents] or [None]
+        config, *values = [_parse(document) for document in documents] or [None]
         configure(config)
         if not required <= len(values) <= len(parameters):
             raise Failure(
@@ -133,7 +132,7 @@ def _verb(answers: Callable[..., Messages]) -> Callable[..., None]:
         for parameter, value in zip(parameters, values):
             _check_type(parameter, value)
         self._channel = Channel()
-        # Closed at once when a signal comes between two messages, so that it rolls back.
+        # Closed at once after a signal between two messages, so that it rolls back.
         with closing(answers(self, *values)) as messages:
             for message in messages:
                 _cancel.check()
@@ -144,7 +143,7 @@ def _verb(answers: Callable[..., Messages]) -> Callable[..., None]:
     return command
 
 
-def _parsed(document: str) -> Any:
+def _parse(document: str) -> Any:
     if not document.strip():
         return None
     try:
@@ -167,15 +166,15 @@ class Commands:
     def __init__(self, plugin_type: type[Plugin]) -> None:
         self._plugin_type = plugin_type
         self._channel: Channel
-        # What a failure is said to be of.
+        # The subject in messages of failures.
         self._subject = "the call"
 
-    @_verb
+    @_make_command
     def plugin_info(self) -> Messages:
         """Describe the plugin."""
         yield self._plugin().plugin_info()
 
-    @_verb
+    @_make_command
     def test_connection(self, connection: dict[str, Any]) -> Messages:
         """Test a connection."""
         plugin = self._plugin()
@@ -184,13 +183,13 @@ class Commands:
             plugin.connection_type(**{"name": "Test connection", **connection})
         )
 
-    @_verb
+    @_make_command
     def remote_scopes(self, connection: dict[str, Any], group_id: Optional[str] = None) -> Messages:
         """List the groups of scopes, or the scopes of one group."""
         plugin = self._plugin()
         yield from plugin.make_remote_scopes(plugin.connection_type(**connection), group_id)
 
-    @_verb
+    @_make_command
     def make_pipeline(self, scope_config_pairs: list[Any], connection: dict[str, Any]) -> Messages:
         """Plan a pipeline for scopes, each with its scope config or null."""
         plugin = self._plugin()
@@ -200,17 +199,17 @@ class Commands:
         ]
         yield plugin.make_pipeline(pairs, plugin.connection_type(**connection))
 
-    @_verb
+    @_make_command
     def collect(self, context: dict[str, Any], stream: str) -> Messages:
         """Run a stream's first step for a scope."""
         yield from self._run("collect", context, stream)
 
-    @_verb
+    @_make_command
     def extract(self, context: dict[str, Any], stream: str) -> Messages:
         """Run a stream's second step for a scope."""
         yield from self._run("extract", context, stream)
 
-    @_verb
+    @_make_command
     def convert(self, context: dict[str, Any], stream: str) -> Messages:
         """Run a stream's third step for a scope."""
         yield from self._run("convert", context, stream)

@@ -25,7 +25,7 @@ _BACKENDS = {
     "pg": "postgresql",
     "sqlite": "sqlite",
 }
-# SQLAlchemy's name of a driver and the module it needs, the preferred one first.
+# SQLAlchemy's name of a driver and its module, the preferred one first.
 _DRIVERS = {
     "mysql": {"mysqldb": "MySQLdb", "pymysql": "pymysql"},
     "postgresql": {"psycopg": "psycopg", "psycopg2": "psycopg2"},
@@ -39,8 +39,8 @@ _ADDRESS = (
     r"/(?P<name>[^/?#]*)(?:\?(?P<query>[^?]*))?"
 )
 _HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(?::(\d*))?")
-# The first that fits is taken: user and password as a URL has them, and else a password with
-# any character in it, unescaped. That one ends at the last @ that leaves an address behind it.
+# The first matching pattern is used: user and password as in a URL, or else a password with any
+# unescaped characters. That one ends at the last @ before an address.
 _SERVERS = (
     re.compile(r"(?:(?P<user>[^:@/?#]*)(?::(?P<password>[^@/?#]*))?@)?" + _ADDRESS),
     re.compile(r"(?P<user>[^:/]*)(?::(?P<password>.*))?@" + _ADDRESS, re.DOTALL),
@@ -66,23 +66,22 @@ def create_db_engine(db_url: str, **options: Any) -> Engine:
     in a password may be percent-encoded or not. Unless the URL names a driver, mysqlclient is
     taken before PyMySQL and psycopg 3 before psycopg2.
 
-    Options mean what they mean to DevLake's own drivers. MySQL: `tls=true`, `skip-verify`,
-    `preferred`, or `custom` beside `ca-cert=FILE`; without one of them, and without an `ssl_ca` or
+    Options have the meaning of DevLake's own drivers. MySQL: `tls=true`, `skip-verify`,
+    `preferred`, or `custom` with `ca-cert=FILE`; without one of them, and without an `ssl_ca` or
     the like, there is no TLS. Unless it is `skip-verify` or `preferred`, certificate and host are
-    checked, whatever else is given. What the driver doesn't know is a variable of the session.
-    PostgreSQL: what libpq doesn't know is a run-time parameter of the session, such as
-    `search_path`. It is set by a statement, since poolers refuse it earlier; behind one that gives
-    each transaction another session, in each transaction. Sessions speak utf8mb4 and live in UTC
-    unless told otherwise (`charset`, `TimeZone`).
+    checked. Options unknown to the driver are variables of the session. PostgreSQL: options unknown
+    to libpq are run-time parameters of the session, such as `search_path`. They are set by a
+    statement, since poolers refuse them earlier; behind a pooler of transactions in each
+    transaction. Sessions use utf8mb4 and UTC by default (`charset`, `TimeZone`).
 
     PostgreSQL may have several hosts, as `postgres://user:password@one:5432,two:5433/lake` or, in
     SQLAlchemy's way, `postgresql://user:password@/lake?host=one:5432&host=two:5433`. The first
-    that takes writes is connected to, unless `target_session_attrs` differs.
+    that takes writes is used, unless `target_session_attrs` differs.
 
-    `options` go to SQLAlchemy's `create_engine`.
+    `options` are for SQLAlchemy's `create_engine`.
 
     DatabaseUrlError (a ValueError) if the URL can't be read or no driver is installed; its text
-    never holds the password.
+    never has the password.
     """
     from sqlalchemy import create_engine, event
 
@@ -91,7 +90,7 @@ def create_db_engine(db_url: str, **options: Any) -> Engine:
     # Go's own spelling of a MySQL address, with tcp(...) or unix(...), has no scheme.
     backend = _BACKENDS.get(scheme[1].lower()) if scheme else "mysql"
     if backend is None or not (scheme or "(" in db_url):
-        raise _unreadable(f"{scheme[1]}://..." if scheme else "no scheme")
+        raise _make_url_error(f"{scheme[1]}://..." if scheme else "no scheme")
     if backend == "sqlite":
         return create_engine(db_url, **options)
     server = _parse(db_url[scheme.end() :] if scheme else db_url, backend)
@@ -107,13 +106,13 @@ def create_db_engine(db_url: str, **options: Any) -> Engine:
     # Pinged before use: servers close idle connections.
     options = {"pool_pre_ping": True, **options}
     if backend == "mysql":
-        meant = mysql_options(server.query)
-        arguments = _mysql_arguments(server, meant, driver)
+        url_options = mysql_options(server.query)
+        arguments = _mysql_arguments(server, url_options, driver)
     else:
-        meant = postgresql_options(server.query, psycopg=driver == "psycopg")
-        arguments = _postgresql_arguments(server, meant)
+        url_options = postgresql_options(server.query, psycopg=driver == "psycopg")
+        arguments = _postgresql_arguments(server, url_options)
     engine = create_engine(url, connect_args=arguments, **options)
-    event.listen(engine, "do_connect", _Connecting(meant))
+    event.listen(engine, "do_connect", _Connector(url_options))
     if backend == "postgresql":
         event.listen(engine, "begin", _set_in_transaction)
     return engine
@@ -122,7 +121,7 @@ def create_db_engine(db_url: str, **options: Any) -> Engine:
 def _parse(remainder: str, backend: str) -> _Server:
     match = _SERVERS[0].fullmatch(remainder) or _SERVERS[1].fullmatch(remainder)
     if match is None:
-        raise _unreadable(f"{backend}://...")
+        raise _make_url_error(f"{backend}://...")
     # Go's spelling with tcp(...) takes user and password literally.
     decode = str if match["net"] else unquote
     query = parse_qsl(match["query"] or "")
@@ -148,12 +147,12 @@ def _hosts(addresses: str, backend: str) -> list[tuple[str, str]]:
     for address in filter(None, addresses.split(",")):
         match = _HOST_AND_PORT.fullmatch(address)
         if match is None:
-            raise _unreadable(f"{backend}://...")
+            raise _make_url_error(f"{backend}://...")
         hosts.append((match[1].strip("[]"), match[2] or ""))
     return hosts
 
 
-def _unreadable(what: str) -> DatabaseUrlError:
+def _make_url_error(what: str) -> DatabaseUrlError:
     return DatabaseUrlError(
         f"The database URL ({what}) can't be read: write it as"
         " mysql://user:password@host:3306/name, postgres://user:password@host:5432/name or"
@@ -166,7 +165,7 @@ def _installed_driver(backend: str) -> str:
         try:
             import_module(module)
         except ImportError:
-            # Not there, or there without the C library that it needs.
+            # It is missing, or its C library is.
             continue
         return driver
     raise DatabaseUrlError(
@@ -174,21 +173,21 @@ def _installed_driver(backend: str) -> str:
     )
 
 
-def _mysql_arguments(server: _Server, meant: Options, driver: str) -> dict[str, Any]:
-    arguments = dict(meant.arguments)
+def _mysql_arguments(server: _Server, url_options: Options, driver: str) -> dict[str, Any]:
+    arguments = dict(url_options.arguments)
     if server.socket:
         arguments["unix_socket"] = server.socket
-    if meant.tls is None:
+    if url_options.tls is None:
         if driver == "pymysql":
-            # By itself it would try, and read all certificates of the system for each connection.
+            # Its default tries TLS, and reads all certificates of the system for each connection.
             arguments["ssl_disabled"] = True
-    elif meant.tls.mode != "preferred" and driver != "pymysql":
-        arguments.update(meant.tls.arguments())
+    elif url_options.tls.mode != "preferred" and driver != "pymysql":
+        arguments.update(url_options.tls.arguments())
     return arguments
 
 
-def _postgresql_arguments(server: _Server, meant: Options) -> dict[str, Any]:
-    arguments = dict(meant.arguments)
+def _postgresql_arguments(server: _Server, url_options: Options) -> dict[str, Any]:
+    arguments = dict(url_options.arguments)
     if len(server.hosts) > 1:
         if any(server.ports):
             arguments["port"] = ",".join(server.ports)
@@ -196,26 +195,25 @@ def _postgresql_arguments(server: _Server, meant: Options) -> dict[str, Any]:
     return arguments
 
 
-class _Connecting:
-    """Connects with a URL's options, and makes the session's settings before anyone looks at them.
+class _Connector:
+    """Connects with a URL's options, and makes the session's settings before any other listener.
 
-    What the driver says of an option it doesn't know, or of a file, is an error of the database's
-    like any other.
+    The driver's errors about unknown options or files become errors of the database.
     """
 
-    def __init__(self, meant: Options) -> None:
-        self._settings = meant.settings
-        tls = meant.tls
+    def __init__(self, url_options: Options) -> None:
+        self._settings = url_options.settings
+        tls = url_options.tls
         self._tls = tls if tls is not None and tls.mode != "preferred" else None
 
     def __call__(self, dialect: Any, record: Any, args: Any, arguments: dict[str, Any]) -> Any:
-        # SQLAlchemy asks no other listener after one that has connected.
+        # SQLAlchemy calls no other listener after one that has connected.
         for other in dialect.dispatch.do_connect:
             if other is not self:
                 other(dialect, record, args, arguments)
         connection = self._connection(dialect, args, arguments)
         try:
-            # PyMySQL before 1.2 goes on in the clear with a server that has no TLS.
+            # PyMySQL before 1.2 continues without encryption if the server has no TLS.
             if self._tls and not getattr(connection, "_secure", True):
                 raise dialect.loaded_dbapi.OperationalError(
                     "the server has no TLS, which the database URL asks for"
@@ -229,7 +227,7 @@ class _Connecting:
     def _connection(self, dialect: Any, args: Any, arguments: dict[str, Any]) -> Any:
         try:
             if self._tls and dialect.driver == "pymysql":
-                # Its files may be others by now.
+                # Its files may have changed.
                 arguments = {**arguments, "ssl": self._tls.context()}
             return dialect.connect(*args, **arguments)
         except (TypeError, ValueError, OSError, ssl.SSLError) as error:
@@ -246,18 +244,18 @@ class _Connecting:
             info["settings of the url"] = self._settings
         else:
             with closing(connection.cursor()) as cursor:
-                cursor.execute(*_set_config(self._settings, local=False))
+                cursor.execute(*_make_config_query(self._settings, local=False))
         connection.commit()
 
 
 def _set_variables(connection: Any, settings: dict[str, str]) -> None:
     with closing(connection.cursor()) as cursor:
         for name, value in settings.items():
-            # As SQL, as Go does it: a text brings its own quotes.
+            # As SQL, like Go's driver: a text has its own quotes.
             cursor.execute(f"SET {name} = {value}")
 
 
-def _set_config(settings: dict[str, str], local: bool) -> tuple[str, tuple[str, ...]]:
+def _make_config_query(settings: dict[str, str], local: bool) -> tuple[str, tuple[str, ...]]:
     """Return a query that makes settings, and its values; `local` ones last for a transaction."""
     calls = ", ".join([f"set_config(%s, %s, {str(local).lower()})"] * len(settings))
     return f"SELECT {calls}", tuple(item for pair in settings.items() for item in pair)
@@ -266,7 +264,7 @@ def _set_config(settings: dict[str, str], local: bool) -> tuple[str, tuple[str, 
 def _is_pooled(connection: Any) -> bool:
     """Return true if a pooler between us and PostgreSQL answers for the session.
 
-    It need not be the same session in the next transaction then.
+    Then the next transaction may have another session.
     """
     with closing(connection.cursor()) as cursor:
         cursor.execute("SELECT pg_backend_pid()")
@@ -277,4 +275,4 @@ def _is_pooled(connection: Any) -> bool:
 def _set_in_transaction(connection: SqlConnection) -> None:
     settings = connection.info.get("settings of the url")
     if settings:
-        connection.exec_driver_sql(*_set_config(settings, local=True))
+        connection.exec_driver_sql(*_make_config_query(settings, local=True))

@@ -1,4 +1,4 @@
-"""Options of a database URL: as DevLake's drivers for Go take them, for the drivers for Python."""
+"""Options of a database URL, translated from DevLake's drivers for Go to those for Python."""
 
 import math
 import os
@@ -7,8 +7,8 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
-# Options of Go's MySQL driver that change nothing here: what they ask for the drivers for Python
-# always do, never do, or leave to the one who calls them.
+# Options of Go's MySQL driver that have no effect here: drivers for Python always do it, never do
+# it, or let the caller decide.
 _GO_MYSQL = {
     "allowAllFiles", "allowCleartextPasswords", "allowFallbackToPlaintext",
     "allowNativePasswords", "allowOldPasswords", "autocommit", "checkConnLiveness",
@@ -16,7 +16,7 @@ _GO_MYSQL = {
     "interpolateParams", "loc", "maxAllowedPacket", "multiStatements", "parseTime",
     "rejectReadOnly", "serverPubKey", "timeTruncate",
 }  # fmt: skip
-# Its timeouts, and what PyMySQL and mysqlclient call them.
+# Its timeouts, and their names in PyMySQL and mysqlclient.
 _GO_TIMEOUTS = {
     "timeout": "connect_timeout",
     "readTimeout": "read_timeout",
@@ -28,7 +28,7 @@ _MYSQL_ARGUMENTS = {
     "program_name", "read_default_file", "read_default_group", "read_timeout",
     "server_public_key", "server_public_key_path", "unix_socket", "use_unicode", "write_timeout",
 }  # fmt: skip
-# Whichever of them is given asks for TLS by itself, if nothing else says how.
+# Any of these enables TLS, if no other option sets its mode.
 _MYSQL_FILES = {
     "ca-cert": "ca",
     "ssl_ca": "ca",
@@ -41,7 +41,7 @@ _MYSQL_FILES = {
 _MYSQL_TLS = {*_MYSQL_FILES, "tls", "ssl_mode", "ssl_disabled", "ssl_verify_cert",
               "ssl_verify_identity"}  # fmt: skip
 
-# What DevLake's MySQL URLs and Go's PostgreSQL drivers have; nothing of it is a setting.
+# Options of DevLake's MySQL URLs and Go's PostgreSQL drivers that are no settings.
 _GO_POSTGRESQL = {
     "charset", "loc", "parseTime", "default_query_exec_mode", "statement_cache_capacity",
     "statement_cache_mode", "description_cache_capacity", "min_read_buffer_size",
@@ -58,7 +58,7 @@ _LIBPQ = {
     "target_session_attrs", "tcp_user_timeout", "user",
 }  # fmt: skip
 _POSTGRESQL_FILES = ("sslrootcert", "sslcert", "sslkey")
-# psycopg's own; off unless asked for, since poolers lose what a session has prepared.
+# psycopg's own; off by default, since poolers lose a session's prepared statements.
 _PSYCOPG = {"prepare_threshold"}
 _ZONES = {"timezone", "time_zone"}
 
@@ -69,13 +69,13 @@ _COMMAND_LINE = re.compile(r"(?:-c\s*|--)([A-Za-z_][A-Za-z0-9_.-]*)=((?:\\.|[^\s
 
 
 class DatabaseUrlError(ValueError):
-    """The URL can't be used as it stands, or no driver for it is installed."""
+    """The URL can't be used, or no driver for it is installed."""
 
 
 class Tls(NamedTuple):
     """The encryption: `mode` is preferred, skip-verify, verify-ca or verify; the others are files.
 
-    Only `verify` checks that the certificate is the host's, and that is the usual one.
+    Only `verify`, the default, checks that the certificate is the host's.
     """
 
     mode: str
@@ -87,9 +87,9 @@ class Tls(NamedTuple):
     cipher: Optional[str] = None
 
     def context(self) -> ssl.SSLContext:
-        """For PyMySQL; the files are read now. OSError or ssl.SSLError if they can't be."""
+        """Return PyMySQL's context; OSError or ssl.SSLError if the files can't be read now."""
         context = ssl.create_default_context(cafile=self.ca, capath=self.capath)
-        # What MySQL's own installation makes doesn't keep to the letter of the standard.
+        # Certificates made by MySQL's own installation violate the strict standard.
         context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
         context.check_hostname = self.mode == "verify"
         if self.mode == "skip-verify":
@@ -101,9 +101,9 @@ class Tls(NamedTuple):
         return context
 
     def arguments(self) -> dict[str, Any]:
-        """For mysqlclient."""
+        """Return mysqlclient's arguments."""
         modes = {"skip-verify": "REQUIRED", "verify-ca": "VERIFY_CA", "verify": "VERIFY_IDENTITY"}
-        # MariaDB's library checks the certificate wherever an authority is named.
+        # MariaDB's library always checks the certificate if an authority is named.
         authority = () if self.mode == "skip-verify" else ("ca", "capath")
         names = (*authority, "cert", "key", "cipher")
         files = {name: getattr(self, name) for name in names if getattr(self, name)}
@@ -119,21 +119,21 @@ class Options(NamedTuple):
 
 
 def mysql_options(query: Mapping[str, str]) -> Options:
-    """As go-sql-driver/mysql takes them, where also what it doesn't know is a session's variable.
+    """Return the meaning of a URL's options for go-sql-driver/mysql, unknown ones as variables.
 
-    Options of PyMySQL and mysqlclient stay theirs.
+    Options of PyMySQL and mysqlclient are passed on.
     """
     arguments: dict[str, Any] = {}
     settings: dict[str, str] = {}
     for name, value in query.items():
         if name in _GO_TIMEOUTS:
-            seconds = _seconds(name, value)
+            seconds = _parse_seconds(name, value)
             if seconds:
                 arguments.setdefault(_GO_TIMEOUTS[name], seconds)
         elif name in _MYSQL_ARGUMENTS:
             arguments[name] = int(value) if value.isdecimal() else value
         elif name not in _GO_MYSQL and name not in _MYSQL_TLS:
-            settings[_setting(name)] = value
+            settings[_require_setting_name(name)] = value
     # Go takes a list and uses the first one that the server has.
     arguments["charset"] = query.get("charset", "utf8mb4").split(",")[0]
     return Options(arguments, settings, _mysql_tls(query))
@@ -146,7 +146,7 @@ def _mysql_tls(query: Mapping[str, str]) -> Optional[Tls]:
     files = {_MYSQL_FILES[name]: value for name, value in query.items() if name in _MYSQL_FILES}
     for name, path in query.items():
         if _MYSQL_FILES.get(name) in ("ca", "cert", "key"):
-            _readable(name, path)
+            _require_readable(name, path)
     tls = Tls(mode, **files)
     try:
         tls.context()
@@ -173,7 +173,7 @@ def _mysql_tls_mode(query: Mapping[str, str]) -> str:
             "The database URL's tls is none of true, false, skip-verify, preferred, or custom"
             " beside ca-cert=FILE."
         )
-    # What MySQL's own programs and PyMySQL call it.
+    # The names of MySQL's own programs and PyMySQL.
     modes = {"DISABLED": "off", "PREFERRED": "preferred", "REQUIRED": "skip-verify",
              "VERIFY_CA": "verify-ca", "VERIFY_IDENTITY": "verify"}  # fmt: skip
     word = query.get("ssl_mode", "").upper()
@@ -197,17 +197,17 @@ def _is_off(query: Mapping[str, str], name: str) -> bool:
 
 
 def postgresql_options(query: Mapping[str, str], psycopg: bool) -> Options:
-    """As pgx takes them: what libpq has no word for is a session's run-time parameter.
+    """Return the meaning of a URL's options for pgx, with those unknown to libpq as parameters.
 
-    Only libpq's are passed on as the connection begins: the rest, `options` as well, poolers
-    would refuse. `psycopg` is for psycopg 3, which has an option more.
+    Only libpq's options are used for the connection: poolers would refuse the others, and `options`
+    as well. `psycopg` is true for psycopg 3, which has one more option.
     """
     arguments: dict[str, Any] = {}
-    # Times go out as UTC without a zone; the session has to take them so.
+    # Times are sent as UTC without a zone, so the session needs this zone.
     settings: dict[str, str] = {"timezone": "UTC"}
     for name, value in query.items():
         if name == "options":
-            settings.update(_of_command_line(value))
+            settings.update(_parse_command_line(value))
         elif name.lower() in _ZONES:
             settings["timezone"] = value
         elif name in ("database", "dbname"):
@@ -218,13 +218,13 @@ def postgresql_options(query: Mapping[str, str], psycopg: bool) -> Options:
         elif name in _LIBPQ:
             arguments[name] = value
             if name in _POSTGRESQL_FILES and query.get("sslmode") != "disable":
-                _readable(name, value)
+                _require_readable(name, value)
         elif name not in _GO_POSTGRESQL:
-            settings[_setting(name)] = value
+            settings[_require_setting_name(name)] = value
     return Options(arguments, settings)
 
 
-def _of_command_line(options: str) -> dict[str, str]:
+def _parse_command_line(options: str) -> dict[str, str]:
     """Return the settings in a server's command line, `-c name=value` or `--name=value`."""
     settings: dict[str, str] = {}
     position = 0
@@ -241,7 +241,7 @@ def _of_command_line(options: str) -> dict[str, str]:
     return settings
 
 
-def _setting(name: str) -> str:
+def _require_setting_name(name: str) -> str:
     if not _SETTING.fullmatch(name):
         raise DatabaseUrlError(
             f"The database URL's option {name!r} is none that its drivers or its server know:"
@@ -250,7 +250,7 @@ def _setting(name: str) -> str:
     return name
 
 
-def _readable(name: str, path: str) -> None:
+def _require_readable(name: str, path: str) -> None:
     if path == "system" and name == "sslrootcert":
         return
     try:
@@ -263,8 +263,8 @@ def _readable(name: str, path: str) -> None:
         ) from None
 
 
-def _seconds(name: str, duration: str) -> int:
-    """Return a duration as Go writes it, rounded up to a whole second; 0 for none."""
+def _parse_seconds(name: str, duration: str) -> int:
+    """Return a duration in Go's notation, rounded up to a whole second; 0 for none."""
     parts = _DURATION.findall(duration)
     if "".join(number + unit for number, unit in parts) != duration or not parts:
         if duration == "0":

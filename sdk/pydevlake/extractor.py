@@ -1,8 +1,8 @@
-"""Extraction of a tool row from a raw JSON object by what the model's fields say."""
+"""Extraction of a tool row from a raw JSON object by the model's fields."""
 
 from typing import Any, TypeVar
 
-from pydevlake.fields import marks_of
+from pydevlake.fields import read_attributes
 from pydevlake.model import ToolModel
 
 _Row = TypeVar("_Row", bound=ToolModel)
@@ -13,12 +13,12 @@ def autoextract(json: dict[str, Any], model_cls: type[_Row]) -> _Row:
     """Fill a model's fields from a JSON object.
 
     A field with a `source` is read at that JSON pointer (RFC 6901), any other by its name or its
-    camelCase name. What isn't there takes the field's default; ValueError if a required field's
+    camelCase name. A missing value becomes the field's default; ValueError if a required field's
     `source` is missing.
     """
     values: dict[str, Any] = {}
     for name, field in model_cls.model_fields.items():
-        pointer = marks_of(field).get("source")
+        pointer = read_attributes(field).get("source")
         if pointer is None:
             value = json.get(name)
             if value is None:

@@ -18,7 +18,7 @@ class Failure(Exception):
 
 
 def describe(subject: str, error: BaseException) -> str:
-    """Return one line: what failed (`subject`), why, and what to do next.
+    """Return one line: the failed `subject`, the reason, and a remedy.
 
     A statement's parameters and a model's input are left out: both may hold secrets.
     """

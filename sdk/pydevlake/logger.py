@@ -1,4 +1,4 @@
-"""Logging as DevLake's server reads it: stdout line by line as info, stderr as errors."""
+"""Logging for DevLake's server, which reads lines of stdout as info and stderr as errors."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ _LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-# The server stops reading at a line of 5 MiB; people stop reading long before that.
+# The server stops reading at a line of 5 MiB; this is the most that people read.
 _LONGEST_RECORD = 64 * 1024
 
 
@@ -29,7 +29,7 @@ def configure(config: Any) -> None:
         handler.setFormatter(formatter)
     level = _LEVELS.get(str(name).lower(), logging.INFO)
     logging.basicConfig(level=level, handlers=[output, errors], force=True)
-    # On stderr, the server would take a warning for an error.
+    # A warning on stderr would be an error for the server.
     logging.captureWarnings(True)
 
 

@@ -17,7 +17,7 @@ class Message(BaseModel):
 
 
 def _camel(name: str, alias: str, **kwargs: Any) -> Any:
-    # Not `alias`: type checkers would take that for the only name of the argument.
+    # Not `alias`: for type checkers that would be the only name of the argument.
     return Field(validation_alias=AliasChoices(name, alias), serialization_alias=alias, **kwargs)
 
 
@@ -32,7 +32,7 @@ class SubtaskMeta(BaseModel):
 
 
 class PluginInfo(Message):
-    """All that the server learns of a plugin when it loads it. Its keys stay in snake_case."""
+    """The description of a plugin for the server that loads it, with keys in snake_case."""
 
     name: str
     description: str
@@ -89,7 +89,7 @@ class RemoteScope(RemoteScopeTreeNode):
 
 
 class ApiResponse(Protocol):
-    """The part of an HTTP client's answer that tells whether a connection works."""
+    """The part of an HTTP client's answer that shows whether a connection works."""
 
     @property
     def status(self) -> int: ...

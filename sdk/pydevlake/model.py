@@ -14,7 +14,7 @@ from sqlalchemy.orm import declared_attr
 from sqlmodel import SQLModel
 
 from pydevlake.columns import fit_server, utc_now
-from pydevlake.fields import Field, marks_of
+from pydevlake.fields import Field, read_attributes
 from pydevlake.naming import camel_case, plugin_name_of, plural
 
 _log = logging.getLogger("pydevlake")
@@ -23,26 +23,26 @@ _ESCAPED_BY_GO = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"
 
 
 class _Scratch(BaseModel):
-    """Takes the values of a row while they are brought to the row's types, one by one."""
+    """A holder of a row's values while they are converted to the row's types, one by one."""
 
 
 class Base(SQLModel):
     """A base that lets models in pydantic's older style run on today's pydantic and SQLAlchemy.
 
-    `Optional[X]` without a default means None. A row (`table=True`) converts what it is given
-    (aliases, enumerations, times) but demands nothing: a missing field stays unset, a value that
-    doesn't fit is logged once and left out. Other models are validated as usual.
+    `Optional[X]` without a default means None. A row (`table=True`) converts its values (aliases,
+    enumerations, times) without validation: a missing field stays unset, an unfit value is logged
+    once and left out. Other models are validated as usual.
     """
 
-    # A call of a plugin uses few of the models that it imports. Built late, a model also sees the
-    # defaults that are added below.
+    # A call of a plugin uses few of the imported models. A model built late also has the defaults
+    # that are added below.
     model_config = ConfigDict(coerce_numbers_to_str=True, defer_build=True)  # type: ignore[assignment]
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         for field in cls.model_fields.values():
-            if field.is_required() and _takes_none(field.annotation):
+            if field.is_required() and _is_optional(field.annotation):
                 field.default = None
 
     @classmethod
@@ -53,9 +53,9 @@ class Base(SQLModel):
         return Table(*args, **kwargs)
 
     def __init__(self, **data: Any) -> None:
-        super().__init__(**(_converted(type(self), data) if is_table(type(self)) else data))
+        super().__init__(**(_convert_values(type(self), data) if is_table(type(self)) else data))
 
-    # The methods that pydantic 1 had, without the warnings that pydantic 2 gives for them.
+    # Methods of pydantic 1, without pydantic 2's warnings about them.
     def dict(self, **kwargs: Any) -> Any:
         return self.model_dump(**kwargs)
 
@@ -68,13 +68,13 @@ def is_table(model: type[SQLModel]) -> bool:
     return bool(model.model_config.get("table"))
 
 
-def _takes_none(annotation: Any) -> bool:
-    # A union is spelt Union[X, None] or, on newer Pythons, X | None (a type of its own).
+def _is_optional(annotation: Any) -> bool:
+    # A union is Union[X, None] or, on newer Pythons, X | None (a type of its own).
     is_union = get_origin(annotation) is Union or type(annotation).__name__ == "UnionType"
     return is_union and type(None) in get_args(annotation)
 
 
-def _converted(model: type[SQLModel], data: dict[str, Any]) -> dict[str, Any]:
+def _convert_values(model: type[SQLModel], data: dict[str, Any]) -> dict[str, Any]:
     scratch = _Scratch()
     values: dict[str, Any] = {}
     for name, field in model.model_fields.items():
@@ -88,14 +88,14 @@ def _converted(model: type[SQLModel], data: dict[str, Any]) -> dict[str, Any]:
             model.__pydantic_validator__.validate_assignment(scratch, name, data[key])
             values[name] = scratch.__dict__[name]
         except ValidationError as error:
-            _report_unfit(f"{model.__name__}.{name}", error.errors()[0]["msg"])
+            _log_unfit_once(f"{model.__name__}.{name}", error.errors()[0]["msg"])
     for name in model.__sqlmodel_relationships__:
         if name in data:
             values[name] = data[name]
     return values
 
 
-def _report_unfit(field: str, reason: str) -> None:
+def _log_unfit_once(field: str, reason: str) -> None:
     if field not in _unfit_fields:
         _unfit_fields.add(field)
         _log.warning("%s is left empty where a value doesn't fit: %s", field, reason)
@@ -172,11 +172,11 @@ class ScopeConfig(ToolTable, Model):
 
 
 class RawModel(Base):
-    """A row of a raw table: what a source answered, as it came."""
+    """A row of a raw table: a source's answer, unchanged."""
 
     id: Optional[int] = Field(default=None, primary_key=True)
     params: str = Field(default="", index=True)
-    # The length makes MySQL choose a LONGBLOB; a plain BLOB ends at 64 KiB.
+    # With this length MySQL makes a LONGBLOB; a plain BLOB has at most 64 KiB.
     data: bytes = Field(default=b"", sa_type=LargeBinary(2**32 - 1))
     url: str = Field(default="", sa_type=Text)
     input: bytes = b""
@@ -211,7 +211,7 @@ class RawDataOrigin(Base):
 
 
 class NoPKModel(RawDataOrigin):
-    """A row with its origin and its times; the primary key is the subclass's business."""
+    """A row with its origin and its times; subclasses declare the primary key."""
 
     created_at: Optional[datetime] = Field(default=None, sa_column_kwargs={"default": utc_now})
     updated_at: Optional[datetime] = Field(
@@ -275,7 +275,11 @@ def primary_key_names(model: type[SQLModel]) -> list[str]:
     if is_table(model):
         mapper: Any = inspect_mapped(model)
         return [mapper.get_property_by_column(column).key for column in mapper.primary_key]
-    return [name for name, field in model.model_fields.items() if marks_of(field).get("primaryKey")]
+    return [
+        name
+        for name, field in model.model_fields.items()
+        if read_attributes(field).get("primaryKey")
+    ]
 
 
 def domain_id(model_type: type, connection_id: Optional[int], *keys: object) -> str:
@@ -286,7 +290,7 @@ def domain_id(model_type: type, connection_id: Optional[int], *keys: object) -> 
 
 
 def raw_data_params(connection_id: Optional[int], scope_id: Optional[str]) -> str:
-    """Return the text that ties a row to its scope, exactly as DevLake's server writes it."""
+    """Return the text that links a row to its scope, in the exact form of DevLake's server."""
     params = {"ConnectionId": connection_id, "ScopeId": scope_id}
     text = json.dumps(params, separators=(",", ":"), ensure_ascii=False)
     return text.translate(_ESCAPED_BY_GO)

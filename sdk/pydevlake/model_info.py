@@ -1,8 +1,7 @@
 """The description of a model from which DevLake's server makes a Go struct and a table.
 
-The server wants exactly one string `type` in each property. pydantic writes an optional value as
-`anyOf` with null, an enumeration as a `$ref` and a constant without a type: all are flattened
-here.
+The server needs exactly one string `type` in each property. pydantic writes an optional value as
+`anyOf` with null, an enumeration as a `$ref` and a constant without a type: all are flattened.
 """
 
 from typing import Any
@@ -41,7 +40,7 @@ def _server_schema(model: type[SQLModel]) -> dict[str, Any]:
             )
     for key in primary_key_names(model):
         alias = model.model_fields[key].alias or key
-        # A key declared with sqlmodel's own Field has left no mark.
+        # A key declared with sqlmodel's own Field lacks the attribute.
         schema["properties"][alias]["primaryKey"] = True
     return schema
 
@@ -56,7 +55,7 @@ def _flatten(node: Any, definitions: dict[str, Any], seen: tuple[str, ...]) -> A
     if reference is not None:
         name = reference.rsplit("/", 1)[-1]
         if name in seen:
-            # A model that holds itself has no end; for the server it is JSON all the same.
+            # A recursive model would not end; for the server it is JSON as well.
             return {"type": "object", **node}
         return {**_flatten(definitions[name], definitions, (*seen, name)), **node}
     flat: dict[str, Any] = {}
@@ -69,11 +68,11 @@ def _flatten(node: Any, definitions: dict[str, Any], seen: tuple[str, ...]) -> A
             flat[key] = _flatten(value, definitions, seen)
         elif value is not None:
             flat[key] = value
-    return _with_type(_without_choice(flat))
+    return _add_type(_replace_choice(flat))
 
 
-def _without_choice(node: dict[str, Any]) -> dict[str, Any]:
-    """Replace `anyOf` and its kin by the one alternative that holds all values."""
+def _replace_choice(node: dict[str, Any]) -> dict[str, Any]:
+    """Replace `anyOf`, `oneOf` or `allOf` by the one alternative for all values."""
     for keyword in ("anyOf", "oneOf", "allOf"):
         if keyword not in node:
             continue
@@ -93,7 +92,7 @@ def _without_choice(node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-def _with_type(node: dict[str, Any]) -> dict[str, Any]:
+def _add_type(node: dict[str, Any]) -> dict[str, Any]:
     """Add the type that an enumeration or a constant leaves out."""
     values = node.get("enum", [node["const"]] if "const" in node else None)
     if "type" in node or not values:

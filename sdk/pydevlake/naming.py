@@ -1,4 +1,4 @@
-"""Names that are made out of other names: tables, aliases, the plugin's own."""
+"""Names derived from other names: of tables, of aliases, of the plugin."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ _VOWELS = "aeiou"
 
 
 def camel_case(name: str) -> str:
-    """`connection_id` becomes `connectionId`."""
+    """Return a name in camel case: `connection_id` becomes `connectionId`."""
     first, *remainder = name.split("_")
     return first + "".join(word.capitalize() for word in remainder)
 
@@ -16,8 +16,7 @@ def camel_case(name: str) -> str:
 def plural(noun: str) -> str:
     """Return the plural of a lower-case English noun, or of a compound that ends in one.
 
-    Covers what class names are made of. A model whose plural comes out wrong names its table
-    with `__tablename__`.
+    It covers usual class names. A model with another plural sets `__tablename__`.
     """
     for singular, irregular in _IRREGULAR.items():
         if noun.endswith(singular):
@@ -32,9 +31,9 @@ def plural(noun: str) -> str:
 
 
 def plugin_name_of(cls: type) -> str:
-    """Return the plugin that a class belongs to: the folder that holds its top-level package.
+    """Return a class's plugin: the folder of its top-level package.
 
-    A class from no file (typed into a shell) belongs to its top-level module.
+    For a class without a file (typed into a shell) it is the top-level module.
     """
     package_depth = cls.__module__.count(".") + 1
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)

@@ -1,4 +1,4 @@
-"""Tasks of DevLake's own plugins that a plugin's pipeline may want."""
+"""Tasks of DevLake's own plugins for the pipelines of a plugin."""
 
 from typing import Optional
 
@@ -30,7 +30,7 @@ def gitextractor(
 
 
 class RefDiffOptions(BaseModel):
-    """The tags that refdiff compares: how many, in what order, matching what (a Go expression)."""
+    """The tags that refdiff compares: their number, order and pattern (a Go expression)."""
 
     model_config = ConfigDict(alias_generator=camel_case, populate_by_name=True)
 
@@ -40,7 +40,7 @@ class RefDiffOptions(BaseModel):
 
 
 def refdiff(repo_id: str, options: Optional[RefDiffOptions] = None) -> PipelineTask:
-    """Compute which commits and issues lie between two tags."""
+    """Compute the commits and issues between two tags."""
     options = options or RefDiffOptions()
     return PipelineTask(
         plugin="refdiff",

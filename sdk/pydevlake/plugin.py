@@ -1,4 +1,4 @@
-"""A plugin: what it is called, what it connects to, and which pipeline it wants."""
+"""A plugin: its name, its connection, and its pipelines."""
 
 import os
 import sys
@@ -32,8 +32,8 @@ ScopeConfigPair = tuple[ToolScope, ScopeConfig]
 class Plugin(ABC):
     """Base of a plugin's main class, which ends its module with `MyPlugin.start()`.
 
-    Connections, scopes and configurations reach a plugin as objects of the types it declares;
-    parameters are Any here, so that an override can name its own.
+    A plugin gets connections, scopes and configurations as objects of its declared types.
+    Parameters are Any here, so that an override can name its own.
     """
 
     def __init__(self) -> None:
@@ -68,15 +68,15 @@ class Plugin(ABC):
     @property
     @abstractmethod
     def streams(self) -> list[Any]:
-        """Stream classes or streams, in the order in which a pipeline runs them."""
+        """Return streams or their classes, in the order in which a pipeline runs them."""
 
     @abstractmethod
     def test_connection(self, connection: Any) -> TestConnectionResult:
-        """Test the connection. Raises if that can't be found out."""
+        """Test the connection. Raises if the test is not possible."""
 
     @abstractmethod
     def domain_scopes(self, tool_scope: Any) -> Iterable[Any]:
-        """Return the domain scopes that stand for a scope."""
+        """Return the domain scopes of a scope."""
 
     @abstractmethod
     def remote_scopes(self, connection: Any, group_id: str) -> Iterable[Any]:
@@ -84,7 +84,7 @@ class Plugin(ABC):
 
     @abstractmethod
     def remote_scope_groups(self, connection: Any) -> Iterable[RemoteScopeGroup]:
-        """Return the groups that scopes are chosen from."""
+        """Return the groups from which scopes are chosen."""
 
     @property
     def subtasks(self) -> list[Subtask]:
@@ -127,7 +127,7 @@ class Plugin(ABC):
             yield RemoteScope(id=scope.id, parent_id=group_id, name=scope.name, data=scope)
 
     def make_pipeline(self, scope_config_pairs: list[Any], connection: Any) -> PipelineData:
-        """Return the plan and the domain scopes for the scopes that a blueprint holds."""
+        """Return the plan and the domain scopes for the scopes of a blueprint."""
         scopes = []
         for tool_scope, _ in scope_config_pairs:
             for scope in self.domain_scopes(tool_scope):
@@ -142,7 +142,7 @@ class Plugin(ABC):
     def make_pipeline_plan(
         self, scope_config_pairs: list[Any], connection: Any
     ) -> list[list[PipelineTask]]:
-        """One stage a scope, then the extra ones."""
+        """Return one stage for each scope, then the extra ones."""
         return [
             *(
                 self.make_pipeline_stage(scope, config, connection)
@@ -154,7 +154,7 @@ class Plugin(ABC):
     def extra_stages(
         self, scope_config_pairs: list[Any], connection: Any
     ) -> list[list[PipelineTask]]:
-        """Stages to run after those of the scopes; none unless overridden."""
+        """Return stages to run after those of the scopes; none unless overridden."""
         return []
 
     def make_pipeline_stage(self, scope: Any, config: Any, connection: Any) -> list[PipelineTask]:
@@ -171,11 +171,11 @@ class Plugin(ABC):
         return [own, *self.extra_tasks(scope, config, connection)]
 
     def extra_tasks(self, scope: Any, config: Any, connection: Any) -> list[PipelineTask]:
-        """Tasks to run beside a scope's own; none unless overridden."""
+        """Return tasks to run in parallel to a scope's own; none unless overridden."""
         return []
 
     def select_subtasks(self, scope: Any, config: Any) -> list[str]:
-        """Return the subtasks of the streams that run on the scope and whose domains are wanted."""
+        """Return the subtasks of the streams for this scope and the configured domains."""
         return [
             subtask.name
             for stream in self._streams.values()
@@ -209,12 +209,12 @@ class Plugin(ABC):
         file = sys.modules[type(self).__module__].__file__ or ""
         path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(file))), "run.sh")
         if not os.access(path, os.X_OK):
-            raise FileNotFoundError(f"{path} is not there or not executable: DevLake starts it")
+            raise FileNotFoundError(f"{path} is missing or not executable: DevLake starts it")
         return path
 
     @classmethod
     def start(cls) -> None:
-        """Carry out the command line and end the process with the status of that."""
+        """Run the command line and end the process with its status."""
         from pydevlake.commands import main
 
         sys.exit(main(cls, sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""A stream takes one kind of thing from its source through the three layers."""
+"""A stream: one kind of data from its source through the three layers."""
 
 from collections.abc import Iterable
 from typing import Any, Optional
@@ -11,15 +11,15 @@ from pydevlake.extractor import autoextract
 from pydevlake.model import RawModel, ToolModel, ToolScope
 from pydevlake.subtasks import Collector, Convertor, Extractor, SubstreamCollector, Subtask
 
-# By table. SQLAlchemy itself holds a class only as long as somebody uses it.
+# By table. SQLAlchemy itself keeps a class only while it is used.
 _RAW_MODELS: dict[str, type[RawModel]] = {}
 
 
 class Stream:
     """Collects raw data, extracts tool rows from it, converts those to domain rows.
 
-    A plugin's stream sets `tool_model`, `domain_types` and `domain_models` and overrides what it
-    needs of `collect`, `extract` and `convert`.
+    A plugin's stream sets `tool_model`, `domain_types` and `domain_models`, and overrides
+    `collect`, `extract` and `convert` as needed.
     """
 
     tool_model: Any = None  # type[ToolModel]
@@ -53,16 +53,16 @@ class Stream:
     def raw_model(self, session: Session) -> type[RawModel]:
         """Return the model of the stream's raw table, which is made if it doesn't exist."""
         if self._raw_model is None:
-            model = _model_of_table(self.raw_model_table)
+            model = _find_model(self.raw_model_table)
             _table_of(model).create(session.get_bind(), checkfirst=True)
             self._raw_model = model
         return self._raw_model
 
     def collect(self, state: dict[str, Any], context: Context) -> Iterable[Any]:
-        """Yield pairs of a raw JSON value and the state to go on from.
+        """Yield pairs of a raw JSON value and the state after it.
 
-        `state` is what the last pair of the last completed run held; it is empty unless the run
-        is incremental. `x_request_url` and `x_request_input` in a raw object are stored beside it.
+        `state` is that of the last pair of the last completed run; it is empty unless the run is
+        incremental. `x_request_url` and `x_request_input` of a raw object are stored in columns.
         """
         raise NotImplementedError(f"{type(self).__name__} collects nothing: override `collect`.")
 
@@ -94,16 +94,16 @@ class Substream(Stream):
         raise NotImplementedError(f"{type(self).__name__} collects nothing: override `collect`.")
 
 
-def _model_of_table(name: str) -> type[RawModel]:
+def _find_model(name: str) -> type[RawModel]:
     if name not in _RAW_MODELS:
         declared = [item.class_ for item in RawModel._sa_registry.mappers]
         # A plugin may have declared the table itself.
         recognized = [item for item in declared if item.__tablename__ == name]
-        _RAW_MODELS[name] = recognized[0] if recognized else _made_model(name)
+        _RAW_MODELS[name] = recognized[0] if recognized else _make_model(name)
     return _RAW_MODELS[name]
 
 
-def _made_model(name: str) -> type[RawModel]:
+def _make_model(name: str) -> type[RawModel]:
     metaclass: Any = type(RawModel)
     # Named after the table: SQLAlchemy warns of two classes with one name.
     model: type[RawModel] = metaclass(

@@ -32,7 +32,7 @@ class Subtask:
     verb = ""
 
     def __init__(self, stream: Any) -> None:
-        # A `Stream`, which makes these. Any, since a plugin's subtasks read what its own class has.
+        # A `Stream`. Any, since a plugin's subtasks read fields of its own class.
         self.stream = stream
 
     @property
@@ -46,12 +46,12 @@ class Subtask:
     def run(self, ctx: Context, sync_point_interval: int = 100) -> Iterator[RemoteProgress]:
         """Process all records, yielding progress.
 
-        Unless the run is incremental, what an earlier run made of the scope is deleted first.
-        Every `sync_point_interval` records, what was done is committed together with the state.
-        If the run ends early, what came after the last commit is rolled back.
+        Unless the run is incremental, an earlier run's rows of the scope are deleted first. The
+        work is committed together with the state after every `sync_point_interval` records. If the
+        run ends early, the work after the last commit is rolled back.
         """
         self.prepare(ctx)
-        # Rows stay readable after a commit, or each of a page would be read again.
+        # Rows stay readable after a commit; otherwise each would be read again.
         with Session(ctx.engine, expire_on_commit=False) as session:
             state: State = {}
             if ctx.incremental:
@@ -85,7 +85,7 @@ class Subtask:
             self.stream.raw_model(session)
 
     def fetch(self, state: State, session: Session, ctx: Context) -> Iterable[tuple[Any, State]]:
-        """Yield pairs of a record and the state that a later run may go on from."""
+        """Yield pairs of a record and the state from which a later run may continue."""
         raise NotImplementedError
 
     def process(self, data: Any, session: Session, ctx: Context) -> None:
@@ -93,7 +93,7 @@ class Subtask:
         raise NotImplementedError
 
     def delete(self, session: Session, ctx: Context) -> None:
-        """Delete what earlier runs made of the scope."""
+        """Delete the rows of earlier runs for the scope."""
         raise NotImplementedError
 
     def _start(self, session: Session, ctx: Context) -> SubtaskRun:
@@ -124,7 +124,7 @@ class Subtask:
 
 
 class Collector(Subtask):
-    """Stores what the stream collects in its raw table."""
+    """Stores the stream's collected data in its raw table."""
 
     verb = "collect"
 
@@ -157,7 +157,7 @@ class SubstreamCollector(Collector):
     """Collects for each tool row of the parent stream."""
 
     def fetch(self, state: State, session: Session, ctx: Context) -> Iterable[tuple[Any, State]]:
-        for parent in _rows_of_scope(session, self.stream.parent_stream.tool_model, ctx):
+        for parent in _read_scope_rows(session, self.stream.parent_stream.tool_model, ctx):
             yield from self.stream.collect(state, ctx, parent) or ()
 
 
@@ -169,7 +169,7 @@ class Extractor(Subtask):
     def fetch(self, state: State, session: Session, ctx: Context) -> Iterable[tuple[Any, State]]:
         raw_model = self.stream.raw_model(session)
         scope_rows = raw_model.params == self._params(ctx)
-        for raw in _paged(session, raw_model, scope_rows):
+        for raw in _read_pages(session, raw_model, scope_rows):
             yield raw, state
 
     def process(self, data: Any, session: Session, ctx: Context) -> None:
@@ -179,7 +179,7 @@ class Extractor(Subtask):
         _save(session, row)
 
     def delete(self, session: Session, ctx: Context) -> None:
-        _delete_of_scope(session, self.stream.tool_model, ctx)
+        _delete_scope_rows(session, self.stream.tool_model, ctx)
 
 
 class Convertor(Subtask):
@@ -188,7 +188,7 @@ class Convertor(Subtask):
     verb = "convert"
 
     def fetch(self, state: State, session: Session, ctx: Context) -> Iterable[tuple[Any, State]]:
-        for row in _rows_of_scope(session, self.stream.tool_model, ctx):
+        for row in _read_scope_rows(session, self.stream.tool_model, ctx):
             yield row, state
 
     def process(self, data: Any, session: Session, ctx: Context) -> None:
@@ -205,28 +205,28 @@ class Convertor(Subtask):
 
     def delete(self, session: Session, ctx: Context) -> None:
         for model in self.stream.domain_models or ():
-            _delete_of_scope(session, model, ctx)
+            _delete_scope_rows(session, model, ctx)
 
 
 def _save(session: Session, row: NoPKModel) -> None:
     row.set_updated_at()
     if row.created_at is None:
-        # Unset, not empty: a row that is there already keeps the time of its making.
+        # Unset, not empty: an existing row keeps its time of creation.
         row.__dict__.pop("created_at", None)
     session.merge(row)
 
 
-def _delete_of_scope(session: Session, model: Any, ctx: Context) -> None:
+def _delete_scope_rows(session: Session, model: Any, ctx: Context) -> None:
     params = raw_data_params(ctx.connection.id, ctx.scope.id)
     session.execute(delete(model).where(model.raw_data_params == params))
 
 
-def _rows_of_scope(session: Session, model: Any, ctx: Context) -> Iterator[Any]:
+def _read_scope_rows(session: Session, model: Any, ctx: Context) -> Iterator[Any]:
     params = raw_data_params(ctx.connection.id, ctx.scope.id)
-    return _paged(session, model, model.raw_data_params == params)
+    return _read_pages(session, model, model.raw_data_params == params)
 
 
-def _paged(session: Session, model: Any, condition: Any) -> Iterator[Any]:
+def _read_pages(session: Session, model: Any, condition: Any) -> Iterator[Any]:
     """Read rows in the order of their key, a page at a time.
 
     A cursor over all of them would end at the first sync point's commit.

@@ -400,7 +400,7 @@ def test_an_answer_above_five_mebibytes_is_a_failure() -> None:
 def test_a_missing_descriptor_for_answers_is_named() -> None:
     answer = Call("plugin-info", '""', answers=False).finish()
     assert answer.status == 1
-    assert "file descriptor 3, on which the answer goes out, is not open" in answer.err
+    assert "file descriptor 3, to which the answer is written, is not open" in answer.err
 
 
 def test_a_person_gets_help() -> None:

@@ -1,4 +1,4 @@
-"""Checks of a plugin's parts, and of the whole of it against a source."""
+"""Checks of a plugin's parts, and of the complete plugin against a source."""
 
 import re
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ class ContextBuilder:
     """Makes a context with objects of a plugin's own types, on an empty database in memory."""
 
     def __init__(self, plugin: Union[Plugin, type[Plugin]]) -> None:
-        self.plugin = _made(plugin)
+        self.plugin = _make_plugin(plugin)
         self.connection: Any = None
         self.scope: Any = None
         self.scope_config: Any = None
@@ -70,7 +70,7 @@ def assert_stream_convert(
     The rows have to be as many as expected, in order, of the same classes, and equal in every
     field but the times of storing.
     """
-    stream = _made(plugin).get_stream(stream_name)
+    stream = _make_plugin(plugin).get_stream(stream_name)
     tool_model = stream.extract(raw)
     if ctx is not None and ctx.connection is not None:
         tool_model.connection_id = ctx.connection.id
@@ -105,7 +105,7 @@ def assert_stream_run(
 
 
 def assert_valid_plugin(plugin: Plugin) -> None:
-    """Check what a plugin declares, without touching its source."""
+    """Check a plugin's declarations, without its source."""
     name = plugin.name
     assert isinstance(name, str), "a plugin's name is a text"
     assert re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name), (
@@ -138,7 +138,7 @@ def assert_valid_plugin(plugin: Plugin) -> None:
 
 def assert_valid_domain_scopes(plugin: Plugin, tool_scope: ToolScope) -> list[DomainScope]:
     scopes = list(plugin.domain_scopes(tool_scope))
-    assert scopes, "no domain scope stands for the scope"
+    assert scopes, "the scope has no domain scope"
     assert all(isinstance(item, DomainScope) for item in scopes), "not all are DomainScopes"
     return scopes
 
@@ -189,7 +189,7 @@ def assert_plugin_run(
         assert_stream_run(stream, connection, scope, config)
 
 
-def _made(plugin: Union[Plugin, type[Plugin]]) -> Plugin:
+def _make_plugin(plugin: Union[Plugin, type[Plugin]]) -> Plugin:
     return plugin() if isinstance(plugin, type) else plugin
 
 

@@ -1,4 +1,4 @@
-"""The rules of DevLake's server for a PluginInfo before it loads a plugin."""
+"""The rules of DevLake's server for a PluginInfo when it loads a plugin."""
 
 import re
 from collections.abc import Iterator
@@ -6,17 +6,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-# The types that the server makes Go fields of.
+# The types for which the server makes Go fields.
 _TYPES = ("integer", "number", "boolean", "string", "array", "object")
 _DOMAIN_TYPES = ("CODE", "TICKET", "CODEREVIEW", "CROSS", "CICD", "CODEQUALITY")
 _VERBS = ("collect", "extract", "convert")
 _EXTENSIONS = ("", "metric", "datasource")
 _DIALECTS = ("mysql", "postgres")
-# Deleting a scope's data puts table names, and so the plugin's, into SQL as they are.
+# The deletion of a scope's data inserts table names, and so the plugin's, into SQL unescaped.
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _TABLE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.]*")
 
-# By operation: the keys it must have, each with the type of its value.
+# The required keys of each operation, with the types of their values.
 _OPERATIONS: dict[str, dict[str, type]] = {
     "execute": {"sql": str},
     "add_column": {"table": str, "column": str, "column_type": str},
@@ -77,7 +77,7 @@ def _model_faults(where: str, model: Any) -> Iterator[str]:
         yield from _property_faults(f"{where}.{name}", described)
     for name in model["json_schema"].get("required", []):
         if name not in properties:
-            yield f"{where}: requires {name}, which it has not"
+            yield f"{where}: requires {name}, which it does not have"
 
 
 def _property_faults(where: str, described: Any) -> Iterator[str]:
