@@ -337,7 +337,7 @@ def _load_slowly(text: str) -> object:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"the number {name} is not valid in JSON")
 
 
 def _make_depth_refusal() -> ReportRefused:

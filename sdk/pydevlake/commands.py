@@ -66,7 +66,7 @@ class _Cancel:
     ignored.
     """
 
-    asked = False
+    is_requested = False
 
     def __call__(self, number: int, frame: Optional[FrameType]) -> None:
         # A second one must not interrupt the rollback.

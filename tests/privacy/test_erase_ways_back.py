@@ -172,7 +172,7 @@ def test_nothing_comes_out_of_the_spool_of_a_receiver_that_was_away(
 def test_a_report_sent_days_after_the_erasure_to_a_receiver_that_could_not_know_is_kept(
     site: Site, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erasing, "_now", lambda engine: now_us() - 2 * DOUBT_US)
+    monkeypatch.setattr(erasing, "_read_now_us", lambda engine: now_us() - 2 * DOUBT_US)
     erase_her(engine)
     site.take(1)
     site.return_to_database()
@@ -184,7 +184,7 @@ def test_a_wrong_clock_of_the_database_neither_lets_in_nor_keeps_out(
     site: Site, engine: Engine, monkeypatch: pytest.MonkeyPatch, behind_us: int
 ) -> None:
     site.take(5)
-    monkeypatch.setattr(erasing, "_now", lambda engine: now_us() - behind_us)
+    monkeypatch.setattr(erasing, "_read_now_us", lambda engine: now_us() - behind_us)
     erase_her(engine)
     site.return_to_database()
     assert developers(engine) == []
@@ -203,7 +203,7 @@ def test_to_erase_again_by_a_clock_that_went_back_takes_nothing_back(
     erase_her(engine)
     late = arrival()._replace(arrived_us=now_us())
     assert TombstoneCache(engine, KEY).reload().covers(late)
-    monkeypatch.setattr(erasing, "_now", lambda engine: now_us() - 5 * HOUR_US)
+    monkeypatch.setattr(erasing, "_read_now_us", lambda engine: now_us() - 5 * HOUR_US)
     erase_her(engine)
     assert TombstoneCache(engine, KEY).reload().covers(late)
 
