@@ -56,8 +56,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 SERVER_FIXTURES = {"mariadb_server", "mariadb_loose_server", "postgresql_server", "chromium"}
 SERVER_PARAMETERS = ("mariadb", "postgresql")
 # A module that has one of these starts programs.
-STARTERS = {"subprocess", "Receiver", "Altered", "Impatient", "run_command", "Nginx", "receivers"}
-STARTERS |= {"MariaDB", "PostgreSQL", "Site", "ClusterSite", "lake_in", "free_port", "Call"}
+STARTERS = {
+    "subprocess",
+    "Receiver",
+    "Altered",
+    "ReloadingReceiver",
+    "run_command",
+    "Nginx",
+    "receivers",
+}
+STARTERS |= {"MariaDB", "PostgreSQL", "Site", "ClusterSite", "start_lake", "free_port", "Call"}
 
 # The longest of the test files, longest first: no process is left alone with one at the end.
 LONGEST = (

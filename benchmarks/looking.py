@@ -35,7 +35,7 @@ DAYS = 365
 CONNECTIONS = 64
 SECONDS = 10.0
 ROUNDS = 3
-LOOKERS = 10
+VIEWERS = 10
 # The page's own script waits eight times as long.
 LOOK_SECONDS = 1.0
 LOOKS_ALONE = 20
@@ -63,7 +63,7 @@ def sign_in(receiver: Receiver) -> httpx.Client:
     return client
 
 
-def look(client: httpx.Client, path: str) -> float:
+def measure_answer(client: httpx.Client, path: str) -> float:
     """Return how many ms an answer took.
 
     :raises httpx.HTTPStatusError: it was none.
@@ -74,20 +74,20 @@ def look(client: httpx.Client, path: str) -> float:
 
 
 @contextmanager
-def looking(receiver: Receiver) -> Iterator[list[float]]:
+def open_viewers(receiver: Receiver) -> Iterator[list[float]]:
     """Yield some people look for a while; gives how long their answers took."""
     ended = threading.Event()
     times: list[float] = []
 
     def person(number: int) -> None:
         with closing(sign_in(receiver)) as client:
-            ended.wait(LOOK_SECONDS * number / LOOKERS)
-            times.append(look(client, "/"))
+            ended.wait(LOOK_SECONDS * number / VIEWERS)
+            times.append(measure_answer(client, "/"))
             while not ended.wait(LOOK_SECONDS):
-                times.append(look(client, "/live"))
+                times.append(measure_answer(client, "/live"))
 
-    with ThreadPoolExecutor(LOOKERS) as threads:
-        people = [threads.submit(person, number) for number in range(LOOKERS)]
+    with ThreadPoolExecutor(VIEWERS) as threads:
+        people = [threads.submit(person, number) for number in range(VIEWERS)]
         try:
             yield times
         finally:
@@ -106,15 +106,15 @@ def measure_page(url: str, seconds: float, rounds: int) -> Figures:
         ) as receiver,
     ):
         with closing(sign_in(receiver)) as client:
-            first = look(client, "/")
+            first = measure_answer(client, "/")
             time.sleep(LOOK_SECONDS)
-            alone = [look(client, "/") for _ in range(LOOKS_ALONE)]
+            alone = [measure_answer(client, "/") for _ in range(LOOKS_ALONE)]
         send = (receiver.port, connection_id, TOKEN, CONNECTIONS, seconds / 10, seconds)
         measure(*send)  # so that all turns find the same rows
         without, watched, beside = [], [], []
         for _ in range(rounds):
             without.append(measure(*send))
-            with looking(receiver) as times:
+            with open_viewers(receiver) as times:
                 watched.append(measure(*send))
             beside += times
     [(rows,)], [(machines,)] = (
@@ -172,7 +172,7 @@ those while {CONNECTIONS} machines sent without a pause:
         )
     }
 
-What these {CONNECTIONS} machines met, by turns while nobody and while {LOOKERS} people looked, each
+What these {CONNECTIONS} machines met, by turns while nobody and while {VIEWERS} people looked, each
 every {LOOK_SECONDS:g} s (the page's own script asks every 8 s); medians of the turns:
 
 {table(("database", "reports/s", "p50 ms", "p99 ms", "not acknowledged"), pushes)}

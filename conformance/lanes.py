@@ -106,7 +106,7 @@ def try_sdks(groups: Sequence[list[DevLake]], plugins: Plugins, folder: Path) ->
         one, name = group[0], names(group)
         made_by = python_of(plugins.in_trees[one.name])
         outcomes = Outcomes(name)
-        with outcomes.trying("an environment with the versions that it pins"):
+        with outcomes.record_outcome("an environment with the versions that it pins"):
             genuine = genuine_environment(one.sdk, made_by, folder / f"environment-{number}")
             lane.used[f"genuine SDK, {name}, as it pins"] = versions(genuine, NAMED)
             ours_on_genuine(outcomes, genuine, clone(folder / f"ours-{number}"))
@@ -159,14 +159,16 @@ def _life(devlake: DevLake, server: Database, plugins: Path, folder: Path, title
     name = _database_name(title)
     url = server.url(name)
     with (
-        outcomes.trying(BEGINS_AND_LASTS),
+        outcomes.record_outcome(BEGINS_AND_LASTS),
         _database(url),
         devlake.server(url, folder / name) as lake,
     ):
         Life(lake, url, plugins, outcomes).live()
     if server.name != "postgresql":  # on which the Go plugin does not run
         with (
-            outcomes.trying("the server begins with the Go plugin's tables and lasts to the end"),
+            outcomes.record_outcome(
+                "the server begins with the Go plugin's tables and lasts to the end"
+            ),
             _database(url),
         ):
             prepare_go_plugin(url)
@@ -182,7 +184,7 @@ def _others(
     name = _database_name(f"others {title}")
     url = server.url(name)
     with (
-        outcomes.trying(BEGINS_AND_LASTS),
+        outcomes.record_outcome(BEGINS_AND_LASTS),
         _database(url),
         devlake.server(url, folder / name, plugins) as lake,
     ):
@@ -197,7 +199,7 @@ def _standalone(
     name = _database_name(f"standalone {title}")
     url = server.url(name)
     with (
-        outcomes.trying(BEGINS_AND_LASTS),
+        outcomes.record_outcome(BEGINS_AND_LASTS),
         _database(url),
         devlake.server(url, folder / name, plugins, **WITHOUT_PLUGINS) as lake,
     ):
@@ -217,7 +219,7 @@ def _hand_over(
     name = _database_name(f"hand-over {title}")
     url = server.url(name)
     with (
-        outcomes.trying(BEGINS_AND_LASTS),
+        outcomes.record_outcome(BEGINS_AND_LASTS),
         _database(url),
         closing(devlake.server(url, folder / name, plugins)) as with_plugin,
         closing(devlake.server(url, folder / f"{name}_2", plugins, **WITHOUT_PLUGINS)) as without,
@@ -232,7 +234,7 @@ def _upgrade(
     outcomes = Outcomes(title)
     name = _database_name(f"upgrade {server.name}")
     url = server.url(name)
-    with outcomes.trying("both servers start on one database"), _database(url):
+    with outcomes.record_outcome("both servers start on one database"), _database(url):
         Upgrade(older, newer, url, folder / name, outcomes).live()
     return outcomes
 

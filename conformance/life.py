@@ -86,8 +86,12 @@ class Life:
                 self.outcomes.run(
                     "`doctor` behind the front proxy names what is amiss", self._examine
                 )
-                self.outcomes.run("a scheduled run looks only at what is new", self._look_at_new)
-                self.outcomes.run("a re-transform rebuilds all days from raw reports", self._mend)
+                self.outcomes.run(
+                    "a scheduled run looks only at what is new", self._skip_settled_days
+                )
+                self.outcomes.run(
+                    "a re-transform rebuilds all days from raw reports", self._retransform
+                )
                 self.outcomes.run("a full sync completes", self._full_sync)
                 self.outcomes.run(
                     "tasks of tests and builds go when switched off", self._switch_off
@@ -293,22 +297,22 @@ class Life:
         expect(states, {"ok"} if self.lake.has_org else {"ok", "skipped"}, "what checks end as")
         return "a connection in no blueprint; once fixed as it says, all is well"
 
-    def _look_at_new(self) -> None:
+    def _skip_settled_days(self) -> None:
         """Wait until a run takes what was stored for settled, ten minutes after."""
         query(self.url, f"UPDATE {RAW} SET stored_at = '2026-01-01' WHERE developer_id = 'eve'")
         self.lake.run(self.blueprint_id)
         self.right = self._day()
         query(self.url, f"UPDATE {TOOL} SET email = 'spoilt', builds = 99 WHERE connection_id = 1")
         self.lake.run(self.blueprint_id)
-        expect(self._spoilt(), ["eve"], "whose days were not looked at again")
+        expect(self._list_spoilt(), ["eve"], "whose days were not looked at again")
 
-    def _mend(self) -> None:
+    def _retransform(self) -> None:
         names = self.lake.run(self.blueprint_id, skipCollectors=True)
         expect(SUBTASKS[1:] in names, True, f"Extract and Convert alone in {names}")
-        expect(self._spoilt(), [], "whose days are still spoilt")
+        expect(self._list_spoilt(), [], "whose days are still spoilt")
         expect(self._day(), self.right, "a day's row")
 
-    def _spoilt(self) -> list[str]:
+    def _list_spoilt(self) -> list[str]:
         results = query(self.url, f"SELECT developer_id FROM {TOOL} WHERE email = 'spoilt'")
         return [row[0] for row in results]
 

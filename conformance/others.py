@@ -16,10 +16,12 @@ FAKE_PIPELINES = 250
 def others_run(lake: Lake, url: str, names: list[str], outcomes: Outcomes) -> None:
     """Use what a server has loaded, `names` in their folders' terms."""
     for name in names:
-        with outcomes.trying(f"{name}: loaded, its tables made"):
+        with outcomes.record_outcome(f"{name}: loaded, its tables made"):
             plugin = name.removesuffix("plugin")
             expect(lake.get(f"/plugins/{plugin}/connections"), [], "connections of its own")
-    with outcomes.trying("fakeplugin: connection, scope, blueprint; collected, converted twice"):
+    with outcomes.record_outcome(
+        "fakeplugin: connection, scope, blueprint; collected, converted twice"
+    ):
         if "fakeplugin" not in names:
             raise LeftOut("the checkout has no fakeplugin")
         _fake(lake, url)

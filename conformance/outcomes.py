@@ -45,7 +45,7 @@ class Outcomes(list[Outcome]):
         self.title = title
 
     @contextmanager
-    def trying(self, what: str) -> Iterator[list[str]]:
+    def record_outcome(self, what: str) -> Iterator[list[str]]:
         """Note how the block ends; what is appended to the list becomes the remark."""
         if STOP.is_set():
             raise KeyboardInterrupt
@@ -64,7 +64,7 @@ class Outcomes(list[Outcome]):
 
     def run(self, what: str, step: Callable[[], Optional[str]]) -> None:
         """Note how a step ends; a text that it returns becomes the remark."""
-        with self.trying(what) as remarks:
+        with self.record_outcome(what) as remarks:
             remark = step()
             if remark:
                 remarks.append(remark)

@@ -43,12 +43,12 @@ def ours_on_genuine(outcomes: Outcomes, python: Path, copy: Path) -> None:
     """
     for name in OURS:
         file = f"{name}.py"
-        with outcomes.trying(file) as remarks:
+        with outcomes.record_outcome(file) as remarks:
             tests = run_tests(python, copy, "-p", "conformance.beside", *_LENIENT, f"tests/{file}")
-            remarks.append(_judged(tests, EXPECTED_FAILURES))
+            remarks.append(_describe_tests(tests, EXPECTED_FAILURES))
 
 
-def _judged(tests: Tests, recognized: dict[str, str]) -> str:
+def _describe_tests(tests: Tests, recognized: dict[str, str]) -> str:
     """Return what there is to say of a run.
 
     :raises Unmet: a test failed that is not known to.
@@ -72,8 +72,10 @@ def genuine_on_ours(name: str, sdk: Path, folder: Path) -> Outcomes:
     copy = folder / "genuine" / "tests"  # the folder's name is in ids that they expect
     shutil.copytree(sdk / "tests", copy, ignore=shutil.ignore_patterns("__pycache__"))
     for file in sorted(copy.glob("*_test.py")):
-        with outcomes.trying(file.name) as remarks:
-            remarks.append(_judged(run_tests(Path(sys.executable), copy.parent, str(file)), {}))
+        with outcomes.record_outcome(file.name) as remarks:
+            remarks.append(
+                _describe_tests(run_tests(Path(sys.executable), copy.parent, str(file)), {})
+            )
     return outcomes
 
 
@@ -107,7 +109,7 @@ def plugins_on_ours(name: str, copies: Path) -> Outcomes:
     """
     outcomes = Outcomes(name)
     for copy in sorted(copies.iterdir()):
-        with outcomes.trying(f"{copy.name}: plugin-info obeys the server") as remarks:
+        with outcomes.record_outcome(f"{copy.name}: plugin-info obeys the server") as remarks:
             [info] = answers(copy, "plugin-info")
             assert_valid_plugin_info(info)
             remarks.append(
@@ -116,11 +118,11 @@ def plugins_on_ours(name: str, copies: Path) -> Outcomes:
             )
         files = sorted(map(str, copy.glob("tests/*_test.py")))
         if files:
-            with outcomes.trying(f"{copy.name}: its own tests") as remarks:
+            with outcomes.record_outcome(f"{copy.name}: its own tests") as remarks:
                 tests = run_tests(
                     Path(sys.executable), copy, *files, environment={"PYTHONPATH": "."}
                 )
-                remarks.extend([_judged(tests, {}), *tests.skipped])
+                remarks.extend([_describe_tests(tests, {}), *tests.skipped])
     return outcomes
 
 

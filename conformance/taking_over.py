@@ -20,12 +20,12 @@ def prepare_go_plugin(url: str) -> None:
 
 def take_over(lake: Lake, url: str, outcomes: Outcomes) -> None:
     """Try what an operator who had the Go plugin finds after the server's first start with ours."""
-    with outcomes.trying("the Go plugin's rows survive the migrations") as remarks:
+    with outcomes.record_outcome("the Go plugin's rows survive the migrations") as remarks:
         remarks.append(migrations_are_done(url))
         expect(count(url, TOOL, 1), len(go_plugin.ODD_JSON) + 4, "rows")
         [(commits,)] = query(url, f"SELECT commits FROM {TOOL} WHERE developer_id = 'usual'")
         expect(commits, 3, "numbers taken from JSON")
-    with outcomes.trying("its connection works on, its token included"):
+    with outcomes.record_outcome("its connection works on, its token included"):
         names = {item["name"] for item in lake.get(f"{PLUGIN}/connections")}
         expect(names, {"fleet", "other"}, "connections")
         with Receiver(url, lake.folder) as receiver:

@@ -66,14 +66,16 @@ class Upgrade:
                 self._try("a token is rotated; both are taken", self._rotate)
                 self._try("the older one starts again", partial(self._change, "older"))
                 self._try("`token rewrite` lets it list its connections again", self._rewrite)
-                self._try("a blueprint runs on it, and a connection is changed", self._go_on)
+                self._try(
+                    "a blueprint runs on it, and a connection is changed", self._run_and_change
+                )
                 self._try("the newer one starts once more", partial(self._change, "newer"))
                 self._try("a token is rotated and the old one revoked", self._revoke)
             self._try("no report was lost, refused or stored twice", self._compare_stored)
 
     def _try(self, what: str, step: Callable[[], Optional[str]]) -> None:
         """Do it; then reports of all connections have to go on, whoever saved which."""
-        with self.outcomes.trying(what) as remarks:
+        with self.outcomes.record_outcome(what) as remarks:
             remark = step()
             if remark:
                 remarks.append(remark)
@@ -161,7 +163,7 @@ class Upgrade:
         expect(names, {"fleet", "others"}, f"connections listed after {message!r}")
         return f"secrets as {before}, then as {self._formats()}"
 
-    def _go_on(self) -> str:
+    def _run_and_change(self) -> str:
         before = self._projects()
         self._run()
         self.lake.call("PATCH", f"{PLUGIN}/connections/2", {"duplicateStrategy": "sum"})

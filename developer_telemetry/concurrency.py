@@ -1,4 +1,4 @@
-"""Threads: items made ahead, a few calls at once, periodic work."""
+"""Threads: prefetched items, concurrent calls, periodic work."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any, Callable, Optional, TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 
-# A database that waits for its disk answers a few queries in little more time than one.
-QUESTIONS = 3
+# A database that waits for its disk answers three queries in little more time than one.
+MAX_CALLS = 3
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """Yield the same items (none of them None); a thread makes the next while one is used."""
+    """Yield the same items (none of them None); a thread prepares the next one meanwhile."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)
         while (item := coming.result()) is not None:
@@ -28,13 +28,13 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def map_concurrently(ask: Callable[[S], T], questions: Iterator[S]) -> Iterator[T]:
-    """Yield `ask(question)` for each question, in order; a few calls run at once."""
-    with ThreadPoolExecutor(QUESTIONS) as threads:
+def map_concurrently(call: Callable[[S], T], items: Iterator[S]) -> Iterator[T]:
+    """Yield `call(item)` for each item, in order; MAX_CALLS calls run at once."""
+    with ThreadPoolExecutor(MAX_CALLS) as threads:
         coming: deque[Future[T]] = deque()
-        for question in questions:
-            coming.append(threads.submit(ask, question))
-            if len(coming) == QUESTIONS:
+        for item in items:
+            coming.append(threads.submit(call, item))
+            if len(coming) == MAX_CALLS:
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()
@@ -61,15 +61,15 @@ class DaemonThreads:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
-        def settle(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+        def set_unless_done(set_outcome: Callable[[Any], None], outcome: Any) -> None:
             if not future.done():
                 set_outcome(outcome)
 
         def run() -> None:
             try:
-                ended = partial(settle, future.set_result, work())
+                ended = partial(set_unless_done, future.set_result, work())
             except Exception as error:
-                ended = partial(settle, future.set_exception, error)
+                ended = partial(set_unless_done, future.set_exception, error)
             with suppress(RuntimeError):  # no caller waits once the loop is closed
                 loop.call_soon_threadsafe(ended)
 

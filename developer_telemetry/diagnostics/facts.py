@@ -39,7 +39,7 @@ from developer_telemetry.diagnostics.conversion_status import (
     read_conversion_statuses,
     read_ownership,
 )
-from developer_telemetry.diagnostics.probe import new_nonce, nonce_left_in
+from developer_telemetry.diagnostics.probe import new_nonce, stored_nonce
 from developer_telemetry.diagnostics.receiver_survey import Survey, survey
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.storage.devlake_schema import (
@@ -170,7 +170,7 @@ def _ask_receivers(
     nonce = new_nonce()
     if engine is not None:
         try:
-            with nonce_left_in(engine, nonce):
+            with stored_nonce(engine, nonce):
                 return survey(report_url, tokens, nonce), True
         except SQLAlchemyError:
             pass  # the user of DB_URL may only read

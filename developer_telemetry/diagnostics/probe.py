@@ -103,7 +103,7 @@ class Question(NamedTuple):
 
 
 @contextmanager
-def nonce_left_in(engine: Engine, nonce: str) -> Iterator[None]:
+def stored_nonce(engine: Engine, nonce: str) -> Iterator[None]:
     """Leave `nonce` in the database for as long as the context lasts."""
     marker = dialect_of(engine).placeholder
     leave = f"INSERT INTO {PROBE_TABLE} (nonce, left_us) VALUES ({marker}, {marker})"

@@ -106,11 +106,11 @@ def ask_state(url: str, connection_id: int, token: str, nonce: str = "") -> Find
         # The receiver read its clock at any moment between the two.
         ahead_us = max(0, state.clock_us - ended_us) + min(0, state.clock_us - started_us)
         return Finding(connection_id, state, ahead_us)
-    fault, message, remedy = _judge(url, reply)
+    fault, message, remedy = _interpret_reply(url, reply)
     return Finding(connection_id, fault=fault, message=f"{url} {message}", remedy=remedy)
 
 
-def _judge(url: str, reply: Reply) -> tuple[str, str, str]:
+def _interpret_reply(url: str, reply: Reply) -> tuple[str, str, str]:
     """Return the kind of a fault, what is wrong, and the remedy."""
     answered = f"answers {reply.status} ({reply.message})"
     marker = reply.headers.get(HEADER.lower())

@@ -57,7 +57,7 @@ class Forwarder:
         self._socket.close()
         self.cut()
 
-    def lead_to(self, port: int) -> None:
+    def set_target(self, port: int) -> None:
         """Take new connections to this port; those that are open stay where they are."""
         self._target_port = port
 

@@ -155,7 +155,7 @@ class MariaDBPair(Pair):
         assert waited == 0, f"the replica did not get to {received}"
         for statement in ("STOP SLAVE", "RESET SLAVE ALL", "SET GLOBAL read_only = OFF"):
             execute(url, statement)
-        self.forwarder.lead_to(self.standby.port)
+        self.forwarder.set_target(self.standby.port)
 
     def _start(self, stack: ExitStack) -> None:
         self.primary = stack.enter_context(own_server(lambda: MariaDBMember(1)))

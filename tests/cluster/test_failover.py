@@ -60,7 +60,7 @@ def test_nothing_is_lost_when_the_primary_is_killed_and_its_standby_promoted(
         oracle.wait_for(200)
     figures = oracle.check(site.url)
 
-    assert figures.asked_to_come_back == 0
+    assert figures.deferred == 0
     assert figures.unanswered == 0
     # Ready to accept reports, and it says why they wait.
     assert [status for status, _ in meanwhile] == [200, 200]
@@ -103,7 +103,7 @@ def test_what_the_standby_never_got_is_not_taken_from_the_spool(
 
     assert status == 200
     assert waiting > 0
-    site.becomes_stored(["early"])
+    site.wait_until_stored(["early"])
 
 
 @pytest.mark.cluster
@@ -124,7 +124,7 @@ def test_sessions_that_a_switchover_left_open_are_given_up(
             assert receiver.send(body, newcomer).status_code == 200
     figures = oracle.check(site.url)
 
-    assert figures.asked_to_come_back == 0
+    assert figures.deferred == 0
 
 
 @pytest.mark.cluster
@@ -139,17 +139,17 @@ def test_reports_wait_while_the_address_leads_to_a_former_primary_that_came_back
         eventually(site.is_normal, RECOVERY_SECONDS)
         pair.primary.start()
         query(pair.primary.url(""), "SET GLOBAL read_only = ON")
-        pair.forwarder.lead_to(pair.primary.port)
+        pair.forwarder.set_target(pair.primary.port)
         pair.forwarder.cut()
         eventually(site.is_spooling, 10)
         meanwhile = site.readiness()
         oracle.wait_for(200)
-        pair.forwarder.lead_to(pair.standby.port)
+        pair.forwarder.set_target(pair.standby.port)
         eventually(site.is_normal, RECOVERY_SECONDS)
         oracle.wait_for(100)
     figures = oracle.check(site.url)
 
-    assert figures.asked_to_come_back == 0
+    assert figures.deferred == 0
     assert [status for status, _ in meanwhile] == [200, 200]
     assert "read-only" in site.receiver.log
 
@@ -172,7 +172,7 @@ def test_a_primary_whose_machine_is_gone_is_given_up_after_half_a_minute(
         oracle.wait_for(200)
     figures = oracle.check(site.url)
 
-    assert figures.asked_to_come_back == 0
+    assert figures.deferred == 0
     assert figures.slowest_seconds < 10
     assert "the database does not answer" in meanwhile[0][1]
 
@@ -228,7 +228,7 @@ def test_a_former_primary_that_came_back_gets_nothing_confirmed(
         oracle.wait_for(100)
     figures = oracle.check(site.url)
 
-    assert figures.asked_to_come_back == 0
+    assert figures.deferred == 0
 
 
 @pytest.mark.cluster

@@ -20,14 +20,14 @@ from developer_telemetry.connections.crypto import encrypt
 from tests.support.receivers import (
     SECRET,
     TOKEN,
-    Impatient,
     Receiver,
+    ReloadingReceiver,
     add_connection,
-    at_once,
     eventually,
     migrate,
     query,
     report,
+    run_simultaneously,
 )
 from tests.support.servers import create_database, drop_database, in_database
 
@@ -202,7 +202,7 @@ class Lake(NamedTuple):
 
 def serve(url: str, kind: str, folder: Path) -> Iterator[Lake]:
     migrate(url, folder)
-    with Impatient(url, folder, TELEMETRY_LOG_LEVEL="debug") as receiver:
+    with ReloadingReceiver(url, folder, TELEMETRY_LOG_LEVEL="debug") as receiver:
         # The receiver may be there before DevLake's own tables are.
         query(url, API_KEYS[kind])
         yield Lake(receiver, url, kind, folder)
@@ -255,7 +255,7 @@ def test_a_key_works_until_its_time_or_its_revocation(devlake: Lake) -> None:
     made = time.monotonic()
 
     def statuses() -> list[int]:
-        return at_once([partial(devlake.status, connection, each) for each in keys])
+        return run_simultaneously([partial(devlake.status, connection, each) for each in keys])
 
     assert statuses() == [200, 200, 200, 200, 401]
     query(devlake.url, f"DELETE FROM _devlake_api_keys WHERE name = 'k-{deleted[:9]}'")
@@ -276,7 +276,7 @@ def test_a_key_of_another_path_or_none_is_refused(lake: Lake, guarded: int) -> N
     unknown = secrets.token_hex(32)
     assert lake.status(other, here) == 200
 
-    answers = at_once(
+    answers = run_simultaneously(
         [partial(lake.send, guarded, each) for each in (here, invalid, null, unknown)]
     )
 
@@ -297,7 +297,7 @@ def test_the_stored_hash_is_no_key(lake: Lake, guarded: int) -> None:
     )
 
     wrong = [str(digest), key.upper()]
-    assert at_once([partial(lake.status, guarded, each) for each in wrong]) == [401, 401]
+    assert run_simultaneously([partial(lake.status, guarded, each) for each in wrong]) == [401, 401]
 
 
 def test_rest_needs_a_key_or_a_token_where_the_connection_has_none(lake: Lake) -> None:
@@ -311,16 +311,16 @@ def test_rest_needs_a_key_or_a_token_where_the_connection_has_none(lake: Lake) -
         for each in (key, None, "wrong")
         for path in rest
     ]
-    assert at_once(calls) == [200, 200, 401, 401, 401, 401]
+    assert run_simultaneously(calls) == [200, 200, 401, 401, 401, 401]
 
 
 def test_a_required_token_may_be_a_key(lake: Lake, tmp_path: Path) -> None:
     tokenless = add_connection(lake.url, None)
     key = lake.add_key(f"/connections/{tokenless}/report")
-    with Impatient(lake.url, tmp_path, TELEMETRY_REQUIRE_TOKEN="true") as receiver:
+    with ReloadingReceiver(lake.url, tmp_path, TELEMETRY_REQUIRE_TOKEN="true") as receiver:
         required = lake._replace(receiver=receiver)
         calls = [partial(required.status, tokenless, each) for each in (key, None, "wrong")]
-        assert at_once(calls) == [200, 401, 401]
+        assert run_simultaneously(calls) == [200, 401, 401]
 
 
 def test_a_token_has_a_successor_and_counts_until_its_time(lake: Lake, guarded: int) -> None:
@@ -352,7 +352,7 @@ def test_a_previous_token_without_a_time_to_come_does_not_count(lake: Lake) -> N
 
     for token, status in (("the new one", 200), (TOKEN, 401)):
         calls = [partial(lake.status, each, token) for each in connections]
-        assert at_once(calls) == [status] * 3
+        assert run_simultaneously(calls) == [status] * 3
 
 
 def test_a_previous_token_cut_short_is_refused_within_five_seconds(
@@ -383,13 +383,18 @@ def test_a_broken_or_empty_previous_token_opens_nothing(lake: Lake) -> None:
 
     for token, status in (("broken", 401), (None, 401), (TOKEN, 200)):
         calls = [partial(lake.status, each, token) for each in connections.values()]
-        assert at_once(calls) == [status] * 3
+        assert run_simultaneously(calls) == [status] * 3
 
 
 def test_no_key_and_no_token_is_in_log_or_memory(lake: Lake, guarded: int) -> None:
     key, refused = lake.add_key(), lake.add_key("/nowhere")
     sent = [key, refused, TOKEN, "a-wrong-token"]
-    assert at_once([partial(lake.status, guarded, each) for each in sent]) == [200, 401, 200, 401]
+    assert run_simultaneously([partial(lake.status, guarded, each) for each in sent]) == [
+        200,
+        401,
+        200,
+        401,
+    ]
 
     [memory] = lake.folder.glob(f"spool-{lake.receiver.port}/connections.json")
     for secret in (*sent, SECRET):

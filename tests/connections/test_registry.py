@@ -19,11 +19,11 @@ from tests.support.receivers import (
     TOKEN,
     Receiver,
     add_connection,
-    at_once,
     eventually,
     query,
     report,
     run_command,
+    run_simultaneously,
 )
 
 REST = "/rest/plugins/developer_telemetry/connections/{}/report"
@@ -119,14 +119,14 @@ def test_a_missing_token_is_refused(lake: Lake, guarded: int) -> None:
     sent = ["", "Bearer", TOKEN, f"Basic {TOKEN}", f"Bearer{TOKEN}"]
     calls = [partial(lake.send, guarded, authorization=each) for each in sent]
 
-    for answer in at_once([partial(lake.send, guarded), *calls]):
+    for answer in run_simultaneously([partial(lake.send, guarded), *calls]):
         assert_unauthorized(answer, "token is missing")
 
 
 def test_a_wrong_token_is_refused_and_not_repeated(lake: Lake, guarded: int) -> None:
     wrong = ["wrong", TOKEN.upper(), TOKEN[:-1], TOKEN + "x", f"{TOKEN} x", f"{TOKEN},{TOKEN}"]
 
-    answers = at_once([partial(lake.send, guarded, token) for token in wrong])
+    answers = run_simultaneously([partial(lake.send, guarded, token) for token in wrong])
 
     for token, answer in zip(wrong, answers):
         assert_unauthorized(answer, "the token is not this connection's")
@@ -138,7 +138,7 @@ def test_another_connections_token_is_refused(lake: Lake, guarded: int) -> None:
 
     assert lake.send(other, "the other one's").status_code == 200
     swapped = [(other, TOKEN), (guarded, "the other one's")]
-    for answer in at_once([partial(lake.send, *each) for each in swapped]):
+    for answer in run_simultaneously([partial(lake.send, *each) for each in swapped]):
         assert_unauthorized(answer, "not this connection's")
 
 
@@ -167,7 +167,7 @@ def test_a_change_is_in_force_within_five_seconds(lake: Lake) -> None:
 
     def in_force() -> bool:
         calls = [partial(old_token, connection) for connection in (changed, deleted)]
-        return at_once(calls) == [401, 404]
+        return run_simultaneously(calls) == [401, 404]
 
     eventually(in_force, seconds=5)
 
@@ -198,7 +198,7 @@ def test_an_empty_token_lets_everyone_in_except_on_rest(lake: Lake) -> None:
 
     for connection in connections:
         assert [lake.send(connection, token).status_code for token in tokens] == [200, 200]
-    for answer in at_once(
+    for answer in run_simultaneously(
         [
             partial(lake.send, connection, token, path)
             for connection in connections
@@ -215,7 +215,7 @@ def test_a_token_that_can_not_be_decrypted_lets_nobody_in(lake: Lake) -> None:
     for connection, text in zip(connections, stored):
         lake.store_token(connection, text)
 
-    for answer in at_once(
+    for answer in run_simultaneously(
         [
             partial(lake.send, connection, token)
             for connection, text in zip(connections, stored)
@@ -261,7 +261,9 @@ def test_a_token_can_be_required_of_everyone(tmp_path: Path) -> None:
         lake = Lake(receiver, url, tmp_path)
         unguarded, guarded = add_connection(url, ""), add_connection(url)
 
-        for answer in at_once([partial(lake.send, unguarded, token) for token in (None, "any")]):
+        for answer in run_simultaneously(
+            [partial(lake.send, unguarded, token) for token in (None, "any")]
+        ):
             assert_unauthorized(answer, "set one first")
         assert lake.send(guarded, TOKEN).status_code == 200
         assert query(url, "SELECT DISTINCT connection_id FROM _raw_developer_telemetry") == [

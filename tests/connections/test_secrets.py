@@ -37,8 +37,8 @@ from tests.support.lake_secrets import encrypt_as_june, read_as_may
 from tests.support.receivers import (
     SECRET,
     TOKEN,
-    Impatient,
     Receiver,
+    ReloadingReceiver,
     add_connection,
     eventually,
     query,
@@ -253,7 +253,7 @@ class Lake(NamedTuple):
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     folder = tmp_path_factory.mktemp("secrets")
     url = f"sqlite:///{folder}/telemetry.db"
-    with Impatient(url, folder) as receiver:
+    with ReloadingReceiver(url, folder) as receiver:
         digest = hmac.new(SECRET.encode(), KEY.encode(), hashlib.sha256).hexdigest()
         query(
             url,

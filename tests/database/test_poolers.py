@@ -20,7 +20,14 @@ from developer_telemetry.pipeline.runner import convert, extract
 from developer_telemetry.receiver.web.queries import STATEMENT_SECONDS, open_reading_engine
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
-from tests.support.receivers import Receiver, add_connection, at_once, eventually, query, report
+from tests.support.receivers import (
+    Receiver,
+    add_connection,
+    eventually,
+    query,
+    report,
+    run_simultaneously,
+)
 from tests.support.rows import tool_rows
 from tests.support.servers import PgBouncer, ServerMissing, in_database
 from tests.support.sites import missing
@@ -65,7 +72,7 @@ def test_reports_of_many_are_stored_and_added_up(
     engine = opened(through(pooler, direct, driver))
     arrivals = [arrival(hostname=f"host {each % 8}") for each in range(40)]
 
-    at_once([partial(store, engine, [each], {1: SUM}) for each in arrivals])
+    run_simultaneously([partial(store, engine, [each], {1: SUM}) for each in arrivals])
 
     [(count,)] = query(direct, f"SELECT COUNT(*) FROM {RAW_TABLE}")
     assert count == 40
@@ -79,7 +86,7 @@ def test_a_receiver_a_run_and_its_lock_work(
     connection = add_connection(direct, strategy="sum")
     with Receiver(url, tmp_path) as receiver:
         sent = [report(f"ann {each % 5}", hostname=f"host {each}") for each in range(40)]
-        answers = at_once([partial(receiver.send, body, connection) for body in sent])
+        answers = run_simultaneously([partial(receiver.send, body, connection) for body in sent])
         pooler.kill()
         late = receiver.send(report("late"), connection)
         pooler.start()

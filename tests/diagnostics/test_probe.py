@@ -19,14 +19,14 @@ from developer_telemetry.diagnostics.probe import (
     ReceiverState,
     has_nonce,
     new_nonce,
-    nonce_left_in,
     nonce_of,
+    stored_nonce,
 )
 from tests.support.receivers import (
     SECRET,
     TOKEN,
-    Impatient,
     Receiver,
+    ReloadingReceiver,
     add_connection,
     eventually,
     query,
@@ -75,7 +75,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("probe")
     url = f"sqlite:///{folder}/telemetry.db"
-    with Impatient(url, folder) as receiver:
+    with ReloadingReceiver(url, folder) as receiver:
         yield Place(receiver, url)
     assert "Traceback" not in receiver.log
 
@@ -247,7 +247,7 @@ def test_the_same_database_is_known_by_what_was_left_there(
 ) -> None:
     nonce = new_nonce()
 
-    with nonce_left_in(engine_here, nonce):
+    with stored_nonce(engine_here, nonce):
         assert place.state(nonce).same_database is True
         assert place.state().same_database is False
 
@@ -285,7 +285,7 @@ def test_what_is_left_goes_again_and_takes_along_what_was_forgotten(engine: Engi
             f"INSERT INTO {PROBE_TABLE} (nonce, left_us) VALUES ('forgotten', 1)"
         )
 
-    with nonce_left_in(engine, "mine"), nonce_left_in(engine, "theirs"):
+    with stored_nonce(engine, "mine"), stored_nonce(engine, "theirs"):
         assert has_nonce(engine, "mine")
         assert has_nonce(engine, "theirs")
         assert not has_nonce(engine, "Mine")

@@ -20,7 +20,7 @@ from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.storage.devlake_schema import make_account_id
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
-from tests.support.layers import BOTH, STRATEGIES, leave_foreign_row, traffic
+from tests.support.layers import BOTH, STRATEGIES, insert_go_plugin_row, traffic
 from tests.support.rows import Row, raw_rows, rows
 
 
@@ -167,7 +167,7 @@ def test_accounts_made_of_what_is_new_are_those_made_of_everything(
 ) -> None:
     random = Random(seed)
     reports = [each._replace(connection_id=1) for each in traffic(seed, 60)]
-    leave_foreign_row(engine, "zoë")
+    insert_go_plugin_row(engine, "zoë")
     above = 0
     while reports:
         last = max((row["id"] for row in raw_rows(engine)), default=0)

@@ -22,11 +22,11 @@ from tests.support.factories import arrival
 from tests.support.layers import (
     BOTH,
     STRATEGIES,
-    at_once,
     expected,
-    leave_foreign_row,
+    insert_go_plugin_row,
     push_in_batches,
     rewritten,
+    run_simultaneously,
     senders,
     traffic,
 )
@@ -147,7 +147,7 @@ def test_days_with_something_new_are_rewritten_from_all_their_reports(
 
 @BOTH
 def test_rows_without_a_raw_row_survive_an_extract(engine: Engine, strategy: str) -> None:
-    leave_foreign_row(engine)
+    insert_go_plugin_row(engine)
     [before] = tool_rows(engine)
     assert before["arrived_us"] == 0
     assert before["_raw_data_id"] is None
@@ -193,7 +193,7 @@ def test_reports_that_arrive_while_an_extract_runs_are_not_lost(
                 gaps += len(tool_rows(engines[2])) < len(first)
             extracts += 1
 
-    at_once([push, extract])
+    run_simultaneously([push, extract])
     assert extracts > 0
     assert gaps == 0
     arrivals = [*first, *(each for batch in later for each in batch)]

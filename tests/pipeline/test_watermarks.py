@@ -27,7 +27,14 @@ from developer_telemetry.reports.daily_metrics import ReceivedReport, build_raw_
 from developer_telemetry.storage.writer import _store, store
 from pydevlake import Context
 from tests.support.factories import arrival
-from tests.support.layers import BOTH, STRATEGIES, at_once, expected, leave_foreign_row, traffic
+from tests.support.layers import (
+    BOTH,
+    STRATEGIES,
+    expected,
+    insert_go_plugin_row,
+    run_simultaneously,
+    traffic,
+)
 from tests.support.rows import tool_rows
 
 DAY_SECONDS = 86_400
@@ -360,7 +367,7 @@ def test_two_runs_at_once_give_the_rows_of_one(engines: Sequence[Engine], strate
     store(engines[0], arrivals, {1: strategy})
     change(engines[0], f"DELETE FROM {TOOL_TABLE}")
 
-    at_once([partial(run, "extractor", each, strategy=strategy) for each in engines[1:]])
+    run_simultaneously([partial(run, "extractor", each, strategy=strategy) for each in engines[1:]])
     assert tool_rows(engines[0]) == expected(engines[0], arrivals, {1: strategy})
 
 
@@ -400,7 +407,7 @@ def _key(row: dict[str, Any]) -> tuple[int, str, str]:
 
 @BOTH
 def test_rows_of_the_go_plugin_are_left_as_they_are(settled: Engine, strategy: str) -> None:
-    leave_foreign_row(settled, "gopher")
+    insert_go_plugin_row(settled, "gopher")
     [before] = [row for row in tool_rows(settled) if row["developer_id"] == "gopher"]
     extract(settled, strategy=strategy)
     going_on(settled, KINDS["retransform"])

@@ -101,15 +101,15 @@ def fail(error: Exception) -> None:
 
 def test_an_outcome_is_noted_whatever_happens(capsys: pytest.CaptureFixture[str]) -> None:
     outcomes = Outcomes("Title")
-    with outcomes.trying("well") as remarks:
+    with outcomes.record_outcome("well") as remarks:
         remarks.append("3 of 3")
-    with outcomes.trying("not at all"):
+    with outcomes.record_outcome("not at all"):
         fail(LeftOut("no server"))
-    with outcomes.trying("badly"):
+    with outcomes.record_outcome("badly"):
         fail(Unmet("1, not 2"))
-    with outcomes.trying("worse"):
+    with outcomes.record_outcome("worse"):
         assert not outcomes
-    with pytest.raises(ZeroDivisionError), outcomes.trying("a mistake of ours"):
+    with pytest.raises(ZeroDivisionError), outcomes.record_outcome("a mistake of ours"):
         fail(ZeroDivisionError())
     assert [(each.how, each.remark.partition("\n")[0]) for each in outcomes][:3] == [
         ("ok", "3 of 3"),
@@ -206,13 +206,13 @@ def test_the_page_says_what_was_run_and_how_it_ended(
 ) -> None:
     monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
     alone = Outcomes("June")
-    with alone.trying("test_it.py") as remarks:
+    with alone.record_outcome("test_it.py") as remarks:
         remarks.append("3 passed | one more\nline")
     lives = [Outcomes("May, MariaDB"), Outcomes("June, MariaDB")]
-    with lives[0].trying("only here"):
+    with lives[0].record_outcome("only here"):
         pass
     for life in lives:
-        with life.trying("deletion") as remarks:
+        with life.record_outcome("deletion") as remarks:
             remarks.append("all of it")
     tables = [Table("Tests", [alone]), Table("Lives", lives, "All of it."), Table("None", [])]
     page.write({"DevLake": "v1"}, tables)

@@ -33,7 +33,7 @@ from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
 from tests.support.dashboard_answers import ANSWERS, Chosen, Data, Machine, as_value, expand
 from tests.support.factories import arrival
-from tests.support.layers import leave_foreign_row
+from tests.support.layers import insert_go_plugin_row
 from tests.support.servers import create_database, drop_database, in_database
 
 KINDS = {"mariadb": "mysql", "mariadb_loose": "mysql", "postgresql": "postgresql"}
@@ -398,8 +398,8 @@ def test_nobody_finds_nothing_without_an_error(lake: Lake) -> None:
 def test_rows_of_the_go_plugin_are_taken_as_they_are(mariadb_url: str) -> None:
     engine = open_engine(mariadb_url)
     migrate(engine)
-    leave_foreign_row(engine)
-    leave_foreign_row(engine, "bob")
+    insert_go_plugin_row(engine)
+    insert_go_plugin_row(engine, "bob")
     broken = ("tools_used", "project_context", "command_counts", "git_activity")
     add_devlake(engine, {"a": 1, "b": 2}, {(1, "bob"): "bob"}, {"1": ("Team", ["bob"])})
     with engine.begin() as connection:

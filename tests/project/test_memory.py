@@ -16,7 +16,7 @@ LIMIT = 72  # MiB beside what the process has anyway
 def test_a_day_of_many_long_bodies_is_added_up_and_read_in_little_memory(
     engine: Engine, migrated_url: str
 ) -> None:
-    bounded.leave_heavy_day(engine, HOSTS)
+    bounded.insert_heavy_day(engine, HOSTS)
 
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.bounded", migrated_url, str(LIMIT)],

@@ -16,13 +16,13 @@ from developer_telemetry import __version__
 from tests.support.receivers import (
     SECRET,
     TOKEN,
-    Impatient,
     Receiver,
+    ReloadingReceiver,
     add_connection,
-    at_once,
     eventually,
     query,
     report,
+    run_simultaneously,
 )
 
 TOOL = "_tool_developer_metrics"
@@ -81,7 +81,7 @@ class Lake(NamedTuple):
 def lake(tmp_path: Path) -> Iterator[Lake]:
     url = f"sqlite:///{tmp_path}/telemetry.db"
     settings = {"TELEMETRY_SPOOL_MAX_MB": "1", "TELEMETRY_LOG_FORMAT": "json"}
-    with Impatient(url, tmp_path, TELEMETRY_LOG_LEVEL="debug", **settings) as receiver:
+    with ReloadingReceiver(url, tmp_path, TELEMETRY_LOG_LEVEL="debug", **settings) as receiver:
         yield Lake(receiver, url)
 
 
@@ -99,7 +99,7 @@ def test_reports_are_counted_by_connection_and_outcome(lake: Lake) -> None:
     for body, headers in refused:
         assert lake.receiver.send(body, one, **headers).status_code in (400, 413, 415)
     tokens = [None, "wrong"]
-    assert at_once([partial(lake.receiver.send, b"{}", one, each) for each in tokens])
+    assert run_simultaneously([partial(lake.receiver.send, b"{}", one, each) for each in tokens])
     many = json.dumps([report("ann"), {}, report("bea"), 1]).encode()
     assert lake.receiver.send(many, other, path=BULK).status_code == 200
 
@@ -130,7 +130,9 @@ def test_strangers_make_no_series(lake: Lake) -> None:
     paths = [f"/plugins/developer-telemetry/{number}/report" for number in range(100, 120)]
     paths += ["/plugins/developer-telemetry/x%0Ay/report", "/plugins/developer-telemetry/-/reports"]
 
-    answers = at_once([partial(lake.receiver.send, b"{}", 0, path=path) for path in paths])
+    answers = run_simultaneously(
+        [partial(lake.receiver.send, b"{}", 0, path=path) for path in paths]
+    )
 
     assert {answer.status_code for answer in answers} == {404}
     for name in ("telemetry_reports_total", "telemetry_refusals_total"):
@@ -209,7 +211,9 @@ def test_log_lines_are_json_and_a_refusal_is_found_by_its_id(lake: Lake) -> None
     answers = [
         lake.receiver.send(b"{", connection),
         lake.receiver.send(b" " * 1_100_000, connection),
-        *at_once([partial(lake.receiver.send, b"{}", each, "wrong") for each in (connection, 99)]),
+        *run_simultaneously(
+            [partial(lake.receiver.send, b"{}", each, "wrong") for each in (connection, 99)]
+        ),
     ]
 
     by_id = {line["request_id"]: line for line in lines(lake) if "request_id" in line}
@@ -240,7 +244,7 @@ def test_nothing_that_a_sender_writes_is_in_the_log(lake: Lake) -> None:
             path="/plugins/developer-telemetry/%2Fhome%2Fxyzzy%0AERROR xyzzy/report",
         ),
     ]
-    statuses = [answer.status_code for answer in at_once(sent)]
+    statuses = [answer.status_code for answer in run_simultaneously(sent)]
     lake.lose_database()
     statuses += [lake.receiver.send(body, connection).status_code]
     lake.find_database()

@@ -25,12 +25,12 @@ from tests.support.receivers import (
     Altered,
     Receiver,
     add_connection,
-    at_once,
     eventually,
     migrate,
     query,
     report,
     run_command,
+    run_simultaneously,
 )
 from tests.support.servers import (
     HOST,
@@ -134,7 +134,7 @@ def test_32_senders_of_a_days_first_report_leave_one_row_the_newest(
         body = report(developer, hostname=f"host {number}", metrics=metrics)
         return lake.receivers[number % 2].send(body, lake.overwriting)
 
-    answers = at_once([partial(send, number) for number in range(32)])
+    answers = run_simultaneously([partial(send, number) for number in range(32)])
 
     assert [answer.status_code for answer in answers] == [200] * 32
     assert lake.rows(RAW, developer) == 32
@@ -158,7 +158,7 @@ def test_reports_of_8_hosts_at_once_are_summed(lake: Lake, attempt: int) -> None
         ]
         return [lake.receivers[host % 2].send(body, lake.summing).status_code for body in bodies]
 
-    statuses = at_once([partial(send, host) for host in range(8)])
+    statuses = run_simultaneously([partial(send, host) for host in range(8)])
 
     assert statuses == [[200, 200]] * 8
     assert lake.rows(RAW, developer) == 16
@@ -207,7 +207,9 @@ def test_refusals_are_counted_by_reason_within_ten_seconds(lake: Lake) -> None:
         *(one.send(body, connection) for body in bodies),
         other.send(b"{", connection),
         one.send(b"{}", connection, content_encoding="br"),
-        *at_once([partial(one.send, b"{}", connection, token) for token in (None, "wrong")]),
+        *run_simultaneously(
+            [partial(one.send, b"{}", connection, token) for token in (None, "wrong")]
+        ),
     ]
     assert [answer.status_code for answer in refused] == [400] * 4 + [413, 400, 415, 401, 401]
 
@@ -259,7 +261,7 @@ def test_no_secret_and_no_body_is_in_the_log_even_at_debug(lake: Lake) -> None:
         f" WHERE id = {locked}",
     )
 
-    answers = at_once(
+    answers = run_simultaneously(
         [
             partial(receiver.send, secret_body, lake.overwriting),
             partial(receiver.send, broken, lake.overwriting),
@@ -308,7 +310,7 @@ def test_all_that_was_answered_200_before_a_stop_is_stored(
 
     with receiver:
         senders: list[Callable[[], list[int]]] = [partial(send, sender) for sender in range(8)]
-        exit_status, *refused = at_once([stop, *senders])
+        exit_status, *refused = run_simultaneously([stop, *senders])
 
     assert exit_status == [0]
     assert {status for each in refused for status in each} <= {503}

@@ -85,7 +85,7 @@ def main() -> None:
             f" {seconds / rounds * LOCKED_SHARE:.0f} s: {figures.acknowledged} acknowledged, lost"
             f" {figures.lost}, doubled {figures.doubled}, invented {figures.invented},"
             f" {totals.set_aside} set aside, each for its content;"
-            f" {figures.asked_to_come_back} asked to come back, {figures.unanswered} unanswered,"
+            f" {figures.deferred} asked to come back, {figures.unanswered} unanswered,"
             f" slowest answer {figures.slowest_seconds:.1f} s;"
             f" drained {totals.drain_seconds:.0f} s after the last report",
             flush=True,
@@ -201,7 +201,7 @@ class Round:
         self._primary = self._pair.standby
         set_hostile_defaults(self._primary)
         if self._pooler is not None:
-            self._forwarder.lead_to(self._primary.port)
+            self._forwarder.set_target(self._primary.port)
             self._forwarder.cut()
 
 

@@ -146,7 +146,7 @@ def throttle(site: Site) -> None:
         site,
         f"a database with {THROTTLED_SHARE:.0%} of its time for {THROTTLED_SECONDS:.0f} s:"
         f" {figures.acknowledged + load.acknowledged} acknowledged,"
-        f" {figures.asked_to_come_back + load.refused} asked to come back,"
+        f" {figures.deferred + load.refused} asked to come back,"
         f" {load.broken} unanswered, slowest answer {figures.slowest_seconds:.1f} s; lost {lost};"
         f" normal again after {normal_after:.1f} s;"
         f" memory {began_with:.0f} MiB before, {ended_with:.0f} MiB after",

@@ -25,7 +25,7 @@ from tests.support.factories import START_US, arrival
 from tests.support.layers import (
     BOTH,
     expected,
-    leave_foreign_row,
+    insert_go_plugin_row,
     push_in_batches,
     rewritten,
     senders,
@@ -278,7 +278,7 @@ def test_an_engine_prepared_twice_works_as_if_once(engine: Engine) -> None:
 
 @BOTH
 def test_a_row_without_an_arrival_loses_to_any_report(engine: Engine, strategy: str) -> None:
-    leave_foreign_row(engine)
+    insert_go_plugin_row(engine)
     report = arrival(hostname="laptop", active_hours=2)
     store(engine, [report], {1: strategy})
     assert tool_rows(engine) == expected(engine, [report], {1: strategy})

@@ -33,7 +33,7 @@ EMAIL = "ann@example.com"
 MEBIBYTE = 1 << 20
 
 
-def leave_heavy_day(engine: Engine, hosts: int) -> None:
+def insert_heavy_day(engine: Engine, hosts: int) -> None:
     """A day of as many hosts, each with the largest body that a receiver takes.
 
     Each also names thousands of tools that no other one has.

@@ -87,7 +87,7 @@ def push_in_batches(engine: Engine, arrivals: Iterable[ReceivedReport], random: 
         store(engine, batch, STRATEGIES)
 
 
-def at_once(tasks: Sequence[Callable[[], None]]) -> None:
+def run_simultaneously(tasks: Sequence[Callable[[], None]]) -> None:
     """Run all of them at the same moment; raise what any of them raised."""
     barrier = threading.Barrier(len(tasks))
 
@@ -104,7 +104,7 @@ def senders(
     engines: Sequence[Engine], batches: Sequence[Sequence[ReceivedReport]], strategy: str
 ) -> None:
     """Store each batch from a thread of its own, through one of the engines."""
-    at_once(
+    run_simultaneously(
         [
             partial(store, engines[n % len(engines)], batch, {1: strategy})
             for n, batch in enumerate(batches)
@@ -112,7 +112,7 @@ def senders(
     )
 
 
-def leave_foreign_row(engine: Engine, developer: str = "ann.lee") -> None:
+def insert_go_plugin_row(engine: Engine, developer: str = "ann.lee") -> None:
     """As the Go plugin wrote it: without an arrival, without a raw row."""
     values = {
         "connection_id": 1,

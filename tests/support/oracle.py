@@ -71,7 +71,7 @@ class Figures(NamedTuple):
 
     sent: int
     acknowledged: int
-    asked_to_come_back: int
+    deferred: int
     unanswered: int
     # By the last look at the database: of the acknowledged, more than once, and never sent.
     stored: int
@@ -118,7 +118,7 @@ class Oracle:
     def __enter__(self) -> Oracle:
         self._ending.clear()
         self._threads = [
-            threading.Thread(target=self._send_until_told, args=(number,), daemon=True)
+            threading.Thread(target=self._send_until_stopped, args=(number,), daemon=True)
             for number in range(len(self._values))
         ]
         for thread in self._threads:
@@ -136,7 +136,7 @@ class Oracle:
         return len(self._acknowledged)
 
     @property
-    def asked_to_come_back(self) -> int:
+    def deferred(self) -> int:
         """Return how many reports were answered 503 so far."""
         return self._statuses[503]
 
@@ -161,7 +161,7 @@ class Oracle:
         goal = self.acknowledged + more
         eventually(lambda: self.acknowledged >= goal, seconds)
 
-    def forget_times(self) -> None:
+    def reset_slowest(self) -> None:
         """Look for the slowest answer from now on."""
         with self._lock:
             self._slowest = 0.0
@@ -209,7 +209,7 @@ class Oracle:
             "arrived out of order": _out_of_order(stored),
             "days whose tool row is not the newest": wrong,
         }
-        return [_told(what, which) for what, which in found.items() if which]
+        return [_describe_samples(what, which) for what, which in found.items() if which]
 
     def _expected(self, day: tuple[Any, ...], rows: list[Stored]) -> tuple[int, int, int]:
         """The tool row of a day: commits, arrival, raw id."""
@@ -246,7 +246,7 @@ class Oracle:
         ids = ", ".join(map(str, self._strategies))
         return f"connection_id IN ({ids}) AND developer_id LIKE 'developer %'"
 
-    def _send_until_told(self, number: int) -> None:
+    def _send_until_stopped(self, number: int) -> None:
         # Lighter than a client for many uses: the senders share two cores with what they test.
         port = self._proxy_port or self._receiver.port
         client = http.client.HTTPConnection(HOST, port, timeout=PATIENCE_SECONDS)
@@ -312,6 +312,6 @@ def _out_of_order(stored: Iterable[Stored]) -> list[Sent]:
     return found
 
 
-def _told(what: str, which: Iterable[Any]) -> str:
+def _describe_samples(what: str, which: Iterable[Any]) -> str:
     some = sorted(which)
     return f"{what}: {len(some)}, for example {some[:3]}"

@@ -13,7 +13,7 @@ import httpx
 from tests.support.receivers import Altered, Receiver
 
 
-class Hasty(Altered):
+class RefreshingReceiver(Altered):
     """Counts machines and reads figures again at once."""
 
     constants = {
@@ -58,9 +58,9 @@ class Lake:
 
 
 @contextmanager
-def lake_in(folder: Path, **settings: str) -> Iterator[Lake]:
+def start_lake(folder: Path, **settings: str) -> Iterator[Lake]:
     """A hasty receiver with the embedded database, which has nothing to hide in its log."""
     url = f"sqlite:///{folder}/telemetry.db"
-    with Hasty(url, folder, **settings) as receiver:
+    with RefreshingReceiver(url, folder, **settings) as receiver:
         yield Lake(receiver, url)
     assert "Traceback" not in receiver.log

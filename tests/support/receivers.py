@@ -202,7 +202,7 @@ class Altered(Receiver):
         return [sys.executable, "-c", "\n".join([*imports, *values, *run])]
 
 
-class Impatient(Altered):
+class ReloadingReceiver(Altered):
     """Looks at the database again as soon as a stranger comes."""
 
     constants = {"connections.registry.RELOAD_SECONDS": 0.05}
@@ -293,7 +293,7 @@ def eventually(check: Callable[[], T], seconds: float) -> T:
     return value
 
 
-def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
+def run_simultaneously(calls: Sequence[Callable[[], T]]) -> list[T]:
     """Return what these calls give, all of them started at the same moment."""
     start = threading.Barrier(len(calls))
 

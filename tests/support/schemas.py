@@ -50,7 +50,7 @@ class Database:
         self._schema = "DATABASE()" if self.dialect == "mysql" else "current_schema()"
         engine = create_db_engine(url)
         if self.dialect == "mysql":
-            event.listen(engine, "connect", _let_it_work, insert=True)
+            event.listen(engine, "connect", _reset_session_settings, insert=True)
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ class Database:
         return found
 
 
-def _let_it_work(connection: Any, record: Any) -> None:
+def _reset_session_settings(connection: Any, record: Any) -> None:
     """Undo that with which DevLake's own server would not even start."""
     with closing(connection.cursor()) as cursor:
         for name, value in WORKABLE.items():

@@ -69,7 +69,7 @@ class Site:
         """Return whose reports are there, once for each, sorted."""
         return sorted(row[0] for row in query(self.url, f"SELECT developer_id FROM {table}"))
 
-    def becomes_stored(self, developers: list[str]) -> None:
+    def wait_until_stored(self, developers: list[str]) -> None:
         """Return when these are in both layers, and nobody else."""
         for table in (RAW_TABLE, TOOL_TABLE):
             eventually(partial(self._has, table, sorted(developers)), 20)

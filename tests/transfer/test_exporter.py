@@ -40,7 +40,7 @@ from developer_telemetry.transfer.input_files import defuse_cell
 from tests.support import rows
 from tests.support.factories import START_US, arrival, body
 from tests.support.imports import imported
-from tests.support.layers import STRATEGIES, leave_foreign_row, traffic
+from tests.support.layers import STRATEGIES, insert_go_plugin_row, traffic
 from tests.support.receivers import SECRET, environment
 from tests.support.warm_starts import COMMAND
 
@@ -136,7 +136,7 @@ def test_an_export_imported_elsewhere_gives_the_same_rows(
         empty(engine)
         empty(other)
         store(engine, arrivals, STRATEGIES)
-        leave_foreign_row(engine, "of the Go plugin")
+        insert_go_plugin_row(engine, "of the Go plugin")
         done = imported(other, *whole(engine, tmp_path, as_csv))
         assert not done.refused
         assert told(other) == told(engine)
@@ -304,7 +304,7 @@ def test_no_cell_is_a_formula_and_an_import_reads_what_was_stored(text: str) -> 
 
 def test_csv_holds_what_is_stored_and_tells_of_formulas(engine: Engine) -> None:
     store(engine, [arrival(developer="=1+1", name='say "hi",\nthen', email="@x")], STRATEGIES)
-    leave_foreign_row(engine)
+    insert_go_plugin_row(engine)
     file = io.BytesIO()
     output = ExportOutput(file, as_csv=True)
     for row in read_tool_rows(engine, ExportSelection()):

@@ -29,7 +29,7 @@ from developer_telemetry.transfer.import_reader import BATCH_REPORTS, make_archi
 from developer_telemetry.transfer.importer import ImportCounts
 from tests.support.factories import START_US, arrival, body
 from tests.support.imports import file_of, imported
-from tests.support.layers import BOTH, STRATEGIES, leave_foreign_row, rewritten, traffic
+from tests.support.layers import BOTH, STRATEGIES, insert_go_plugin_row, rewritten, traffic
 from tests.support.receivers import (
     SECRET,
     add_connection,
@@ -207,7 +207,7 @@ def test_an_archive_never_replaces_what_arrived(
 def test_an_archive_leaves_rows_of_the_go_plugin_as_they_are(
     engine: Engine, tmp_path: Path
 ) -> None:
-    leave_foreign_row(engine)
+    insert_go_plugin_row(engine)
     before = tool_rows(engine)
     assert imported(engine, archive(tmp_path), to=1, developer="ann.lee").counts.stored == 1
     assert tool_rows(engine) == before

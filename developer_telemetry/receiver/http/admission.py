@@ -1,22 +1,22 @@
-"""Bounds for the number of connections, and for the bytes that they hold."""
+"""Limits for the number of connections and for the bytes that they hold."""
 
 from __future__ import annotations
 
 from itertools import islice
 from typing import Protocol
 
-# Waiting to be accepted, at most; all of them may come in one turn of the event loop, before any
-# other is closed for them.
+# The connections that may wait to be accepted. One turn of the event loop may accept all of them
+# before it closes another one.
 MAX_BACKLOG = 2048
-# What is left for those, and for the database, the spool, logs and files that are read now and
-# then; with few files a quarter of them.
+# The file descriptors reserved for those, the database, the spool, logs and other files; at most a
+# quarter of all.
 SPARE_FILES = 2 * MAX_BACKLOG + 256
-# What was received and not taken yet, of all connections together; a report is well below the
-# share that each may hold beyond it.
+# The received and unprocessed bytes of all connections. Beyond it each may hold its share, which a
+# usual report does not reach.
 MAX_HELD_BYTES = 64 << 20
 FAIR_SHARE_BYTES = 8 << 10
-# How many that brought a report once are asked whether they are idle.
-LOOKED_AT = 64
+# The number of connections with a stored report that are searched for an idle one.
+MAX_CANDIDATES = 64
 
 
 class ClientConnection(Protocol):
@@ -24,17 +24,17 @@ class ClientConnection(Protocol):
 
     @property
     def idle(self) -> bool:
-        """Return true if no request of it is being read or answered."""
+        """Return true if the connection has no request in progress."""
 
     def abort(self) -> None:
-        """Close it at once, whatever it is about."""
+        """Close the connection immediately."""
 
 
 class Admission:
-    """Lets connections in and sends others away for them.
+    """Accepts connections, and closes one when there are too many.
 
-    A connection is a stranger until a report of it was kept. When there are too many, the oldest
-    stranger goes; among those who are known, the one idle for longest; else the one that came last.
+    A connection is a stranger until a report of it was stored. The oldest stranger is closed first,
+    then the reporter that is idle for longest, else the newest connection.
     """
 
     def __init__(self, open_files: int) -> None:
@@ -49,16 +49,16 @@ class Admission:
     def __len__(self) -> int:
         return len(self._strangers) + len(self._reporters)
 
-    def enter(self, client: ClientConnection) -> None:
-        """Take note of a new connection."""
+    def add(self, client: ClientConnection) -> None:
+        """Add a new connection; close the least important one if there are too many."""
         self._strangers[client] = None
         if len(self) > self.max_connections:
-            least_missed = self._least_missed(client)
-            self.leave(least_missed)  # its end is only noticed when all newcomers are in
-            least_missed.abort()
+            least_important = self._choose_to_close(client)
+            self.remove(least_important)  # its end is noticed after more connections are added
+            least_important.abort()
 
-    def leave(self, client: ClientConnection) -> None:
-        """Forget a connection that is closed."""
+    def remove(self, client: ClientConnection) -> None:
+        """Remove a closed connection."""
         self._strangers.pop(client, None)
         self._reporters.pop(client, None)
 
@@ -73,9 +73,9 @@ class Admission:
         """Return true if a connection that holds so many bytes has to be closed."""
         return self.held_bytes > MAX_HELD_BYTES and held > FAIR_SHARE_BYTES
 
-    def _least_missed(self, newcomer: ClientConnection) -> ClientConnection:
+    def _choose_to_close(self, newcomer: ClientConnection) -> ClientConnection:
         oldest = next(iter(self._strangers))
         if oldest is not newcomer:
             return oldest
-        looked_at = islice(self._reporters, LOOKED_AT)
-        return next((client for client in looked_at if client.idle), newcomer)
+        candidates = islice(self._reporters, MAX_CANDIDATES)
+        return next((client for client in candidates if client.idle), newcomer)

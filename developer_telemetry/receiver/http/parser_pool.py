@@ -94,7 +94,7 @@ class Parsers:
         def keep(replies: Iterator[Reply]) -> list[Result]:
             for reply in replies:
                 batch = _batch(reply, results)
-                keeping = _keep(ingest, connection, batch)
+                keeping = _ingest_batch(ingest, connection, batch)
                 asyncio.run_coroutine_threadsafe(keeping, loop).result(KEEP_SECONDS)
                 results.extend(batch.results)
             return results
@@ -124,7 +124,7 @@ def _batch(reply: Reply, results: list[Result]) -> Batch:
     return Batch([], [], [Result(len(results), status, str(error), reply.field or "body")], True)
 
 
-async def _keep(ingest: Ingestor, connection: Connection, batch: Batch) -> None:
+async def _ingest_batch(ingest: Ingestor, connection: Connection, batch: Batch) -> None:
     """Keep the reports of a batch, and correct the results of those that could not be kept."""
     if not batch.reports:
         return

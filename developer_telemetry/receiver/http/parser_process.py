@@ -33,7 +33,7 @@ _LENGTH = struct.Struct("!Q")
 
 
 class Job(NamedTuple):
-    """A body, as it was sent, and what its connection does to reports."""
+    """A body, as it was sent, and the privacy rules of its connection."""
 
     body: bytes
     encoding: str
@@ -42,7 +42,7 @@ class Job(NamedTuple):
 
 
 class ParsedReport(msgspec.Struct, tag=True):
-    """The report that a body is."""
+    """The report in a body."""
 
     report: Report
 
@@ -55,14 +55,13 @@ class RefusedBody(msgspec.Struct, tag=True):
 
     def error(self) -> Union[ReportRefused, TooLarge]:
         """Return the same as an exception."""
-        return TooLarge(self.message) if self.field is None else ReportRefused(*self._told())
-
-    def _told(self) -> tuple[str, str]:
-        return str(self.field), self.message
+        if self.field is None:
+            return TooLarge(self.message)
+        return ReportRefused(self.field, self.message)
 
 
 class ParserFailure(msgspec.Struct, tag=True):
-    """A job that ended in an error of this program's own, or for want of memory."""
+    """A job that failed by an error in this program or for lack of memory."""
 
     error: str
 
@@ -128,23 +127,23 @@ def _receive(stream: IO[bytes]) -> bytes:
 
 def main() -> None:
     """Work until there are no more jobs."""
-    _be_modest()
+    _limit_resources()
     while True:
         try:
-            job = pickle.loads(_receive(sys.stdin.buffer))  # from the receiver, and nobody else
+            job = pickle.loads(_receive(sys.stdin.buffer))  # from the receiver alone
         except EOFError:
             return
         for reply in replies(job):
             _send(sys.stdout.buffer, _encode(reply))
 
 
-def _be_modest() -> None:
-    # Some systems know no such bounds; the receiver then has to do without them.
+def _limit_resources() -> None:
+    # Some systems have no such limits.
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     with suppress(OSError):
         os.nice(NICENESS)
-    with suppress(OSError):  # when memory runs out, the system had better take this one
+    with suppress(OSError):  # when memory runs out, the system should end this process first
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 

@@ -102,14 +102,14 @@ class Protocol(asyncio.Protocol):
             "root_path": "",
         }
         self._server.connections.add(self)  # type: ignore[arg-type]
-        self._admission.enter(self)
-        self._expect(HEADER_SECONDS)
+        self._admission.add(self)
+        self._set_read_deadline(HEADER_SECONDS)
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         self._ending = True
         self._received.clear()
-        self._count()
-        self._admission.leave(self)
+        self._count_held_bytes()
+        self._admission.remove(self)
         self._server.connections.discard(self)
         for handle in (self._timer, self._turn):
             if handle is not None:
@@ -142,13 +142,13 @@ class Protocol(asyncio.Protocol):
         self._writable.clear()
         seconds = self._transport.get_write_buffer_size() / WRITE_BYTES_A_SECOND
         self._write_until = self._loop.time() + WRITE_SECONDS + seconds
-        self._watch()
+        self._schedule_time_check()
 
     def resume_writing(self) -> None:
         if not self._ending:
             self._write_until = NEVER
         self._writable.set()
-        self._go_on()
+        self._schedule_advance()
 
     # What uvicorn calls
 
@@ -158,7 +158,7 @@ class Protocol(asyncio.Protocol):
         if self._exchange is None:
             self._transport.close()
         elif self._exchange.answered:
-            self._leave()
+            self._close_gracefully()
         else:
             self._exchange.keep_alive = False
 
@@ -170,7 +170,7 @@ class Protocol(asyncio.Protocol):
         return self._exchange is None and not self._received
 
     def abort(self) -> None:
-        """End without a word."""
+        """Close the connection without a response."""
         self._ending = True
         self._transport.abort()
 
@@ -188,7 +188,7 @@ class Protocol(asyncio.Protocol):
     def body_taken(self) -> None:
         """More of the body may come."""
         if self._received or not self._reading:
-            self._go_on()
+            self._schedule_advance()
 
     def finished(self, exchange: Exchange) -> None:
         """Note that the answer is complete."""
@@ -198,17 +198,17 @@ class Protocol(asyncio.Protocol):
         if self._ending:
             return
         if not exchange.keep_alive:
-            self._leave()
+            self._close_gracefully()
         elif exchange.body_complete:
-            self._next()
+            self._await_next_request()
         else:
             exchange.body.clear()
-            self._go_on()
+            self._schedule_advance()
 
     # One request after the other
 
-    def _go_on(self) -> None:
-        """Read what is there already, after whatever else the event loop has to do."""
+    def _schedule_advance(self) -> None:
+        """Process the received bytes in the next turn of the event loop."""
         if self._turn is None and not self._ending:
             self._turn = self._loop.call_soon(self._advance)
 
@@ -223,12 +223,12 @@ class Protocol(asyncio.Protocol):
                 self._read_head()
         except Malformed as error:
             self._refuse(error)
-        self._count()
-        self._hold_back()
+        self._count_held_bytes()
+        self._control_reading()
 
     def _read_head(self) -> None:
         received = self._received
-        start = 2 if received[:2] == b"\r\n" else 0  # some send an empty line behind a body
+        start = 2 if received[:2] == b"\r\n" else 0  # some clients send an empty line after a body
         end = received.find(HEAD_END, max(start, self._scanned), MAX_HEAD_BYTES)
         if end >= 0:
             end += len(HEAD_END)
@@ -241,7 +241,7 @@ class Protocol(asyncio.Protocol):
             self.abort()
         elif received:
             if not self._scanned:
-                self._expect(HEADER_SECONDS)
+                self._set_read_deadline(HEADER_SECONDS)
             self._scanned = max(1, len(received) - len(HEAD_END) + 1)
             if received != b"\r":
                 check_start(bytes(received[start:]))
@@ -255,10 +255,10 @@ class Protocol(asyncio.Protocol):
         try:
             self._read_body()
         except Malformed:
-            self._exchange = None  # neither the endpoint nor the application knows it
+            self._exchange = None  # neither the endpoint nor the application has it yet
             raise
         if not exchange.body_complete:
-            self._expect(REQUEST_SECONDS)
+            self._set_read_deadline(REQUEST_SECONDS)
         if route is not None:
             self._reports.take(exchange, route)
         elif isinstance(exchange, AppExchange):
@@ -286,7 +286,7 @@ class Protocol(asyncio.Protocol):
         assert body is not None
         assert exchange is not None
         if len(exchange.body) >= BODY_BYTES and not exchange.answered:
-            return  # until it is asked for
+            return  # until the reader asks for more
         piece = body.take(self._received)
         if piece and not exchange.answered:  # the remainder of a refused body is dropped
             exchange.body += piece
@@ -295,19 +295,19 @@ class Protocol(asyncio.Protocol):
             self._body = None
             exchange.body_complete = True
             exchange.wake_reader()
-            self._expect(NEVER)
+            self._set_read_deadline(NEVER)
             if exchange.answered:
-                self._next()
+                self._await_next_request()
         elif isinstance(body, Chunked) and body.paused:
-            self._go_on()
+            self._schedule_advance()
 
-    def _next(self) -> None:
+    def _await_next_request(self) -> None:
         self._exchange = None
-        self._count()
-        self._expect(IDLE_SECONDS)
+        self._count_held_bytes()
+        self._set_read_deadline(IDLE_SECONDS)
         self._unasked = bool(self._received)
         if self._received:
-            self._go_on()
+            self._schedule_advance()
 
     def _refuse(self, error: Malformed) -> None:
         """Say that what came is not HTTP, unless the request has an answer already.
@@ -319,10 +319,10 @@ class Protocol(asyncio.Protocol):
         if not self._unasked if exchange is None else not exchange.started:
             told = answer(400, f"not a valid HTTP request: {error}; the connection is closed")
             self.write(told.http([CLOSE]))
-        self._leave()
+        self._close_gracefully()
 
-    def _leave(self) -> None:
-        """Send what there is to send, and end when the sender has read it."""
+    def _close_gracefully(self) -> None:
+        """Send all pending output, and close the connection when the client has read it."""
         self._ending = True
         self._received.clear()
         exchange, self._exchange, self._body = self._exchange, None, None
@@ -331,13 +331,13 @@ class Protocol(asyncio.Protocol):
             exchange.wake_reader()
         if not self._transport.is_closing():
             self._transport.write_eof()
-            self._hold_back()
-            self._expect(LINGER_SECONDS)
+            self._control_reading()
+            self._set_read_deadline(LINGER_SECONDS)
 
     # Bounds
 
-    def _count(self) -> None:
-        """Tell how much is held, and let go of it when all connections hold too much."""
+    def _count_held_bytes(self) -> None:
+        """Update the number of held bytes; abort if all connections hold too many."""
         exchange = self._exchange
         held = len(self._received) + (len(exchange.body) if exchange is not None else 0)
         self._admission.held_bytes += held - self._held
@@ -345,8 +345,8 @@ class Protocol(asyncio.Protocol):
         if self._admission.exceeds(held) and not self._ending:
             self.abort()
 
-    def _hold_back(self) -> None:
-        """Take no more from the network than is worked on, nor less."""
+    def _control_reading(self) -> None:
+        """Pause or resume reading from the network, by what can be processed now."""
         exchange = self._exchange
         if exchange is None:
             wanted = self._writable.is_set()
@@ -354,19 +354,19 @@ class Protocol(asyncio.Protocol):
             wanted = not self._received
         else:
             wanted = exchange.answered or len(exchange.body) < BODY_BYTES
-        # Of one that ends, its end has to be seen.
+        # A closing connection reads on until the client closes it, too.
         wanted = (wanted and self._turn is None) or self._ending
         if wanted != self._reading and not self._transport.is_closing():
             self._reading = wanted
             self._transport.resume_reading() if wanted else self._transport.pause_reading()
 
-    def _expect(self, seconds: float) -> None:
-        """Be content if what comes next is there so many seconds from now."""
+    def _set_read_deadline(self, seconds: float) -> None:
+        """Expect the next input within so many seconds."""
         self._read_until = self._loop.time() + seconds
-        self._watch()
+        self._schedule_time_check()
 
-    def _watch(self) -> None:
-        # A timer that is early looks again: cheaper than a new one for each request.
+    def _schedule_time_check(self) -> None:
+        # A timer that fires early checks again, which is cheaper than a new one a request.
         until = min(self._read_until, self._write_until)
         if self._timer is not None:
             if self._timer.when() <= until:
@@ -383,11 +383,11 @@ class Protocol(asyncio.Protocol):
         if now >= self._write_until:
             self.abort()
         elif now < self._read_until:
-            self._watch()
+            self._schedule_time_check()
         elif self._ending and unsent:
             if self._write_until == NEVER:
                 self._write_until = now + WRITE_SECONDS
-            self._expect(LINGER_SECONDS)
+            self._set_read_deadline(LINGER_SECONDS)
         else:
             self.abort()
 

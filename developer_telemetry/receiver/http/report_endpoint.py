@@ -193,7 +193,7 @@ class _Submission:
         try:
             connection = authenticator.check(*credentials)
         except TelemetryError:  # the database may know better
-            self._wait(authenticator.admit(*credentials), self._read)
+            self._continue_with(authenticator.admit(*credentials), self._read)
         else:
             self._read(connection)
 
@@ -208,15 +208,15 @@ class _Submission:
             self._parse(exchange.take_body())
         else:
             reading = bodies.read(exchange.pieces(), self._encoding, ONE_REPORT)
-            self._wait(reading, self._parse)
+            self._continue_with(reading, self._parse)
 
     def _parse(self, sent: bytes) -> None:
         connection, parsers = self._connection, self._endpoint.parsers
         body = inflated_within(sent, self._encoding, SMALL_BYTES)
         if body is None:
-            self._wait(parsers.parse_large(connection, sent, self._encoding), self._store)
+            self._continue_with(parsers.parse_large(connection, sent, self._encoding), self._store)
         elif len(body) > AT_ONCE_BYTES:
-            self._wait(parsers.parse_small(connection, body), self._store)
+            self._continue_with(parsers.parse_small(connection, body), self._store)
         else:
             self._store(connection.parse(body))
 
@@ -244,22 +244,22 @@ class _Submission:
             self._answer(bulk_answer(results))
             await self._exchange.sent()  # a large answer stays in memory until then
 
-    def _wait(self, awaited: Awaitable[T], step: Callable[[T], None]) -> None:
-        """Take a step with the result of the one before as soon as that is there."""
+    def _continue_with(self, awaited: Awaitable[T], step: Callable[[T], None]) -> None:
+        """Run `step` with the result of `awaited`."""
 
-        async def go_on() -> None:
+        async def run_step() -> None:
             step(await awaited)
 
-        self._run(go_on())
+        self._run(run_step())
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        async def guarded() -> None:
+        async def run_work() -> None:
             try:
                 await work
             except Exception as error:
                 self._fail(error)
 
-        self._endpoint.run(guarded())
+        self._endpoint.run(run_work())
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, ConnectionDeleted):
@@ -285,7 +285,7 @@ class _Submission:
 
 
 def _reason(error: TelemetryError, status: int) -> str:
-    """Return the word that a refusal is counted under."""
+    """Return the reason under which a refusal is counted."""
     if isinstance(error, TokenUnreadable):
         return UNREADABLE
     return error.field if isinstance(error, ReportRefused) else REASONS[status]
@@ -299,7 +299,7 @@ def _fault(error: Exception) -> Unavailable:
 
 def _logged(content: Answer, connection_id: str) -> Answer:
     request_id = uuid.uuid4().hex
-    # A path is a stranger's text: an invented log line, a token, a home directory.
+    # The path may contain anything: a forged log line, a token, a home directory.
     logger.info(
         "refused a request for connection %s with %d, request %s",
         connection_id if connection_id.isdigit() and len(connection_id) < 19 else "?",

@@ -1,4 +1,4 @@
-"""Days whose reports wait by themselves, since something is in the way of theirs alone."""
+"""Days whose reports wait in the spool, since the database can't store theirs alone."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import NamedTuple
 from developer_telemetry.database.dialects.base import SEPARATOR
 from developer_telemetry.storage.raw_reports import Key
 
-# Between one try and the next; each pause is twice as long as the one before.
+# The pauses between two attempts; each is twice as long as the one before.
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
-# Of a day that is due for so long nothing waits any more, or nothing can be brought in at all.
+# A group that is due for so long has no waiting report, or no report can be stored at all.
 FORGOTTEN_SECONDS = 60.0
 
 
 def day_group(key: Key) -> str:
-    """Name the group of all reports that one tool row stands for."""
+    """Return the name of the group of all reports of one tool row."""
     return SEPARATOR.join(map(str, key))
 
 
@@ -28,9 +28,9 @@ class _Pause(NamedTuple):
 
 
 class Conflicts:
-    """Groups of reports (those of a day, or a single one) and when each is tried again.
+    """Groups of reports (those of a day, or a single one) and the time of the next attempt.
 
-    While a group is here, its reports go to the spool, and only the drain tries them. Every method
+    The receiver spools the reports of these groups, and only the drainer stores them. Every method
     may be called from any thread.
     """
 
@@ -44,8 +44,8 @@ class Conflicts:
     def __contains__(self, group: str) -> bool:
         return group in self._pauses
 
-    def hold(self, groups: Iterable[str]) -> int:
-        """Let groups wait, longer than the last time; return how many didn't wait already."""
+    def postpone(self, groups: Iterable[str]) -> int:
+        """Pause groups, longer than the last time; return how many are new."""
         now = time.monotonic()
         with self._lock:
             before = len(self._pauses)
@@ -57,21 +57,21 @@ class Conflicts:
                 self._pauses[group] = _Pause(now + seconds, seconds)
             return len(self._pauses) - before
 
-    def suspect(self, groups: Iterable[str]) -> None:
-        """Let groups wait until the drain has looked at them, which it may do at once."""
+    def retry_soon(self, groups: Iterable[str]) -> None:
+        """Add groups that the drainer may try immediately."""
         now = time.monotonic()
         with self._lock:
             for group in groups:
                 self._pauses.setdefault(group, _Pause(now, FIRST_PAUSE_SECONDS / 2))
 
     def release(self, groups: Iterable[str]) -> list[str]:
-        """Nothing is in the way of these any more; return those of them that were waiting."""
+        """Remove groups whose reports can be stored; return those that were waiting."""
         if not self._pauses:
             return []
         with self._lock:
             return [group for group in groups if self._pauses.pop(group, None) is not None]
 
-    def pauses(self, group: str) -> bool:
+    def is_paused(self, group: str) -> bool:
         """Return true if it is too early to try a group again."""
         pause = self._pauses.get(group)
         return pause is not None and time.monotonic() < pause.until

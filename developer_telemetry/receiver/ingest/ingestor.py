@@ -1,4 +1,4 @@
-"""Reports on their way to the database: shared transactions, and the spool when it is away."""
+"""Storing of accepted reports: shared transactions, and the spool during an outage."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from developer_telemetry.storage.raw_reports import Key
 from developer_telemetry.storage.statistics import ReportCounts
 from developer_telemetry.storage.writer import probe_store
 
-# What may wait in memory; beyond it a sender is told to come back.
+# The reports that may wait in memory; the receiver refuses more with a time to retry.
 MAX_WAITING = 5_000
 MAX_WAITING_CHARACTERS = 64 << 20
-# A transaction that takes longer has a database that hangs: others needn't wait for it.
+# After so long a transaction the database counts as hanging, and other reports are spooled.
 HANGING_SECONDS = 3.0
 
 logger = logging.getLogger(__name__)
 
 
 class Outage:
-    """The state of the database: away or not, and why. Any thread that finds out sets it."""
+    """The state of the database: available or not, and the reason. Any thread may set it."""
 
     def __init__(self) -> None:
         self.reason = ""
         self._busy_since: Optional[float] = None
-        self.number = 0  # of the outage that is going on, or was the last
+        self.number = 0  # of the current outage, or else of the last one
 
     def begin_transaction(self) -> None:
         """Note that the writer starts to wait for the database."""
@@ -58,7 +58,7 @@ class Outage:
 
     @property
     def hanging(self) -> bool:
-        """Return true if the writer has waited for longer than any transaction takes."""
+        """Return true if the writer has waited for longer than HANGING_SECONDS."""
         since = self._busy_since
         return since is not None and time.monotonic() - since > HANGING_SECONDS
 
@@ -97,9 +97,9 @@ class Ingestor:
     ) -> None:
         self.clock_offset_us = 0
         self._engine = engine
-        # The writer's own, since taking one from the pool costs as much as a statement.
+        # The writer has a session of its own: to borrow one from the pool costs a statement.
         self._writing: Optional[SqlConnection] = None
-        self._outages = 0  # how many there had been when it was taken
+        self._outages = 0  # the number of the outage before this session
         self._spool = spool
         self._outage = outage
         self._conflicts = conflicts
@@ -108,10 +108,10 @@ class Ingestor:
         self._erased = erased
         self._to_store = BatchWorker(self._store, "writer")
         self._to_spool = BatchWorker(self._put_into_spool, "spooler")
-        # The database may have a rescued report in the end, too: its id is unique there.
+        # The database may store a rescued report later, too: its id is unique there.
         self._deadlines = Deadlines(rescue=self._to_spool.put, give_up=self._give_up)
         self._last_arrival_us = 0
-        # Of people who were erased by a clock that is ahead of this one.
+        # The last arrival time after an erasure whose clock is ahead of this one.
         self._last_later_us = 0
         self._waiting = 0
         self._waiting_characters = 0
@@ -123,22 +123,23 @@ class Ingestor:
         return self._waiting
 
     def start(self) -> None:
-        """Begin to write; called on the event loop that `keep` will run on."""
+        """Start the writers; to be called on the event loop of `keep`."""
         self._loop = asyncio.get_running_loop()
         self._to_store.start()
         self._to_spool.start()
 
     def stop(self, seconds: float) -> None:
-        """Write what was taken; what the database hasn't taken within `seconds` is spooled."""
+        """Store the accepted reports; spool those that the database has not stored in `seconds`."""
         left = self._to_store.stop(seconds)
         for waiting in left:
             self._to_spool.put(waiting)
         self._to_spool.stop(seconds)
 
     def put(self, connection: Connection, report: Report, done: Done) -> None:
-        """Have `done` called, on this event loop, once the report is durable or can't be kept.
+        """Call `done` on this event loop once the report is durable or can't be stored.
 
-        Raises `Unavailable` when too much waits already.
+        Raises:
+            Unavailable: if too many reports wait already.
         """
         characters = len(report.payload)
         if (
@@ -164,7 +165,7 @@ class Ingestor:
         """Return once the report is durable.
 
         Raises:
-            Unavailable: That can't be promised.
+            Unavailable: It may not be durable.
             ConnectionDeleted: The database no longer has its connection.
         """
         (failure,) = await self.keep_all(connection, [report])
@@ -174,35 +175,35 @@ class Ingestor:
     async def keep_all(
         self, connection: Connection, reports: Sequence[Report]
     ) -> list[Optional[TelemetryError]]:
-        """Keep reports, the first as the oldest; for each None, or why it can't be promised."""
+        """Store reports, the first as the oldest; return None or an error for each."""
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Optional[TelemetryError]]] = []
         for report in reports:
             future = loop.create_future()
             futures.append(future)
             try:
-                self.put(connection, report, partial(_settle, future))
+                self.put(connection, report, partial(_set_result, future))
             except Unavailable as error:
                 future.set_result(error)
         return await asyncio.gather(*futures)
 
     def _arrival_time(self) -> int:
-        # Never the same twice and never backwards, whatever the clock does.
+        # Strictly increasing, even if the clock is set back.
         self._last_arrival_us = max(self._last_arrival_us + 1, now_us() + self.clock_offset_us)
         return self._last_arrival_us
 
     def _store(self, batch: Sequence[PendingReport]) -> None:
-        # An answered report was rescued meanwhile.
+        # An answered report was spooled meanwhile.
         batch = [report for report in batch if not report.answered]
         if self._conflicts:
-            batch = self._let_wait(batch, lambda key: day_group(key) in self._conflicts)
+            batch = self._spool_blocked(batch, lambda key: day_group(key) in self._conflicts)
         if not batch:
             return
         self._outage.begin_transaction()
         try:
             outcome = self._store_directly(batch)
-        except Exception as error:  # whatever it is, the drain finds out whom it concerns
-            self._go_round(batch, error)
+        except Exception as error:  # the drainer finds the reports that cause it
+            self._spool_failed(batch, error)
             return
         finally:
             self._outage.end_transaction()
@@ -212,7 +213,7 @@ class Ingestor:
         if deleted:
             self._answer(deleted, ConnectionDeleted(outcome.deleted))
             batch = [r for r in batch if r.arrival.connection_id not in outcome.deleted]
-        # Who is blocked is to be told the same as all others.
+        # The sender of a blocked report gets its answer after the report is spooled.
         self._answer(
             [report for report in batch if report.arrival.report_id not in outcome.waiting], None
         )
@@ -220,20 +221,20 @@ class Ingestor:
             if report.arrival.report_id in outcome.waiting:
                 self._to_spool.put(report)
 
-    def _let_wait(
-        self, batch: Sequence[PendingReport], is_in_the_way: Callable[[Key], bool]
+    def _spool_blocked(
+        self, batch: Sequence[PendingReport], is_blocked: Callable[[Key], bool]
     ) -> list[PendingReport]:
-        """Spool the reports of days that something is in the way of; return the others."""
+        """Spool the reports of blocked days; return the others."""
         others: list[PendingReport] = []
         for report in batch:
-            if is_in_the_way(report.arrival.key):
+            if is_blocked(report.arrival.key):
                 self._to_spool.put(report)
             else:
                 others.append(report)
         return others
 
     def _store_directly(self, batch: Sequence[PendingReport]) -> StoredReports:
-        """Store a batch as a whole, without the days that another transaction holds."""
+        """Store a batch in one transaction, without the days that another one has locked."""
         arrivals = [report.arrival for report in batch]
         strategies = {report.arrival.connection_id: report.strategy for report in batch}
         outcome = store_excluding_erased(
@@ -244,23 +245,23 @@ class Ingestor:
             for report in batch
             if report.arrival.report_id in outcome.waiting
         }
-        if groups and self._conflicts.hold(groups):
+        if groups and self._conflicts.postpone(groups):
             logger.warning(
                 "reports of %d days wait in the spool for another transaction's lock", len(groups)
             )
         return outcome
 
-    def _go_round(self, batch: Sequence[PendingReport], error: Exception) -> None:
-        """Have the drain store a batch that failed, one by one where need be."""
-        self._leave_session()
+    def _spool_failed(self, batch: Sequence[PendingReport], error: Exception) -> None:
+        """Spool a batch that failed; the drainer stores its reports one by one if necessary."""
+        self._discard_session()
         try:
-            # A statement can be so bad that it looks like an outage: ask with a harmless one.
+            # A bad statement may fail like an outage does; a harmless one tells them apart.
             probe_store(self._engine)
         except Exception as outage:
             self._outage.begin(reason(outage))
         else:
-            # Who sends for these days again meanwhile must not stop others in the same way.
-            self._conflicts.suspect(day_group(report.arrival.key) for report in batch)
+            # More reports of these days must not make another batch fail.
+            self._conflicts.retry_soon(day_group(report.arrival.key) for report in batch)
             logger.warning(
                 "%d reports go through the spool, since storing them at once failed: %s",
                 len(batch),
@@ -269,8 +270,8 @@ class Ingestor:
         for report in batch:
             self._to_spool.put(report)
 
-    def _leave_session(self) -> None:
-        """Leave a session behind in which something went wrong, with what may be left of it."""
+    def _discard_session(self) -> None:
+        """Discard the writer's session after an error in it."""
         session, self._writing = self._writing, None
         if session is not None:
             with suppress(Exception):
@@ -281,10 +282,10 @@ class Ingestor:
     def _session(self) -> SqlConnection:
         """Return the writer's session, a new one after each outage.
 
-        What was wrong with the old one (its rights, its settings) may be its own for good.
+        An old session may keep rights and settings that the database has corrected since.
         """
         if self._outages != self._outage.number:
-            self._leave_session()
+            self._discard_session()
         if self._writing is None:
             self._outages = self._outage.number
             self._writing = self._engine.connect()
@@ -297,7 +298,7 @@ class Ingestor:
                 self._spool.put([make_spooled_report(arrival) for arrival in arrivals])
         except Unavailable as error:
             self._answer(batch, error)
-        except Exception as error:  # the spooler has to outlive whatever one report does to it
+        except Exception as error:  # one bad report must not end the spooler
             if len(batch) > 1:
                 middle = len(batch) // 2
                 self._put_into_spool(batch[:middle])
@@ -322,7 +323,7 @@ class Ingestor:
             self._waiting_characters -= waiting.characters
             try:
                 waiting.done(error)
-            except Exception as fault:  # the others want their answers
+            except Exception as fault:  # the other senders still get their answers
                 logger.error("an answer could not be given: %s", type(fault).__name__)
 
     def _give_up(self, waiting: PendingReport) -> None:
@@ -330,8 +331,8 @@ class Ingestor:
         self._resolve([waiting], Unavailable(error))
 
 
-def _settle(
+def _set_result(
     future: asyncio.Future[Optional[TelemetryError]], error: Optional[TelemetryError]
 ) -> None:
-    if not future.done():  # the sender may have gone away
+    if not future.done():  # the sender may have disconnected
         future.set_result(error)

@@ -1,7 +1,7 @@
-"""The tombstones that a receiver may rely on without asking the database.
+"""The tombstones that a receiver may use without a query.
 
-They are read every second. As long as the last reading is no older than `LEASE_SECONDS`, no report
-costs a question; a transaction that ends later asks the database itself.
+They are read every second. For `LEASE_SECONDS` after a reading no report needs a query for them; a
+transaction that ends later reads them itself.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from developer_telemetry.storage.tombstones import (
 
 logger = logging.getLogger(__name__)
 
-# A lease must end even while the machine sleeps, which not every clock takes notice of.
+# A lease must end even while the machine sleeps; the monotonic clock may stop then.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -48,8 +48,8 @@ def _now() -> float:
 class TombstoneLease(TombstoneCache):
     """The tombstones under a lease; `held` and `check` may be called from any thread.
 
-    What was learned is kept in the spool. A receiver that starts while the database is away obeys
-    it from its first report on, and a database that was restored to an older state gets it back.
+    The spool stores a copy. A receiver that starts during an outage applies it from the first
+    report on, and writes it back to a database that was restored to an older state.
     """
 
     def __init__(self, engine: Engine, key: TombstoneKey, spool: Optional[Spool] = None) -> None:
@@ -57,7 +57,7 @@ class TombstoneLease(TombstoneCache):
         self._spool = spool
         self._until = float("-inf")
         self._changing = threading.Lock()
-        # An earlier reading must not come in behind a later one, which may be confirmed by then.
+        # An earlier reading must not replace a later one, which may be confirmed already.
         self._reading = threading.Lock()
         self._learned = [] if spool is None else spool.erasures(key.fingerprint)
         self._is_remembered = True  # in the spool
@@ -66,31 +66,33 @@ class TombstoneLease(TombstoneCache):
         self._tombstones = Tombstones(key, read, self._learned, epoch)
 
     def check(self, before: Tombstones, connection: SqlConnection) -> None:
-        # The lease first: one that was renewed in between is for what was read then.
+        # Check the lease first: a lease renewed in between belongs to the newer reading.
         if _now() >= self._until or before is not self._tombstones:
             super().check(before, connection)
 
     def reload(self) -> Tombstones:
-        """Read them again if there are others by now."""
+        """Read the tombstones again if they have changed; renew the lease."""
         with self._reading:
             asked_at = _now()
             with connect_to_primary(self._engine) as connection:
                 if read_version(connection) != self._tombstones.version:
-                    tombstones = self._learn(
+                    tombstones = self._merge_rows(
                         *read_tombstone_rows(connection), database_now_us(connection)
                     )
                     with self._changing:
                         self._tombstones = tombstones
             if not self._is_remembered:
-                self._keep()
+                self._save()
             self._until = asked_at + LEASE_SECONDS
             return self._tombstones
 
     def missing(self) -> list[Tombstone]:
-        """Return what was learned and is in the database no more, nor anything in its place."""
+        """Return the tombstones that the database has lost without a replacement."""
         return self._tombstones.find_missing(self._learned)
 
-    def _learn(self, rows: Sequence[Tombstone], read: TombstoneVersion, now: int) -> Tombstones:
+    def _merge_rows(
+        self, rows: Sequence[Tombstone], read: TombstoneVersion, now: int
+    ) -> Tombstones:
         epochs = {stone[:3]: stone.epoch for stone in self._learned}
         epoch = self._tombstones.epoch
         if any(row[:3] not in epochs for row in rows):
@@ -102,7 +104,7 @@ class TombstoneLease(TombstoneCache):
         self._learned = learned
         return tombstones
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         try:
             if self._spool is not None:
                 self._spool.replace_erasures(self.key.fingerprint, self._learned)

@@ -117,7 +117,7 @@ class ConversionJob(PeriodicThread):
         self._newest = _NewestRaws()
         self._watched: dict[int, _Watched] = {}
         self._complaints: dict[int, str] = {}
-        self._complaint = ""
+        self._logged_problem = ""
         self._last_ended_us = 0
         self._clock_ahead_us = 0
 
@@ -168,14 +168,14 @@ class ConversionJob(PeriodicThread):
         while not self._ending.wait(ROUND_SECONDS):
             try:
                 self._work()
-                self._complaint = ""
+                self._logged_problem = ""
             except Exception as error:  # no error may end this thread
-                self._complain(f"can't see what to convert: {_describe(error)}")
+                self._log_problem(f"can't see what to convert: {_describe(error)}")
 
-    def _complain(self, problem: str) -> None:
-        if problem != self._complaint:
+    def _log_problem(self, problem: str) -> None:
+        if problem != self._logged_problem:
             logger.error("%s; will try again", problem)
-        self._complaint = problem
+        self._logged_problem = problem
 
     def _work(self) -> None:
         if self._outage:

@@ -105,29 +105,31 @@ class ErasureWatcher(PeriodicThread):
         self._confirmed: Optional[int] = None
         self._removed = 0
         self._seen_at = float("-inf")
-        self._complaint = ""
+        self._logged_problem = ""
 
     def _run(self) -> None:
         while True:
             try:
                 self._work()
-                self._complaint = ""
+                self._logged_problem = ""
             except SQLAlchemyError:
                 pass  # the monitor reports an outage of the database
             except Unavailable as error:
-                self._complain(f"can't delete the reports of erased people from the spool: {error}")
+                self._log_problem(
+                    f"can't delete the reports of erased people from the spool: {error}"
+                )
             except Exception as error:  # no error may end this thread
                 kind = type(error).__name__
-                self._complain(f"applying erasures failed: {kind}: {reason(error)}")
+                self._log_problem(f"applying erasures failed: {kind}: {reason(error)}")
             if self._ending.wait(POLL_SECONDS):
                 break
         with suppress(SQLAlchemyError):
             self._sign_off()
 
-    def _complain(self, problem: str) -> None:
-        if problem != self._complaint:
+    def _log_problem(self, problem: str) -> None:
+        if problem != self._logged_problem:
             logger.error("%s; will try again", problem)
-        self._complaint = problem
+        self._logged_problem = problem
 
     def _work(self) -> None:
         tombstones = self._lease.reload()

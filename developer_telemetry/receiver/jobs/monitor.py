@@ -168,7 +168,7 @@ class Monitor(PeriodicThread):
             self._fault, self._only_checks_fail = "", False
 
     def _check(self) -> None:
-        self._look_after_schema()
+        self._try_take_over()
         self._migrated = self._migrated or is_migrated(self._engine)
         if not self._migrated:
             self._not_migrated = describe_pending(self._engine)
@@ -181,18 +181,18 @@ class Monitor(PeriodicThread):
             self._server_read_at = time.monotonic()
         self._log_remarks()
 
-    def _look_after_schema(self) -> None:
+    def _try_take_over(self) -> None:
         """Take DevLake's schema over, once; a refusal is tried again, less and less often."""
         if self._take_over is None or time.monotonic() < self._retry_at:
             return
         try:
             self._take_over()
         except TelemetryError as refusal:
-            self._refuse(str(refusal))
+            self._postpone_take_over(str(refusal))
         else:
             self._take_over, self._schema_problem = None, ""
 
-    def _refuse(self, problem: str) -> None:
+    def _postpone_take_over(self, problem: str) -> None:
         if problem != self._schema_problem:
             logger.warning("TELEMETRY_STANDALONE has no effect yet: %s", problem)
             self._retry_seconds = FIRST_RETRY_SECONDS

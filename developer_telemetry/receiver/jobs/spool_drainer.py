@@ -82,26 +82,26 @@ class SpoolDrainer(PeriodicThread):
         self._metrics = metrics
         self._erased = erased
         self._decisions = decisions
-        self._complaint = ""
+        self._logged_problem = ""
 
     def _run(self) -> None:
         while not self._ending.wait(PAUSE_SECONDS):
             try:
                 self._work()
-                self._complaint = ""
+                self._logged_problem = ""
             except _DatabaseAway as error:
                 self._outage.begin(reason(error))
             except Unavailable as error:
-                self._complain(f"the spool can't be drained now: {error}")
+                self._log_problem(f"the spool can't be drained now: {error}")
             except Exception as error:  # no error may end this thread
-                self._complain(
+                self._log_problem(
                     f"draining the spool failed: {type(error).__name__}: {reason(error)}"
                 )
 
-    def _complain(self, problem: str) -> None:
-        if problem != self._complaint:
+    def _log_problem(self, problem: str) -> None:
+        if problem != self._logged_problem:
             logger.error("%s; will try again", problem)
-        self._complaint = problem
+        self._logged_problem = problem
 
     def _work(self) -> None:
         self._spool.check_file()
@@ -194,7 +194,7 @@ class SpoolDrainer(PeriodicThread):
             return None
         arrival = restore_report(report, parsed)
         result = _Parsed(report, arrival, connection.strategy)
-        if self._conflicts.pauses(result.group):
+        if self._conflicts.is_paused(result.group):
             self._spool.park([report], result.group)
             return None
         return result
@@ -210,7 +210,7 @@ class SpoolDrainer(PeriodicThread):
             )
 
     def _park(self, report: SpooledReport, group: str, cause: object) -> None:
-        if self._conflicts.hold([group]):
+        if self._conflicts.postpone([group]):
             logger.warning("report %s waits in the spool alone: %s", report.report_id, cause)
         self._spool.park([report], group)
 
@@ -256,7 +256,7 @@ class SpoolDrainer(PeriodicThread):
             return
         for parsed in waiting:
             self._spool.park([parsed.report], parsed.group)
-        if self._conflicts.hold({parsed.group for parsed in waiting}):
+        if self._conflicts.postpone({parsed.group for parsed in waiting}):
             logger.warning(
                 "%d reports wait in the spool and are tried again, without delaying others: %s",
                 len(waiting),

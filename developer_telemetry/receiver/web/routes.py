@@ -154,7 +154,7 @@ class Page:
         if not self._sessions.allows(request):
             return self._plain("sign in again"), {}
         form = await _form(request)
-        if form is None or not self._sessions.trusts(request, form):
+        if form is None or not self._sessions.accepts_form(request, form):
             return self._plain(
                 "this form is too old or was not sent from this page; reload the page"
             ), {}

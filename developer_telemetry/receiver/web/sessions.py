@@ -60,7 +60,7 @@ class Sessions:
         """Return the value that a form has to send back; other sites can't read or guess it."""
         return self._signature("form", request.cookies.get(COOKIE, ""))
 
-    def trusts(self, request: HTTPConnection, form: Mapping[str, str]) -> bool:
+    def accepts_form(self, request: HTTPConnection, form: Mapping[str, str]) -> bool:
         """Return true if a form was sent from a page that this browser got from us."""
         token = form.get("csrf_token", "").encode()
         return is_same_origin(request) and hmac.compare_digest(

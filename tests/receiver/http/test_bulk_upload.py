@@ -26,8 +26,8 @@ from developer_telemetry.receiver.http.responses import bulk_answer
 from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, split_reports
 from tests.support.receivers import (
     TOKEN,
-    Impatient,
     Receiver,
+    ReloadingReceiver,
     add_connection,
     eventually,
     query,
@@ -177,7 +177,7 @@ class Lake(NamedTuple):
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     folder = tmp_path_factory.mktemp("bulk")
     url = f"sqlite:///{folder}/telemetry.db"
-    with Impatient(url, folder) as receiver:
+    with ReloadingReceiver(url, folder) as receiver:
         yield Lake(receiver, url, add_connection(url), add_connection(url, strategy="sum"))
     assert "ERROR" not in receiver.log
     assert "Traceback" not in receiver.log
@@ -503,7 +503,7 @@ def test_what_could_not_be_kept_is_told_and_sending_all_of_it_again_mends_it(
     tmp_path: Path,
 ) -> None:
     url = f"sqlite:///{tmp_path}/telemetry.db"
-    with Impatient(url, tmp_path, TELEMETRY_SPOOL_MAX_MB="1") as receiver:
+    with ReloadingReceiver(url, tmp_path, TELEMETRY_SPOOL_MAX_MB="1") as receiver:
         lake = Lake(receiver, url, add_connection(url), add_connection(url, strategy="sum"))
         git = [{"total_commits": number} for number in range(40)]
         sent: list[Any] = [

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.receivers import TOKEN, Impatient, Receiver, add_connection, query
+from tests.support.receivers import TOKEN, Receiver, ReloadingReceiver, add_connection, query
 
 ONE = "/plugins/developer-telemetry/2/report"
 MANY = "/plugins/developer-telemetry/2/reports"
@@ -76,7 +76,7 @@ reports = st.fixed_dictionaries(
 def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
     folder = tmp_path_factory.mktemp("fuzz")
     url = f"sqlite:///{folder}/telemetry.db"
-    with Impatient(url, folder) as receiver:
+    with ReloadingReceiver(url, folder) as receiver:
         assert add_connection(url) == 2
         pid = receiver.pid
         yield receiver

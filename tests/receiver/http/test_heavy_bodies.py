@@ -19,8 +19,8 @@ import pytest
 
 from tests.support.receivers import (
     TOKEN,
-    Impatient,
     Receiver,
+    ReloadingReceiver,
     add_connection,
     eventually,
     query,
@@ -67,7 +67,7 @@ class Lake(NamedTuple):
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     folder = tmp_path_factory.mktemp("heavy")
     url = f"sqlite:///{folder}/telemetry.db"
-    with Impatient(url, folder) as receiver:
+    with ReloadingReceiver(url, folder) as receiver:
         yield Lake(receiver, url, add_connection(url))
     assert "Traceback" not in receiver.log
 
@@ -129,7 +129,7 @@ def test_a_process_that_is_killed_costs_the_one_body_it_had(lake: Lake) -> None:
 
 def test_none_of_its_processes_outlives_the_receiver(lake: Lake, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/telemetry.db"
-    with Impatient(url, tmp_path) as receiver:
+    with ReloadingReceiver(url, tmp_path) as receiver:
         own = Lake(receiver, url, add_connection(url))
         assert own.post(PATH, large("first")).status_code == 200
         children = own.children()

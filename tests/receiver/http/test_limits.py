@@ -18,7 +18,15 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.lines import Line
-from tests.support.receivers import TOKEN, Altered, Receiver, add_connection, at_once, query, report
+from tests.support.receivers import (
+    TOKEN,
+    Altered,
+    Receiver,
+    add_connection,
+    query,
+    report,
+    run_simultaneously,
+)
 
 MEBIBYTE = 1 << 20
 # The first one is made by the receiver.
@@ -139,7 +147,7 @@ def test_a_body_that_nobody_waits_for_may_not_drip_for_ever(lake: Lake) -> None:
             assert line.answer().status == heads[head]
             return drip(line, "1\r\n \r\n", 6)
 
-    assert at_once([partial(drips, head) for head in heads]) == [True] * 4
+    assert run_simultaneously([partial(drips, head) for head in heads]) == [True] * 4
 
 
 def test_reports_go_through_beside_2000_idle_connections(lake: Lake) -> None:
@@ -256,7 +264,7 @@ def test_32_senders_of_too_much_at_once_stay_in_flat_memory(lake: Lake) -> None:
             return line.answer().status
 
     before = lake.receiver.memory()
-    assert at_once([send_too_much] * 32) == [413] * 32
+    assert run_simultaneously([send_too_much] * 32) == [413] * 32
     assert lake.receiver.peak() - before < 100
 
 

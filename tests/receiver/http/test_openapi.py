@@ -37,7 +37,7 @@ from developer_telemetry.reports.parser import (
     REPOSITORY_COUNTS,
     TEXT_LIMIT,
 )
-from tests.support.receivers import TOKEN, Impatient, Receiver, add_connection
+from tests.support.receivers import TOKEN, Receiver, ReloadingReceiver, add_connection
 
 ROUTES = {
     "/plugins/developer-telemetry/{connection_id}/report": "post",
@@ -67,7 +67,7 @@ CHECKS = [
 def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
     folder = tmp_path_factory.mktemp("openapi")
     url = f"sqlite:///{folder}/telemetry.db"
-    with Impatient(url, folder) as receiver:
+    with ReloadingReceiver(url, folder) as receiver:
         assert add_connection(url) == 2
         yield receiver
     assert "ERROR" not in receiver.log

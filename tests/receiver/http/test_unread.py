@@ -17,9 +17,9 @@ from tests.support.receivers import (
     Altered,
     Receiver,
     add_connection,
-    at_once,
     eventually,
     report,
+    run_simultaneously,
 )
 from tests.support.servers import HOST
 
@@ -192,7 +192,7 @@ def test_machines_get_in_while_strangers_hold_all_the_connections_there_may_be(
             strangers.append(stranger)
 
         started = time.monotonic()
-        assert at_once([arrive] * 8) == [200] * 8
+        assert run_simultaneously([arrive] * 8) == [200] * 8
         assert time.monotonic() - started < 10
         # Who was known before them is still there.
         known.send(bad_report().replace(b"Content-Length: 2\r\n\r\n{}", b"") + whole("known"))

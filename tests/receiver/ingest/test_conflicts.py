@@ -11,7 +11,7 @@ import pytest
 
 from developer_telemetry.constants import MACHINE_TABLE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.receiver.ingest.spool import dead_letters
-from tests.support.receivers import DAY, at_once, eventually, query, report
+from tests.support.receivers import DAY, eventually, query, report, run_simultaneously
 from tests.support.servers import (
     PostgreSQL,
     execute,
@@ -50,7 +50,7 @@ def test_a_locked_row_holds_up_its_own_reports_and_nobody_elses(site: Site, stra
     with transaction(
         site.url, f"UPDATE {TOOL_TABLE} SET name = 'x' {of_day(connection_id, 'locked')}"
     ):
-        answers = at_once(
+        answers = run_simultaneously(
             [
                 partial(send_hours, site, "locked", 2, connection_id),
                 *(partial(send_hours, site, f"free {n}", 3, connection_id) for n in range(10)),
@@ -87,7 +87,7 @@ def test_a_row_that_another_transaction_makes_is_waited_for_without_holding_up_o
         f" VALUES ({site.overwriting}, 'early', '{DAY}')"
     )
     with transaction(site.url, made):
-        answers = at_once(
+        answers = run_simultaneously(
             [partial(site.send, "early"), *(partial(site.send, f"free {n}") for n in range(10))]
         )
         eventually(lambda: site.spooled() == 1, 20)
@@ -114,7 +114,7 @@ def test_reports_wait_in_the_spool_while_a_table_is_locked(site: Site) -> None:
         took = time.monotonic() - began
         eventually(lambda: site.metric("telemetry_database_up") == 0, 20)
     assert took < 20
-    site.becomes_stored(["ann", "bob"])
+    site.wait_until_stored(["ann", "bob"])
     assert site.metric("telemetry_spool_dead") == 0
 
 
@@ -140,7 +140,7 @@ def test_reports_survive_that_sessions_and_queries_are_killed(site: Site) -> Non
         for _ in range(30):
             oracle.wait_for(5)
             kill_sessions(server, urlsplit(site.url).path[1:])
-    assert oracle.check(site.url).asked_to_come_back == 0
+    assert oracle.check(site.url).deferred == 0
     eventually(lambda: not site.spooled(), 10)
     assert site.metric("telemetry_spool_dead") == 0
 
@@ -153,12 +153,12 @@ def test_what_a_trigger_refuses_waits_and_holds_up_nobody(site: Site) -> None:
     for statement in TRIGGERS[server_of(site).name]:
         query(site.url, statement)
     crowd = [*(f"free {number}" for number in range(9)), "poison"]
-    assert at_once([partial(site.send, each) for each in crowd]) == [200] * 10
+    assert run_simultaneously([partial(site.send, each) for each in crowd]) == [200] * 10
     eventually(lambda: site.spooled() == 1, 20)
     assert site.metric("telemetry_spool_dead") == 0
     assert site.metric("telemetry_database_up") == 1
     query(site.url, UNTRIGGER[server_of(site).name])
-    site.becomes_stored(crowd)
+    site.wait_until_stored(crowd)
 
 
 TRIGGERS = {
@@ -194,7 +194,9 @@ def test_a_name_that_a_database_of_another_encoding_can_not_hold_stops_no_neighb
             neighbours = [f"neighbour {number}" for number in range(12)]
             for _ in range(2):  # whoever sends it sends it again
                 crowd = [*neighbours[:5], "Łukasz", *neighbours[5:]]
-                assert at_once([partial(site.send, each) for each in crowd]) == [200] * 13
+                assert (
+                    run_simultaneously([partial(site.send, each) for each in crowd]) == [200] * 13
+                )
             eventually(lambda: site.metric("telemetry_spool_dead") == 2, 20)
             eventually(lambda: not site.spooled(), 20)
             assert sorted(site.developers()) == sorted(neighbours * 2)

@@ -10,7 +10,7 @@ import pytest
 
 from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.receiver.ingest.spool import dead_letters
-from tests.support.receivers import at_once, eventually, query, report
+from tests.support.receivers import eventually, query, report, run_simultaneously
 from tests.support.servers import MariaDB, create_database
 from tests.support.sites import (
     CONNECTION_TABLE,
@@ -55,12 +55,12 @@ def test_senders_need_not_wait_for_a_database_that_hangs(site: Site) -> None:
     server = server_of(site)
     with site.oracle() as oracle:
         oracle.wait_for(50)
-        oracle.forget_times()
+        oracle.reset_slowest()
         server.suspend()
         try:
             oracle.wait_for(8)
             time_of_rescue = oracle.figures.slowest_seconds
-            oracle.forget_times()
+            oracle.reset_slowest()
             oracle.wait_for(200)
         finally:
             server.resume()
@@ -70,7 +70,7 @@ def test_senders_need_not_wait_for_a_database_that_hangs(site: Site) -> None:
     assert time_of_rescue < 10
     # Who comes after the first ones need not find out again.
     assert figures.slowest_seconds < 5
-    assert figures.asked_to_come_back == 0
+    assert figures.deferred == 0
     eventually(lambda: not site.spooled(), 10)
 
 
@@ -81,7 +81,7 @@ def test_reports_are_spooled_while_the_database_is_read_only(site: Site) -> None
             eventually(site.spooled, 10)
             oracle.wait_for(100)
         oracle.wait_for(50)
-    assert oracle.check(site.url).asked_to_come_back == 0
+    assert oracle.check(site.url).deferred == 0
     eventually(lambda: not site.spooled(), 10)
 
 
@@ -92,7 +92,7 @@ def test_reports_are_spooled_while_a_table_is_away(site: Site) -> None:
             query(site.url, f"ALTER TABLE {table} RENAME TO moved_away")
             oracle.wait_for(100)
             query(site.url, f"ALTER TABLE moved_away RENAME TO {table}")
-    assert oracle.check(site.url).asked_to_come_back == 0
+    assert oracle.check(site.url).deferred == 0
     eventually(lambda: not site.spooled(), 10)
 
 
@@ -140,7 +140,7 @@ def test_it_knows_its_senders_when_it_starts_without_the_database(site: Site) ->
     # The token may have been changed and the connection made a moment ago.
     assert [answer.status_code for answer in answers] == [200, 503, 503]
     assert all(int(answer.headers["retry-after"]) > 0 for answer in answers[1:])
-    site.becomes_stored(["early", "patient"])
+    site.wait_until_stored(["early", "patient"])
     late = [
         receiver.send(report("stranger"), site.overwriting, "another token"),
         receiver.send(report("stranger"), unknown),
@@ -164,7 +164,7 @@ def test_a_report_that_the_database_refuses_is_set_aside_and_its_neighbours_are_
     )
 
     def send_all() -> list[int]:
-        return at_once([partial(site.send, developer) for developer in crowd])
+        return run_simultaneously([partial(site.send, developer) for developer in crowd])
 
     if meanwhile == "from the spool":
         with site.without_table():
@@ -174,7 +174,7 @@ def test_a_report_that_the_database_refuses_is_set_aside_and_its_neighbours_are_
         statuses = send_all()
 
     assert statuses == [200] * len(crowd)
-    site.becomes_stored(neighbours)
+    site.wait_until_stored(neighbours)
     eventually(lambda: site.metric("telemetry_spool_dead") == 1, 10)
     [letter] = dead_letters(site.spool)
     assert '"poison"' in letter.report.payload
@@ -195,14 +195,14 @@ def test_a_report_larger_than_the_database_takes_is_no_outage(tmp_path: Path) ->
         with site.receiver as receiver:
             huge = report("poison", metrics={"projects": ["x" * 1000] * 100})
             neighbours = [f"neighbour {number}" for number in range(12)]
-            answers = at_once(
+            answers = run_simultaneously(
                 [
                     partial(receiver.send, huge, site.overwriting),
                     *(partial(receiver.send, report(n), site.overwriting) for n in neighbours),
                 ]
             )
             assert [answer.status_code for answer in answers] == [200] * 13
-            site.becomes_stored(neighbours)
+            site.wait_until_stored(neighbours)
             eventually(lambda: site.metric("telemetry_spool_dead") == 1, 10)
     [letter] = dead_letters(site.spool)
     assert '"poison"' in letter.report.payload

@@ -53,7 +53,7 @@ def test_a_full_spool_asks_senders_to_come_back_and_loses_nothing(site: Site, di
             assert "full" in ready.json()["message"]
             eventually(lambda: receiver.status("/health/ready") == 200, 10)
             assert site.send("again") == 200
-            site.becomes_stored([*kept, "again"])
+            site.wait_until_stored([*kept, "again"])
             eventually(lambda: not site.spooled(), 10)
             assert receiver.stop() == 0
 
@@ -261,7 +261,7 @@ def test_reports_of_a_connection_that_is_gone_wait_and_are_named(site: Site) -> 
     with site.without_table():
         assert [site.send("stored"), site.send("left", site.summing)] == [200, 200]
         query(site.url, f"DELETE FROM {CONNECTION_TABLE} WHERE id = {site.summing}")
-    site.becomes_stored(["stored"])
+    site.wait_until_stored(["stored"])
     eventually(lambda: site.metric("telemetry_spool_orphans") == 1, 10)
     assert site.spooled() == 1
     note = site.receiver.client.get("/health/ready").json()["message"]
@@ -273,7 +273,7 @@ def test_reports_of_a_connection_that_is_gone_wait_and_are_named(site: Site) -> 
     site.receiver.start()
     eventually(lambda: site.metric("telemetry_spool_orphans") == 1, 10)
     assert site.send("later") == 200
-    site.becomes_stored(["stored", "later"])
+    site.wait_until_stored(["stored", "later"])
     assert site.metric("telemetry_dropped_total") == 0
 
 
@@ -287,7 +287,7 @@ def test_reports_outlast_connections_that_are_empty_for_a_moment(site: Site) -> 
     # Who is told that there is no such connection may never send that day again.
     assert site.send("meanwhile") == 503
     query(site.url, f"INSERT INTO {CONNECTION_TABLE} SELECT * FROM saved")
-    site.becomes_stored(developers)
+    site.wait_until_stored(developers)
     eventually(lambda: site.metric("telemetry_spool_orphans") == 0, 10)
     assert "is back" in site.receiver.log
 
@@ -363,7 +363,7 @@ def test_a_spool_whose_file_goes_while_in_use_loses_nothing(
         site.receiver.kill()
         site.receiver.start()
         assert site.spooled() == 23
-    site.becomes_stored([*before, "after 0", "after 1", "after 2"])
+    site.wait_until_stored([*before, "after 0", "after 1", "after 2"])
     assert "were saved into a new one" in site.receiver.log
 
 
@@ -374,7 +374,7 @@ def test_a_file_that_goes_is_missed_also_while_nobody_sends(site: Site) -> None:
         eventually(lambda: site.metric("telemetry_spool_corruptions") == 1, 10)
         site.receiver.kill()
         site.receiver.start()
-    site.becomes_stored(["ann"])
+    site.wait_until_stored(["ann"])
 
 
 @pytest.mark.parametrize("damage", [truncate, empty], ids=lambda it: it.__name__)

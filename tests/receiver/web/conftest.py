@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.pages import Lake, lake_in
+from tests.support.pages import Lake, start_lake
 
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     """The embedded default, which one module's tests share."""
-    with lake_in(tmp_path_factory.mktemp("page")) as lake:
+    with start_lake(tmp_path_factory.mktemp("page")) as lake:
         yield lake

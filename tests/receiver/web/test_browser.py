@@ -21,7 +21,7 @@ from developer_telemetry.database.migrate import migrate
 from developer_telemetry.demo import seed as demo
 from developer_telemetry.receiver.web.queries import today
 from tests.support.fleets import add_days, add_machines, add_refusals, fill
-from tests.support.pages import lake_in
+from tests.support.pages import start_lake
 from tests.support.receivers import (
     SECRET,
     TOKEN,
@@ -127,7 +127,7 @@ def renew(page: Page) -> None:
 def hostile(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
     """A fleet whose every name is an attack, connections' included."""
     folder = tmp_path_factory.mktemp("hostile")
-    with lake_in(folder) as lake:
+    with start_lake(folder) as lake:
         receiver, url = lake.receiver, lake.url
         add_connection(url, None)
         name = HOSTILE[1].replace("'", "''")
@@ -287,7 +287,7 @@ def test_without_scripts_everything_is_there(large: Window) -> None:
 
 
 def test_the_first_report_appears_by_itself(browser: Browser, tmp_path: Path) -> None:
-    with lake_in(tmp_path) as lake:
+    with start_lake(tmp_path) as lake:
         receiver, url = lake.receiver, lake.url
         connection = add_connection(url)
         with Window(browser, receiver.url).look(size=NARROW) as look:
@@ -325,7 +325,7 @@ def test_the_first_report_appears_by_itself(browser: Browser, tmp_path: Path) ->
 
 def test_an_operator_signs_in_and_out(browser: Browser, tmp_path: Path) -> None:
     with (
-        lake_in(tmp_path, TELEMETRY_ADMIN_TOKEN=ADMIN) as lake,
+        start_lake(tmp_path, TELEMETRY_ADMIN_TOKEN=ADMIN) as lake,
         Window(browser, lake.receiver.url).look() as look,
     ):
         page = look.page
@@ -358,7 +358,7 @@ def test_pictures_for_the_documentation(browser: Browser, tmp_path: Path) -> Non
     made = demo.fleet(developers=24, days=92, seed=1, now=datetime.now(timezone.utc))
     demo.fill(engine, SECRET, made)
     engine.dispose()
-    with lake_in(tmp_path) as lake:
+    with start_lake(tmp_path) as lake:
         window = Window(browser, lake.receiver.url)
         for name, size, scheme in (
             ("page", (1120, 1000), "light"),

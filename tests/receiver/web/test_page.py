@@ -9,7 +9,7 @@ import pytest
 
 from developer_telemetry.constants import TOOL_TABLE
 from developer_telemetry.receiver.web import queries
-from tests.support.pages import Lake, lake_in
+from tests.support.pages import Lake, start_lake
 from tests.support.receivers import SECRET, TOKEN, add_connection, eventually, query, report
 
 TODAY = queries.today()
@@ -38,7 +38,7 @@ def test_a_test_report_gets_through_and_leaves_nothing(lake: Lake) -> None:
 
 
 def test_a_test_report_says_what_a_report_would_meet(tmp_path: Path) -> None:
-    with lake_in(tmp_path) as lake:
+    with start_lake(tmp_path) as lake:
         url = lake.url
         token = lake.csrf_token()
         query(url, f"ALTER TABLE {TOOL_TABLE} RENAME TO away")
@@ -54,7 +54,7 @@ def test_a_test_report_says_what_a_report_would_meet(tmp_path: Path) -> None:
 
 
 def test_a_first_report_turns_the_instructions_into_figures(tmp_path: Path) -> None:
-    with lake_in(tmp_path) as lake:
+    with start_lake(tmp_path) as lake:
         url, receiver = lake.url, lake.receiver
         add_connection(url)
         eventually(lambda: "<bdi>connection " in lake.sections()["connections"], seconds=20)
@@ -85,7 +85,7 @@ def test_a_first_report_turns_the_instructions_into_figures(tmp_path: Path) -> N
 
 
 def test_refusals_and_waiting_reports_are_shown(tmp_path: Path) -> None:
-    with lake_in(tmp_path) as lake:
+    with start_lake(tmp_path) as lake:
         url, receiver = lake.url, lake.receiver
         connection = add_connection(url)
         assert receiver.send(report("ann"), connection).status_code == 200

@@ -12,7 +12,7 @@ import pytest
 from developer_telemetry.config import load_settings
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.receiver.web.sessions import COOKIE, Sessions, is_loopback
-from tests.support.pages import Lake, lake_in
+from tests.support.pages import Lake, start_lake
 from tests.support.receivers import Receiver
 
 ADMIN = "an admin token & its 'quotes'"
@@ -22,7 +22,7 @@ ADMIN = "an admin token & its 'quotes'"
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     """One that asks for an admin token."""
     folder = tmp_path_factory.mktemp("guarded")
-    with lake_in(folder, TELEMETRY_ADMIN_TOKEN=ADMIN) as guarded:
+    with start_lake(folder, TELEMETRY_ADMIN_TOKEN=ADMIN) as guarded:
         yield guarded
     assert ADMIN not in guarded.receiver.log
 
