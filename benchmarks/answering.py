@@ -34,7 +34,7 @@ class Answering:
 
 
 def main() -> None:
-    """Answer whenever a request's body has come to its end."""
+    """Answer each request at the end of its body."""
     listener = socket.create_server((HOST, 0), backlog=1024)
     print(listener.getsockname()[1], flush=True)
     last = body(0)[-8:]

@@ -32,11 +32,11 @@ class Beside(NamedTuple):
     extracts: int
     counts: int  # how often the rows that were there from the start were counted
     missing: int  # how many of them any of these counts missed
-    wrong: int  # rows that aren't, in the end, as their raw rows make them
+    wrong: int  # rows that differ from what their raw rows give in the end
 
 
 def beside(fresh: Fresh, rows: int, seconds: float = SECONDS) -> Beside:
-    """Have `rows` raw rows, two a day, extracted again and again while machines send."""
+    """Extract `rows` raw rows, two a day, repeatedly while machines send."""
     url = fresh()
     connection_id = add_connection(url)
     assert connection_id == CONNECTION, "the fleet's rows are of this one"
@@ -57,7 +57,7 @@ def beside(fresh: Fresh, rows: int, seconds: float = SECONDS) -> Beside:
 
 @contextmanager
 def _extracting(url: str, rows: int) -> Iterator[list[int]]:
-    """Extract and count until the end; gives how often, how often, and how many were missing."""
+    """Extract and count until the end; yield both numbers of rounds and the most missing rows."""
     tally = [0, 0, 0]
     ended = threading.Event()
 
@@ -71,14 +71,14 @@ def _extracting(url: str, rows: int) -> Iterator[list[int]]:
             run("", rows, url, "extract")
             tally[0] += 1
 
-    def look() -> None:
+    def count_rows() -> None:
         while not (ended.is_set() and tally[1]):
             tally[2] = max(tally[2], rows // 2 - count(url, TOOL_TABLE))
             tally[1] += 1
             ended.wait(PAUSE_SECONDS)
 
     with ThreadPoolExecutor(2) as threads:
-        working = [threads.submit(extract), threads.submit(look)]
+        working = [threads.submit(extract), threads.submit(count_rows)]
         try:
             yield tally
         finally:

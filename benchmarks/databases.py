@@ -45,7 +45,7 @@ class OwnRate(NamedTuple):
 
 
 class _MariaDB(MariaDB):
-    """With the memory that it takes when nobody says otherwise."""
+    """A server with its default memory."""
 
     def _command(self) -> list[str]:
         defaults = ["--innodb-buffer-pool-size=128M", "--innodb-log-file-size=96M"]
@@ -53,7 +53,7 @@ class _MariaDB(MariaDB):
 
 
 class _PostgreSQL(PostgreSQL):
-    """With the memory that it takes when nobody says otherwise."""
+    """A server with its default memory."""
 
     def _command(self) -> list[str]:
         return [*super()._command(), "-c", "shared_buffers=128MB"]

@@ -1,9 +1,8 @@
-"""Measure how fast the receiver's page is in a large fleet, and whether reports notice who looks
-at it.
+"""Measure how fast the receiver's page is in a large fleet, and whether viewers slow reports.
 
     python -m benchmarks.looking --databases mariadb --rows 100000 --seconds 2
 
-Machines send without a pause, by turns with and without people who look at the page.
+Machines send without a pause, by turns with and without viewers of the page.
 """
 
 from __future__ import annotations
@@ -50,14 +49,14 @@ class Figures(NamedTuple):
     rows: int
     machines: int
     first: float  # the first answer after a start
-    alone: list[float]  # later ones, while nobody sends
+    alone: list[float]  # later ones, while no machine sends
     beside: list[float]  # while machines send
     without: list[Outcome]  # what sending came to, by turns
     watched: list[Outcome]
 
 
 def sign_in(receiver: Receiver) -> httpx.Client:
-    """Somebody who may see the page."""
+    """Return a client that may read the page."""
     client = httpx.Client(base_url=receiver.url, timeout=30, trust_env=False)
     client.post("/login", data={"token": ADMIN}, headers={"origin": receiver.url})
     return client

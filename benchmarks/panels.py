@@ -2,8 +2,8 @@
 
     python -m benchmarks.panels --databases mariadb --rows 100000
 
-Each panel is asked for everything that there is in the usual six months, as whoever opens the page
-asks, but one after the other.
+Each panel's queries run over the usual six months, as when the page is opened, but one after the
+other.
 """
 
 from __future__ import annotations

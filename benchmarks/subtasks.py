@@ -32,7 +32,7 @@ ROUNDS = 5  # odd, so that one of them is the median
 # Row by row takes long, and its rate doesn't depend on how many there are.
 PART, MOST = 5, 20_000
 
-# Long ago, so that no run takes them for rows that somebody may still be committing.
+# Long ago, so that no run treats these rows as part of an open transaction.
 _STORED_AT = "2026-01-01 00:00:00.000"
 _INSERTS = 10  # statements in a transaction
 

@@ -24,7 +24,7 @@ to do the same on; its user has to be allowed to make databases."""
 
 
 class Missing(Exception):
-    """Something that this needs is not there; the message says what."""
+    """A requirement is missing; the message names it."""
 
 
 class DevLake(NamedTuple):
@@ -62,7 +62,7 @@ class DevLake(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Return what tells its server's binary from others."""
+        """Return an id of its server's binary."""
         return f"{hashlib.sha256(self.binary.read_bytes()).hexdigest()[:16]}..."
 
     def server(

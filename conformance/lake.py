@@ -102,12 +102,12 @@ class Lake:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def complaints(self) -> str:
-        """Return what its log last said of errors."""
+        """Return the last errors in its log."""
         words = re.compile("error|panic", re.IGNORECASE)
         return " ".join([line for line in self.log.splitlines() if words.search(line)][-3:])
 
     def start(self, plugins: Optional[Path] = None) -> None:
-        """Return when it answers and has migrated; `asked_to_migrate` says whether it asked.
+        """Return when it answers and has migrated; set `asked_to_migrate` if it asked.
 
         :raises Unmet: it ended or didn't answer in time; the message has the end of its log.
         """

@@ -46,7 +46,7 @@ def expect(results: Any, wanted: Any, what: str) -> None:
 
 
 class Life:
-    """One operator's, who has `lake` without plugins and adds ours, which lies in `plugins`."""
+    """The life of an installation: `lake` without plugins, to which ours in `plugins` is added."""
 
     def __init__(self, lake: Lake, url: str, plugins: Path, outcomes: Outcomes) -> None:
         self.lake = lake
@@ -182,7 +182,7 @@ class Life:
     def _command(
         self, *arguments: str, settings: Optional[dict[str, str]] = None, leaves: int = 0
     ) -> str:
-        """Return what an operator's command says, by itself through DevLake's API."""
+        """Return the output of an operator's command, by default through DevLake's API."""
         settings = settings or {"DEVLAKE_URL": self.lake.url}
         done = run_command(self.lake.folder, *arguments, **settings)
         if done.returncode != leaves:

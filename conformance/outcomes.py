@@ -18,19 +18,19 @@ FAILED = "FAILED"
 
 
 class Unmet(Exception):
-    """Something is not as it has to be; the message says what."""
+    """A step's result differs from the expected one; the message names both."""
 
 
-# What a busy or broken machine makes of a step is that step's outcome, and no end of the others.
+# The errors of a busy or broken machine fail one step, and the others still run.
 _UNMET = (Unmet, AssertionError, OSError, httpx.TransportError, subprocess.SubprocessError)
 
 
 class LeftOut(Exception):
-    """Something can't be tried here; the message says why."""
+    """A step can't be tried here; the message is the reason."""
 
 
 class Outcome(NamedTuple):
-    """One thing that was tried: `OK`, `LEFT_OUT` or `FAILED`, and what there is to say of it."""
+    """The outcome of one step: `OK`, `LEFT_OUT` or `FAILED`, and a remark."""
 
     what: str
     how: str
@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 
 
 class Outcomes(list[Outcome]):
-    """Outcomes in the order in which things were tried, told as they come; one column."""
+    """The outcomes of steps in their order, printed immediately; one column."""
 
     def __init__(self, title: str) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Outcomes(list[Outcome]):
 
     @contextmanager
     def record_outcome(self, what: str) -> Iterator[list[str]]:
-        """Note how the block ends; what is appended to the list becomes the remark."""
+        """Record the outcome of the block; the texts appended to the list become the remark."""
         if STOP.is_set():
             raise KeyboardInterrupt
         remarks: list[str] = []
@@ -63,7 +63,7 @@ class Outcomes(list[Outcome]):
             self.note(Outcome(what, how, "; ".join(remarks)))
 
     def run(self, what: str, step: Callable[[], Optional[str]]) -> None:
-        """Note how a step ends; a text that it returns becomes the remark."""
+        """Record the outcome of a step; a text that it returns becomes the remark."""
         with self.record_outcome(what) as remarks:
             remark = step()
             if remark:

@@ -74,7 +74,7 @@ class Upgrade:
             self._try("no report was lost, refused or stored twice", self._compare_stored)
 
     def _try(self, what: str, step: Callable[[], Optional[str]]) -> None:
-        """Do it; then reports of all connections have to go on, whoever saved which."""
+        """Run a step; then reports of all connections must still be accepted."""
         with self.outcomes.record_outcome(what) as remarks:
             remark = step()
             if remark:
@@ -126,7 +126,7 @@ class Upgrade:
         expect(days > 0, True, "days")
 
     def _change(self, name: str) -> str:
-        """Stop the one server, start the other; what its API then says of the connections."""
+        """Stop one server and start the other; return its API's answer about connections."""
         self.lake.stop()
         self.lake = self.lakes[name]
         self.lake.start(self.plugins[name])
@@ -171,7 +171,7 @@ class Upgrade:
         return f"{before} before the run, {self._projects()} after it"
 
     def _projects(self) -> str:
-        """Tell what its list says, which looks at each project's last pipeline."""
+        """Describe the API's list of projects, which reads each project's last pipeline."""
         try:
             return f"{len(self.lake.get('/projects')['projects'])} projects listed"
         except Unmet:

@@ -109,7 +109,7 @@ ORDER BY days.day, reasons.reason"""
 
 
 def late(d: Sql) -> str:
-    # Arrivals are in microseconds; 0 is a row of the Go plugin, whose arrival nobody noted.
+    # Arrivals are in microseconds; rows of the Go plugin have none (0).
     days = f"FLOOR(m.arrived_us / 86400000000.0) - {d.day_number('m.date')}"
     return f"""WITH {d.weeks()}, delays AS (
   SELECT {d.week("m.date")} AS week, {days} AS days FROM {METRICS} m
@@ -209,8 +209,8 @@ at *now*.""",
                 Panel(
                     "Refused Reports by Day and Reason",
                     "token: none or a wrong one; size: too large; encoding: unknown; else the"
-                    " field at fault. By connection and project only: nobody knows whose they"
-                    " were.",
+                    " field at fault. By connection and project only: a refused report has no"
+                    " known person.",
                     "timeseries",
                     refused_by_day,
                     width=18,
@@ -220,7 +220,7 @@ at *now*.""",
                 Panel(
                     "Developer Days by Arrival of Their Newest Report [Each Week]",
                     "Between the day of the work and the day (UTC) on which its newest report"
-                    " arrived. Week-ends make for 2 or 3 days.",
+                    " arrived. Weekends add 2 or 3 days.",
                     "timeseries",
                     late,
                     width=24,

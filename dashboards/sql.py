@@ -1,7 +1,7 @@
 """SQL that the dashboards' queries share; `dialects` has the words of each database.
 
-Queries run on MySQL 8, MariaDB 10.6 and PostgreSQL 12 and later, in whatever time zone, collation
-and SQL mode a session has. Grafana puts a variable's values into them as text, quotes doubled.
+Queries run on MySQL 8, MariaDB 10.6 and PostgreSQL 12 and later, in any time zone, collation and
+SQL mode. Grafana inserts a variable's values as text, quotes doubled.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Sql:
     def machines_by_date(self) -> str:
         """Return the query for how many `machines` reported about each `date`.
 
-        Whoever has only one is counted without a look at the reports.
+        Developers with one machine are counted without reading their reports.
         """
         several = few(f"""(m.connection_id, m.developer_id) IN (
       SELECT connection_id, developer_id FROM {MACHINES}

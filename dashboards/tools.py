@@ -1,4 +1,4 @@
-"""Which tools and commands do people use, and what comes and goes?"""
+"""Which tools and commands do people use, and how does their use change?"""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class ConnectionDeleted(TelemetryError):
 
 
 class ConfigurationError(TelemetryError):
-    """An error whose cause the operator can fix; the message tells how."""
+    """An error whose cause the operator can fix; the message names the remedy."""
 
 
 class SpoolInUse(ConfigurationError):

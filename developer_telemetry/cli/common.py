@@ -43,7 +43,7 @@ def clear_errors() -> Iterator[None]:
         from developer_telemetry.database.engine import reason
 
         message = reason(error)
-        say(f"error: the database says: {message}; check DB_URL and the server", err=True)
+        say(f"error: the database reports: {message}; check DB_URL and the server", err=True)
         raise typer.Exit(1) from None
 
 
@@ -86,8 +86,8 @@ def open_database(settings: Settings) -> Engine:
 def make_database(settings: Settings) -> tuple[Engine, Settings]:
     """Return an engine for the settings' database, and the settings with its secret.
 
-    An embedded database is made or migrated as needed, and its secret made, each with a line that
-    says where. Only `serve`, `demo`, `connect`, `migrate` and `import` come through here.
+    An embedded database and its secret are made as needed, each with a line that names its path.
+    Only `serve`, `demo`, `connect`, `migrate` and `import` use this.
     """
     from developer_telemetry.connections import embedded_database
 
@@ -99,7 +99,7 @@ def make_database(settings: Settings) -> tuple[Engine, Settings]:
 
 
 def announce(line: str) -> None:
-    """Print a line that says what is made where; standard output is for the command's result."""
+    """Print a line about a new file on standard error; standard output is for results."""
     say(line, err=True)
 
 
@@ -137,7 +137,7 @@ def report_url(settings: Settings, connection_id: int) -> str:
 
 
 def collector_config(url: str, token: str) -> dict[str, str]:
-    """Return the part of a collector's config.json that tells it where to send."""
+    """Return the part of a collector's config.json with the address and the token."""
     return {"webhook_url": url, "api_key": token}
 
 

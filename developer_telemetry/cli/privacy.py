@@ -73,19 +73,19 @@ def erase(
     ),
     connection: Optional[int] = typer.Option(None, help="Its id; all connections without it."),
     block: bool = typer.Option(
-        False, "--block", help="Also drop whatever is sent for them later; senders get a 200."
+        False, "--block", help="Also drop reports sent for them later; senders get a 200."
     ),
     again: bool = typer.Option(
         False,
         "--again",
-        help="Nobody new: whoever was erased before and has come back with a restored database.",
+        help="Erase people again whose erased data is back in a restored database.",
     ),
     gone: list[str] = GONE,
     yes: bool = typer.Option(False, "--yes", help="Do it; without this nothing is removed."),
 ) -> None:
-    """Show what there is of a person, in every layer, and with --yes remove it for good.
+    """Show all data of a person, in every layer, and with --yes remove it for good.
 
-    Exits with 1 if a receiver may still hold reports of theirs, and says what to do about it.
+    Exits with 1 if a receiver may still hold reports of the person, and prints the remedy.
     """
     with clear_errors():
         from developer_telemetry.errors import ConfigurationError

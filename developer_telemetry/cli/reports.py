@@ -18,7 +18,7 @@ from developer_telemetry.errors import TelemetryError
 SOME_REFUSED = 1
 # Files that are named on the screen; the file for errors has all that can't be imported.
 MOST_FILES = 50
-# An export tells of its progress every so many rows.
+# An export prints its progress every so many rows.
 SHOWN_ROWS = 1_000
 
 

@@ -70,7 +70,7 @@ def drop(
         say(f"Spool: {settings.spool_dir.absolute()}", err=True)
         if connection in _connection_names(engine, settings):
             raise TelemetryError(
-                f"connection {connection} is in the database; what waits for it comes in by itself"
+                f"connection {connection} is in the database; the receiver stores its reports"
             )
         waiting = {
             waiting_reports.connection_id: waiting_reports
@@ -100,7 +100,7 @@ def _drop(settings: Settings, connection_id: int) -> None:
                 "the running receiver has not deleted them yet; it does once its database answers,"
                 " if the connection is still gone then"
             ) from None
-        say("the running receiver has deleted them; its log says how many")
+        say("the running receiver has deleted them; its log has their number")
         return
     say(f"{spool.drop_orphans(connection_id)} reports are deleted")
     spool.close()

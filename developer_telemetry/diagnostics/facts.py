@@ -216,7 +216,7 @@ def _connections_here(engine: Engine, settings: Settings) -> dict[int, Connectio
     connections = Connections(engine, settings.encryption_secret)
     connections.reload()
     if settings.devlake is not None and settings.devlake.api_key:
-        # If its hash is in the database, the secret here is DevLake's; that tells more of the rest.
+        # If its hash is in the database, the secret here is DevLake's.
         connections.api_key(settings.devlake.api_key.encode())
         connections.reload()
     return {connection.id: connection for connection in connections.all()}
@@ -232,7 +232,7 @@ def _ask_devlake(devlake: DevLakeBackend) -> DevLakeFacts:
         facts = facts._replace(address=devlake.base, version=version)
         facts = facts._replace(plugins=_plugins(devlake))
         listed = {connection.id: connection for connection in devlake.connections()}
-    except AccessDenied as error:  # it tells its version to everybody
+    except AccessDenied as error:  # its version needs no access
         return facts._replace(error=str(error))
     except TelemetryError as error:
         if not facts.address:

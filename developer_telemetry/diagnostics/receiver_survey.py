@@ -1,6 +1,6 @@
 """Ask receivers for their state through report URLs, and name the reason where that fails.
 
-Machines send to these URLs, so whatever is in the way of the question is in the way of reports.
+Machines send to these URLs, so a fault on the way of this request is one for reports, too.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ def test_a_dead_server_is_said_in_one_line(run_embedded: Run, server: str, comma
 
     done = run_embedded(command, DB_URL=url, ENCRYPTION_SECRET=SECRET)
 
-    assert_failed(done, 1, "the database says: .*127.0.0.1.*; check DB_URL and the server$")
+    assert_failed(done, 1, "the database reports: .*127.0.0.1.*; check DB_URL and the server$")
     assert "hidden-pw" not in done.stderr
 
 
@@ -246,7 +246,7 @@ def test_a_database_file_that_is_none_is_said_in_one_line(
 
     done = run_embedded("status", DB_URL=f"sqlite:///{tmp_path}/file.db", ENCRYPTION_SECRET=SECRET)
 
-    assert_failed(done, 1, "the database says: file is not a database")
+    assert_failed(done, 1, "the database reports: file is not a database")
 
 
 @pytest.mark.parametrize(

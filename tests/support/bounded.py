@@ -1,10 +1,9 @@
-"""Runs in a process of its own what reads the raw layer, with a limit on its memory.
+"""Run readers of the raw layer in a process of their own, with a limit on its memory.
 
     python -m tests.support.bounded URL MEBIBYTES
 
-The limit is on top of what the process has before; for each step, which is undone by none of the
-later ones, a line says its name and the most memory, in MiB, that it took. A step that needs more
-ends with a traceback.
+The limit is on top of the memory at the start. Each step prints a line with its name and its peak
+of memory in MiB. A step that needs more ends with a traceback.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ MEBIBYTE = 1 << 20
 
 
 def insert_heavy_day(engine: Engine, hosts: int) -> None:
-    """A day of as many hosts, each with the largest body that a receiver takes.
+    """Insert a day of so many hosts, each with the largest body that a receiver accepts.
 
-    Each also names thousands of tools that no other one has.
+    Each body also names thousands of tools of its own.
     """
     tools = [f"HOST-{n:06}" for n in range(12_000)]
     rest = "x" * (3 * MEBIBYTE)

@@ -27,18 +27,18 @@ def empty(file: Path) -> None:
 
 
 def replace(file: Path) -> None:
-    """It is no database at all."""
+    """Replace the file by one that is no database."""
     file.write_bytes(b"no database at all\n" * 1000)
 
 
 def zero_the_header(file: Path) -> None:
-    """Return what says that it is a database is gone."""
+    """Overwrite the header that identifies a database."""
     data = bytearray(file.read_bytes())
     data[:100] = bytes(100)
     file.write_bytes(data)
 
 
 def change_version(file: Path) -> None:
-    """It was written by a version that nobody knows here."""
+    """Set a layout version of an unknown release."""
     with closing(sqlite3.connect(file)) as database:
         database.execute("PRAGMA user_version = 99")

@@ -1,4 +1,4 @@
-"""Bodies, arrivals and rows for tests, each with as much said as the test is about."""
+"""Bodies, arrivals and rows for tests; a test names the values that it is about."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fills the raw and the tool layer, and says what the tool layer has to hold."""
+"""Fill the raw and the tool layer, and compute the expected tool layer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def rewritten(engine: Engine, strategies: dict[int, str] = STRATEGIES) -> list[R
 def expected(
     engine: Engine, arrivals: Iterable[ReceivedReport], strategies: dict[int, str] = STRATEGIES
 ) -> list[Row]:
-    """The tool rows that these arrivals have to give, worked out without SQL."""
+    """Return the tool rows expected from these arrivals, computed without SQL."""
     ids = {row["report_id"]: row["id"] for row in raw_rows(engine)}
     days: dict[tuple[int, str, str], list[ReceivedReport]] = {}
     for each in arrivals:
@@ -113,7 +113,7 @@ def senders(
 
 
 def insert_go_plugin_row(engine: Engine, developer: str = "ann.lee") -> None:
-    """As the Go plugin wrote it: without an arrival, without a raw row."""
+    """Insert a tool row as the Go plugin did: without an arrival and a raw row."""
     values = {
         "connection_id": 1,
         "developer_id": developer,

@@ -56,7 +56,7 @@ class Line:
         self._rest += data
 
     def ended_within(self, seconds: float) -> bool:
-        """Return true if the receiver closes the connection, and says nothing more before."""
+        """Return true if the receiver closes the connection without a response."""
         self._socket.settimeout(seconds)
         try:
             return self._socket.recv(1 << 16) == b""

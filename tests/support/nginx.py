@@ -184,7 +184,7 @@ class Nginx(Server):
 
 
 class Ingress(Nginx):
-    """The proxy before a receiver in Kubernetes; `buffering` says if it reads bodies first."""
+    """The proxy before a receiver in Kubernetes; with `buffering` it reads bodies first."""
 
     def __init__(self, receiver: int, buffering: bool = True) -> None:
         super().__init__(receiver, "")

@@ -14,7 +14,7 @@ from tests.support.receivers import Altered, Receiver
 
 
 class RefreshingReceiver(Altered):
-    """Counts machines and reads figures again at once."""
+    """Counts machines and reads figures again for each request."""
 
     constants = {
         "receiver.web.presenter.REFRESH_SECONDS": 0.05,
@@ -26,7 +26,7 @@ class RefreshingReceiver(Altered):
 
 
 class Lake:
-    """A receiver, its database, and what the page says of it."""
+    """A receiver, its database, and its page."""
 
     def __init__(self, receiver: Receiver, url: str) -> None:
         self.receiver = receiver
@@ -59,7 +59,7 @@ class Lake:
 
 @contextmanager
 def start_lake(folder: Path, **settings: str) -> Iterator[Lake]:
-    """A hasty receiver with the embedded database, which has nothing to hide in its log."""
+    """Start a refreshing receiver with the embedded database; its log has no traceback."""
     url = f"sqlite:///{folder}/telemetry.db"
     with RefreshingReceiver(url, folder, **settings) as receiver:
         yield Lake(receiver, url)

@@ -44,7 +44,7 @@ DAY = "2026-11-23"
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
-# What whoever runs the tests has set must not reach the child.
+# The settings of the calling environment must not reach the child.
 OUR_SETTINGS = ("DB_URL", "ENCRYPTION_SECRET", "TELEMETRY_", "DEVLAKE_")
 
 _numbers = itertools.count(1)
@@ -203,7 +203,7 @@ class Altered(Receiver):
 
 
 class ReloadingReceiver(Altered):
-    """Looks at the database again as soon as a stranger comes."""
+    """Reloads connections from the database for each unknown token."""
 
     constants = {"connections.registry.RELOAD_SECONDS": 0.05}
 

@@ -1,4 +1,4 @@
-"""Rows read back from a database, as they were written, whatever its driver gives."""
+"""Rows read back from a database as they were written, for all drivers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def rows(engine: Engine, table: str, columns: Sequence[str], order: str) -> list
 
 
 def plain(value: Any) -> Any:
-    """A value as we wrote it, whatever type the driver gives for it."""
+    """Return a value as it was written, for any type of the driver."""
     if isinstance(value, datetime.datetime):
         assert value.microsecond % 1000 == 0
         return value.replace(tzinfo=None).isoformat(" ", "milliseconds")

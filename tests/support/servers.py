@@ -68,7 +68,7 @@ LOOSE = {
     "idle_transaction_timeout": "1",
     "wait_timeout": "60",
 }
-# The same of PostgreSQL, whatever a role or a database may have been set to.
+# The same of PostgreSQL: settings that a role or a database may have.
 HOSTILE = {
     "bytea_output": "escape",
     "client_encoding": "LATIN1",
@@ -93,7 +93,7 @@ class ServerMissing(Exception):
 
 
 class Running:
-    """A server that somebody else runs, at a URL; what is the same of ours is named alike."""
+    """A server that runs already, at a URL; it has the methods of a server started here."""
 
     def __init__(self, name: str, url: str) -> None:
         self.name = name
@@ -434,7 +434,7 @@ class PgBouncer(Server):
     name = "pgbouncer"
 
     def __init__(self, server: str, mode: str) -> None:
-        """`server` is the URL of a PostgreSQL; whoever comes here is its user there."""
+        """Take the URL of a PostgreSQL; all clients are the user of this URL there."""
         self._server = urlsplit(server)
         self._mode = mode
         super().__init__()
@@ -515,13 +515,13 @@ def create_database(url: str) -> None:
 
 
 def make_hostile(url: str) -> None:
-    """Set the database of a PostgreSQL that the URL names to what nobody can rely on."""
+    """Give the database of a PostgreSQL URL settings that break careless clients."""
     for name, value in HOSTILE.items():
         execute(in_database(url, ""), f"ALTER DATABASE {_name(url)} SET {name} = {value!r}")
 
 
 def drop_database(url: str) -> None:
-    """Remove the database that the URL names, whoever may still be connected."""
+    """Remove the database of the URL, also with open sessions."""
     server, name = in_database(url, ""), _name(url)
     if url.startswith("postgres"):
         execute(
@@ -559,7 +559,7 @@ def in_memory() -> Optional[Path]:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on.
+    """Return a loopback port without a listener.
 
     Not one of those that the system gives to connections, or another test's might take it before
     it is listened on.

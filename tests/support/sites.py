@@ -70,7 +70,7 @@ class Site:
         return sorted(row[0] for row in query(self.url, f"SELECT developer_id FROM {table}"))
 
     def wait_until_stored(self, developers: list[str]) -> None:
-        """Return when these are in both layers, and nobody else."""
+        """Wait until exactly these developers are in both layers."""
         for table in (RAW_TABLE, TOOL_TABLE):
             eventually(partial(self._has, table, sorted(developers)), 20)
 

@@ -1,7 +1,7 @@
 """A small DevLake: an HTTP server that answers about connections, scopes and blueprints.
 
-It does what DevLake's own server was seen to do, its oddities included: unknown fields are dropped
-without a word, a scope that is there is an error, the list of scope configs is everybody's, a
+It behaves as DevLake's own server does, its oddities included: unknown fields are dropped without
+an error, an existing scope is an error, the list of scope configs has those of all connections, a
 connection in use is not deleted.
 """
 
@@ -38,10 +38,10 @@ CONNECTION = {
 }
 CONFIG = {"name": "", "entities": None, "testAndBuildTasks": False, "keepAccountsUnlinked": False}
 TIMES = {"createdAt": "2026-11-23T18:20:42.076Z", "updatedAt": "2026-11-23T18:20:42.076Z"}
-# What it says since May 2026 to a request without a user, where AUTH_ENABLED is true.
+# The answer since May 2026 to a request without a user, where AUTH_ENABLED is true.
 BARE: Answer = (401, {"success": False, "message": "unauthorized"})
 PUBLIC = ("/version", "/ping", "/ready", "/health")
-# What the server's router says, and the web UI's for whatever is no file of it.
+# The answer of the server's router, and the web UI's for an unknown file.
 NO_ROUTE: Answer = (404, "404 page not found")
 PAGE: Answer = (200, "<!doctype html><title>DevLake</title>")
 

@@ -11,11 +11,11 @@ from typing import Optional
 from developer_telemetry.errors import ReportRefused, TelemetryError, Unavailable
 from developer_telemetry.reports.limits import KIBIBYTE, MEBIBYTE, ONE_REPORT, Limit
 
-# A collector sends 2 kB in one go; whoever needs longer holds a place that others want.
+# A collector sends 2 kB at once; a slower sender blocks others.
 BODY_SECONDS = 20.0
-# All bodies that are being read at one time.
+# The limit of all bodies that are being read at one time.
 MAX_READING = 128 * MEBIBYTE
-# What is inflated at a time, and what of.
+# The bytes of output and of input of one step of decompression.
 PIECE = 64 * KIBIBYTE
 SIP = 4 * KIBIBYTE
 # Each costs as much to begin as a whole report does to inflate.

@@ -15,7 +15,7 @@ from developer_telemetry.reports.limits import BATCH_CHARACTERS, BATCH_REPORTS
 from developer_telemetry.reports.parser import Report
 
 MAX_REPORTS = 10_000
-# Of a fault of one report, since the answer tells of all of them.
+# The characters of one report's fault, since the answer contains those of all reports.
 MAX_MESSAGE = 300
 _NOT_UTF_8 = re.compile("[\udc80-\udcff]")
 
@@ -42,7 +42,7 @@ class Batch(msgspec.Struct, tag=True):
 
 
 def batches(pieces: Iterable[bytes], parse: Callable[[str], Report]) -> Iterator[Batch]:
-    """Parse the reports of a body; the last result tells if it can't be read to its end."""
+    """Parse the reports of a body; if it can't be read to its end, the last result is a fault."""
     texts = split_reports(_in_small_pieces(pieces))
     count = 0
     ended = False

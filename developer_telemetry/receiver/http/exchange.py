@@ -83,7 +83,7 @@ class Exchange:
         return piece
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the body in pieces; raise `BodyAborted` if the sender goes away before its end."""
+        """Yield the body in pieces; raise `BodyAborted` if the sender disconnects."""
         while not self._is_taken:
             if not await self.wait_for_body():
                 raise BodyAborted

@@ -42,7 +42,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Malformed(Exception):
-    """No request that every program reads alike; the message says why."""
+    """A request that two programs may read differently; the message is the reason."""
 
 
 class Head(NamedTuple):

@@ -1,7 +1,7 @@
 """A process that parses large bodies, so that their time and memory are not the receiver's.
 
-It reads jobs from its standard input and writes what came of them to its standard output, until the
-input ends. What it may have of the machine is bounded, and beside the receiver it comes last.
+It reads jobs from its standard input and writes their results to its standard output, until the
+input ends. Its memory is limited, and its priority is lower than the receiver's.
 """
 
 from __future__ import annotations

@@ -50,9 +50,9 @@ NEVER = float("inf")
 class Protocol(asyncio.Protocol):
     """A connection that closes when its sender exceeds a bound of time or size.
 
-    Whatever comes is kept unread until the request before it has its answer, and no more is taken
-    from the network meanwhile: so a connection holds one request, one answer, and what one look at
-    the network brought. One that is cut off is told nothing: a collector takes any 4xx as final.
+    Input stays unparsed until the request before it has its answer, and reading from the network
+    pauses meanwhile: a connection holds one request, one answer and the result of one read. An
+    aborted connection gets no response, since a collector treats any 4xx as final.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class Protocol(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._held = 0  # as the admission counts it
         self._received = bytearray()
-        self._scanned = 0  # how much of it holds no end of a head
+        self._scanned = 0  # the bytes of it that were searched for the end of a head
         self._body: Union[Sized, Chunked, None] = None
         self._exchange: Optional[Exchange] = None  # until its answer and its body are complete
         self._turn: Optional[asyncio.Handle] = None
-        self._ending = False  # nothing that comes is read any more
-        self._discarded = 0  # of what came since
-        self._unasked = False  # what is there came before the answer to the request before it
+        self._ending = False  # input is discarded
+        self._discarded = 0  # the bytes discarded
+        self._unasked = False  # the input arrived before the answer to the last request
         self._leaving = False  # the answer at hand is the last one
         self._reading = True
         self._writable = asyncio.Event()

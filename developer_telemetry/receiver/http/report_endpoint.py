@@ -58,14 +58,14 @@ _ROUTE = re.compile(
     )
     + ")"
 )
-# Importers are few, and can wait: of these, two are parsed at a time.
+# Importers are few, and can wait: two of these bodies are parsed at a time.
 BULKS_AT_ONCE = 8
-# A body that takes a few milliseconds to parse, whatever it holds and whatever a connection's
-# privacy does to it; a day's report is about 2 kB. A larger one is parsed in a thread.
+# A body of this size takes a few milliseconds to parse with any content and privacy settings; a
+# day's report is about 2 kB. A larger one is parsed in a thread.
 AT_ONCE_BYTES = 4 << 10
 STORED = answer(200, "report stored")
 
-# The reasons that refusals are counted under; a fixed few, since each of them becomes a row a day.
+# The reasons by which refusals are counted; few, since each of them becomes a row a day.
 REASONS = {401: "token", 413: "size", 415: "encoding", 503: "unavailable"}
 UNREADABLE = "secret"
 

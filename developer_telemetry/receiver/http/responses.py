@@ -30,7 +30,7 @@ CLOSE = (b"connection", b"close")
 
 
 def status_of(error: TelemetryError) -> int:
-    """Return the HTTP status that tells a sender of an error."""
+    """Return the HTTP status of an error."""
     return next(status for kind, status in STATUS.items() if isinstance(error, kind))
 
 
@@ -89,8 +89,10 @@ def refusal(error: TelemetryError) -> Answer:
 
 
 def bulk_answer(results: Sequence[Result]) -> Answer:
-    """503 if a valid report could not be kept; 413 if the body goes on after what may be sent at
-    once, with what came before kept; 400 if none was valid; else 200.
+    """Return the answer to a bulk upload.
+
+    503 if a valid report could not be stored; 413 if the body exceeds the limit (the reports before
+    it are stored); 400 if none was valid; else 200.
     """
     stored = sum(result.status == 200 for result in results)
     lost = sum(result.status == 503 for result in results)

@@ -94,8 +94,8 @@ class StatusEndpoint:
     async def _admit(self, connection_id: str, authorization: bytes) -> None:
         """Raise the errors of `Authenticator.admit`.
 
-        A connection without a token admits nobody here, with the words that any other has for the
-        same request: a stranger can't tell by a GET which connections are open.
+        A connection without a token refuses all requests, with the same message as any other: a
+        stranger can't find open connections by a GET.
         """
         try:
             await self._authenticator.admit(connection_id, authorization, must_have_token=True)

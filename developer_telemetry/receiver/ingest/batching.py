@@ -1,4 +1,4 @@
-"""Reports whose senders wait for the answer, and how long they do."""
+"""Reports whose senders wait for an answer, their deadlines, and the threads for batches."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from developer_telemetry.errors import TelemetryError
 from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.limits import BATCH_CHARACTERS, BATCH_REPORTS
 
-# A report that waited so long goes to the spool, while there is time to answer: also when the
-# receiver was just told to stop, which it does not put off for much longer.
+# A report that has waited so long is spooled, while there is time to answer; a receiver that stops
+# does not wait much longer.
 RESCUE_SECONDS = 4.0
-# Collectors give up after 30 s, so an answer has to come before.
+# Collectors wait 30 s for an answer.
 ANSWER_SECONDS = 20.0
-# How often deadlines are looked at.
+# The pause between two checks of the deadlines.
 TICK_SECONDS = 0.1
 
-# Called on the event loop: with None once the report is durable, or with why it can't be promised.
+# Called on the event loop: with None once the report is durable, or with the error.
 Done = Callable[[Optional[TelemetryError]], None]
 
 
@@ -41,25 +41,25 @@ class PendingReport:
 
 
 class Deadlines:
-    """Calls for help when a report has waited too long; lives on the event loop."""
+    """Spools reports that wait too long, and answers those that still wait; on the event loop."""
 
     def __init__(
         self, rescue: Callable[[PendingReport], None], give_up: Callable[[PendingReport], None]
     ) -> None:
         self._rescue = rescue
         self._give_up = give_up
-        # Each in the order in which they came, so only the oldest has to be looked at.
+        # Both are in order of arrival, so only the oldest is checked.
         self._waiting: deque[PendingReport] = deque()
         self._rescued: deque[PendingReport] = deque()
         self._timer: Optional[asyncio.TimerHandle] = None
 
     def watch(self, waiting: PendingReport) -> None:
-        """Look after a report until it is answered."""
+        """Watch a report until it is answered."""
         self._waiting.append(waiting)
         if self._timer is None:
-            self._look()
+            self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = time.monotonic()
         for waiting in _overdue(self._waiting, now - RESCUE_SECONDS):
             self._rescue(waiting)
@@ -68,11 +68,11 @@ class Deadlines:
             self._give_up(waiting)
         self._timer = None
         if self._waiting or self._rescued:
-            self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._look)
+            self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._check)
 
 
 def _overdue(reports: deque[PendingReport], before: float) -> Iterator[PendingReport]:
-    """Take those from the front that wait since `before`, and leave out who has the answer."""
+    """Remove the reports that wait since `before`; yield those without an answer."""
     while reports and (reports[0].answered or reports[0].since <= before):
         waiting = reports.popleft()
         if not waiting.answered:
@@ -80,7 +80,7 @@ def _overdue(reports: deque[PendingReport], before: float) -> Iterator[PendingRe
 
 
 class BatchWorker:
-    """A queue whose items one thread handles: all that wait together, within bounds."""
+    """A queue whose items one thread handles in batches of limited size."""
 
     def __init__(self, handle: Callable[[Sequence[PendingReport]], None], name: str) -> None:
         self._handle = handle
@@ -95,7 +95,7 @@ class BatchWorker:
         self._queue.put(item)
 
     def stop(self, seconds: float) -> list[PendingReport]:
-        """Handle what is there, waiting for at most `seconds`; return what is left."""
+        """Handle the queued items for at most `seconds`; return the others."""
         self._queue.put(None)
         self._thread.join(seconds)
         left: list[PendingReport] = []

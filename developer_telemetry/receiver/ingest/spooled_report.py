@@ -1,4 +1,4 @@
-"""A report in the spool, and how it becomes one that is stored."""
+"""A report in the spool, and its conversion from and to a received one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from developer_telemetry.storage.tombstones import (
 
 
 class SpooledReport(NamedTuple):
-    """A report as it lies in the spool: what the raw layer needs, and nothing read from it."""
+    """A report in the spool: the values of the raw layer, and none parsed from the body."""
 
     report_id: str
     connection_id: int
@@ -24,7 +24,7 @@ class SpooledReport(NamedTuple):
 
     @property
     def checksum(self) -> int:
-        """Guards against what the disk did to the row; SQLite doesn't look."""
+        """The checksum that reveals damage by the disk; SQLite has none."""
         fields = f"{self.report_id}\n{self.connection_id}\n{self.arrived_us}\n{self.payload}"
         return zlib.crc32(fields.encode())
 
@@ -41,7 +41,7 @@ def make_spooled_report(arrival: ReceivedReport) -> SpooledReport:
 
 
 def restore_report(spooled: SpooledReport, report: Report) -> ReceivedReport:
-    """Return what a spooled report was when it arrived."""
+    """Return the received report of a spooled one."""
     return ReceivedReport(
         spooled.report_id,
         spooled.connection_id,
@@ -63,5 +63,5 @@ def parse_spooled(report: SpooledReport) -> Optional[ReceivedReport]:
     """Return a report of the spool as it arrived; None if the disk damaged it."""
     try:
         return restore_report(report, parse(report.payload))
-    except ReportRefused:  # what the disk damaged says no longer whose it is
+    except ReportRefused:  # a damaged report names no person
         return None

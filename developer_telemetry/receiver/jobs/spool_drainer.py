@@ -161,7 +161,7 @@ class SpoolDrainer(PeriodicThread):
                 self._store_noted([report])
 
     def _store_noted(self, reports: Sequence[SpooledReport]) -> None:
-        """Store reports; a note in the spool tells the next process which ones if this one dies."""
+        """Store reports, recorded in the spool as suspects in case this process crashes."""
         if not reports:
             return
         self._spool.begin(reports)
