@@ -63,12 +63,13 @@ check: .venv/installed-dev ## lint, types, what deploy/ has, and that it all wor
 	else echo "NOT CHECKED: shell scripts (there is no shellcheck)" >&2; [ "$$CI" != true ]; fi
 	@scripts/check_deploy.sh
 
-bench: .venv/installed-dev ## measure receiver, runs, dashboards and page; renews docs/benchmarks.md
+bench: .venv/installed-dev ## measure receiver, runs, dashboards, page and conversions; renews docs/benchmarks.md
 	@scripts/install_servers.sh
 	$(BIN)/python -m benchmarks.receiver
 	$(BIN)/python -m benchmarks.runs
 	$(BIN)/python -m benchmarks.panels
 	$(BIN)/python -m benchmarks.looking
+	$(BIN)/python -m benchmarks.conversions
 
 conformance: .venv/installed-dev ## try it with DevLake itself (DEVLAKE="checkouts" LAKE="servers")
 	@scripts/install_servers.sh

@@ -18,11 +18,13 @@ from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
     LINK_TABLE,
+    MACHINE_TABLE,
     PROJECT_TABLE,
     RAW_TABLE,
     SCOPE_CONFIG_TABLE,
     SCOPE_ID,
     SCOPE_TABLE,
+    TOOL_TABLE,
 )
 from developer_telemetry.database.advisory_lock import hold_connection
 from developer_telemetry.database.dialects.lookup import dialect_of
@@ -78,7 +80,7 @@ def count_rows(engine: Engine, connection_id: int) -> Counts:
                 f" WHERE connection_id = {placeholder}",
                 (connection_id,),
             ).one()
-            for table in DEVELOPER_TABLES
+            for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE)
         ]
     (reports, _), (days, developers), (machines, _) = rows
     return Counts(reports, days, developers, machines)

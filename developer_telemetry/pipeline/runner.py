@@ -60,7 +60,11 @@ def convert(
 
 
 def convert_new(
-    engine: Engine, connection_id: int, strategy: str, options: ConversionOptions
+    engine: Engine,
+    connection_id: int,
+    strategy: str,
+    options: ConversionOptions,
+    links_all: bool = True,
 ) -> Generator[Converted, None, None]:
     """Do the work of a scheduled run of a blueprint, and link accounts to users.
 
@@ -87,7 +91,8 @@ def convert_new(
     ):
         yield converted
     if options.with_links:
-        for links in link_accounts(engine, connection_id):
+        developers = None if links_all or new is None else sorted(new)
+        for links in link_accounts(engine, connection_id, developers):
             converted = converted._replace(links=links)
             yield converted
     complete(engine, run)

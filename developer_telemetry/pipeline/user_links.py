@@ -18,9 +18,10 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.constants import ACCOUNT_TABLE, LINK_TABLE, MADE_LINK_TABLE, RAW_TABLE
 from developer_telemetry.database.bulk_insert import MAX_ROWS, insert
 from developer_telemetry.database.dialects.lookup import dialect_of
+from developer_telemetry.database.domain_texts import read_table_texts
 from developer_telemetry.database.engine import now_us, reading, transact
 from developer_telemetry.reports.daily_metrics import build_raw_params, format_timestamp
-from developer_telemetry.storage.devlake_schema import USER_TABLE, has_users
+from developer_telemetry.storage.devlake_schema import USER_TABLE, has_users, make_account_id
 
 _ORIGIN = ("_raw_data_params", "_raw_data_table", "_raw_data_id", "_raw_data_remark")
 _LINK_COLUMNS = ("account_id", "user_id", "created_at", "updated_at", *_ORIGIN)
@@ -97,15 +98,18 @@ def fold_case(text: str) -> str:
     return "".join("i" if letter == _CAPITAL_I_WITH_DOT else letter.lower() for letter in text)
 
 
-def link_accounts(engine: Engine, connection_id: int) -> Iterator[int]:
-    """Link the accounts of a connection that have no user.
+def link_accounts(
+    engine: Engine, connection_id: int, developers: Optional[Sequence[str]] = None
+) -> Iterator[int]:
+    """Link the accounts of a connection that have no user, or of some developers.
 
     The caller holds the connection's lock. Yields the number of links made, after each page.
     """
     with reading(engine).connect() as connection:
-        if not has_users(connection):
+        if not has_users(connection) or developers == []:
             return
-        accounts = _read_page(connection, connection_id, "")
+        pages = _read_pages(engine, connection_id, developers)
+        accounts = next(pages, [])
         if not accounts:
             return
         # Without an order, as `org` asks: which of equal users is the last one depends on it.
@@ -118,18 +122,47 @@ def link_accounts(engine: Engine, connection_id: int) -> Iterator[int]:
             transact(engine, partial(_write_links, links=links, records=records))
         made += len(links)
         yield made
+        accounts = next(pages, [])
+
+
+def _read_pages(
+    engine: Engine, connection_id: int, developers: Optional[Sequence[str]]
+) -> Iterator[list[_Account]]:
+    """Yield the accounts of a connection, or of some developers, with links and records."""
+    param = dialect_of(engine).placeholder
+    if developers is None:
+        ours = f"_raw_data_params = {param} AND _raw_data_table = {param}"
+        condition = f"{ours} AND id > {param} ORDER BY id LIMIT {MAX_ROWS}"
+        last = ""
+        while True:
+            with reading(engine).connect() as connection:
+                origin = (build_raw_params(connection_id), RAW_TABLE)
+                page = _read_page(connection, condition, (*origin, last))
+            if not page:
+                return
+            yield page
+            last = page[-1].id
+    for start in range(0, len(developers), MAX_ROWS):
         with reading(engine).connect() as connection:
-            accounts = _read_page(connection, connection_id, accounts[-1].id)
+            texts = read_table_texts(connection, ACCOUNT_TABLE)
+            ids = tuple(
+                make_account_id(connection_id, developer, texts)
+                for developer in developers[start : start + MAX_ROWS]
+            )
+            condition = f"id IN ({', '.join([param] * len(ids))})"
+            page = _read_page(connection, condition, ids)
+        if page:
+            yield page
 
 
-def _read_page(connection: SqlConnection, connection_id: int, last: str) -> list[_Account]:
-    """Return accounts after the id `last` with their links and records, if any."""
-    param = dialect_of(connection).placeholder
+def _read_page(
+    connection: SqlConnection, condition: str, parameters: tuple[Any, ...]
+) -> list[_Account]:
+    """Return accounts with their links and records, if any."""
     rows = connection.exec_driver_sql(
         f"SELECT id, email, full_name, user_name, {', '.join(_ORIGIN)} FROM {ACCOUNT_TABLE}"
-        f" WHERE _raw_data_params = {param} AND _raw_data_table = {param} AND id > {param}"
-        f" ORDER BY id LIMIT {MAX_ROWS}",
-        (build_raw_params(connection_id), RAW_TABLE, last),
+        f" WHERE {condition}",
+        parameters,
     ).fetchall()
     ids = [row[0] for row in rows]
     links = _read_by_account(connection, LINK_TABLE, ("user_id",), ids)

@@ -17,6 +17,7 @@ from developer_telemetry.constants import (
     RUN_TABLE,
     SCOPE_CONFIG_TABLE,
     SCOPE_TABLE,
+    TOOL_TABLE,
 )
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.lookup import dialect_of
@@ -69,6 +70,21 @@ def read_conversions(connection: SqlConnection) -> dict[int, Conversion]:
         f"SELECT {', '.join(Conversion._fields)} FROM {CONVERSION_TABLE} ORDER BY connection_id"
     )
     return {row[0]: Conversion(*row) for row in rows}
+
+
+def read_newest(connection: SqlConnection) -> int:
+    """Return the newest raw id of all connections."""
+    newest: Optional[int] = connection.exec_driver_sql(f"SELECT MAX(id) FROM {RAW_TABLE}").scalar()
+    return newest or 0
+
+
+def has_days(connection: SqlConnection, connection_id: int) -> bool:
+    """Return true if the tool layer has a row of a connection."""
+    param = dialect_of(connection).placeholder
+    row = connection.exec_driver_sql(
+        f"SELECT 1 FROM {TOOL_TABLE} WHERE connection_id = {param} LIMIT 1", (connection_id,)
+    ).first()
+    return row is not None
 
 
 def write_conversion(connection: SqlConnection, conversion: Conversion) -> None:

@@ -118,6 +118,22 @@ def test_of_users_who_differ_by_case_the_exact_one_counts_else_the_last(devlake:
     assert list(links.values()) == ["b", "c"]
 
 
+def test_databases_that_ignore_case_and_spaces_link_as_others(exact_engine: Engine) -> None:
+    with devlake_tables(exact_engine):
+        add_users(exact_engine, ("u1", "", "ann"), ("u2", "", "ANN"), ("u3", "", "bob "))
+        sent = [arrival(developer=name) for name in ("ann", "ANN", "bob")]
+        assert sorted(linked(exact_engine, *sent).values()) == ["u1", "u2"]
+
+
+def test_of_some_developers_no_other_account_is_linked(devlake: Engine) -> None:
+    bob = arrival(developer="bob")
+    linked(devlake, ANN, bob)
+    add_users(devlake, ("u1", "", "ann.lee"), ("u2", "", "bob"))
+    assert list(link_accounts(devlake, 1, ["bob", "unheard"])) == [1]
+    assert set(links_of(devlake).values()) == {"u2"}
+    assert list(link_accounts(devlake, 1, [])) == []
+
+
 def test_of_users_with_one_address_the_last_one_counts(devlake: Engine) -> None:
     add_users(devlake, ("a", "ann@example.org", ""), ("b", "ann@example.org", ""))
     assert linked(devlake, ANN) == {ACCOUNT: "b"}

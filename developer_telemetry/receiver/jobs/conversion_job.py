@@ -37,7 +37,9 @@ from developer_telemetry.storage.conversions import (
     OVERDUE_SECONDS,
     Conversion,
     ConversionOptions,
+    has_days,
     read_conversions,
+    read_newest,
     read_options,
     write_conversion,
 )
@@ -46,6 +48,8 @@ from developer_telemetry.storage.project_mapping import restore
 
 # How long a run of a DevLake project can hide our scopes from its dashboards.
 ROUND_SECONDS = 10.0
+# How often the newest report is looked up, for a round ahead of time.
+POLL_SECONDS = 2.0
 # The shortest time between two conversions of a connection.
 PACE_SECONDS = 60.0
 # A transaction may commit a report this long after a later report was seen.
@@ -77,9 +81,13 @@ class _Watched:
         self.changed_us = 0
         self.waiting_since_us: Optional[int] = None
         self.error = ""
+        # The users of the last conversion here that linked all accounts.
+        self.linked_users: Optional[tuple[Any, ...]] = None
 
     def look(self, inputs: _Inputs, last: Optional[Conversion], clock_us: int) -> bool:
         """Take what a round has read; return true if a conversion may begin now."""
+        if self.inputs and inputs.options != self.inputs.options:
+            self.linked_users = None
         if inputs != self.inputs:
             self.inputs, self.changed_us = inputs, clock_us
         started_us = last.started_us if last else 0
@@ -119,6 +127,8 @@ class ConversionJob(PeriodicThread):
         self._complaints: dict[int, str] = {}
         self._logged_problem = ""
         self._last_ended_us = 0
+        self._round_at = float("-inf")
+        self._polled = -1  # the newest raw id
         self._clock_ahead_us = 0
 
     @property
@@ -165,9 +175,11 @@ class ConversionJob(PeriodicThread):
         return max(0.0, (now_us() + self._clock_ahead_us - moment_us) / SECOND_US)
 
     def _run(self) -> None:
-        while not self._ending.wait(ROUND_SECONDS):
+        while not self._ending.wait(POLL_SECONDS):
             try:
-                self._work()
+                if self._is_round_due():
+                    self._round_at = time.monotonic()
+                    self._work()
                 self._logged_problem = ""
             except Exception as error:  # no error may end this thread
                 self._log_problem(f"can't see what to convert: {_describe(error)}")
@@ -176,6 +188,16 @@ class ConversionJob(PeriodicThread):
         if problem != self._logged_problem:
             logger.error("%s; will try again", problem)
         self._logged_problem = problem
+
+    def _is_round_due(self) -> bool:
+        """Return true if a round is due by time, or for a report of a quiet time."""
+        if self._outage:
+            return False
+        with reading(self._engine).connect() as connection:
+            before, self._polled = self._polled, read_newest(connection)
+        is_quiet = not self._waits()
+        is_late = time.monotonic() - self._round_at >= ROUND_SECONDS
+        return is_late or (is_quiet and self._polled != before)
 
     def _work(self) -> None:
         if self._outage:
@@ -207,6 +229,8 @@ class ConversionJob(PeriodicThread):
         for one in present:
             options = read_options(connection, one.id)
             inputs = _Inputs(newest.get(one.id, 0), users, options, one.strategy)
+            if one.id not in conversions and not has_days(connection, one.id):
+                continue  # the first report need not wait for a conversion of nothing
             watched = self._watched.setdefault(one.id, _Watched())
             if watched.look(inputs, conversions.get(one.id), clock_us):
                 due.append((one, options))
@@ -248,7 +272,11 @@ class ConversionJob(PeriodicThread):
     ) -> tuple[Converted, str]:
         """Convert one connection with pauses; return what was written, and an error or ""."""
         converted = Converted()
-        steps = convert_new(self._engine, connection.id, connection.strategy, options)
+        watched = self._watched.setdefault(connection.id, _Watched())
+        with reading(self._engine).connect() as database:
+            users = read_users_version(database)
+        links_all = watched.linked_users != users
+        steps = convert_new(self._engine, connection.id, connection.strategy, options, links_all)
         try:
             with closing(steps):
                 began = time.monotonic()
@@ -258,10 +286,11 @@ class ConversionJob(PeriodicThread):
                     factor = BUSY_PAUSE_FACTOR if self._waiting() else 1
                     pause = factor * (time.monotonic() - began)
                     if self._ending.wait(min(MAX_PAUSE_SECONDS, pause)):
-                        break
+                        return converted, ""
                     began = time.monotonic()
         except Exception as failure:  # no error of one connection may keep others waiting
             return converted, _describe(failure)
+        watched.linked_users = users if options.with_links else None
         return converted, ""
 
     def _report(self, connection_id: int, converted: Converted, error: str) -> None:
@@ -289,7 +318,7 @@ class _NewestRaws:
 
     def read(self, connection: SqlConnection) -> dict[int, int]:
         """Return the newest raw id by connection, of those with rows since the first call."""
-        last: int = connection.exec_driver_sql(f"SELECT MAX(id) FROM {RAW_TABLE}").scalar() or 0
+        last = read_newest(connection)
         if self._floor < 0 or last < self._floor:  # at first, or after a restore
             self._ids = {}
             self._floor, self._next_floor, self._moved_at = last, last, time.monotonic()

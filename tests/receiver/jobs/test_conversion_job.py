@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Optional
 
 import pytest
@@ -17,6 +19,7 @@ from developer_telemetry.constants import (
     LINK_TABLE,
     MADE_LINK_TABLE,
     OVERWRITE,
+    RAW_TABLE,
     RUN_TABLE,
     SUM,
     TASK_TABLE,
@@ -31,10 +34,16 @@ from developer_telemetry.privacy.person_search import PersonSearch
 from developer_telemetry.receiver.ingest.ingestor import Outage
 from developer_telemetry.receiver.jobs.conversion_job import ConversionJob
 from developer_telemetry.receiver.metrics import Metrics
-from developer_telemetry.storage.conversions import Conversion, ConversionOptions, read_conversions
+from developer_telemetry.storage.conversions import (
+    OVERDUE_SECONDS,
+    Conversion,
+    ConversionOptions,
+    read_conversions,
+)
+from developer_telemetry.storage.project_mapping import attach
 from developer_telemetry.storage.tombstones import TombstoneKey
 from developer_telemetry.storage.writer import store
-from tests.support.devlake_tables import devlake_tables
+from tests.support.devlake_tables import devlake_tables, make_projects, run_project
 from tests.support.factories import arrival
 from tests.support.receivers import SECRET
 from tests.support.rows import rows
@@ -173,6 +182,100 @@ def test_of_a_connection_deleted_meanwhile_nothing_is_converted(engine: Engine) 
     assert accounts(engine) == []
     assert last(engine, connection_id) is None
     assert count(engine, RUN_TABLE) == 0
+
+
+def test_the_first_report_after_a_quiet_time_is_converted_at_once(engine: Engine) -> None:
+    connection_id = create(engine, SECRET, "fleet", "token", OVERWRITE)
+    job = make_job(engine)
+    assert run_if_due(job)  # the receiver has just started
+    assert last(engine, connection_id) is None  # nothing to convert, and no reason to wait later
+    assert not run_if_due(job)
+    store(engine, [arrival(connection_id=connection_id)], {connection_id: OVERWRITE})
+    assert run_if_due(job)
+    assert accounts(engine) == ["ann.lee"]
+    # Until a minute later, rounds come at their time alone.
+    bob = arrival(connection_id=connection_id, after=60, developer="bob")
+    store(engine, [bob], {connection_id: OVERWRITE})
+    assert not run_if_due(job)
+    assert accounts(engine) == ["ann.lee"]
+
+
+def run_if_due(job: ConversionJob) -> bool:
+    """Do what the job's thread does every two seconds."""
+    if not job._is_round_due():
+        return False
+    job._round_at = time.monotonic()
+    job._work()
+    return True
+
+
+def test_links_of_all_accounts_are_looked_up_once_for_the_same_users(engine: Engine) -> None:
+    connection_id = add_reports(engine)
+    aged = f"UPDATE {RAW_TABLE} SET stored_at = '2020-01-01 00:00:00'"
+    transact(engine, lambda to: to.exec_driver_sql(aged))
+    with devlake_tables(engine):
+        job = make_job(engine)
+        [stored] = job._connections.all()
+
+        def convert(developer: str) -> set[str]:
+            more = arrival(connection_id=connection_id, after=60, developer=developer)
+            store(engine, [more], {connection_id: OVERWRITE})
+            make_due(engine)
+            job._convert(stored, ConversionOptions())
+            return {row["user_id"] for row in rows(engine, LINK_TABLE, ("user_id",), "user_id")}
+
+        users = [("u1", "nobody", "2026-01-01 00:00:00"), ("u2", "bob", "2026-01-01 00:00:00")]
+        with engine.begin() as connection:
+            insert(connection, "users", ("id", "name", "updated_at"), users, "")
+        job._convert(stored, ConversionOptions())
+        renamed = "UPDATE users SET name = 'ann.lee' WHERE id = 'u1'"
+        transact(engine, lambda to: to.exec_driver_sql(renamed))
+        assert convert("bob") == {"u2"}
+        changed = "UPDATE users SET updated_at = '2026-01-02 00:00:00' WHERE id = 'u1'"
+        transact(engine, lambda to: to.exec_driver_sql(changed))
+        assert convert("cem") == {"u1", "u2"}
+
+
+def test_a_report_that_waits_for_too_long_is_noted(engine: Engine) -> None:
+    connection_id = add_reports(engine)
+    job = make_job(engine)
+    with hold_connection(engine, connection_id):
+        job._work()
+        assert job.note() == ""
+        job._clock_ahead_us += (OVERDUE_SECONDS + 1) * 1_000_000
+        assert f"connection {connection_id} have waited for a conversion" in job.note()
+        assert job.waiting_seconds > OVERDUE_SECONDS
+    job._work()
+    assert job.note() == ""
+
+
+def test_each_round_restores_what_a_projects_run_deleted(engine: Engine) -> None:
+    connection_id = create(engine, SECRET, "fleet", "token", OVERWRITE)
+    with devlake_tables(engine):
+        transact(engine, lambda to: record_owner(to, SchemaOwner.STANDALONE))
+        make_projects(engine, "web")
+        transact(engine, partial(attach, connection_id=connection_id, project="web"))
+        run_project(engine, "web", [])
+        assert count(engine, "project_mapping") == 0
+        make_job(engine)._work()
+        mapping = rows(engine, "project_mapping", ("project_name", "row_id"), "row_id")
+        scope = f"developer_telemetry:TelemetryScope:{connection_id}:all"
+        assert mapping == [{"project_name": "web", "row_id": scope}]
+
+
+def test_a_link_removed_by_hand_outlasts_a_restart_and_another_strategy(engine: Engine) -> None:
+    add_reports(engine)
+    with devlake_tables(engine):
+        with engine.begin() as connection:
+            insert(connection, "users", ("id", "name"), [("u", "ann.lee")], "")
+        job = make_job(engine)
+        [stored] = job._connections.all()
+        job._convert(stored, ConversionOptions())
+        transact(engine, lambda to: to.exec_driver_sql(f"DELETE FROM {LINK_TABLE}"))
+        make_due(engine)
+        make_job(engine)._convert(stored._replace(strategy=SUM), ConversionOptions())
+        assert accounts(engine) == ["ann.lee"]
+        assert count(engine, LINK_TABLE) == 0
 
 
 def test_a_changed_switch_or_strategy_is_followed(engine: Engine) -> None:
