@@ -58,15 +58,15 @@ def run_burst(url: str, is_converting: bool) -> Burst:
     with opened(url) as engine:
         make_devlake_tables(engine)
         _add_users(engine)
-        owner = SchemaOwner.STANDALONE if is_converting else SchemaOwner.DEVLAKE
-        transact(engine, lambda to: record_owner(to, owner))
+        transact(engine, lambda to: record_owner(to, SchemaOwner.DEVLAKE))
         earlier, fleet = add_connection(url), add_connection(url)
         with (
             tempfile.TemporaryDirectory(prefix="benchmark-") as folder,
             Receiver(url, Path(folder), TELEMETRY_LOG_LEVEL="warning") as receiver,
         ):
             _send(receiver, earlier)
-            if is_converting:
+            if is_converting:  # from now on
+                transact(engine, lambda to: record_owner(to, SchemaOwner.STANDALONE))
                 _wait(engine, f"SELECT COUNT(*) FROM {ACCOUNT_TABLE}", 1)
             outcome = _send(receiver, fleet)
             if not is_converting:
