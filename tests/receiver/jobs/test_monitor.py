@@ -51,7 +51,8 @@ def test_a_refused_take_over_is_tried_again_less_and_less_often(
 
     monkeypatch.setattr(monitor, "time", SimpleNamespace(monotonic=lambda: now))
     engine = create_engine("sqlite://")
-    others: Any = (None,) * 6
+    absent: Any = None
+    others = (absent, absent, absent, absent, absent, absent)
     waiting = Monitor(engine, *others, str, take_over)
     while now < 1400.0:
         waiting._try_take_over()
