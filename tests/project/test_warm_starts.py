@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import warm_starts
-from tests.support.receivers import Receiver, environment, migrate
+from tests.support.receivers import Receiver, environment, eventually, migrate
 from tests.support.warm_starts import COMMAND, ForkedProcess
+
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks for us")
 
 
 @pytest.fixture(params=["forked", "cold"])
@@ -66,6 +70,19 @@ def test_a_receiver_can_be_asked_stopped_and_killed(
         receiver.start()
         assert receiver.pid != first
         assert receiver.stop() == 0
+
+
+def test_a_receiver_ends_with_its_test(tmp_path: Path, sqlite_url: str) -> None:
+    migrate(sqlite_url, tmp_path)
+    receiver = Receiver(sqlite_url, tmp_path)
+    receiver.start()
+    pid, process = receiver.pid, receiver._process
+    assert isinstance(process, ForkedProcess)
+
+    process._control.close()
+
+    eventually(lambda: not Path(f"/proc/{pid}").exists(), 10)
+    receiver.client.close()
 
 
 def test_what_reads_the_environment_at_its_start_is_not_forked(tmp_path: Path) -> None:

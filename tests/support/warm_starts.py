@@ -15,6 +15,7 @@ import importlib
 import json
 import os
 import pkgutil
+import select
 import signal
 import socket
 import subprocess
@@ -227,6 +228,7 @@ def _report(pid: int, control: socket.socket) -> NoReturn:
     os.closerange(control.fileno() + 1, 1024)
     with suppress(OSError):
         control.sendall(b"%-16d" % pid)
+    _kill_if_abandoned(pid, control)
     ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert ended is not None
     is_exit = ended.si_code == os.CLD_EXITED
@@ -235,6 +237,14 @@ def _report(pid: int, control: socket.socket) -> NoReturn:
         control.recv(1)
     os.waitpid(pid, 0)
     os._exit(0)
+
+
+def _kill_if_abandoned(pid: int, control: socket.socket) -> None:
+    """Wait for the end of a process, or of the test's process, and then end the other one."""
+    process = os.pidfd_open(pid)
+    ended, _, _ = select.select([process, control.fileno()], [], [])
+    if process not in ended:
+        os.kill(pid, signal.SIGKILL)
 
 
 def _become(request: Mapping[str, Any], files: Sequence[int]) -> None:
