@@ -14,7 +14,6 @@ from tests.support import warm_starts
 from tests.support.receivers import Receiver, environment, eventually, migrate
 from tests.support.warm_starts import COMMAND, ForkedProcess
 
-
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks for us")
 
 
