@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 # Seeded by the system once: a call of the system for each id takes ten times as long, and ids need
 # to be unique, not secret.
 _RANDOM = random.Random()
+if hasattr(os, "register_at_fork"):  # on Windows there are no forks
+    # Two processes with the same numbers would make the same ids, and one report would be lost.
+    os.register_at_fork(after_in_child=_RANDOM.seed)
 
 
 def report_id(arrived_us: int) -> str:
