@@ -13,17 +13,17 @@ import importlib
 import io
 import json
 import os
-import pkgutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
-# How long a command runs that ends by Ctrl+C alone.
-WATCHED_SECONDS = 0.3
+from tests.support.warm_starts import import_everything
+
 DEADLINE_SECONDS = 60
 
 
@@ -62,17 +62,9 @@ def forking(folder: Path) -> Iterator[Callable[..., Outcome]]:
             process.stdin.close()
 
 
-def _load_everything() -> None:
-    import developer_telemetry
-
-    for module in pkgutil.walk_packages(developer_telemetry.__path__, "developer_telemetry."):
-        if not module.name.endswith((".main", ".streams")):
-            importlib.import_module(module.name)
-    importlib.import_module("rich.progress")
-
-
 def _serve() -> None:
-    _load_everything()
+    import_everything()
+    importlib.import_module("rich.progress")
     gc.freeze()  # or each child would copy all of it in its first search for garbage
     for line in sys.stdin:
         job = json.loads(line)
@@ -95,8 +87,8 @@ def _become(job: dict[str, Any], paths: list[Path]) -> None:
         signal.alarm(DEADLINE_SECONDS)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if job["arguments"][:1] == ["watch"]:
-            signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-            signal.setitimer(signal.ITIMER_REAL, WATCHED_SECONDS)
+            # It ends by Ctrl+C alone, which is pressed as soon as it waits.
+            time.sleep = lambda _: os.kill(os.getpid(), signal.SIGINT)
         os.environ.clear()
         os.environ.update(job["variables"])
         os.chdir(job.get("cwd", job["folder"]))

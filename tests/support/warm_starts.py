@@ -192,7 +192,8 @@ def _starts_alike(environment: Mapping[str, str]) -> bool:
     return all(environment.get(name) == ours.get(name) for name in names)
 
 
-def _import_everything() -> None:
+def import_everything() -> None:
+    """Import all modules that a command may need."""
     package = importlib.import_module("developer_telemetry")
     for module in pkgutil.walk_packages(package.__path__, "developer_telemetry."):
         importlib.import_module(module.name)
@@ -264,7 +265,7 @@ def _fork_on_request(number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.disable()
-    _import_everything()
+    import_everything()
     gc.freeze()
     gc.enable()
     requests = socket.socket(fileno=number)
