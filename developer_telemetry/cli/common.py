@@ -40,9 +40,9 @@ def clear_errors() -> Iterator[None]:
         say(f"error: {error}", err=True)
         raise typer.Exit(USAGE_ERROR) from None
     except SQLAlchemyError as error:
-        from developer_telemetry.database.engine import reason
+        from developer_telemetry.database.error_texts import describe_error
 
-        message = reason(error)
+        message = describe_error(error)
         say(f"error: the database reports: {message}; check DB_URL and the server", err=True)
         raise typer.Exit(1) from None
 

@@ -193,7 +193,7 @@ def watch(
 
 
 def _watch(engine: Engine, as_json: bool) -> None:
-    from developer_telemetry.database.engine import reason
+    from developer_telemetry.database.error_texts import describe_error
     from developer_telemetry.diagnostics.live_events import Watch
 
     watch = Watch(engine)
@@ -205,7 +205,9 @@ def _watch(engine: Engine, as_json: bool) -> None:
             away = False
         except SQLAlchemyError as error:
             if not away:
-                say(f"the database does not answer: {reason(error)}; trying again", err=True)
+                say(
+                    f"the database does not answer: {describe_error(error)}; trying again", err=True
+                )
             away = True
             events = []
         for event in events:

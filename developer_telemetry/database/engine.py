@@ -15,7 +15,6 @@ from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database.dialects.lookup import Database, dialect_of
 from developer_telemetry.database.dialects.mysql import MySQL
-from developer_telemetry.database.error_texts import describe_error
 
 T = TypeVar("T")
 
@@ -220,11 +219,6 @@ def _run_transaction(connection: SqlConnection, work: Callable[[SqlConnection], 
                 error.connection_invalidated |= failure.connection_invalidated
         raise
     return done
-
-
-def reason(error: Exception) -> str:
-    """Return an error of the database in our own words, without values of rows."""
-    return describe_error(error)
 
 
 def overwrite_deleted_bytes(connection: SqlConnection) -> None:

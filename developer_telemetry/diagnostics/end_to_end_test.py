@@ -24,7 +24,8 @@ from developer_telemetry.constants import (
 from developer_telemetry.database.advisory_lock import ConnectionBusy, hold_connection
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.domain_texts import read_table_texts
-from developer_telemetry.database.engine import now_us, reading, reason, transact
+from developer_telemetry.database.engine import now_us, reading, transact
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.diagnostics.probe import ReceiverState, new_nonce
 from developer_telemetry.diagnostics.receiver_survey import ask_state
 from developer_telemetry.reports.daily_metrics import format_timestamp
@@ -72,7 +73,9 @@ def send_test(engine: Engine, connection: Connection, url: str) -> Iterator[EndT
         yield from _clear_old(engine, connection)
         newest = _newest(engine)
     except SQLAlchemyError as error:
-        yield EndToEndStep("database", False, f"{reason(error)}; the report is sent all the same")
+        yield EndToEndStep(
+            "database", False, f"{describe_error(error)}; the report is sent all the same"
+        )
     sent = _send(connection, url, marker)
     yield sent
     if not sent.passed:

@@ -28,8 +28,8 @@ from developer_telemetry.database.engine import (
     now_us,
     open_engine,
     reading,
-    reason,
 )
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.database.migrate import list_pending
 from developer_telemetry.database.schema_owner import SchemaOwner
 from developer_telemetry.diagnostics.connection_status import ConnectionStatus, connection_statuses
@@ -143,7 +143,7 @@ def collect(
                 stack.callback(engine.dispose)
                 database = read_database(engine, settings)
             except (SQLAlchemyError, ValueError) as error:
-                database = database._replace(error=reason(error))
+                database = database._replace(error=describe_error(error))
         tokens = _tokens(database, at_devlake)
         receivers, has_left_nonce = _ask_receivers(
             engine if database.is_usable else None, report_url, tokens

@@ -1,7 +1,7 @@
 """Formats of log lines, for people or for programs.
 
 A line never contains a body, a token or a home path. All text is made printable here. Of an error
-it contains only `reason(error)`, since a driver's message may quote a row.
+it contains only `describe_error(error)`, since a driver's message may quote a row.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from datetime import datetime, timezone
 
-from developer_telemetry.database.engine import reason
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.printable import printable, printable_json, printable_lines
 
 # Anyone who can connect can cause lines of these loggers. More lines of one kind are only counted.
@@ -95,7 +95,9 @@ class JsonLines(logging.Formatter):
 def _message(record: logging.LogRecord) -> str:
     message, values = str(record.msg), record.args
     if isinstance(values, tuple):
-        values = tuple(reason(value) if isinstance(value, Exception) else value for value in values)
+        values = tuple(
+            describe_error(value) if isinstance(value, Exception) else value for value in values
+        )
     return printable(message % values if values else message)
 
 
@@ -109,7 +111,7 @@ def _traceback(record: logging.LogRecord) -> Iterator[str]:
     for error in reversed(chain):
         for frame in traceback.format_tb(error.__traceback__):
             yield from printable_lines(frame.rstrip("\n")).split("\n")
-        text = reason(error) if isinstance(error, Exception) else str(error)
+        text = describe_error(error) if isinstance(error, Exception) else str(error)
         yield printable(f"{type(error).__name__}: {text}")
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database.dialects.lookup import Database, dialect_of
-from developer_telemetry.database.engine import reason
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.errors import ConnectionDeleted
 from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.storage.raw_reports import Key
@@ -35,7 +35,7 @@ class StoreOutcome:
 
     def wait(self, arrivals: Iterable[ReceivedReport], failure: Exception) -> None:
         """Note arrivals that are to be tried again."""
-        why = reason(failure)
+        why = describe_error(failure)
         for arrival in arrivals:
             self.waiting[arrival.report_id] = why
 
@@ -137,7 +137,7 @@ class _Bisection:
         if dialect_of(self._database).is_caused_by_values(failure) and self._can_store_harmless(
             arrival
         ):
-            self.outcome.refused[arrival.report_id] = reason(failure)
+            self.outcome.refused[arrival.report_id] = describe_error(failure)
         else:
             self.outcome.wait([arrival], failure)
 

@@ -22,7 +22,8 @@ from developer_telemetry.database.advisory_lock import hold_connection
 from developer_telemetry.database.bulk_insert import batches
 from developer_telemetry.database.dialects.base import flat
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.engine import reading, reason, transact
+from developer_telemetry.database.engine import reading, transact
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.errors import ConnectionDeleted, Unavailable
 from developer_telemetry.reports.daily_metrics import (
     TOOL_COLUMNS,
@@ -194,7 +195,7 @@ class Importer:
             if not dialect_of(self._engine).is_caused_by_values(error):
                 raise
             if len(days) == 1:
-                return [(days[0][0], reason(error))]
+                return [(days[0][0], describe_error(error))]
             middle = len(days) // 2
             return [*self._upsert(days[:middle]), *self._upsert(days[middle:])]
         return []

@@ -16,10 +16,10 @@ from developer_telemetry.database.engine import (
     connect_to_primary,
     open_engine,
     open_writing_engine,
-    reason,
     transact,
     with_short_timeouts,
 )
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
@@ -97,7 +97,7 @@ def test_of_several_hosts_each_ones_fault_is_told_once() -> None:
     with pytest.raises(SQLAlchemyError) as failed, open_engine(NOBODY).connect():
         pass
 
-    told = reason(failed.value)
+    told = describe_error(failed.value)
 
     assert told.startswith("- host: '127.0.0.1', port: '1'")
     assert [told.count(f"port {port} failed: Connection refused") for port in (1, 2)] == [1, 1]

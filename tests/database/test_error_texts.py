@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.database.engine import reason
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.receiver.logging import TextLines
 
@@ -68,7 +68,7 @@ def test_of_a_row_only_names_of_columns_and_constraints_are_repeated(
     info = (type(raised), raised, raised.__traceback__)
     record = logging.LogRecord("x", 40, "f", 1, "refused: %s", (raised,), info)
     handler.handle(record)
-    for text in (reason(raised), log.getvalue()):
+    for text in (describe_error(raised), log.getvalue()):
         assert re.search(told, text), text
         for part in ("Zoe", "zoe.lee", "example"):
             assert part not in text.replace("no_zoe", ""), text
@@ -114,12 +114,14 @@ def test_of_a_row_only_names_of_columns_and_constraints_are_repeated(
     ],
 )
 def test_what_is_quoted_is_left_out(error: Exception, text: str) -> None:
-    assert reason(error) == text
-    assert reason(DBAPIError("INSERT zoe", ("zoe",), error)) == text
+    assert describe_error(error) == text
+    assert describe_error(DBAPIError("INSERT zoe", ("zoe",), error)) == text
 
 
 def test_a_text_that_an_encoding_lacks_is_not_repeated() -> None:
     with pytest.raises(UnicodeEncodeError) as raised:
         "zo\u0142".encode("latin-1")
 
-    assert reason(raised.value) == ("a text that latin-1 does not have: ordinal not in range(256)")
+    assert describe_error(raised.value) == (
+        "a text that latin-1 does not have: ordinal not in range(256)"
+    )

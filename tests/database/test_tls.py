@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.database.engine import open_engine, reason
+from developer_telemetry.database.engine import open_engine
+from developer_telemetry.database.error_texts import describe_error
 from tests.support.certificates import Authority
 from tests.support.servers import HOST, MariaDB, PostgreSQL, Server, unprivileged
 from tests.support.sites import own_server
@@ -162,7 +163,9 @@ def test_mysql_with_another_certificate_is_turned_down(
 ) -> None:
     with pytest.raises(DBAPIError) as refused:
         cipher(mariadb.url(mysql_driver, query, host))
-    assert any(word in reason(refused.value).lower() for word in ("certificate", "ssl", "tls"))
+    assert any(
+        word in describe_error(refused.value).lower() for word in ("certificate", "ssl", "tls")
+    )
 
 
 @pytest.mark.parametrize(

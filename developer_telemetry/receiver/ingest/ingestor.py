@@ -14,7 +14,8 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections.registry import Connection
-from developer_telemetry.database.engine import now_us, reason
+from developer_telemetry.database.engine import now_us
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.errors import ConnectionDeleted, TelemetryError, Unavailable
 from developer_telemetry.receiver.ingest.batching import BatchWorker, Deadlines, Done, PendingReport
 from developer_telemetry.receiver.ingest.conflicts import Conflicts, day_group
@@ -258,14 +259,14 @@ class Ingestor:
             # A bad statement may fail like an outage does; a harmless one tells them apart.
             probe_store(self._engine)
         except Exception as outage:
-            self._outage.begin(reason(outage))
+            self._outage.begin(describe_error(outage))
         else:
             # More reports of these days must not make another batch fail.
             self._conflicts.retry_soon(day_group(report.arrival.key) for report in batch)
             logger.warning(
                 "%d reports go through the spool, since storing them at once failed: %s",
                 len(batch),
-                reason(error),
+                describe_error(error),
             )
         for report in batch:
             self._to_spool.put(report)
@@ -305,7 +306,9 @@ class Ingestor:
                 self._put_into_spool(batch[middle:])
                 return
             logger.exception("a report could not be spooled")
-            self._answer(batch, Unavailable(f"the report could not be spooled: {reason(error)}"))
+            self._answer(
+                batch, Unavailable(f"the report could not be spooled: {describe_error(error)}")
+            )
         else:
             self._metrics.spooled(arrival.connection_id for arrival in arrivals)
             self._answer(batch, None)

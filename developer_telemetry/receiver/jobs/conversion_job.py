@@ -25,9 +25,9 @@ from developer_telemetry.database.engine import (
     database_now_us,
     now_us,
     reading,
-    reason,
     transact,
 )
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.database.schema_owner import SchemaOwner, read_owner
 from developer_telemetry.pipeline.runner import Converted, convert_new
 from developer_telemetry.receiver.ingest.ingestor import Outage
@@ -336,7 +336,7 @@ class _NewestRaws:
 
 def _describe(failure: Exception) -> str:
     """Return an error in our own words, without values of rows."""
-    text = reason(failure)
+    text = describe_error(failure)
     return text if isinstance(failure, SQLAlchemyError) else f"{type(failure).__name__}: {text}"
 
 

@@ -26,9 +26,9 @@ from developer_telemetry.constants import RECEIVER_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import (
     reading,
-    reason,
     transact,
 )
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from developer_telemetry.private_files import replace_file
 from developer_telemetry.receiver.ingest.spool import Spool
@@ -120,7 +120,7 @@ class ErasureWatcher(PeriodicThread):
                 )
             except Exception as error:  # no error may end this thread
                 kind = type(error).__name__
-                self._log_problem(f"applying erasures failed: {kind}: {reason(error)}")
+                self._log_problem(f"applying erasures failed: {kind}: {describe_error(error)}")
             if self._ending.wait(POLL_SECONDS):
                 break
         with suppress(SQLAlchemyError):

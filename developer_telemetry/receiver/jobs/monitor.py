@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from developer_telemetry.concurrency import PeriodicThread
 from developer_telemetry.connections.registry import Connection, Connections
 from developer_telemetry.constants import MIGRATION_TABLE
-from developer_telemetry.database.engine import clock_offset_us, list_risks, reading, reason
+from developer_telemetry.database.engine import clock_offset_us, list_risks, reading
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.database.migrate import is_migrated, list_applied_by_devlake
 from developer_telemetry.database.schema_owner import (
     SchemaOwner,
@@ -265,7 +266,7 @@ def describe_pending(engine: Engine) -> str:
 
 def _fault(error: Exception) -> str:
     """Return an error's text, preceded by its class if it is not an error of the database."""
-    text = reason(error)
+    text = describe_error(error)
     return text if isinstance(error, SQLAlchemyError) else f"{type(error).__name__}: {text}"
 
 

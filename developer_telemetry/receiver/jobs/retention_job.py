@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.concurrency import PeriodicThread
 from developer_telemetry.database.advisory_lock import ConnectionBusy
-from developer_telemetry.database.engine import reason
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.privacy.retention import PrunedRows, list_due_connections, prune
 from developer_telemetry.receiver.ingest.ingestor import Outage
 
@@ -36,7 +36,7 @@ class RetentionJob(PeriodicThread):
             try:
                 self._work()
             except SQLAlchemyError as error:
-                logger.warning("can't prune now, will try again: %s", reason(error))
+                logger.warning("can't prune now, will try again: %s", describe_error(error))
             except Exception:  # no error may end this thread
                 logger.exception("pruning failed; will try again")
 

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.concurrency import PeriodicThread
 from developer_telemetry.connections.registry import Connections
-from developer_telemetry.database.engine import reason
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.database.migrate import is_migrated
 from developer_telemetry.errors import ReportRefused, Unavailable
 from developer_telemetry.receiver.ingest.conflicts import Conflicts, day_group
@@ -90,12 +90,12 @@ class SpoolDrainer(PeriodicThread):
                 self._work()
                 self._logged_problem = ""
             except _DatabaseAway as error:
-                self._outage.begin(reason(error))
+                self._outage.begin(describe_error(error))
             except Unavailable as error:
                 self._log_problem(f"the spool can't be drained now: {error}")
             except Exception as error:  # no error may end this thread
                 self._log_problem(
-                    f"draining the spool failed: {type(error).__name__}: {reason(error)}"
+                    f"draining the spool failed: {type(error).__name__}: {describe_error(error)}"
                 )
 
     def _log_problem(self, problem: str) -> None:
@@ -126,7 +126,7 @@ class SpoolDrainer(PeriodicThread):
                 return
             probe_store(self._engine)
         except Exception as error:
-            raise _DatabaseAway(reason(error)) from error
+            raise _DatabaseAway(describe_error(error)) from error
         self._outage.end()
 
     def _read_connections(self) -> None:
@@ -134,7 +134,7 @@ class SpoolDrainer(PeriodicThread):
         try:
             self._connections.reload()
         except Exception as error:
-            raise _DatabaseAway(reason(error)) from error
+            raise _DatabaseAway(describe_error(error)) from error
 
     def _unpark(self) -> None:
         """Unpark the reports whose pause is over or whose connection is back."""
@@ -228,7 +228,7 @@ class SpoolDrainer(PeriodicThread):
                 self._engine, self._erased, [parsed.arrival for parsed in batch], strategies
             )
         except Exception as error:
-            raise _DatabaseAway(reason(error)) from error
+            raise _DatabaseAway(describe_error(error)) from error
         for parsed in batch:
             if cause := outcome.refused.get(parsed.report.report_id):
                 self._set_aside(parsed.report, cause)
@@ -278,7 +278,7 @@ class SpoolDrainer(PeriodicThread):
         try:
             return is_stored(self._engine, report.report_id)
         except Exception as error:
-            raise _DatabaseAway(reason(error)) from error
+            raise _DatabaseAway(describe_error(error)) from error
 
     def _drop(self, connection_id: int) -> None:
         """Delete the reports that wait for a deleted connection, as an operator decided."""

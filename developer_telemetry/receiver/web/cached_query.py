@@ -11,7 +11,7 @@ from typing import Callable, Generic, Optional, TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.concurrency import DaemonThreads
-from developer_telemetry.database.engine import reason
+from developer_telemetry.database.error_texts import describe_error
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class CachedQuery(Generic[T]):
             self.value = await self._threads.run(self._read)
             self.fault = ""
         except SQLAlchemyError as error:
-            self.fault = f"the database reports: {reason(error)}"
+            self.fault = f"the database reports: {describe_error(error)}"
         except Exception:  # the next run may succeed
             logger.exception("a query of the page failed")
             self.fault = "the receiver failed to read them; see its log"

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.connections.registry import Connection
-from developer_telemetry.database.engine import reason
+from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.reports.parser import parse
@@ -68,6 +68,6 @@ def _step(name: str, success: str, work: Callable[[], object]) -> SelfTestStep:
         return SelfTestStep(name, False, str(error))
     except SQLAlchemyError as error:
         return SelfTestStep(
-            name, False, f"{reason(error)}; until that is fixed, reports wait in the spool"
+            name, False, f"{describe_error(error)}; until that is fixed, reports wait in the spool"
         )
     return SelfTestStep(name, True, f"{success} ({(time.perf_counter() - started) * 1000:.0f} ms)")
