@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 from urllib.parse import urlsplit
 
 from developer_telemetry.errors import ConfigurationError
+
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 ADMIN_TOKEN_LENGTH = 16
 # Names in the data folder.
@@ -58,6 +61,19 @@ SETTINGS = (
         "TELEMETRY_REQUIRE_TOKEN",
         "false",
         "true refuses reports to a connection that has no secret token",
+    ),
+    Setting(
+        "TELEMETRY_TRUSTED_PROXIES",
+        "",
+        "addresses or networks of proxies in front of the receiver, separated by commas, such as"
+        " 172.16.0.0/12: of their X-Forwarded-For the receiver takes the address of a refused"
+        " machine; without it that is the address of the last proxy",
+    ),
+    Setting(
+        "TELEMETRY_RETIRE_DAYS",
+        "30",
+        "the days without a report after which a machine is retired by itself and no longer counts"
+        " as quiet, 0 for never; its next report restores it",
     ),
     Setting(
         "TELEMETRY_SPOOL_DIR",
@@ -142,6 +158,8 @@ class Settings(NamedTuple):
     devlake: Optional[DevLakeAccess] = None
     data_dir: Path = Path("data")
     standalone: bool = False  # we look after our tables in DevLake's database
+    trusted_proxies: tuple[Network, ...] = ()
+    retire_days: int = 30  # 0 for never
 
 
 def load_settings(
@@ -175,6 +193,8 @@ def load_settings(
         devlake=_devlake(values),
         data_dir=folder,
         standalone=_switch(values, "TELEMETRY_STANDALONE"),
+        trusted_proxies=_networks(values, "TELEMETRY_TRUSTED_PROXIES"),
+        retire_days=_number(values, "TELEMETRY_RETIRE_DAYS", 0, 36_500),
     )
 
 
@@ -283,6 +303,16 @@ def _address(values: Mapping[str, str], name: str) -> str:
             " (a user and a password go into DEVLAKE_USER and DEVLAKE_PASSWORD)"
         )
     return text
+
+
+def _networks(values: Mapping[str, str], name: str) -> tuple[Network, ...]:
+    texts = filter(None, map(str.strip, values[name].split(",")))
+    try:
+        return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{name}: {error}; set it to addresses or networks such as 10.0.0.5,172.16.0.0/12"
+        ) from None
 
 
 def _number(values: Mapping[str, str], name: str, least: int, most: int) -> int:

@@ -22,13 +22,16 @@ class TelemetryError(Exception):
 class ReportRefused(TelemetryError):
     """A report that can't be stored as it is: the sender has to change it (HTTP 400).
 
-    `field` names the part of the body at fault (`"body"` for the whole of it).
+    `field` names the part of the body at fault (`"body"` for the whole of it). `developer` and
+    `hostname` are the sender's, as far as the body names them and its reader looked for them.
     """
 
-    def __init__(self, field: str, message: str) -> None:
+    def __init__(self, field: str, message: str, developer: str = "", hostname: str = "") -> None:
         super().__init__(message)
         self.field = field
         self.message = message
+        self.developer = developer
+        self.hostname = hostname
 
 
 class Unavailable(TelemetryError):

@@ -34,9 +34,10 @@ from developer_telemetry.database.engine import connect_to_primary, now_us, tran
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.private_files import replace_file
 from developer_telemetry.reports.daily_metrics import build_raw_params, format_timestamp
-from developer_telemetry.reports.parser import Report, parse
+from developer_telemetry.reports.parser import Report
 from developer_telemetry.reports.privacy_filter import PrivacyRules
 from developer_telemetry.reports.pseudonyms import Pseudonyms
+from developer_telemetry.reports.sender import parse_by
 from developer_telemetry.storage.devlake_schema import read_api_keys
 
 MAX_NAME = 100
@@ -111,7 +112,7 @@ class Connection(NamedTuple):
         Raises:
             ReportRefused: It can't be stored.
         """
-        return parse(body) if self.privacy is None else self.privacy.parse(body)
+        return parse_by(self.privacy, body)
 
 
 def _is_equal(token: bytes, expected: Optional[str]) -> bool:

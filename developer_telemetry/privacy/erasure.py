@@ -21,6 +21,7 @@ from developer_telemetry.constants import (
     MACHINE_TABLE,
     RAW_TABLE,
     RECEIVER_TABLE,
+    REFUSED_MACHINE_TABLE,
     TOMBSTONE_TABLE,
     TOOL_TABLE,
 )
@@ -49,6 +50,7 @@ _NEEDS = {
     TOMBSTONE_TABLE: ("SELECT", "INSERT", "DELETE"),
     RECEIVER_TABLE: ("SELECT",),
 }
+_LOCKED = (RAW_TABLE, MACHINE_TABLE, REFUSED_MACHINE_TABLE)
 # Receivers' clocks are corrected by the database's, but not to the millisecond.
 SLACK_US = 1_000_000
 # A time that fits into every column, in the year 9999.
@@ -103,7 +105,7 @@ def erase(
     require_rights(
         engine,
         {table: verbs for table, verbs in _NEEDS.items() if table in existing},
-        locked=(RAW_TABLE, MACHINE_TABLE),
+        locked=[table for table in _LOCKED if table in existing],
     )
     subjects = search.subjects(key, people)
     before = {receiver.id: receiver.seen for receiver in _read_receivers(engine)}
@@ -212,8 +214,10 @@ def _remove_people(
         for traces, until in data_of_people:
             removed += traces.remove_days(strategy, until)
         if data_of_people:
-            # A concurrent count of machines may have read the removed reports.
-            _wait_for_writers(engine, MACHINE_TABLE)
+            # A concurrent count of machines may have read the removed reports, and one of refused
+            # machines may have been begun before its receiver knew of the erasure.
+            for table in {MACHINE_TABLE, REFUSED_MACHINE_TABLE}.intersection(tables):
+                _wait_for_writers(engine, table)
         for traces, _ in data_of_people:
             removed += traces.remove_rest()
     return removed

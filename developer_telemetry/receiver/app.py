@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from developer_telemetry.config import Network
 from developer_telemetry.connections.report_url import BULK_PATH, REPORT_PATHS
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.receiver import metrics
@@ -56,6 +57,7 @@ class Receiver:
         metrics: Metrics,
         status_endpoint: StatusEndpoint,
         page: Page,
+        trusted_proxies: Sequence[Network],
     ) -> None:
         self._status_endpoint = status_endpoint
         self._page = page
@@ -67,7 +69,7 @@ class Receiver:
         self._spool = spool
         self._monitor = monitor
         self._metrics = metrics
-        self.reports = ReportEndpoint(ingest, authenticator, tallies, metrics)
+        self.reports = ReportEndpoint(ingest, authenticator, tallies, metrics, trusted_proxies)
         self.app = self._make_app()
 
     def stop(self) -> None:

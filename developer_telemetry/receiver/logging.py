@@ -23,6 +23,7 @@ PROVOKED = (
     "developer_telemetry.receiver.http.exchange",
     "developer_telemetry.receiver.http.report_endpoint",
     "developer_telemetry.receiver.http.parser_pool",
+    "developer_telemetry.receiver.http.refusals",
 )
 
 # Precedes each line of a traceback, so that no text in it looks like a line of the log.

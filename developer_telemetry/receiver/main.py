@@ -82,10 +82,11 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     spool = Spool(settings.spool_dir, settings.spool_max_bytes)
     memory = settings.spool_dir / "connections.json"
     connections = Connections(engine, settings.encryption_secret, memory)
-    outage, conflicts, tallies, metrics = Outage(), Conflicts(), ReportCounts(), Metrics()
+    outage, conflicts, metrics = Outage(), Conflicts(), Metrics()
     writing = open_writing_engine(settings.db_url)
     key = TombstoneKey(settings.encryption_secret)
     lease = TombstoneLease(engine, key, spool)
+    tallies = ReportCounts(lease)
     identity = ReceiverIdentity(settings.spool_dir, settings.port, settings.embedded)
     erasure_watcher = ErasureWatcher(engine, lease, spool, identity, key.fingerprint)
     ingest = Ingestor(writing, spool, outage, conflicts, tallies, metrics, lease)
@@ -132,6 +133,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         metrics,
         status_endpoint,
         page,
+        settings.trusted_proxies,
     )
 
 

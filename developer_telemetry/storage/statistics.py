@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Collection, Sequence
 from functools import cache, partial
 from typing import Optional
 
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.constants import MACHINE_TABLE, RAW_TABLE, REFUSAL_TABLE
+from developer_telemetry.constants import HOUR_US, MACHINE_TABLE, RAW_TABLE, REFUSAL_TABLE
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.base import Dialect
 from developer_telemetry.database.dialects.lookup import dialect_of
@@ -18,6 +19,17 @@ from developer_telemetry.database.engine import now_us, reading, transact
 from developer_telemetry.reports.daily_metrics import format_timestamp
 from developer_telemetry.reports.hosts import LOCAL_ENDS
 from developer_telemetry.storage.connection_locks import lock_connections
+from developer_telemetry.storage.refused_machines import (
+    NO_DETAILS,
+    NotedRefusals,
+    RefusalDetails,
+    RefusedMachine,
+    escape_details,
+    prune_refused_machines,
+    write_refused_machines,
+)
+from developer_telemetry.storage.tombstones import TombstoneCache
+from developer_telemetry.storage.user_agents import SenderKey, UserAgents
 
 # Rows counted in one transaction, so that it is short.
 ROWS_AT_ONCE = 1_000
@@ -32,9 +44,14 @@ Refusal = tuple[int, str, str]
 class ReportCounts:
     """Counts of events, noted by any thread and written to the database by `flush`."""
 
-    def __init__(self) -> None:
+    def __init__(self, erased: Optional[TombstoneCache] = None) -> None:
+        """Take the tombstones of people whose refusals are counted without their names."""
+        self._erased = erased
         self._lock = threading.Lock()
         self._refusals: Counter[Refusal] = Counter()
+        self._refused_machines = NotedRefusals()
+        self._pruned_us = 0
+        self._user_agents = UserAgents()
         self._stored = True
         self._counted_id: Optional[int] = None
 
@@ -42,37 +59,77 @@ class ReportCounts:
         """Note that reports were committed."""
         self._stored = True
 
-    def refused(self, connection_id: int, reason: str) -> None:
+    def sent_by(self, machine: SenderKey, user_agent: bytes) -> None:
+        """Note the User-Agent of a machine's report."""
+        self._user_agents.note(machine, user_agent)
+
+    def refused(
+        self, connection_id: int, reason: str, details: RefusalDetails = NO_DETAILS
+    ) -> None:
         """Count a report that was refused for `reason`, one of a few fixed words."""
+        now = now_us()
+        epoch = self._erased.tombstones().epoch if self._erased else 0
         with self._lock:
-            self._refusals[(connection_id, format_timestamp(now_us())[:10], reason)] += 1
+            self._refusals[(connection_id, format_timestamp(now)[:10], reason)] += 1
+            self._refused_machines.note(connection_id, reason, details, now, epoch)
 
     def flush(self, engine: Engine) -> None:
         """Write the counts since the last call; keep them for the next call if that fails.
 
         It also fails if another transaction holds a row for longer than `engine` waits.
         """
-        with self._lock:
-            refusals, self._refusals = self._refusals, Counter()
-        try:
-            if refusals:
-                work = partial(_write_refusals, refusals=refusals)
-                transact(engine, work, awaits_locks=False)
-        except Exception:
-            with self._lock:
-                self._refusals += refusals
-            raise
+        self._flush_refusals(engine)
         if self._stored:
             self._stored = False
             try:
                 self._counted_id = count_machines(engine, self._counted_id, awaits_locks=False)
+                self._user_agents.flush(engine)
             except Exception:
                 self._stored = True
                 raise
 
+    def _flush_refusals(self, engine: Engine) -> None:
+        with self._lock:
+            refusals, self._refusals = self._refusals, Counter()
+            noted, self._refused_machines = self._refused_machines, NotedRefusals()
+        is_due = now_us() - self._pruned_us > HOUR_US
+        if not (refusals or is_due):
+            return
+        try:
+            self._write_refusals(engine, refusals, noted.machines())
+        except Exception:
+            with self._lock:
+                self._refusals += refusals
+                later, self._refused_machines = self._refused_machines, noted
+                for machine in later.machines():
+                    self._refused_machines.add(machine)
+            raise
+        self._pruned_us = now_us()
 
-def _write_refusals(connection: SqlConnection, refusals: Counter[Refusal]) -> None:
-    present = lock_connections(connection, {refusal[0] for refusal in refusals})
+    def _write_refusals(
+        self, engine: Engine, refusals: Counter[Refusal], machines: Sequence[RefusedMachine]
+    ) -> None:
+        def work(connection: SqlConnection) -> None:
+            present = lock_connections(connection, {refusal[0] for refusal in refusals})
+            _write_counts(connection, refusals, present)
+            prune_refused_machines(connection, now_us())
+            # An erasure waits for the end of this transaction from here on, and not before.
+            tombstones = self._erased.tombstones() if self._erased else None
+            rows = [machine for machine in machines if machine.connection_id in present]
+            write_refused_machines(connection, rows, tombstones)
+
+        try:
+            transact(engine, work, awaits_locks=False)
+        except Exception as error:
+            if not dialect_of(engine).is_caused_by_values(error):
+                raise
+            machines = [escape_details(machine) for machine in machines]
+            transact(engine, work, awaits_locks=False)
+
+
+def _write_counts(
+    connection: SqlConnection, refusals: Counter[Refusal], present: Collection[int]
+) -> None:
     dialect = dialect_of(connection)
     total = f"{REFUSAL_TABLE}.count + {dialect.new('count')}"
     insert(
@@ -121,20 +178,25 @@ def _count_machines_sql(dialect: Dialect) -> str:
     # Another receiver may have counted the same rows in the meantime.
     uncounted = f"{dialect.new('_raw_data_id')} > COALESCE({old('_raw_data_id')}, 0)"
     more = f"CASE WHEN {uncounted} THEN {dialect.new('reports')} ELSE 0 END"
+    # Of this value, the statement makes 0 if a report arrived after the machine was retired.
+    restored = f"{uncounted} AND {dialect.new('retired_us')} = 0"
     assignments = [
+        ("retired_us", f"CASE WHEN {restored} THEN 0 ELSE {old('retired_us')} END"),
         ("reports", f"{old('reports')} + {more}"),
         ("first_seen", f"{dialect.earliest}({old('first_seen')}, {dialect.new('first_seen')})"),
         ("last_seen", f"{dialect.latest}({old('last_seen')}, {dialect.new('last_seen')})"),
         ("_raw_data_id", f"{dialect.latest}({old('_raw_data_id')}, {dialect.new('_raw_data_id')})"),
     ]
-    origin = "_raw_data_params, _raw_data_table, _raw_data_id"
+    counted = ("first_seen", "last_seen", "reports", "retired_us")
+    columns = (*keys, *counted, "_raw_data_params", "_raw_data_table", "_raw_data_id")
+    retired = "MIN(CASE WHEN r.arrived_us <= m.retired_us THEN m.retired_us ELSE 0 END)"
     joined = " AND ".join(f"m.{key} = r.{key}" for key in keys)
     key_columns = ", ".join(f"r.{key}" for key in keys)
     param = dialect.placeholder
     source = machine_reports_sql(dialect, f"id > {param} AND id <= {param}")
     return (
-        f"INSERT INTO {MACHINE_TABLE} ({', '.join(keys)}, first_seen, last_seen, reports, {origin})"
-        f" SELECT {key_columns}, MIN(r.seen), MAX(r.seen), COUNT(*), MIN(r.params),"
+        f"INSERT INTO {MACHINE_TABLE} ({', '.join(columns)})"
+        f" SELECT {key_columns}, MIN(r.seen), MAX(r.seen), COUNT(*), {retired}, MIN(r.params),"
         f" '{RAW_TABLE}', MAX(r.id) FROM {source} r LEFT JOIN {MACHINE_TABLE} m ON {joined}"
         " WHERE r.id > COALESCE(m._raw_data_id, 0)"
         f" GROUP BY {key_columns} ORDER BY {key_columns} " + dialect.on_conflict(keys, assignments)
@@ -148,8 +210,9 @@ def machine_reports_sql(dialect: Dialect, condition: str) -> str:
     as arrived at the start of its day, which may be in the future, and a clock may be fast.
     """
     return (
-        f"(SELECT id, params, connection_id, developer_id, {machine_name_sql(dialect, 'hostname')}"
-        f" AS hostname, {dialect.earliest}(created_at, stored_at) AS seen"
+        "(SELECT id, params, connection_id, developer_id, arrived_us,"
+        f" {machine_name_sql(dialect, 'hostname')} AS hostname,"
+        f" {dialect.earliest}(created_at, stored_at) AS seen"
         f" FROM {RAW_TABLE} WHERE {condition})"
     )
 

@@ -226,15 +226,16 @@ def test_log_lines_are_json_and_a_refusal_is_found_by_its_id(lake: Lake) -> None
     assert "x-request-id" not in lake.receiver.send(report("ann"), connection).headers
 
 
-def test_nothing_that_a_sender_writes_is_in_the_log(lake: Lake) -> None:
+def test_nothing_else_that_a_sender_writes_is_in_the_log(lake: Lake) -> None:
     connection = add_connection(lake.url)
-    body = report("xyzzy", email="xyzzy", metrics={"projects": ["/home/xyzzy/p"]})
+    # Of a refused report with a valid token, the log has the developer and the host.
+    body = report("ann", email="xyzzy", metrics={"projects": ["/home/xyzzy/p"]})
     broken = json.dumps(body)[:-1].encode()
     sent = [
         partial(lake.receiver.send, body, connection),
         partial(lake.receiver.send, broken, connection),
         partial(lake.receiver.send, broken, connection, path=BULK),
-        partial(lake.receiver.send, body, connection, "xyzzy"),
+        partial(lake.receiver.send, report("xyzzy"), connection, "xyzzy"),
         partial(lake.receiver.send, body, connection, content_encoding="xyzzy"),
         partial(lake.receiver.send, body, connection, path="/plugins/xyzzy/{}/report?t=xyzzy"),
         partial(

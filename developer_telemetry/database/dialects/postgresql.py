@@ -25,7 +25,9 @@ _TYPES = {
     ),
     **dict.fromkeys(("commits", "lines_added", "lines_deleted", "files_changed"), "bigint"),
     **dict.fromkeys(("test_runs", "builds", "reports", "count"), "bigint"),
-    **dict.fromkeys(("started_us", "ended_us", "accounts", "tasks", "links"), "bigint"),
+    **dict.fromkeys(
+        ("started_us", "ended_us", "accounts", "tasks", "links", "first_us", "last_us"), "bigint"
+    ),
     **dict.fromkeys(("created_date", "started_date", "finished_date"), "timestamptz"),
     "duration_sec": "double precision",
 }

@@ -13,6 +13,7 @@ from developer_telemetry.receiver.http.body_reader import PIECE, TooLarge
 from developer_telemetry.reports.json_splitter import MAX_CHARACTERS, split_reports
 from developer_telemetry.reports.limits import BATCH_CHARACTERS, BATCH_REPORTS
 from developer_telemetry.reports.parser import Report
+from developer_telemetry.reports.sender import Sender
 
 MAX_REPORTS = 10_000
 # The characters of one report's fault, since the answer contains those of all reports.
@@ -32,13 +33,15 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True):
 class Batch(msgspec.Struct, tag=True):
     """The next reports of a body: the valid ones, their positions, and the results of all.
 
-    The last batch of a body has `ended`.
+    The last batch of a body has `ended`. `senders` has those of refused reports by position, as far
+    as the reports name them.
     """
 
     reports: list[Report]
     positions: list[int]
     results: list[Result]
     ended: bool
+    senders: dict[int, Sender] = {}
 
 
 def batches(pieces: Iterable[bytes], parse: Callable[[str], Report]) -> Iterator[Batch]:
@@ -71,6 +74,8 @@ def _read(texts: Iterator[str], parse: Callable[[str], Report], count: int) -> B
                 batch.reports.append(_parse_one(text, parse))
             except ReportRefused as error:
                 batch.results.append(_refused(index, error))
+                if error.developer or error.hostname:
+                    batch.senders[index] = Sender(error.developer, error.hostname)
             else:
                 batch.positions.append(index)
                 batch.results.append(Result(index, 200, "stored"))

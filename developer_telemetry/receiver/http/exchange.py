@@ -21,6 +21,10 @@ Message = MutableMapping[str, Any]
 class Wire(Protocol):
     """The connection that carries an exchange."""
 
+    @property
+    def peer(self) -> str:
+        """Return the IP address at its other end, "" if it has none."""
+
     def write(self, data: bytes) -> None:
         """Send a part of the answer."""
 
@@ -55,6 +59,11 @@ class Exchange:
         self._has_content = head.method != "HEAD"
         self._is_taken = False  # all of the body
         self._news: Optional[asyncio.Event] = None  # made when a reader has to wait
+
+    @property
+    def peer(self) -> str:
+        """Return the IP address from which the request was received, perhaps a proxy's."""
+        return self._wire.peer
 
     def wake_reader(self) -> None:
         """Wake a reader that waits for more of the body, or for the end."""

@@ -30,6 +30,7 @@ from developer_telemetry.receiver.http.parser_process import (
 from developer_telemetry.receiver.ingest.ingestor import Ingestor
 from developer_telemetry.reports.limits import ONE_REPORT
 from developer_telemetry.reports.parser import Report
+from developer_telemetry.reports.sender import Sender
 
 # What takes no longer to parse in this process than others can wait, inflated.
 SMALL_BYTES = 64 << 10
@@ -86,24 +87,30 @@ class Parsers:
 
     async def ingest_many(
         self, connection: Connection, body: bytes, encoding: str, ingest: Ingestor
-    ) -> list[Result]:
-        """Parse and keep the reports of a body, and return what became of each."""
+    ) -> tuple[list[Result], dict[int, Sender]]:
+        """Parse and keep the reports of a body.
+
+        Returns:
+            The result of each report, and the senders of refused reports by index.
+        """
         loop = asyncio.get_running_loop()
         results: list[Result] = []
+        senders: dict[int, Sender] = {}
 
-        def keep(replies: Iterator[Reply]) -> list[Result]:
+        def keep(replies: Iterator[Reply]) -> None:
             for reply in replies:
                 batch = _batch(reply, results)
                 keeping = _ingest_batch(ingest, connection, batch)
                 asyncio.run_coroutine_threadsafe(keeping, loop).result(KEEP_SECONDS)
                 results.extend(batch.results)
-            return results
+                senders.update(batch.senders)
 
         job = Job(body, encoding, many=True, privacy=connection.privacy)
         try:
-            return await self._bulks.run(keep, job)
+            await self._bulks.run(keep, job)
         except Unavailable as error:
-            return [*results, Result(len(results), 503, str(error), "body")]
+            results.append(Result(len(results), 503, str(error), "body"))
+        return results, senders
 
 
 def _only_report(replies: Iterator[Reply]) -> Report:

@@ -13,8 +13,9 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, Callable, NamedTuple, Optional, Union
+from typing import IO, NamedTuple, Optional, Union
 
 import msgspec
 
@@ -22,8 +23,9 @@ from developer_telemetry.errors import ReportRefused
 from developer_telemetry.receiver.http.body_reader import TooLarge, inflate
 from developer_telemetry.receiver.http.bulk_upload import Batch, batches
 from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT
-from developer_telemetry.reports.parser import Report, parse
+from developer_telemetry.reports.parser import Report
 from developer_telemetry.reports.privacy_filter import PrivacyRules
+from developer_telemetry.reports.sender import Sender, parse_by
 
 # A body of 4 MiB of nothing but brackets becomes 100 MiB of lists.
 MEMORY_BYTES = 512 << 20
@@ -52,12 +54,13 @@ class RefusedBody(msgspec.Struct, tag=True):
 
     message: str
     field: Optional[str] = None
+    sender: Sender = Sender()
 
     def error(self) -> Union[ReportRefused, TooLarge]:
         """Return the same as an exception."""
         if self.field is None:
             return TooLarge(self.message)
-        return ReportRefused(self.field, self.message)
+        return ReportRefused(self.field, self.message, *self.sender)
 
 
 class ParserFailure(msgspec.Struct, tag=True):
@@ -74,9 +77,7 @@ _decode = msgspec.msgpack.Decoder(Reply).decode
 
 def replies(job: Job) -> Iterator[Reply]:
     """Yield the replies to a job; the last one is any that is no unfinished batch."""
-    parser: Callable[[Union[bytes, str]], Report] = (
-        parse if job.privacy is None else job.privacy.parse
-    )
+    parser = partial(parse_by, job.privacy)
     limit = MANY_REPORTS if job.many else ONE_REPORT
     pieces = inflate(job.body, job.encoding, limit)
     try:
@@ -85,7 +86,7 @@ def replies(job: Job) -> Iterator[Reply]:
         else:
             yield ParsedReport(parser(b"".join(pieces)))
     except ReportRefused as error:
-        yield RefusedBody(error.message, error.field)
+        yield RefusedBody(error.message, error.field, Sender(error.developer, error.hostname))
     except TooLarge as error:
         yield RefusedBody(str(error))
     except Exception as error:  # its text may hold the body

@@ -176,6 +176,12 @@ class Protocol(asyncio.Protocol):
 
     # What an exchange calls
 
+    @property
+    def peer(self) -> str:
+        """Return the IP address at the other end, "" if it has none."""
+        address = _address(self._transport.get_extra_info("peername"))
+        return address[0] if address else ""
+
     def write(self, data: bytes) -> None:
         """Send a part of the answer."""
         if not self._transport.is_closing():

@@ -9,29 +9,35 @@ import asyncio
 import logging
 import re
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple, Optional, TypeVar
 
+from developer_telemetry.config import Network
 from developer_telemetry.connections.registry import Connection
 from developer_telemetry.connections.report_url import BULK_PATH, REPORT_PATHS
-from developer_telemetry.errors import (
-    ConnectionDeleted,
-    ReportRefused,
-    TelemetryError,
-    Unavailable,
-)
+from developer_telemetry.errors import ConnectionDeleted, TelemetryError, Unavailable
 from developer_telemetry.receiver.http.authenticator import (
     Authenticator,
     TokenUnreadable,
     Unauthorized,
 )
 from developer_telemetry.receiver.http.body_reader import BodyReader, inflated_within
+from developer_telemetry.receiver.http.bulk_upload import Result
 from developer_telemetry.receiver.http.exchange import Exchange
 from developer_telemetry.receiver.http.message_parser import Head
 from developer_telemetry.receiver.http.parser_pool import SMALL_BYTES, Parsers
+from developer_telemetry.receiver.http.peer_address import find_sender_address
+from developer_telemetry.receiver.http.refusals import (
+    log_refusal,
+    log_refused_report,
+    message_of,
+    message_of_result,
+    reason_of,
+    reason_of_result,
+    sender_of,
+)
 from developer_telemetry.receiver.http.responses import (
     Answer,
     answer,
@@ -42,8 +48,13 @@ from developer_telemetry.receiver.http.responses import (
 from developer_telemetry.receiver.ingest.ingestor import Ingestor
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.reports.limits import MANY_REPORTS, ONE_REPORT
-from developer_telemetry.reports.parser import Report
+from developer_telemetry.reports.parser import TEXT_LIMIT, Report
+from developer_telemetry.reports.pseudonyms import HOST
+from developer_telemetry.reports.refusal_reasons import UNREADABLE
+from developer_telemetry.reports.sender import Sender
+from developer_telemetry.storage.refused_machines import RefusalDetails
 from developer_telemetry.storage.statistics import ReportCounts
+from developer_telemetry.storage.user_agents import decode_user_agent
 
 T = TypeVar("T")
 
@@ -64,10 +75,6 @@ BULKS_AT_ONCE = 8
 # day's report is about 2 kB. A larger one is parsed in a thread.
 AT_ONCE_BYTES = 4 << 10
 STORED = answer(200, "report stored")
-
-# The reasons by which refusals are counted; few, since each of them becomes a row a day.
-REASONS = {401: "token", 413: "size", 415: "encoding", 503: "unavailable"}
-UNREADABLE = "secret"
 
 logger = logging.getLogger(__name__)
 
@@ -99,13 +106,16 @@ class ReportEndpoint:
         authenticator: Authenticator,
         tallies: ReportCounts,
         metrics: Metrics,
+        trusted_proxies: Sequence[Network] = (),
     ) -> None:
+        """Take the networks of the proxies whose X-Forwarded-For is read."""
         self.ingest = ingest
         self.authenticator = authenticator
         self.bodies = BodyReader()
         self.parsers = Parsers()
-        self._tallies = tallies
+        self.counts = tallies
         self._metrics = metrics
+        self._trusted_proxies = trusted_proxies
         self._bulks = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -143,12 +153,18 @@ class ReportEndpoint:
         """Count an answer."""
         self._metrics.answered(status, seconds)
 
-    def refused(self, reason: str, status: int, connection_id: int) -> None:
+    def find_sender_address(self, exchange: Exchange) -> str:
+        """Return the IP address of the machine that sent a request."""
+        return find_sender_address(exchange.peer, exchange.head.headers, self._trusted_proxies)
+
+    def refused(
+        self, reason: str, status: int, connection_id: int, details: RefusalDetails
+    ) -> None:
         """Count a refused report."""
         self._metrics.refused(connection_id, reason)
         # An error that ends by itself, such as an outage, is no refusal to an operator.
         if status < 500 or reason == UNREADABLE:
-            self._tallies.refused(connection_id, reason)
+            self.counts.refused(connection_id, reason, details)
 
 
 class _Submission:
@@ -167,6 +183,7 @@ class _Submission:
         "_exchange",
         "_route",
         "_started",
+        "_user_agent",
     )
 
     def __init__(self, endpoint: ReportEndpoint, exchange: Exchange, route: Route) -> None:
@@ -179,6 +196,7 @@ class _Submission:
         headers = exchange.head.fields
         self._authorization = headers.get(b"authorization", b"")
         self._encoding = headers.get(b"content-encoding", b"").decode("latin-1")
+        self._user_agent = headers.get(b"user-agent", b"")
 
     def begin(self) -> None:
         """Take the first step, and as many of the others as need not wait."""
@@ -222,6 +240,8 @@ class _Submission:
 
     def _store(self, report: Report) -> None:
         self._endpoint.ingest.put(self._connection, report, self._stored)
+        machine = (self._connection.id, report.developer_id, report.hostname)
+        self._endpoint.counts.sent_by(machine, self._user_agent)
 
     def _stored(self, error: Optional[TelemetryError]) -> None:
         if error is None:
@@ -234,15 +254,32 @@ class _Submission:
         with endpoint.bulk_upload():
             pieces = self._exchange.pieces()
             body = await endpoint.bodies.read(pieces, self._encoding, MANY_REPORTS)
-            results = await endpoint.parsers.ingest_many(
+            results, senders = await endpoint.parsers.ingest_many(
                 connection, body, self._encoding, endpoint.ingest
             )
-            for result in results:
-                if result.status != 200:
-                    reason = result.field if result.status == 400 else REASONS[result.status]
-                    endpoint.refused(reason, result.status, connection.id)
+            self._refuse_results(results, senders)
             self._answer(bulk_answer(results))
             await self._exchange.sent()  # a large answer stays in memory until then
+
+    def _refuse_results(self, results: Sequence[Result], senders: Mapping[int, Sender]) -> None:
+        endpoint, connection_id = self._endpoint, self._connection.id
+        refused = [result for result in results if result.status != 200]
+        for result in refused:
+            details = self._details(message_of_result(result), senders.get(result.index, Sender()))
+            if result is refused[0]:
+                log_refused_report(connection_id, details, len(refused) - 1)
+            reason = reason_of_result(result)
+            endpoint.refused(reason, result.status, connection_id, details)
+
+    def _details(self, message: str, sender: Sender) -> RefusalDetails:
+        """Return what is noted of a refused report that was sent with a valid token."""
+        exchange, rules = self._exchange, self._connection.privacy
+        address = self._endpoint.find_sender_address(exchange)
+        pseudonyms = rules.pseudonyms if rules is not None else None
+        if pseudonyms is not None and address:
+            address = pseudonyms.pseudonymize(HOST, address)
+        user_agent = decode_user_agent(self._user_agent)
+        return RefusalDetails(*sender, address, user_agent, message[:TEXT_LIMIT])
 
     def _continue_with(self, awaited: Awaitable[T], step: Callable[[T], None]) -> None:
         """Run `step` with the result of `awaited`."""
@@ -270,41 +307,25 @@ class _Submission:
 
     def _refuse(self, error: TelemetryError) -> None:
         status = status_of(error)
-        connection_id = self._counted_for
+        details: Optional[RefusalDetails] = None
         if isinstance(error, (Unauthorized, TokenUnreadable)):
-            connection_id = error.connection_id
-        if connection_id is not None:
-            self._endpoint.refused(_reason(error, status), status, connection_id)
-        self._answer(refusal(error))
+            address = self._endpoint.find_sender_address(self._exchange)
+            stranger = RefusalDetails(address=address)
+            self._endpoint.refused(reason_of(error, status), status, error.connection_id, stranger)
+        elif self._counted_for is not None:
+            details = self._details(message_of(error), sender_of(error))
+            self._endpoint.refused(reason_of(error, status), status, self._counted_for, details)
+        self._answer(refusal(error), details)
 
-    def _answer(self, content: Answer) -> None:
+    def _answer(self, content: Answer, refused: Optional[RefusalDetails] = None) -> None:
         self._endpoint.answered(content.status, time.monotonic() - self._started)
         if content.status != 200:
-            content = _logged(content, self._route.connection_id)
+            request_id = log_refusal(self._route.connection_id, content.status, refused)
+            content = content.with_header("X-Request-ID", request_id)
         self._exchange.respond(content)
-
-
-def _reason(error: TelemetryError, status: int) -> str:
-    """Return the reason under which a refusal is counted."""
-    if isinstance(error, TokenUnreadable):
-        return UNREADABLE
-    return error.field if isinstance(error, ReportRefused) else REASONS[status]
 
 
 def _fault(error: Exception) -> Unavailable:
     # Its text may hold the body.
     logger.error("a request failed: %s", type(error).__name__)
     return Unavailable("the receiver failed; send this again", 30)
-
-
-def _logged(content: Answer, connection_id: str) -> Answer:
-    request_id = uuid.uuid4().hex
-    # The path may contain anything: a forged log line, a token, a home directory.
-    logger.info(
-        "refused a request for connection %s with %d, request %s",
-        connection_id if connection_id.isdigit() and len(connection_id) < 19 else "?",
-        content.status,
-        request_id,
-        extra={"request_id": request_id},
-    )
-    return content.with_header("X-Request-ID", request_id)
