@@ -113,6 +113,8 @@ def test_each_value_may_come_from_a_file(setting: Setting, tmp_path: Path) -> No
         "TELEMETRY_LOG_FORMAT": "json",
         "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool"),
         "TELEMETRY_SPOOL_MAX_MB": "5",
+        "TELEMETRY_TRUSTED_PROXIES": "10.0.0.5, 172.16.0.0/12,2001:db8::/32",
+        "TELEMETRY_RETIRE_DAYS": "90",
         "TELEMETRY_PUBLIC_URL": "https://devlake.example.com/api",
         "DEVLAKE_URL": "https://devlake.example.com",
         "DEVLAKE_USER": "operator",
@@ -219,6 +221,8 @@ def test_devlakes_api_is_used_without_a_database(
         ({"DEVLAKE_URL": "http://u:hidden@devlake"}, "DEVLAKE_URL is no address.*DEVLAKE_USER"),
         ({"DEVLAKE_URL": "http://devlake:port"}, "DEVLAKE_URL is no address"),
         ({"TELEMETRY_PUBLIC_URL": "/api"}, "TELEMETRY_PUBLIC_URL is no address"),
+        ({"TELEMETRY_TRUSTED_PROXIES": "nginx"}, "TELEMETRY_TRUSTED_PROXIES: 'nginx'.*10.0.0.5"),
+        ({"TELEMETRY_RETIRE_DAYS": "-1"}, "TELEMETRY_RETIRE_DAYS is '-1'"),
     ],
 )
 def test_an_access_that_can_not_work_is_named_and_not_repeated(
