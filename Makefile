@@ -68,7 +68,7 @@ bench: .venv/installed-dev ## measure receiver, runs, dashboards, page and conve
 	$(BIN)/python -m benchmarks.receiver
 	$(BIN)/python -m benchmarks.runs
 	$(BIN)/python -m benchmarks.panels
-	$(BIN)/python -m benchmarks.looking
+	$(BIN)/python -m benchmarks.page_views
 	$(BIN)/python -m benchmarks.conversions
 
 conformance: .venv/installed-dev ## try it with DevLake itself (DEVLAKE="checkouts" LAKE="servers")

@@ -50,7 +50,7 @@ class Figures(NamedTuple):
 
     described: str
     without: Sequence[Burst]
-    beside: Sequence[Burst]
+    during: Sequence[Burst]
 
 
 def run_burst(url: str, is_converting: bool) -> Burst:
@@ -113,7 +113,7 @@ def run_database(name: str, fresh: Fresh, repeats: int) -> Figures:
 def report(databases: dict[str, Figures]) -> str:
     """Return the section of the page."""
     described = "; ".join(f"{name} {figures.described}" for name, figures in databases.items())
-    repeats = max(len(figures.beside) for figures in databases.values())
+    repeats = max(len(figures.during) for figures in databases.values())
     return f"""
 {REPORTS:,} reports, sent over {CONNECTIONS} connections without a pause, each of another developer.
 With conversions, the receiver makes accounts of {REPORTS:,} earlier reports and links them to
@@ -131,14 +131,14 @@ def _table(databases: dict[str, Figures]) -> str:
     lines = []
     for name, figures in databases.items():
         without = _medians(figures.without)
-        beside = _medians(figures.beside)
-        bursts = (*figures.without, *figures.beside)
+        during = _medians(figures.during)
+        bursts = (*figures.without, *figures.during)
         failed = sum(burst.outcome.refused + burst.outcome.broken for burst in bursts)
-        right = [burst.right_seconds for burst in figures.beside]
+        right = [burst.right_seconds for burst in figures.during]
         lines.append(
             (
-                *(name, *(f"{item:.1f}" for item in (*without, *beside))),
-                *(f"{beside[1] / without[1]:.2f}", failed),
+                *(name, *(f"{item:.1f}" for item in (*without, *during))),
+                *(f"{during[1] / without[1]:.2f}", failed),
                 *(f"{statistics.median(right):.0f}", f"{max(right):.0f}"),
             )
         )

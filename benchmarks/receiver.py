@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from benchmarks.answering import Answering
+from benchmarks.baseline_server import BaselineServer
 from benchmarks.databases import BATCH, NAMES, Fresh, count, database, describe, own_rate
 from benchmarks.load import Outcome, measure
 from benchmarks.page import PAGE, put, table
@@ -183,7 +183,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--output", type=Path, default=PAGE, help="the page to renew")
     options = parser.parse_args(arguments)
     levels = sorted({*options.connections, ALONE, MANY})
-    with Answering() as port:
+    with BaselineServer() as port:
         tool = measure(port, 1, TOKEN, MANY, options.seconds * WARM_UP_PART, options.seconds / 2)
     results: list[Result] = []
     for name in options.databases:

@@ -17,7 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from benchmarks.beside import CONNECTIONS, SECONDS, Beside, beside
+from benchmarks.concurrent_pushes import (
+    CONNECTIONS,
+    SECONDS,
+    ConcurrentPushes,
+    measure_concurrent_pushes,
+)
 from benchmarks.databases import NAMES, Fresh, database, describe
 from benchmarks.load import ROOT
 from benchmarks.page import PAGE, put, table
@@ -53,7 +58,7 @@ class Figures(NamedTuple):
     row_by_row: Sequence[Run]
     rows: int
     incremental: Sequence[Run]
-    beside: Beside
+    pushes: ConcurrentPushes
 
 
 def run_database(fresh: Fresh, sizes: Sequence[int], python: Path, seconds: float) -> Figures:
@@ -66,7 +71,12 @@ def run_database(fresh: Fresh, sizes: Sequence[int], python: Path, seconds: floa
         runs += more
     scheduled = incremental(url, largest)
     return Figures(
-        describe(url), runs, theirs, largest, scheduled, beside(fresh, smallest, seconds)
+        describe(url),
+        runs,
+        theirs,
+        largest,
+        scheduled,
+        measure_concurrent_pushes(fresh, smallest, seconds),
     )
 
 
@@ -120,7 +130,7 @@ A scheduled run after {NEW:,} new reports, on raw rows of which all was done bef
 {CONNECTIONS} machines that send without a pause, alone and while everything is extracted again and
 again (what is stored is spoilt each time, so that all of it is written):
 
-{_beside_table(databases)}
+{_pushes_table(databases)}
 
 How long a call takes that has nothing to do (on an empty SQLite database), median:
 
@@ -154,14 +164,16 @@ def _incremental_table(databases: dict[str, Figures]) -> str:
     )
 
 
-def _beside_table(databases: dict[str, Figures]) -> str:
+def _pushes_table(databases: dict[str, Figures]) -> str:
     lines = []
     for name, figures in databases.items():
-        item = figures.beside
+        item = figures.pushes
         times = [
-            f"{one:.0f}" for run in (item.alone, item.beside) for one in (run.p50_ms, run.p99_ms)
+            f"{one:.0f}"
+            for run in (item.alone, item.during_extracts)
+            for one in (run.p50_ms, run.p99_ms)
         ]
-        failed = sum(run.refused + run.broken for run in (item.alone, item.beside))
+        failed = sum(run.refused + run.broken for run in (item.alone, item.during_extracts))
         counts = (item.extracts, failed, item.counts, item.missing, item.wrong)
         lines.append((name, *times, *(f"{one:,}" for one in counts)))
     head = (

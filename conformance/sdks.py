@@ -44,7 +44,9 @@ def ours_on_genuine(outcomes: Outcomes, python: Path, copy: Path) -> None:
     for name in OURS:
         file = f"{name}.py"
         with outcomes.record_outcome(file) as remarks:
-            tests = run_tests(python, copy, "-p", "conformance.beside", *_LENIENT, f"tests/{file}")
+            tests = run_tests(
+                python, copy, "-p", "conformance.sdk_test_plugin", *_LENIENT, f"tests/{file}"
+            )
             remarks.append(_describe_tests(tests, EXPECTED_FAILURES))
 
 

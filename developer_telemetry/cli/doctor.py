@@ -43,9 +43,10 @@ def doctor(
     """
     with site(url, devlake_url) as (settings, devlake):
         from developer_telemetry.diagnostics.check import FAILED
-        from developer_telemetry.diagnostics.doctor import examine
+        from developer_telemetry.diagnostics.checks import run_checks
+        from developer_telemetry.diagnostics.facts import collect
 
-        checks = examine(settings, partial(report_url, settings), devlake)
+        checks = run_checks(collect(settings, partial(report_url, settings), devlake))
         is_ok = all(check.state != FAILED for check in checks)
         if as_json:
             results = [check._asdict() for check in checks]

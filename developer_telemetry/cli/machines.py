@@ -201,7 +201,7 @@ def _watch(engine: Engine, as_json: bool) -> None:
     away = False
     while True:
         try:
-            events = watch.look()
+            events = watch.read_events()
             away = False
         except SQLAlchemyError as error:
             if not away:

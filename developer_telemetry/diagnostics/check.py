@@ -36,19 +36,21 @@ def failed_with_remedy(name: str, message: str, otherwise: str) -> Check:
 
 
 def without_database(facts: Facts, name: str) -> Check:
+    """Return a skipped check, for lack of a database that can be used."""
     if facts.database.is_set:
         return Check(name, SKIPPED, "the database can't be used from here", SEE_DATABASE)
     return Check(name, SKIPPED, "no database is set here", SET_DATABASE)
 
 
 def without_devlake(facts: Facts, name: str) -> Check:
+    """Return a skipped check, for lack of an answer of DevLake."""
     if facts.devlake.is_set:
         return Check(name, SKIPPED, "DevLake did not answer", SEE_DEVLAKE)
     return Check(name, SKIPPED, "no DevLake is set here", SET_DEVLAKE)
 
 
 def has_other_secret(facts: Facts) -> bool:
-    """Return true if DevLake's server has another secret than its database."""
+    """Return true if DevLake's server has a secret that does not decrypt its database."""
     return OTHER_SECRET in facts.devlake.plugin_error
 
 

@@ -76,7 +76,7 @@ def _migration_remedy(facts: Facts) -> str:
 
 
 def character_sets(facts: Facts) -> Iterator[Check]:
-    """Judge whether DevLake's own tables tell people apart as ours do."""
+    """Judge whether DevLake's tables distinguish people as ours do."""
     name = "character sets"
     inexact = facts.database.inexact_tables
     if not facts.database.is_usable:
@@ -143,7 +143,7 @@ def plugin(facts: Facts) -> Iterator[Check]:
 
 
 def _without_plugin(facts: Facts) -> Check:
-    """Return whether DevLake may be without our plugin, as it is."""
+    """Judge a DevLake that does not load our plugin."""
     python = [name for name in facts.devlake.plugins or () if name in PYTHON_PLUGINS]
     others = f"; it loads others in Python: {', '.join(python)}" if python else ""
     message = f"DevLake does not load it{others}"
@@ -156,7 +156,7 @@ def _without_plugin(facts: Facts) -> Check:
 
 
 def owner(facts: Facts) -> Iterator[Check]:
-    """Judge whether one program alone, which is there, owns the schema."""
+    """Judge whether exactly one installed program owns the schema."""
     name = "owner"
     database = facts.database
     if database.ownership is None or database.pending:
@@ -170,7 +170,7 @@ def owner(facts: Facts) -> Iterator[Check]:
             name,
             FAILED,
             f"{database.ownership}, but DevLake loads the plugin: the next run of a blueprint with"
-            " one of our connections makes DevLake the owner, and receivers stop to convert",
+            " one of our connections makes DevLake the owner, and receivers stop converting",
             "`developer-telemetry migrate --hand-back` records DevLake at once; or remove the"
             " plugin from DevLake",
         )
@@ -187,7 +187,7 @@ def owner(facts: Facts) -> Iterator[Check]:
 
 
 def devlake_database(facts: Facts) -> Iterator[Check]:
-    """Judge whether DevLake has the same database; a copy has older pipelines before long."""
+    """Judge whether DevLake has the same database; a copy soon has older pipelines only."""
     name = "devlake database"
     server = facts.devlake
     if server.connections is None and server.loads_plugin is not False:
@@ -215,7 +215,7 @@ def devlake_database(facts: Facts) -> Iterator[Check]:
         )
 
 
-# Reports, and what became of them.
+# Reports and their conversion.
 
 
 def last_report(facts: Facts) -> Iterator[Check]:
@@ -377,6 +377,11 @@ CHECKS: tuple[Callable[[Facts], Iterable[Check]], ...] = (
     blueprint,
     people,
 )
+
+
+def run_checks(facts: Facts) -> list[Check]:
+    """Return all checks of these facts."""
+    return [check for check_of in CHECKS for check in check_of(facts)]
 
 
 def _list_connections(connections: Mapping[int, str]) -> str:

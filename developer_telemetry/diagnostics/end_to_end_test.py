@@ -1,4 +1,4 @@
-"""A test report that is sent as by a machine, followed through the database, and removed again."""
+"""Send a test report as a machine does, follow it through the database, and remove it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from developer_telemetry.diagnostics.receiver_survey import ask_state
 from developer_telemetry.reports.daily_metrics import format_timestamp
 from developer_telemetry.storage.devlake_schema import make_account_id
 
-# No login has a space, so this is no developer's.
+# No login contains a space, so no developer has this one.
 DEVELOPER = "developer-telemetry send-test"
 HOST = "developer-telemetry-send-test"
 
-# An answer of 200 means that it is committed or spooled; replicas may take a moment.
+# An answer of 200 means that the report is committed or spooled; replicas may be late.
 STORED_SECONDS = 5.0
 # Machines are counted within 10 s.
 COUNTED_SECONDS = 15.0
@@ -66,7 +66,7 @@ class _Stored(NamedTuple):
 
 
 def send_test(engine: Engine, connection: Connection, url: str) -> Iterator[EndToEndStep]:
-    """Send a report to `connection` at its report URL, follow it, and remove what it left."""
+    """Send a report to `connection` at its report URL, follow it, and remove its rows."""
     marker = f"send-test {new_nonce()}"
     newest: Optional[int] = None
     try:
@@ -84,11 +84,11 @@ def send_test(engine: Engine, connection: Connection, url: str) -> Iterator[EndT
     if newest is not None:
         stored = _wait(lambda: _find(engine, connection.id, newest or 0, marker), STORED_SECONDS)
     if stored is None:
-        yield _elsewhere(connection, url, database_here=newest is not None)
+        yield _describe_missing_report(connection, url, has_database=newest is not None)
         return
     yield EndToEndStep("raw layer", True, f"it is row {stored.raw_id}")
-    yield _seen(engine, connection.id, stored, TOOL_TABLE, "tool layer", 0)
-    yield _seen(engine, connection.id, stored, MACHINE_TABLE, "machines", COUNTED_SECONDS)
+    yield _check_row(engine, connection.id, stored, TOOL_TABLE, "tool layer", 0)
+    yield _check_row(engine, connection.id, stored, MACHINE_TABLE, "machines", COUNTED_SECONDS)
     yield _remove_test(engine, connection.id, stored.developer)
 
 
@@ -102,7 +102,7 @@ def _send(connection: Connection, url: str, marker: str) -> EndToEndStep:
     took = f"{(time.monotonic() - started) * 1000:.0f} ms"
     if reply.status == 200 and reply.content.get("success") is True:
         return EndToEndStep("sent", True, f"{url} answered 200 after {took}: {reply.message}")
-    return EndToEndStep("sent", False, f"{url} answered {_words(reply)}")
+    return EndToEndStep("sent", False, f"{url} answered {_describe_reply(reply)}")
 
 
 def _body(marker: str) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _body(marker: str) -> dict[str, Any]:
     }
 
 
-def _words(reply: Reply) -> str:
+def _describe_reply(reply: Reply) -> str:
     hint = WHAT_TO_DO.get(reply.status, "that is no receiver's answer to a report")
     if 300 <= reply.status < 400:
         hint = f"collectors don't follow redirects: give them {reply.headers.get('location', '')}"
@@ -134,8 +134,8 @@ def _find(engine: Engine, connection_id: int, above: int, marker: str) -> Option
     return _Stored(*row) if row else None
 
 
-def _elsewhere(connection: Connection, url: str, database_here: bool) -> EndToEndStep:
-    """Return where an accepted report may be that is not in the database."""
+def _describe_missing_report(connection: Connection, url: str, has_database: bool) -> EndToEndStep:
+    """Describe the fault if an accepted report is not in the database."""
     state = _state(connection, url)
     later = "run `developer-telemetry send-test` again then, which also removes this one"
     if state is not None and (state.outage or state.waiting):
@@ -146,12 +146,12 @@ def _elsewhere(connection: Connection, url: str, database_here: bool) -> EndToEn
             f"only the spool of receiver {state.receiver} has it{why}: {state.waiting} reports"
             f" wait there and are stored once the database accepts them; {later}",
         )
-    if not database_here:
+    if not has_database:
         return EndToEndStep("spool", False, f"it was accepted; once the database is back, {later}")
     return EndToEndStep(
         "raw layer",
         False,
-        "it was accepted, but is not in this database: the receiver stores elsewhere; compare"
+        "it was accepted, but is not in this database: the receiver uses another database; compare"
         " DB_URL here and there, and see `developer-telemetry doctor`",
     )
 
@@ -162,7 +162,7 @@ def _state(connection: Connection, url: str) -> Optional[ReceiverState]:
     return ask_state(url, connection.id, connection.token).state
 
 
-def _seen(
+def _check_row(
     engine: Engine, connection_id: int, stored: _Stored, table: str, name: str, patience: float
 ) -> EndToEndStep:
     started = time.monotonic()
@@ -185,7 +185,7 @@ def _remove_test(engine: Engine, connection_id: int, developer: str) -> EndToEnd
     try:
         removed = remove(engine, connection_id, developer)
     except ConnectionBusy as error:
-        return _still_there("removed", error)
+        return _describe_failed_removal("removed", error)
     where = ", ".join(f"{count} from {table}" for table, count in removed.items() if count)
     return EndToEndStep("removed", True, where)
 
@@ -199,13 +199,13 @@ def _clear_old(engine: Engine, connection: Connection) -> Iterator[EndToEndStep]
             try:
                 removed = remove(engine, connection.id, developer)
             except ConnectionBusy as error:
-                yield _still_there("earlier", error)
+                yield _describe_failed_removal("earlier", error)
             else:
                 message = f"removed {removed[RAW_TABLE]} earlier test reports"
                 yield EndToEndStep("earlier", True, message)
 
 
-def _still_there(name: str, error: ConnectionBusy) -> EndToEndStep:
+def _describe_failed_removal(name: str, error: ConnectionBusy) -> EndToEndStep:
     return EndToEndStep(name, False, f"{error}; `developer-telemetry send-test` removes it then")
 
 
@@ -255,9 +255,9 @@ def _count(engine: Engine, table: str, connection_id: int, developer: str) -> in
     return count
 
 
-def _wait(look: Callable[[], Any], patience: float) -> Any:
-    """Call `look` until it returns a true value or `patience` is over; return its last result."""
+def _wait(check: Callable[[], Any], patience: float) -> Any:
+    """Call `check` until it returns a true value or `patience` is over; return its last result."""
     deadline = time.monotonic() + patience
-    while not (result := look()) and time.monotonic() < deadline:
+    while not (result := check()) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     return result

@@ -1,7 +1,7 @@
-"""The facts that `doctor` judges, collected once: nothing here decides whether they are good.
+"""The facts that `doctor` judges, collected once, without judging them.
 
-They are read from where an operator is: DevLake through its API, receivers through the address that
-machines use, the database with our own settings.
+They are read from the operator's machine: DevLake through its API, receivers through the address
+that machines use, the database with our own settings.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class DatabaseFacts(NamedTuple):
 
     @property
     def is_usable(self) -> bool:
-        """Tell whether it answers and is migrated."""
+        """Return true if the database answers and is migrated."""
         return self.is_set and not self.error and not self.pending
 
 
@@ -94,7 +94,7 @@ class DevLakeFacts(NamedTuple):
     address: str = ""
     version: str = ""
     error: str = ""  # the reason why it answers nothing
-    plugins: Optional[Sequence[str]] = None  # all that it loads; None unless it listed them
+    plugins: Optional[Sequence[str]] = None  # the plugins it loads; None unless it listed them
     plugin_error: str = ""  # the reason why it does not list its connections
     has_failed: bool = False  # it answered with an error of its own
     connections: Optional[Mapping[int, StoredConnection]] = None  # None unless it listed them
@@ -105,14 +105,14 @@ class DevLakeFacts(NamedTuple):
 
     @property
     def loads_plugin(self) -> Optional[bool]:
-        """Tell whether it loads our plugin; None if that is not known."""
+        """Return true if DevLake loads our plugin; None if that is unknown."""
         if self.connections is not None:
             return True
         return None if self.plugins is None else PLUGIN in self.plugins
 
 
 class Facts(NamedTuple):
-    """Everything that is known of one installation."""
+    """The facts of one installation."""
 
     database: DatabaseFacts = DatabaseFacts()
     devlake: DevLakeFacts = DevLakeFacts()
@@ -132,7 +132,13 @@ class Facts(NamedTuple):
 def collect(
     settings: Settings, report_url: Callable[[int], str], devlake: Optional[DevLakeBackend]
 ) -> Facts:
-    """Collect the facts; `report_url` returns the address to which a connection's machines send."""
+    """Collect the facts of one installation.
+
+    Args:
+        settings: Those of this command; without a database, its facts are empty.
+        report_url: The address to which machines send the reports of a connection.
+        devlake: The client of DevLake's server; None leaves its facts empty.
+    """
     at_devlake = DevLakeFacts() if devlake is None else _ask_devlake(devlake)
     database = DatabaseFacts(is_set=bool(settings.db_url))
     with ExitStack() as stack:
@@ -164,7 +170,7 @@ def _tokens(database: DatabaseFacts, devlake: DevLakeFacts) -> dict[int, str]:
 def _ask_receivers(
     engine: Optional[Engine], report_url: Callable[[int], str], tokens: Mapping[int, str]
 ) -> tuple[Survey, bool]:
-    """Return the survey, and whether its nonce was in the database meanwhile."""
+    """Return the survey, and true if its nonce was in the database meanwhile."""
     if not tokens:
         return Survey(), False
     nonce = new_nonce()
@@ -181,7 +187,11 @@ def _ask_receivers(
 
 
 def read_database(engine: Engine, settings: Settings) -> DatabaseFacts:
-    """Read what there is to know of the database; raises `SQLAlchemyError`."""
+    """Read the facts of the database.
+
+    Raises:
+        SQLAlchemyError: if the database does not answer.
+    """
     missing = tuple(list_pending(engine))
     facts = DatabaseFacts(
         is_set=True,
@@ -244,7 +254,7 @@ def _ask_devlake(devlake: DevLakeBackend) -> DevLakeFacts:
         facts = facts._replace(in_blueprint=frozenset(_in_blueprint(devlake)))
     except TelemetryError as error:
         facts = facts._replace(blueprints_error=str(error))
-    # Last, since the database is asked the same next: a pipeline may start in between.
+    # Last, shortly before the same query of the database: a pipeline may start in between.
     return _with_newest_pipeline(facts, devlake)
 
 
@@ -255,7 +265,7 @@ def _plugins(devlake: DevLakeBackend) -> Optional[tuple[str, ...]]:
     except AccessDenied:
         raise
     except TelemetryError:
-        return None  # before a migration is confirmed DevLake answers nothing else
+        return None  # until a pending migration is confirmed, DevLake answers no other request
 
 
 def _with_newest_pipeline(facts: DevLakeFacts, devlake: DevLakeBackend) -> DevLakeFacts:

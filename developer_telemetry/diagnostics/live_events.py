@@ -54,7 +54,7 @@ class Watch:
             self._arrived(connection)
             self._refusals = self._counts(connection)
 
-    def look(self) -> list[Event]:
+    def read_events(self) -> list[Event]:
         """Return the events since the last call, reports first."""
         with self._engine.connect() as connection:
             arrived = self._arrived(connection)
@@ -86,7 +86,7 @@ class Watch:
         ]
 
     def _counts(self, connection: SqlConnection) -> dict[tuple[int, str, str], int]:
-        # Yesterday's, too, since they are written down some seconds later.
+        # Yesterday's, too, since counts are written some seconds later.
         since = format_timestamp(now_us() - DAY_US)[:10]
         rows = connection.exec_driver_sql(
             f"SELECT connection_id, day, reason, count FROM {REFUSAL_TABLE}"

@@ -1,14 +1,14 @@
 """The wire format by which `doctor` asks a receiver for its state, through a report URL.
 
-A front proxy passes nothing but the report routes to a receiver, so the question uses one of them:
+A front proxy passes nothing but the report routes to a receiver, so the request uses one of them:
 
     GET <report URL>?nonce=<32 hexadecimal digits>
     Authorization: Bearer <the connection's token, as a report is sent>
 
     {"success": true, "message": "...", "nonce": "...", "receiver": {<ReceiverState>}}
 
-The nonce is optional. Who asks has left it in a database; a receiver that finds it there uses the
-same database. It is repeated in the answer, so that an answer from a cache shows.
+The nonce is optional. `doctor` has stored it in a database; a receiver that finds it there uses the
+same database. The answer repeats the nonce, so that `doctor` detects an answer from a cache.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from developer_telemetry.constants import PROBE_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading, transact
 
-# Answers and refusals of a receiver have this header, those of a proxy before it have not.
+# Only receivers set this header on answers and refusals, proxies don't.
 HEADER = "X-Telemetry-Probe"
 ANSWERED = "answered"
 REFUSED = "refused"
@@ -59,7 +59,7 @@ class ReceiverState(msgspec.Struct, frozen=True):
     conflicting: int = 0  # reports that wait for a lock or the like
 
 
-class Answer(msgspec.Struct, frozen=True):
+class ProbeResponse(msgspec.Struct, frozen=True):
     """The JSON object of an answer, beside `success` and `message`."""
 
     nonce: str
@@ -67,18 +67,18 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def new_nonce() -> str:
-    """Return a random text that no other question has."""
+    """Return a random text that no other request has."""
     return secrets.token_hex(16)
 
 
-def nonce_of(query: bytes) -> str:
+def parse_nonce(query: bytes) -> str:
     """Return the nonce in the query of a URL, as a receiver gets it; `""` if there is none."""
     match = _NONCE_QUERY.fullmatch(query)
     return match[1].decode() if match else ""
 
 
-class Question(NamedTuple):
-    """A question, as it is sent to the report URL of a connection that has this token."""
+class ProbeRequest(NamedTuple):
+    """A request for a receiver's state, sent to the report URL of the connection of `token`."""
 
     token: str
     nonce: str
@@ -94,17 +94,17 @@ class Question(NamedTuple):
         return {"nonce": self.nonce}
 
     def read(self, content: Mapping[str, Any]) -> Optional[ReceiverState]:
-        """Return the state in a JSON object; None if that does not answer this question."""
+        """Return the state in a JSON object; None if it does not answer this request."""
         try:
-            answer = msgspec.convert(content, Answer)
+            response = msgspec.convert(content, ProbeResponse)
         except msgspec.ValidationError:
             return None
-        return answer.receiver if answer.nonce == self.nonce else None
+        return response.receiver if response.nonce == self.nonce else None
 
 
 @contextmanager
 def stored_nonce(engine: Engine, nonce: str) -> Iterator[None]:
-    """Leave `nonce` in the database for as long as the context lasts."""
+    """Store `nonce` in the database until the end of the context."""
     marker = dialect_of(engine).placeholder
     leave = f"INSERT INTO {PROBE_TABLE} (nonce, left_us) VALUES ({marker}, {marker})"
     clear = f"DELETE FROM {PROBE_TABLE} WHERE nonce = {marker} OR left_us < {marker}"
@@ -118,7 +118,7 @@ def stored_nonce(engine: Engine, nonce: str) -> Iterator[None]:
 
 
 def has_nonce(engine: Engine, nonce: str) -> bool:
-    """Tell whether `nonce` is in this database now."""
+    """Return true if `nonce` is in this database now."""
     marker = dialect_of(engine).placeholder
     with reading(engine).connect() as connection:
         row = connection.exec_driver_sql(

@@ -183,7 +183,7 @@ def clocks(facts: Facts) -> Iterator[Check]:
 
 
 def check_clocks(ahead: Mapping[str, float]) -> Check:
-    """Judge clocks, by the name of their owner, in seconds ahead of the one here."""
+    """Judge clocks, by the name of their owner, in seconds ahead of the local one."""
     if not ahead:
         return Check("clocks", SKIPPED, "there is none to compare with", SET_DATABASE)
     message = "compared with the clock here: " + ", ".join(
@@ -254,7 +254,7 @@ def _spool_fault(state: ReceiverState) -> tuple[str, str]:
 
 
 def _without_token(facts: Facts, name: str) -> Check:
-    """Return why no receiver was asked."""
+    """Return the reason why no receiver was asked."""
     if any(connection.fault for connection in facts.database.connections.values()):
         return Check(name, SKIPPED, "no connection's token can be read here", SEE_SECRET)
     if facts.database.is_usable or facts.devlake.connections is not None:

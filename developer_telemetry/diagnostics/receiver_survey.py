@@ -1,6 +1,6 @@
-"""Ask receivers for their state through report URLs, and name the reason where that fails.
+"""Ask receivers for their state through report URLs, and explain failures.
 
-Machines send to these URLs, so a fault on the way of this request is one for reports, too.
+Machines send to these URLs, so a fault that stops this request stops reports, too.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from developer_telemetry.diagnostics.probe import (
     ANSWERED,
     HEADER,
     REFUSED,
-    Question,
+    ProbeRequest,
     ReceiverState,
     new_nonce,
 )
 
-# The first connection's URL is asked so often, to reach each receiver behind a balancer.
+# Requests to the first connection's URL, to reach each receiver behind a balancer.
 REQUESTS = 6
 
 # The kinds of faults, by what has to be changed.
@@ -38,7 +38,7 @@ OLDER_RECEIVER = "send a report with POST"
 
 
 class Finding(NamedTuple):
-    """The result of one question: the receiver's state, or the kind of fault and its remedy."""
+    """The result of one request: the receiver's state, or the kind of fault and its remedy."""
 
     connection_id: int
     state: Optional[ReceiverState] = None
@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """The results of all questions, and the URL of the first one."""
+    """The results of all requests, and the URL of the first one."""
 
     url: str = ""
     findings: Sequence[Finding] = ()
@@ -74,7 +74,7 @@ class Survey(NamedTuple):
 
 
 def survey(report_url: Callable[[int], str], tokens: Mapping[int, str], nonce: str) -> Survey:
-    """Ask through the report URL of each connection in `tokens`, which has one at least."""
+    """Ask through the report URL of each connection in `tokens`, at least one."""
     first, *others = tokens
     findings: dict[int, list[Finding]] = {}
     for number in [first] * REQUESTS + others:
@@ -88,10 +88,10 @@ def survey(report_url: Callable[[int], str], tokens: Mapping[int, str], nonce: s
 
 def ask_state(url: str, connection_id: int, token: str, nonce: str = "") -> Finding:
     """Ask through the report URL of a connection, which has this token."""
-    question = Question(token, nonce or new_nonce())
+    request = ProbeRequest(token, nonce or new_nonce())
     started_us = now_us()
     try:
-        reply = ask(url, question.headers, query=question.query)
+        reply = ask(url, request.headers, query=request.query)
     except NoAnswer as error:
         return Finding(
             connection_id,
@@ -101,7 +101,7 @@ def ask_state(url: str, connection_id: int, token: str, nonce: str = "") -> Find
             " and `developer-telemetry serve` run",
         )
     ended_us = now_us()
-    state = question.read(reply.content) if reply.status == 200 else None
+    state = request.read(reply.content) if reply.status == 200 else None
     if state is not None:
         # The receiver read its clock at any moment between the two.
         ahead_us = max(0, state.clock_us - ended_us) + min(0, state.clock_us - started_us)

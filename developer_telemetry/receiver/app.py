@@ -1,4 +1,4 @@
-"""The parts of a receiver, and the ASGI application that answers every request but a report."""
+"""The parts of a receiver, and the ASGI application for all requests but reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Formats of log lines, for people or for programs.
+"""Formats of log lines, as text or as JSON.
 
 A line never contains a body, a token or a home path. All text is made printable here. Of an error
 it contains only `describe_error(error)`, since a driver's message may quote a row.
@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.printable import printable, printable_json, printable_lines
 
-# Anyone who can connect can cause lines of these loggers. More lines of one kind are only counted.
+# Any client can cause lines of these loggers. More lines of one kind are only counted.
 LINES_A_MINUTE = 120
 PROVOKED = (
     "asyncio",
@@ -47,7 +47,7 @@ class Bounded(logging.Filter):
             dropped = sum(max(0, count - LINES_A_MINUTE) for count in self._counts.values())
             self._since, self._counts = record.created, {}
         kind = (record.name, str(record.msg)[:100])
-        # There are few kinds, unless a sender makes them up.
+        # There are few kinds, unless a sender invents them.
         kind = kind if kind in self._counts or len(self._counts) < 100 else ("", "")
         self._counts[kind] = self._counts.get(kind, 0) + 1
         if dropped:

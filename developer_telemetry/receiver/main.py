@@ -138,7 +138,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
 
 
 def take_over_schema(engine: Engine) -> None:
-    """Migrate DevLake's database, and record that this project looks after its schema.
+    """Migrate DevLake's database, and record that this project owns its schema.
 
     Args:
         engine: One without the receiver's timeouts, as migrations may take longer; it has no
@@ -154,7 +154,7 @@ def take_over_schema(engine: Engine) -> None:
     for migration in taken.migrations:
         logger.info("applied %s", migration)
     if taken.is_new:
-        logger.info("this receiver looks after the schema and converts reports from now on")
+        logger.info("this receiver owns the schema and converts reports from now on")
 
 
 def add_gauges(
@@ -242,7 +242,7 @@ def serve(engine: Engine, settings: Settings) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.freeze()  # all that is loaded now stays in use
+    gc.freeze()  # all objects so far stay in use
     gc.set_threshold(GARBAGE_THRESHOLD)
     Server(config, receiver).run(sockets)
 

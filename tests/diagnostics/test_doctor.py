@@ -80,11 +80,11 @@ class Lake(SmallLake):
 
     newest_pipeline = 0
 
-    def _do(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Answer:
+    def _dispatch(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Answer:
         if (method, path) == ("GET", "/pipelines"):
             newest = [{"id": self.newest_pipeline}] if self.newest_pipeline else []
             return 200, {"pipelines": newest, "count": self.newest_pipeline}
-        return super()._do(method, path, query, body)
+        return super()._dispatch(method, path, query, body)
 
 
 class Site:

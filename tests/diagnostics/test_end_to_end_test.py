@@ -219,7 +219,7 @@ def test_another_database_is_said(
     steps = place.steps(leaves=1, DB_URL=f"sqlite:///{tmp_path}/telemetry.db")
 
     assert names(steps) == ["sent", "raw layer"]
-    assert "the receiver stores elsewhere; compare DB_URL" in steps[1]["message"]
+    assert "the receiver uses another database; compare DB_URL" in steps[1]["message"]
     place.steps()
     assert place.is_empty()
 

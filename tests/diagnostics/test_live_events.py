@@ -45,22 +45,22 @@ def put(engine: Engine, *developers: str) -> None:
 
 
 def developers(watch: Watch) -> list[str]:
-    return [each.developer for each in watch.look() if isinstance(each, Arrived)]
+    return [each.developer for each in watch.read_events() if isinstance(each, Arrived)]
 
 
 def test_what_arrives_is_seen_once_and_what_was_there_is_not(engine: Engine) -> None:
     put(engine, "before")
     watch = Watch(engine)
-    assert watch.look() == []
+    assert watch.read_events() == []
 
     put(engine, "ann")
-    [seen] = watch.look()
+    [seen] = watch.read_events()
     assert isinstance(seen, Arrived)
     assert seen == Arrived(seen.id, 1, "ann", "desk", "2026-11-23", "2026-11-23 20:26:40.123")
 
     put(engine, "bob", "cid")
     assert developers(watch) == ["bob", "cid"]
-    assert watch.look() == []
+    assert watch.read_events() == []
 
 
 def test_what_is_committed_behind_later_ids_is_seen(engine: Engine) -> None:
@@ -76,7 +76,7 @@ def test_what_is_committed_behind_later_ids_is_seen(engine: Engine) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql(f"UPDATE {RAW_TABLE} SET id = -id WHERE id < 0")
     assert developers(watch) == ["late"]
-    assert watch.look() == []
+    assert watch.read_events() == []
 
 
 def test_a_burst_is_seen_in_parts_and_whole(
@@ -101,16 +101,16 @@ def test_refusals_are_seen_as_they_are_counted(engine: Engine) -> None:
     tallies.refused(1, "token")
     tallies.flush(engine)
     watch = Watch(engine)
-    assert watch.look() == []
+    assert watch.read_events() == []
 
     for reason in ("token", "date", "token"):
         tallies.refused(1, reason)
     tallies.flush(engine)
 
-    seen = watch.look()
+    seen = watch.read_events()
     assert [each[:3] for each in seen] == [(1, "date", 1), (1, "token", 2)]
     assert all(isinstance(each, Refused) for each in seen)
-    assert watch.look() == []
+    assert watch.read_events() == []
 
 
 class Prompt(Altered):

@@ -15,11 +15,11 @@ from developer_telemetry.constants import PROBE_TABLE
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.diagnostics.probe import (
     HEADER,
-    Question,
+    ProbeRequest,
     ReceiverState,
     has_nonce,
     new_nonce,
-    nonce_of,
+    parse_nonce,
     stored_nonce,
 )
 from tests.support.receivers import (
@@ -56,12 +56,12 @@ class Place:
     def ask(
         self, path: str = PATHS[0], to: int = 0, token: str = TOKEN, query: str = ""
     ) -> httpx.Response:
-        headers = Question(token, "").headers
+        headers = ProbeRequest(token, "").headers
         address = path.format(to or self.connection)
         return self.receiver.client.get(f"{address}{query}", headers=headers)
 
     def state(self, nonce: str = "") -> ReceiverState:
-        question = Question(TOKEN, nonce or new_nonce())
+        question = ProbeRequest(TOKEN, nonce or new_nonce())
         answer = self.receiver.client.get(
             PATHS[0].format(self.connection), headers=question.headers, params=question.query
         )
@@ -98,7 +98,7 @@ def test_the_token_shows_the_state_at_each_report_path(place: Place, path: str) 
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.json()["success"] is True
-    state = Question(TOKEN, nonce).read(answer.json())
+    state = ProbeRequest(TOKEN, nonce).read(answer.json())
     assert state is not None
     assert abs(state.clock_us / 1e6 - time.time()) < 5
     assert (state.problem, state.outage, state.waiting, state.set_aside) == ("", "", 0, 0)
@@ -108,7 +108,7 @@ def test_the_token_shows_the_state_at_each_report_path(place: Place, path: str) 
 
 
 def test_an_answer_to_an_earlier_question_is_none(place: Place) -> None:
-    question = Question(TOKEN, new_nonce())
+    question = ProbeRequest(TOKEN, new_nonce())
     content = place.ask(query=f"?nonce={question.nonce}").json()
 
     assert question.read(content) is not None
@@ -124,7 +124,7 @@ def test_an_answer_to_an_earlier_question_is_none(place: Place) -> None:
 def test_without_a_nonce_no_databases_are_compared(place: Place, query: str) -> None:
     content = place.ask(query=query).json()
 
-    assert nonce_of(query[1:].encode()) == ""
+    assert parse_nonce(query[1:].encode()) == ""
     assert content["nonce"] == ""
     assert content["receiver"]["same_database"] is None
 
@@ -140,7 +140,7 @@ def test_a_nonce_may_have_company_in_the_query(place: Place) -> None:
 def test_other_methods_are_not_allowed(place: Place, method: str) -> None:
     path = PATHS[0].format(place.connection)
 
-    answer = place.receiver.client.request(method, path, headers=Question(TOKEN, "").headers)
+    answer = place.receiver.client.request(method, path, headers=ProbeRequest(TOKEN, "").headers)
 
     assert answer.status_code == 405
     assert answer.headers["Allow"] == "GET, POST"
@@ -152,7 +152,7 @@ def test_a_report_with_a_query_is_stored_like_any_other(place: Place) -> None:
     path = PATHS[0].format(place.connection)
 
     sent = place.receiver.client.post(
-        f"{path}?nonce={new_nonce()}", headers=Question(TOKEN, "").headers, json=report("asker")
+        f"{path}?nonce={new_nonce()}", headers=ProbeRequest(TOKEN, "").headers, json=report("asker")
     )
 
     assert sent.json() == {"success": True, "message": "report stored"}
@@ -205,7 +205,9 @@ def test_the_token_of_one_connection_is_none_for_another(place: Place) -> None:
 
 @pytest.mark.parametrize("number", ["987654", "x", "-1"])
 def test_an_unknown_connection_is_reported(place: Place, number: str) -> None:
-    answer = place.receiver.client.get(PATHS[0].format(number), headers=Question(TOKEN, "").headers)
+    answer = place.receiver.client.get(
+        PATHS[0].format(number), headers=ProbeRequest(TOKEN, "").headers
+    )
 
     assert answer.status_code == 404
     assert answer.headers[HEADER] == "refused"

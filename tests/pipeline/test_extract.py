@@ -26,10 +26,10 @@ from tests.support.layers import (
     insert_go_plugin_row,
     push_in_batches,
     rewritten,
-    run_simultaneously,
     senders,
     traffic,
 )
+from tests.support.receivers import run_simultaneously
 from tests.support.rows import raw_rows, tool_rows
 
 

@@ -32,9 +32,9 @@ from tests.support.layers import (
     STRATEGIES,
     expected,
     insert_go_plugin_row,
-    run_simultaneously,
     traffic,
 )
+from tests.support.receivers import run_simultaneously
 from tests.support.rows import tool_rows
 
 DAY_SECONDS = 86_400

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import looking, page, panels, receiver, runs, subtasks
-from benchmarks.beside import beside
+from benchmarks import page, page_views, panels, receiver, runs, subtasks
+from benchmarks.concurrent_pushes import measure_concurrent_pushes
 from benchmarks.databases import database
 from benchmarks.fleet import body, date_of, developer_of, raw_row, tool_row_of
 from developer_telemetry.reports.daily_metrics import ReceivedReport, build_tool_row
@@ -50,7 +50,7 @@ def test_panels_are_measured(tmp_path: Path) -> None:
 def test_the_page_is_measured(tmp_path: Path) -> None:
     output = tmp_path / "benchmarks.md"
     sizes = ["--rows", "1000", "--days", "40", "--seconds", "0.5", "--rounds", "1"]
-    looking.main(["--databases", "postgresql", *sizes, "--output", str(output)])
+    page_views.main(["--databases", "postgresql", *sizes, "--output", str(output)])
     written = output.read_text()
     assert "| postgresql, nobody looks |" in written
     assert "| postgresql, people look |" in written
@@ -59,8 +59,8 @@ def test_the_page_is_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["sqlite", "mariadb", "postgresql"])
 def test_no_push_fails_and_no_row_is_away_while_all_is_extracted_again(name: str) -> None:
     with database(name) as fresh:
-        outcome = beside(fresh, rows=3_000, seconds=2)
-    for each in (outcome.alone, outcome.beside):
+        outcome = measure_concurrent_pushes(fresh, rows=3_000, seconds=2)
+    for each in (outcome.alone, outcome.during_extracts):
         assert (each.refused, each.broken) == (0, 0)
         assert each.acknowledged > 64
     assert outcome.extracts > 0

@@ -193,7 +193,7 @@ def test_install_calls_tried_exactly_the_devlakes_of_the_page() -> None:
 
 
 def test_what_our_sdk_lends_to_the_genuine_one_is_complete() -> None:
-    lending = (ROOT / "conformance" / "beside.py").read_text()
+    lending = (ROOT / "conformance" / "sdk_test_plugin.py").read_text()
     lent = dict(re.findall(r'_lend\("([\w.]+)", SDK(.*) / "\w+\.py"\)', lending))
     assert "pydevlake.database" in lent
     for name in lent:

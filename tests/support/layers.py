@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from random import Random
-from typing import Callable
 
 import pytest
 from sqlalchemy.engine import Engine
@@ -19,6 +16,7 @@ from developer_telemetry.pipeline.extract import reextract
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, ReceivedReport, build_tool_row
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
+from tests.support.receivers import run_simultaneously
 from tests.support.rows import Row, raw_rows, tool_rows
 
 STRATEGIES = {1: OVERWRITE, 2: SUM}
@@ -85,19 +83,6 @@ def push_in_batches(engine: Engine, arrivals: Iterable[ReceivedReport], random: 
     waiting = iter(arrivals)
     while batch := list(islice(waiting, random.randint(1, 12))):
         store(engine, batch, STRATEGIES)
-
-
-def run_simultaneously(tasks: Sequence[Callable[[], None]]) -> None:
-    """Run all of them at the same moment; raise what any of them raised."""
-    barrier = threading.Barrier(len(tasks))
-
-    def run(task: Callable[[], None]) -> None:
-        barrier.wait()
-        task()
-
-    with ThreadPoolExecutor(len(tasks)) as pool:
-        for future in [pool.submit(run, task) for task in tasks]:
-            future.result()
 
 
 def senders(

@@ -123,15 +123,15 @@ class SmallLake:
             if authorization != f"Bearer {self.key}":
                 message = "api key is invalid" if authorization else "token is missing"
                 return 403 if authorization else 401, {"success": False, "message": message}
-        if self.auth and path not in PUBLIC and not self._knows(headers, keyed):
+        if self.auth and path not in PUBLIC and not self._is_signed_in(headers, keyed):
             return BARE
         if self.fault and path != "/version":
             return self.fault
         with self._lock:
             time.sleep(self.silent_seconds)
-            return self._do(method, path, parse_qs(urlsplit(target).query), body)
+            return self._dispatch(method, path, parse_qs(urlsplit(target).query), body)
 
-    def _knows(self, headers: Mapping[str, str], keyed: bool) -> bool:
+    def _is_signed_in(self, headers: Mapping[str, str], keyed: bool) -> bool:
         """Return true if a server that wants to know its users knows this one."""
         if headers.get("X-Forwarded-User") and self.forwarded:
             return headers.get("X-Forwarded-User-Secret") == self.forwarded
@@ -140,7 +140,7 @@ class SmallLake:
             return base64.b64decode(credentials).count(b":") == 1
         return keyed and self.auth != "june"
 
-    def _do(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Answer:
+    def _dispatch(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Answer:
         routes = ((re.fullmatch(route, f"{method} {path}"), ROUTES[route]) for route in ROUTES)
         found, name = next(((match, name) for match, name in routes if match), (None, ""))
         if found is None or (path.startswith(PLUGIN) and not self.has_plugin):

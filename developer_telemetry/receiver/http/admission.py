@@ -69,9 +69,9 @@ class Admission:
             del queue[client]
             self._reporters[client] = None
 
-    def exceeds(self, held: int) -> bool:
+    def exceeds(self, client_bytes: int) -> bool:
         """Return true if a connection that holds so many bytes has to be closed."""
-        return self.held_bytes > MAX_HELD_BYTES and held > FAIR_SHARE_BYTES
+        return self.held_bytes > MAX_HELD_BYTES and client_bytes > FAIR_SHARE_BYTES
 
     def _choose_to_close(self, newcomer: ClientConnection) -> ClientConnection:
         oldest = next(iter(self._strangers))

@@ -18,17 +18,17 @@ MAX_READING = 128 * MEBIBYTE
 # The bytes of output and of input of one step of decompression.
 PIECE = 64 * KIBIBYTE
 SIP = 4 * KIBIBYTE
-# Each costs as much to begin as a whole report does to inflate.
+# Starting one takes as long as inflating a report.
 MAX_MEMBERS = 10_000
 
 STOPPING = "the receiver is stopping; send this again"
-TOO_SLOW = "the body came too slowly; send this again"
+TOO_SLOW = "the body arrived too slowly; send this again"
 
-# Accepts the headers of gzip and of zlib alike; "deflate" is sent as either of zlib and bare.
+# Accepts the headers of gzip and zlib. For "deflate", senders use zlib or no header.
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _BARE = -zlib.MAX_WBITS
 
-# Of Content-Encoding.
+# The supported values of Content-Encoding.
 ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")
 
 
@@ -37,15 +37,15 @@ class TooLarge(TelemetryError):
 
 
 class UnknownEncoding(TelemetryError):
-    """The body is compressed in a way that we don't read (HTTP 415)."""
+    """The body is compressed in an unsupported way (HTTP 415)."""
 
 
 class BodyAborted(Exception):
-    """The sender went away before the end of the body."""
+    """The sender disconnected before the end of the body."""
 
 
 class BodyReader:
-    """Reads bodies; knows which are being read, so as to bound their sum and to end them."""
+    """Reads bodies, bounds the sum of their sizes, and ends all reads at a stop."""
 
     def __init__(self) -> None:
         self._readers: set[asyncio.Task[object]] = set()
@@ -53,7 +53,7 @@ class BodyReader:
         self._stopping = False
 
     def stop(self) -> None:
-        """Take no further body: those half sent are answered with `Unavailable`."""
+        """Read no more: bodies that were sent in part are answered with `Unavailable`."""
         self._stopping = True
         for reader in self._readers:
             reader.cancel()
@@ -70,12 +70,12 @@ class BodyReader:
         """Return the complete body, as sent.
 
         Args:
-            encoding: the Content-Encoding header, "" where there is none
+            encoding: the Content-Encoding header, "" if there is none.
 
         Raises:
             UnknownEncoding: `inflate` can't read the encoding.
             TooLarge: the body is larger than `limit.sent`.
-            ReportRefused: the sender went away before its end.
+            ReportRefused: the sender disconnected before its end.
             Unavailable: it arrives too slowly, with too many others, or the receiver stops.
         """
         check_encoding(encoding)
@@ -130,7 +130,7 @@ def _too_large(limit: Limit) -> str:
 
 
 def check_encoding(encoding: str) -> None:
-    """Raise `UnknownEncoding` unless it is one that we inflate, or none."""
+    """Raise `UnknownEncoding` unless the encoding is supported or empty."""
     if encoding and encoding.strip().lower() not in ENCODINGS:
         raise UnknownEncoding(f"Content-Encoding {encoding!r}; send gzip, deflate or plain JSON")
 
@@ -149,37 +149,39 @@ def inflated_within(body: bytes, encoding: str, size: int) -> Optional[bytes]:
 
 
 def inflate(body: bytes, encoding: str, limit: Limit) -> Iterator[bytes]:
-    """Yield the body's content in pieces; raises `TooLarge` as soon as it is."""
+    """Yield the body's content in pieces; raise `TooLarge` as soon as it is above the limit."""
     if encoding.strip().lower() in ("", "identity"):
         yield body
         return
     try:
         size = 0
-        for piece in _inflated(body):
+        for piece in _inflate_members(body):
             size += len(piece)
             if size > limit.inflated:
                 raise TooLarge(f"the body inflates above {limit.inflated} bytes; send less at once")
             yield piece
     except zlib.error:
-        raise ReportRefused("body", "the body is not compressed as Content-Encoding says") from None
+        raise ReportRefused(
+            "body", "the body is not compressed as Content-Encoding declares"
+        ) from None
 
 
-def _inflated(body: bytes) -> Iterator[bytes]:
+def _inflate_members(body: bytes) -> Iterator[bytes]:
     bare = body[:1] and body[0] & 0x0F != 8 and body[:2] != b"\x1f\x8b"
     members = 0
     inflater = None
-    # A little at a time, since zlib copies all of what it has not read yet, each time.
+    # In small steps, since zlib copies all unread input in each step.
     for start in range(0, len(body), SIP):
         unread = body[start : start + SIP]
         more = True
         while unread or more:
-            if inflater is None:  # gzip files may be strung together
+            if inflater is None:  # gzip files may be concatenated
                 members += 1
                 if members > MAX_MEMBERS:
                     raise TooLarge(f"the body has more than {MAX_MEMBERS} compressed parts")
                 inflater = zlib.decompressobj(_BARE if bare else _GZIP_OR_ZLIB)
             piece = inflater.decompress(unread, PIECE)
-            more = len(piece) == PIECE  # it may hold back what did not fit
+            more = len(piece) == PIECE  # zlib may have more output
             unread = inflater.unconsumed_tail
             if inflater.eof:
                 unread, more, inflater = inflater.unused_data, False, None

@@ -1,4 +1,4 @@
-"""One request and its answer: as the report endpoint and as an ASGI application use them."""
+"""One request and its answer, for the report endpoint and for an ASGI application."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Wire(Protocol):
         """Send a part of the answer."""
 
     async def writable(self) -> None:
-        """Return when the sender has read enough of the bytes sent before, or is gone."""
+        """Return when the sender has read most of the bytes sent before, or has disconnected."""
 
     def body_taken(self) -> None:
         """Read more of the body."""
@@ -58,7 +58,7 @@ class Exchange:
         self._default_headers = default_headers
         self._has_content = head.method != "HEAD"
         self._is_taken = False  # all of the body
-        self._news: Optional[asyncio.Event] = None  # made when a reader has to wait
+        self._change: Optional[asyncio.Event] = None  # made when a reader has to wait
 
     @property
     def peer(self) -> str:
@@ -67,23 +67,23 @@ class Exchange:
 
     def wake_reader(self) -> None:
         """Wake a reader that waits for more of the body, or for the end."""
-        if self._news is not None:
-            self._news.set()
+        if self._change is not None:
+            self._change.set()
 
     async def wait_for_body(self) -> bool:
-        """Wait for more of the body; return False if the sender is gone or has its answer."""
+        """Wait for more of the body; return False if the sender disconnected or has its answer."""
         if self.awaits_continue and not self.started and not self.body_complete:
             self.awaits_continue = False
             self._wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while not (self._has_more() or self.disconnected or self.answered):
-            if self._news is None:
-                self._news = asyncio.Event()
-            self._news.clear()
-            await self._news.wait()
+            if self._change is None:
+                self._change = asyncio.Event()
+            self._change.clear()
+            await self._change.wait()
         return not (self.disconnected or self.answered)
 
     def take_body(self) -> bytes:
-        """Remove and return the part of the body that is here."""
+        """Remove and return the part of the body received so far."""
         piece = bytes(self.body)
         self.body.clear()
         self._is_taken = self.body_complete
@@ -112,13 +112,13 @@ class Exchange:
         self._finish(content.http(self._own_headers()))
 
     async def sent(self) -> None:
-        """Return when the sender has read most of the answer, or is gone."""
+        """Return when the sender has read most of the answer, or has disconnected."""
         await self._wire.writable()
 
     def _own_headers(self) -> Headers:
         if self.awaits_continue and not self.body_complete:
-            # The body of a sender that was never told to continue may follow or not: what arrives
-            # next can't be told.
+            # Without the permission to continue, a sender may or may not send the body, so the next
+            # bytes are ambiguous.
             self.keep_alive = False
         return self._default_headers if self.keep_alive else [*self._default_headers, CLOSE]
 
@@ -140,11 +140,11 @@ class AppExchange(Exchange):
         self._chunked = False
 
     async def run(self, app: ASGIApp) -> None:
-        """Have the application answer, and answer in its place if it fails."""
+        """Run the application; if it fails, send the answer here."""
         try:
             await app(self._scope, self._receive, self._send)
         except Exception as error:
-            # Its text may hold the body.
+            # Its text may contain the body.
             logger.error("a request failed: %s", type(error).__name__)
         if self.answered or self.disconnected:
             return
@@ -154,7 +154,7 @@ class AppExchange(Exchange):
             self.respond(answer(500, "the receiver failed; send this again"))
 
     async def _receive(self) -> Message:
-        """Return the next part of the body, or the message that the sender is gone."""
+        """Return the next part of the body, or the message that the sender disconnected."""
         if not await self.wait_for_body():
             return {"type": "http.disconnect"}
         piece = self.take_body()
@@ -176,12 +176,12 @@ class AppExchange(Exchange):
         if ends and self._chunked:
             parts.append(b"0\r\n\r\n")
         self.started = True
-        # Not joined: requests for one page share its bytes.
+        # Not joined: answers with one page share its bytes.
         for part in filter(None, parts[:-1]):
             self._wire.write(part)
         if ends:
             self._finish(parts[-1])
-            await self.sent()  # the resources that made it may be scarce
+            await self.sent()  # the application holds scarce resources until then
         elif parts[-1]:
             self._wire.write(parts[-1])
 

@@ -1,8 +1,8 @@
-"""HTTP/1.1 as it is read here: one form of everything, so that no proxy can read it differently.
+"""A strict parser of HTTP/1.1: it accepts one form only, so that no proxy reads it differently.
 
-Whatever two programs could take apart in two ways is `Malformed`: lengths given twice or in two
-ways, line ends without their CR, folded or padded headers, targets that are no path. A request to
-change the protocol is a header like any other, and the body follows it as declared.
+A request that two programs may parse differently is `Malformed`: two lengths, line ends without CR,
+folded or padded headers, targets that are no path. A request to change the protocol is ignored, as
+other headers are, and its body is read as declared.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from functools import lru_cache
 from typing import NamedTuple, Optional
 from urllib.parse import unquote
 
-# Of a request besides its body: the start line and the headers; then sizes and ends of chunks, and
-# trailers. Browsers and proxies send no more than a fraction of either.
+# Limits of a request besides its body: of the start line and the headers; then of the sizes and
+# ends of chunks, and of trailers. Browsers and proxies send a fraction of either.
 MAX_HEAD_BYTES = 32 << 10
 MAX_HEADERS = 100
 MAX_FRAMING_BYTES = 1 << 20
 MAX_LINE_BYTES = 4 << 10
-# Of a Content-Length; more bytes than that are in no body.
+# The longest Content-Length; no body has more bytes.
 MAX_LENGTH_DIGITS = 15
-# Chunks that are read before others get their turn.
+# The chunks that are read before other connections get their turn.
 CHUNKS_A_TURN = 500
 
 HEAD_END = b"\r\n\r\n"
@@ -33,7 +33,7 @@ _FIELD = re.compile(_NAME + rb":" + _VALUE)
 _LONE_LF = re.compile(rb"(?<!\r)\n")
 _EXTENSION = rb";" + _NAME + rb"(?:=(?:" + _NAME + rb'|"[^"\\\x00-\x1f\x7f]*"))?'
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})(?:" + _EXTENSION + rb")*")
-# With two of one of these, one program may go by the first and the next by the last.
+# Of two of one of these, one program may use the first and the next one the last.
 _SINGLE = frozenset(
     [b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-encoding"]
 )
@@ -46,7 +46,7 @@ class Malformed(Exception):
 
 
 class Head(NamedTuple):
-    """The start line and the headers of a request; `length` is None where chunks tell it."""
+    """The start line and the headers of a request; `length` is None if the body is chunked."""
 
     method: str
     path: str
@@ -61,7 +61,7 @@ class Head(NamedTuple):
 
 
 def check_start(received: bytes | bytearray) -> None:
-    """Raise `Malformed` if what has come of a head can't become one."""
+    """Raise `Malformed` if the received part of a head can't become a complete one."""
     if received and not received[:1].isupper():
         raise Malformed("it begins with no method")
     if _LONE_LF.search(received):
@@ -84,7 +84,7 @@ def parse_head(received: bytes) -> Head:
         raise Malformed(f"it has more than {MAX_HEADERS} headers")
     fields = dict(headers)
     if len(fields) != len(headers):
-        fields[b"connection"] = _joined(headers)
+        fields[b"connection"] = _join_connection_values(headers)
     if method == b"CONNECT":
         raise Malformed("this is no proxy")
     modern = minor == b"1"
@@ -116,8 +116,8 @@ def _read_header(line: bytes) -> Optional[tuple[bytes, bytes]]:
     return name.lower(), value.strip(b" \t")
 
 
-def _joined(headers: Headers) -> bytes:
-    """All values of Connection; raise `Malformed` if a header that may come once came twice."""
+def _join_connection_values(headers: Headers) -> bytes:
+    """Return all values of Connection; raise `Malformed` if a header of `_SINGLE` is repeated."""
     names = [name for name, _ in headers]
     for name in _SINGLE:
         if names.count(name) > 1:
@@ -148,14 +148,14 @@ def _body_length(headers: dict[bytes, bytes], modern: bool) -> Optional[int]:
 
 
 class Sized:
-    """Takes a body of known length off what was received."""
+    """Separates a body of known length from the received bytes."""
 
     def __init__(self, length: int) -> None:
         self._left = length
         self.complete = length == 0
 
     def take(self, received: bytearray) -> bytes:
-        """Remove and return what belongs to the body."""
+        """Remove and return the bytes of the body."""
         if len(received) <= self._left:
             piece = bytes(received)
             received.clear()
@@ -168,20 +168,21 @@ class Sized:
 
 
 class Chunked:
-    """Takes a body in chunks off what was received, and the trailers behind it."""
+    """Separates a chunked body and its trailers from the received bytes."""
 
     def __init__(self) -> None:
         self.complete = False
         self.paused = False
-        self._left = 0  # of the chunk at hand
-        self._ends = False  # a chunk's content is over, its line end is not
+        self._left = 0  # bytes of the current chunk
+        self._ends = False  # only the line end of the current chunk is missing
         self._in_trailers = False
         self._framing = 0
 
     def take(self, received: bytearray) -> bytes:
-        """Remove and return what belongs to the body; `paused` is True if there may be more.
+        """Remove and return the bytes of the body; `paused` is True if there may be more.
 
-        Raises `Malformed`.
+        Raises:
+            Malformed: if the chunks violate the protocol.
         """
         pieces: list[bytes | bytearray] = []
         at = 0
@@ -205,7 +206,7 @@ class Chunked:
         return b"".join(pieces)
 
     def _take_line(self, received: bytearray, at: int) -> int:
-        """Take a line that is no content; return where it ends, or `at` if it isn't there yet."""
+        """Read a line between chunks; return its end, or `at` if it is incomplete."""
         end = received.find(_LINE_END, at, at + MAX_LINE_BYTES)
         if end < 0:
             if len(received) - at >= MAX_LINE_BYTES:
@@ -216,7 +217,7 @@ class Chunked:
         line = bytes(received[at:end])
         if self._ends:
             if line:
-                raise Malformed("a chunk is longer than it says")
+                raise Malformed("a chunk is longer than its declared size")
             self._ends = False
         elif self._in_trailers:
             if not line:

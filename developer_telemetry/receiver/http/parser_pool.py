@@ -32,20 +32,20 @@ from developer_telemetry.reports.limits import ONE_REPORT
 from developer_telemetry.reports.parser import Report
 from developer_telemetry.reports.sender import Sender
 
-# What takes no longer to parse in this process than others can wait, inflated.
+# The inflated size that this process may parse without delaying other requests.
 SMALL_BYTES = 64 << 10
-# Threads and processes.
+# The numbers of threads and processes.
 SMALL_AT_ONCE = 2
 LARGE_AT_ONCE = 1
 BULKS_AT_ONCE = 2
-# Inflated, of single reports whose turn has come or that wait for it.
+# The inflated size of all single reports that are parsed or wait for that.
 MAX_INFLATED = 16 << 20
-# A process that has more than so much after a job is not kept for the next one.
+# A process with more memory after a job is replaced.
 TIDY_BYTES = 96 << 20
-# Between two batches; the database and the spool both have given up long before.
-KEEP_SECONDS = 60.0
+# The longest time to store a batch; database and spool have shorter timeouts.
+STORE_SECONDS = 60.0
 
-COME_BACK = "too many large reports are being read; send this again"
+TOO_MANY = "too many large reports are being read; send this again"
 STOPPING = "the receiver is stopping; send this again"
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Parsers:
         self._inflated = 0
 
     def stop(self) -> None:
-        """End what is at work: its senders are told to come back."""
+        """End all jobs: their senders are asked to send again."""
         self._small.stop()
         self._large.stop()
         self._bulks.stop()
@@ -73,11 +73,15 @@ class Parsers:
         return await self._small.run(lambda: connection.parse(body))
 
     async def parse_large(self, connection: Connection, body: bytes, encoding: str) -> Report:
-        """Parse any other report, as it was sent. Raises `Unavailable` if too many are there."""
+        """Parse any other report, as it was sent.
+
+        Raises:
+            Unavailable: if too many are being parsed.
+        """
         plain = encoding.strip().lower() in ("", "identity")
         inflated = len(body) if plain else ONE_REPORT.inflated
         if self._inflated + inflated > MAX_INFLATED:
-            raise Unavailable(COME_BACK)
+            raise Unavailable(TOO_MANY)
         self._inflated += inflated
         try:
             job = Job(body, encoding, many=False, privacy=connection.privacy)
@@ -88,7 +92,7 @@ class Parsers:
     async def ingest_many(
         self, connection: Connection, body: bytes, encoding: str, ingest: Ingestor
     ) -> tuple[list[Result], dict[int, Sender]]:
-        """Parse and keep the reports of a body.
+        """Parse and store the reports of a body.
 
         Returns:
             The result of each report, and the senders of refused reports by index.
@@ -97,17 +101,17 @@ class Parsers:
         results: list[Result] = []
         senders: dict[int, Sender] = {}
 
-        def keep(replies: Iterator[Reply]) -> None:
+        def store(replies: Iterator[Reply]) -> None:
             for reply in replies:
                 batch = _batch(reply, results)
-                keeping = _ingest_batch(ingest, connection, batch)
-                asyncio.run_coroutine_threadsafe(keeping, loop).result(KEEP_SECONDS)
+                storing = _ingest_batch(ingest, connection, batch)
+                asyncio.run_coroutine_threadsafe(storing, loop).result(STORE_SECONDS)
                 results.extend(batch.results)
                 senders.update(batch.senders)
 
         job = Job(body, encoding, many=True, privacy=connection.privacy)
         try:
-            await self._bulks.run(keep, job)
+            await self._bulks.run(store, job)
         except Unavailable as error:
             results.append(Result(len(results), 503, str(error), "body"))
         return results, senders
@@ -125,14 +129,14 @@ def _only_report(replies: Iterator[Reply]) -> Report:
 def _batch(reply: Reply, results: list[Result]) -> Batch:
     if isinstance(reply, Batch):
         return reply
-    assert isinstance(reply, RefusedBody), "what failed was raised"
+    assert isinstance(reply, RefusedBody), "failures were raised"
     error = reply.error()
     status = 400 if reply.field is not None else 413
     return Batch([], [], [Result(len(results), status, str(error), reply.field or "body")], True)
 
 
 async def _ingest_batch(ingest: Ingestor, connection: Connection, batch: Batch) -> None:
-    """Keep the reports of a batch, and correct the results of those that could not be kept."""
+    """Store the reports of a batch, and correct the results of those that could not be stored."""
     if not batch.reports:
         return
     at = {result.index: position for position, result in enumerate(batch.results)}
@@ -145,7 +149,7 @@ async def _ingest_batch(ingest: Ingestor, connection: Connection, batch: Batch) 
 
 
 class Processes:
-    """A few processes, each of them with a thread here that waits for it."""
+    """A few processes, each with a thread of this process that waits for it."""
 
     def __init__(self, number: int, name: str) -> None:
         self._threads = DaemonThreads(number, name)
@@ -155,13 +159,13 @@ class Processes:
             self._free.put(process)
 
     def stop(self) -> None:
-        """Begin nothing more, and end what was begun."""
+        """Start no more jobs, and end the current ones."""
         self._threads.stop()
         for process in self._all:
             process.stop()
 
     async def run(self, work: Callable[[Iterator[Reply]], T], job: Job) -> T:
-        """Return what `work` makes of the replies to a job, on a thread."""
+        """Run `work` with the replies to a job on a thread, and return its result."""
 
         def run() -> T:
             process = self._free.get()
@@ -175,7 +179,7 @@ class Processes:
 
 
 def _resident(pid: int) -> int:
-    """Return the memory of a process in bytes; 0 where the system doesn't tell."""
+    """Return the memory of a process in bytes; 0 where the system doesn't report it."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
     except (OSError, IndexError, ValueError):
@@ -183,7 +187,7 @@ def _resident(pid: int) -> int:
 
 
 class Process:
-    """One process, which is started when there is something to do and again when it has ended."""
+    """One process, which is started for a job if it does not run."""
 
     def __init__(self) -> None:
         self._process: Optional[subprocess.Popen[bytes]] = None
@@ -191,7 +195,7 @@ class Process:
         self._stopping = False
 
     def replies(self, job: Job) -> Iterator[Reply]:
-        """Yield what becomes of a job; raise `Unavailable` if the process ends over it."""
+        """Yield the replies to a job; raise `Unavailable` if the process fails or ends."""
         try:
             process = self._begin(job)
             assert process.stdout is not None
@@ -206,7 +210,7 @@ class Process:
             raise Unavailable(self._fault(ended), 30) from None
 
     def reset(self) -> None:
-        """Be ready for another job; what is left of the last one is dropped with its process."""
+        """Prepare for another job; end a process with an unfinished job or much memory."""
         if self._busy or (self._process and _resident(self._process.pid) > TIDY_BYTES):
             self._end()
 
@@ -236,7 +240,7 @@ class Process:
                 [sys.executable, "-m", "developer_telemetry.receiver.http.parser_process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,  # a traceback may hold a body
+                stderr=subprocess.DEVNULL,  # a traceback may contain a body
             )
         return self._process
 

@@ -1,4 +1,4 @@
-"""A process that parses large bodies, so that their time and memory are not the receiver's.
+"""A process that parses large bodies with time and memory of its own.
 
 It reads jobs from its standard input and writes their results to its standard output, until the
 input ends. Its memory is limited, and its priority is lower than the receiver's.
@@ -27,7 +27,7 @@ from developer_telemetry.reports.parser import Report
 from developer_telemetry.reports.privacy_filter import PrivacyRules
 from developer_telemetry.reports.sender import Sender, parse_by
 
-# A body of 4 MiB of nothing but brackets becomes 100 MiB of lists.
+# A body of 4 MiB of brackets becomes 100 MiB of lists.
 MEMORY_BYTES = 512 << 20
 NICENESS = 15
 
@@ -76,7 +76,7 @@ _decode = msgspec.msgpack.Decoder(Reply).decode
 
 
 def replies(job: Job) -> Iterator[Reply]:
-    """Yield the replies to a job; the last one is any that is no unfinished batch."""
+    """Yield the replies to a job; only an unfinished batch is followed by another."""
     parser = partial(parse_by, job.privacy)
     limit = MANY_REPORTS if job.many else ONE_REPORT
     pieces = inflate(job.body, job.encoding, limit)
@@ -89,7 +89,7 @@ def replies(job: Job) -> Iterator[Reply]:
         yield RefusedBody(error.message, error.field, Sender(error.developer, error.hostname))
     except TooLarge as error:
         yield RefusedBody(str(error))
-    except Exception as error:  # its text may hold the body
+    except Exception as error:  # its text may contain the body
         yield ParserFailure(type(error).__name__)
 
 
@@ -99,12 +99,12 @@ def ends(reply: Reply) -> bool:
 
 
 def send_job(stream: IO[bytes], job: Job) -> None:
-    """Write a job where `main` reads it."""
+    """Write a job to the standard input of `main`."""
     _send(stream, pickle.dumps(job, pickle.HIGHEST_PROTOCOL))
 
 
 def read_reply(stream: IO[bytes]) -> Reply:
-    """Read what `main` wrote; raise `EOFError` if the process has ended."""
+    """Read a reply of `main`; raise `EOFError` if the process has ended."""
     reply: Reply = _decode(_receive(stream))
     return reply
 
@@ -127,7 +127,7 @@ def _receive(stream: IO[bytes]) -> bytes:
 
 
 def main() -> None:
-    """Work until there are no more jobs."""
+    """Process jobs until the end of the input."""
     _limit_resources()
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The answers to senders, in the shape of DevLake's own answers."""
+"""Answers to senders, in the format of DevLake's answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from developer_telemetry.receiver.http.authenticator import NoSuchConnection, Un
 from developer_telemetry.receiver.http.body_reader import TooLarge, UnknownEncoding
 from developer_telemetry.receiver.http.bulk_upload import Result
 
-# Never 429, 410 or a redirect: collectors take them as final, as they do any 4xx.
+# Never 429, 410 or a redirect: collectors treat them as final, as any 4xx.
 STATUS: dict[type[TelemetryError], int] = {
     ReportRefused: 400,
     Unauthorized: 401,
@@ -35,28 +35,28 @@ def status_of(error: TelemetryError) -> int:
 
 
 class Answer(NamedTuple):
-    """A whole answer, which sends itself as an ASGI application does."""
+    """A complete answer, which is an ASGI application as well."""
 
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...]
 
     def with_header(self, name: str, value: str) -> Answer:
-        """Return the same with one more header."""
+        """Return a copy with one more header."""
         return self._replace(headers=(*self.headers, (name.lower().encode(), value.encode())))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the answer."""
         await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         await send({"type": "http.response.body", "body": self.body})
 
     def http(self, more: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """Return the whole of it as HTTP/1.1 has it, with `more` headers."""
+        """Return the bytes of the answer in HTTP/1.1, with `more` headers."""
         return head_lines(self.status, (*more, *self.headers)) + self.body
 
 
 def head_lines(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the start of an answer, to the empty line before its body."""
+    """Return the head of an answer, up to and including the empty line."""
     lines = [b"%b: %b\r\n" % header for header in headers]
     return b"%b\r\n%b\r\n" % (_status_line(status), b"".join(lines))
 

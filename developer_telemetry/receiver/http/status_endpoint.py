@@ -1,4 +1,4 @@
-"""Answers a `GET` of a report URL with the receiver's state, if the connection's token is sent."""
+"""Answer a `GET` of a report URL with the receiver's state, if the connection's token is sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from developer_telemetry.diagnostics.probe import (
     REFUSED,
     ReceiverState,
     has_nonce,
-    nonce_of,
+    parse_nonce,
 )
 from developer_telemetry.errors import TelemetryError
 from developer_telemetry.receiver.http.authenticator import (
@@ -39,12 +39,12 @@ NOT_ALLOWED = (
     .with_header("Allow", "GET, POST")
     .with_header(*NEVER_STORED)
 )
-# Less than a client waits for an answer.
+# Less than the timeout of clients.
 DATABASE_SECONDS = 5.0
 
 
 class StatusEndpoint:
-    """The receiver's state for a request with the connection's token, and nothing without it."""
+    """Answers with the receiver's state if the request has the connection's token."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class StatusEndpoint:
         except TelemetryError as error:
             response = refusal(error).with_header(HEADER, REFUSED)
         else:
-            nonce = nonce_of(scope["query_string"])
+            nonce = parse_nonce(scope["query_string"])
             content = {"nonce": nonce, "receiver": await self._state(nonce)}
             response = answer(200, "the state of this receiver", content)
             response = response.with_header(HEADER, ANSWERED)

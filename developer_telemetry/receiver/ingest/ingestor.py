@@ -294,7 +294,7 @@ class Ingestor:
 
     def _put_into_spool(self, batch: Sequence[PendingReport]) -> None:
         try:
-            with self._erased.held() as erased:
+            with self._erased.locked() as erased:
                 arrivals = erased.without_erased([report.arrival for report in batch])
                 self._spool.put([make_spooled_report(arrival) for arrival in arrivals])
         except Unavailable as error:

@@ -278,7 +278,7 @@ class Spool(SpoolFile):
 
         With `damaged`, files that were moved aside are deleted, too: they may hold any report.
         """
-        expunged = self._expunge("waiting", unwanted) + self._expunge("dead", unwanted)
+        expunged = self._expunge_table("waiting", unwanted) + self._expunge_table("dead", unwanted)
         for path in list_moved_aside(self._path) if damaged else ():
             logger.warning("%s is removed: it may hold reports of an erased person", path)
             path.unlink(missing_ok=True)
@@ -286,7 +286,7 @@ class Spool(SpoolFile):
         self._read(lambda database: database.execute("VACUUM"))
         return expunged
 
-    def _expunge(self, table: str, unwanted: Callable[[SpooledReport], bool]) -> int:
+    def _expunge_table(self, table: str, unwanted: Callable[[SpooledReport], bool]) -> int:
         last = gone = 0
         while rows := self._read_page(table, last):
             last = rows[-1][-1]

@@ -113,7 +113,7 @@ class TombstoneLease(TombstoneCache):
             logger.warning("erasures can't be kept in the spool now: %s", error)
 
     @contextmanager
-    def held(self) -> Iterator[Tombstones]:
+    def locked(self) -> Iterator[Tombstones]:
         """Yield the tombstones, to which none is added until the end of the block."""
         with self._changing:
             yield self._tombstones

@@ -1,7 +1,7 @@
-"""The job that makes accounts, tasks and links of new reports where DevLake does not.
+"""The job that converts new reports to accounts, tasks and links where DevLake does not.
 
-With several receivers, the first one to take a connection's lock does it; the others learn of it
-from the record (`storage/conversions`). Pauses between pages leave time for pushes.
+With several receivers, the first one to take a connection's lock converts it; the others read the
+record of that (`storage/conversions`). Pauses between pages leave time for pushes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from developer_telemetry.storage.project_mapping import restore
 
 # How long a run of a DevLake project can hide our scopes from its dashboards.
 ROUND_SECONDS = 10.0
-# How often the newest report is looked up, for a round ahead of time.
+# How often the newest report is looked up, which may start a round early.
 POLL_SECONDS = 2.0
 # The shortest time between two conversions of a connection.
 PACE_SECONDS = 60.0
@@ -65,7 +65,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Inputs(NamedTuple):
-    """All that decides the outcome of a conversion; a change makes one due."""
+    """The inputs of a conversion; a change makes one due."""
 
     newest_raw_id: int
     users: tuple[Any, ...]
@@ -74,7 +74,7 @@ class _Inputs(NamedTuple):
 
 
 class _Watched:
-    """A connection as the last round saw it; times are those of the database's clock."""
+    """The state of a connection in the last round; times are those of the database's clock."""
 
     def __init__(self) -> None:
         self.inputs: Optional[_Inputs] = None
@@ -84,8 +84,8 @@ class _Watched:
         # The users of the last conversion here that linked all accounts.
         self.linked_users: Optional[tuple[Any, ...]] = None
 
-    def look(self, inputs: _Inputs, last: Optional[Conversion], clock_us: int) -> bool:
-        """Take what a round has read; return true if a conversion may begin now."""
+    def update(self, inputs: _Inputs, last: Optional[Conversion], clock_us: int) -> bool:
+        """Update the state by the last round; return true if a conversion may begin now."""
         if self.inputs and inputs.options != self.inputs.options:
             self.linked_users = None
         if inputs != self.inputs:
@@ -97,7 +97,7 @@ class _Watched:
             self.waiting_since_us = None
             return False
         waiting_since_us = clock_us if self.waiting_since_us is None else self.waiting_since_us
-        # A conversion that succeeded has read what was there; the wait is for what followed.
+        # A successful conversion covers all reports before it, so the wait begins after it.
         self.waiting_since_us = (
             waiting_since_us if self.error else max(waiting_since_us, started_us)
         )
@@ -115,7 +115,12 @@ class ConversionJob(PeriodicThread):
         metrics: Metrics,
         waiting: Callable[[], int],
     ) -> None:
-        """Take an engine that no other thread uses, and the number of reports that wait."""
+        """Initialize the job.
+
+        Args:
+            engine: an engine that no other thread uses.
+            waiting: returns the number of reports that wait for an answer.
+        """
         super().__init__("conversion")
         self._engine = engine
         self._connections = connections
@@ -143,7 +148,7 @@ class ConversionJob(PeriodicThread):
         return max(waits, default=0.0)
 
     def note(self) -> str:
-        """Return what is wrong with the conversions, for public answers; "" if nothing is."""
+        """Return the faults of conversions, for public answers; "" if there are none."""
         watched = dict(self._watched)
         failed = sorted(number for number, one in watched.items() if one.error)
         late = sorted(
@@ -182,7 +187,7 @@ class ConversionJob(PeriodicThread):
                     self._work()
                 self._logged_problem = ""
             except Exception as error:  # no error may end this thread
-                self._log_problem(f"can't see what to convert: {_describe(error)}")
+                self._log_problem(f"can't list the connections to convert: {_describe(error)}")
 
     def _log_problem(self, problem: str) -> None:
         if problem != self._logged_problem:
@@ -190,7 +195,7 @@ class ConversionJob(PeriodicThread):
         self._logged_problem = problem
 
     def _is_round_due(self) -> bool:
-        """Return true if a round is due by time, or for a report of a quiet time."""
+        """Return true if a round is due by time, or for the first report after a quiet time."""
         if self._outage:
             return False
         with reading(self._engine).connect() as connection:
@@ -206,7 +211,7 @@ class ConversionJob(PeriodicThread):
             if read_owner(connection) is not SchemaOwner.STANDALONE:
                 self._watched.clear()
                 return
-            due = self._look(connection)
+            due = self._list_due(connection)
         if is_devlake_database(self._engine):
             restored = restore(self._engine)
             if restored:
@@ -216,7 +221,9 @@ class ConversionJob(PeriodicThread):
                 return
             self._convert(connection_now, options)
 
-    def _look(self, connection: SqlConnection) -> Sequence[tuple[Connection, ConversionOptions]]:
+    def _list_due(
+        self, connection: SqlConnection
+    ) -> Sequence[tuple[Connection, ConversionOptions]]:
         """Return the connections to convert now."""
         clock_us = database_now_us(connection)
         self._clock_ahead_us = clock_us - now_us()
@@ -232,7 +239,7 @@ class ConversionJob(PeriodicThread):
             if one.id not in conversions and not has_days(connection, one.id):
                 continue  # the first report need not wait for a conversion of nothing
             watched = self._watched.setdefault(one.id, _Watched())
-            if watched.look(inputs, conversions.get(one.id), clock_us):
+            if watched.update(inputs, conversions.get(one.id), clock_us):
                 due.append((one, options))
         for gone in self._watched.keys() - {one.id for one in present}:
             del self._watched[gone]
@@ -288,7 +295,7 @@ class ConversionJob(PeriodicThread):
                     if self._ending.wait(min(MAX_PAUSE_SECONDS, pause)):
                         return converted, ""
                     began = time.monotonic()
-        except Exception as failure:  # no error of one connection may keep others waiting
+        except Exception as failure:  # an error of one connection must not delay others
             return converted, _describe(failure)
         watched.linked_users = users if options.with_links else None
         return converted, ""
@@ -308,8 +315,8 @@ class ConversionJob(PeriodicThread):
 class _NewestRaws:
     """The newest raw row of each connection, read from the end of the table alone.
 
-    Rows may be committed after rows with greater ids, so that each round reads those again which
-    were there a minute before. At first no row is read: a connection that was never seen is due.
+    Rows may be committed after rows with greater ids, so each round reads the rows of the last
+    minute again. The first call reads no row: a connection without a state is due anyway.
     """
 
     def __init__(self) -> None:
@@ -335,7 +342,7 @@ class _NewestRaws:
 
 
 def _describe(failure: Exception) -> str:
-    """Return an error in our own words, without values of rows."""
+    """Describe an error without values of rows."""
     text = describe_error(failure)
     return text if isinstance(failure, SQLAlchemyError) else f"{type(failure).__name__}: {text}"
 

@@ -72,7 +72,7 @@ class Monitor(PeriodicThread):
         conversion_note: Callable[[], str],
         take_over: Optional[Callable[[], None]] = None,
     ) -> None:
-        """Take what migrates DevLake's database if this receiver is to look after its schema."""
+        """Initialize the monitor; `take_over` migrates DevLake's database if this is standalone."""
         super().__init__("monitor")
         self.stopping = False
         self._engine = engine
@@ -90,7 +90,7 @@ class Monitor(PeriodicThread):
         self._retry_at = float("-inf")
         self._migrated = False
         self._not_migrated = ""
-        # Why the last checks failed, and whether the database accepts reports all the same.
+        # The fault of the last checks, and whether the database accepts reports nevertheless.
         self._fault = ""
         self._only_checks_fail = False
         self._logged_problem = "starting"
@@ -98,7 +98,7 @@ class Monitor(PeriodicThread):
         self._losses: list[str] = []
         self._server_read_at = float("-inf")
         self._checked = threading.Event()
-        # After a failover, a new session may be one with another server.
+        # After a failover, a new session may be with another server.
         event.listen(engine, "connect", self._forget_server)
 
     def problem(self) -> str:
@@ -135,7 +135,7 @@ class Monitor(PeriodicThread):
     def public_status(self) -> str:
         """Return the problem, the note, or "ready", without the database's own error messages.
 
-        Everyone may read it, and those messages may name hosts, users and tables.
+        The answer is public, and those messages may name hosts, users and tables.
         """
         text = self.problem() or self.note() or "ready"
         if self._schema_problem:
@@ -202,12 +202,12 @@ class Monitor(PeriodicThread):
         self._retry_seconds = min(MAX_RETRY_SECONDS, 2 * self._retry_seconds)
 
     def _handle_failure(self, error: Exception) -> None:
-        """Find out whether the database still accepts reports although a check failed."""
+        """Test whether the database still accepts reports although a check failed."""
         fault = _fault(error)
         if fault != self._fault and not isinstance(error, SQLAlchemyError):
             logger.error("a round of checks failed", exc_info=error)
         self._fault = fault
-        # An open session may go on failing after the database has recovered.
+        # Open sessions may fail even after the database has recovered.
         self._engine.dispose()
         try:
             probe_store(self._engine)
@@ -243,7 +243,7 @@ class Monitor(PeriodicThread):
 
 
 def describe_pending(engine: Engine) -> str:
-    """Return what to do about migrations that are pending, by the owner of the schema."""
+    """Describe the remedy for pending migrations, by the owner of the schema."""
     with reading(engine).connect() as connection:
         owner = read_owner(connection)
         is_recorded = read_owner_since_us(connection) is not None

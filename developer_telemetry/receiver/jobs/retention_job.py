@@ -1,6 +1,6 @@
 """The job that deletes reports older than their connection's retention, once a day.
 
-With several receivers, the first one to notice that a connection is due does it.
+With several receivers, the first one to notice that a connection is due prunes it.
 """
 
 from __future__ import annotations

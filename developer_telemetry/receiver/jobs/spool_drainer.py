@@ -120,7 +120,7 @@ class SpoolDrainer(PeriodicThread):
     def _end_outage(self) -> None:
         """End the outage if the database accepts a report."""
         try:
-            # An older session may have lost its server, or have rights that no longer apply.
+            # Older sessions may have lost their server, or have outdated rights.
             self._engine.dispose()
             if not is_migrated(self._engine):
                 return
@@ -171,13 +171,13 @@ class SpoolDrainer(PeriodicThread):
             self._spool.end()
 
     def stop(self, seconds: float) -> None:
-        """Stop the thread, and delete its note of the reports at hand: this is no crash."""
+        """Stop the thread, and delete its record of suspects: this is no crash."""
         super().stop(seconds)
         with suppress(Unavailable):
             self._spool.end()
 
     def _parse(self, report: SpooledReport) -> Optional[_Parsed]:
-        """Parse a report as its connection demands; park it and return None if that must wait."""
+        """Parse a report by its connection's rules; park it and return None if it has to wait."""
         connection = self._connections.get(report.connection_id)
         if connection is None:
             self._spool.park_orphans([report], report.connection_id)
@@ -266,7 +266,7 @@ class SpoolDrainer(PeriodicThread):
     def _set_aside(self, report: SpooledReport, cause: str) -> None:
         """Move a report to the dead letters; delete it if it is stored or its person is erased."""
         is_here = self._is_stored(report)  # a hanging transaction may have stored it in the end
-        with self._erased.held() as erased:
+        with self._erased.locked() as erased:
             if is_here or is_erased(erased, report):
                 self._spool.remove([report])
                 return

@@ -128,7 +128,7 @@ def test_a_failure_is_recorded_and_repeated_a_minute_later(engine: Engine) -> No
 
 def due(job: ConversionJob, engine: Engine) -> tuple[Connection, ConversionOptions]:
     with engine.connect() as connection:
-        [connection_due] = job._look(connection)
+        [connection_due] = job._list_due(connection)
     return connection_due
 
 

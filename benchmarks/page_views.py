@@ -1,6 +1,6 @@
 """Measure how fast the receiver's page is in a large fleet, and whether viewers slow reports.
 
-    python -m benchmarks.looking --databases mariadb --rows 100000 --seconds 2
+    python -m benchmarks.page_views --databases mariadb --rows 100000 --seconds 2
 
 Machines send without a pause, by turns with and without viewers of the page.
 """
@@ -50,7 +50,7 @@ class Figures(NamedTuple):
     machines: int
     first: float  # the first answer after a start
     alone: list[float]  # later ones, while no machine sends
-    beside: list[float]  # while machines send
+    while_sending: list[float]  # while machines send
     without: list[Outcome]  # what sending came to, by turns
     watched: list[Outcome]
 
@@ -110,16 +110,16 @@ def measure_page(url: str, seconds: float, rounds: int) -> Figures:
             alone = [measure_answer(client, "/") for _ in range(LOOKS_ALONE)]
         send = (receiver.port, connection_id, TOKEN, CONNECTIONS, seconds / 10, seconds)
         measure(*send)  # so that all turns find the same rows
-        without, watched, beside = [], [], []
+        without, watched, while_sending = [], [], []
         for _ in range(rounds):
             without.append(measure(*send))
             with open_viewers(receiver) as times:
                 watched.append(measure(*send))
-            beside += times
+            while_sending += times
     [(rows,)], [(machines,)] = (
         query(url, f"SELECT COUNT(*) FROM {name}") for name in (TOOL_TABLE, MACHINE_TABLE)
     )
-    return Figures(describe(url), rows, machines, first, alone, beside, without, watched)
+    return Figures(describe(url), rows, machines, first, alone, while_sending, without, watched)
 
 
 def run_database(name: str, rows: int, days: int, seconds: float, rounds: int) -> Figures:
@@ -140,7 +140,10 @@ def report(databases: dict[str, Figures]) -> str:
             f"{item.machines:,}",
             f"{item.rows:,}",
             *(f"{ms:.0f}" for ms in (item.first, statistics.median(item.alone), max(item.alone))),
-            *(f"{ms:.0f}" for ms in (statistics.median(item.beside), max(item.beside))),
+            *(
+                f"{ms:.0f}"
+                for ms in (statistics.median(item.while_sending), max(item.while_sending))
+            ),
         )
         for name, item in databases.items()
     ]

@@ -24,18 +24,20 @@ SECONDS = 15.0
 PAUSE_SECONDS = 0.05
 
 
-class Beside(NamedTuple):
-    """The outcome of pushing, first alone and then beside extracts of everything."""
+class ConcurrentPushes(NamedTuple):
+    """The outcome of pushing, first alone and then during extracts of everything."""
 
     alone: Outcome
-    beside: Outcome
+    during_extracts: Outcome
     extracts: int
     counts: int  # how often the rows that were there from the start were counted
     missing: int  # how many of them any of these counts missed
     wrong: int  # rows that differ from what their raw rows give in the end
 
 
-def beside(fresh: Fresh, rows: int, seconds: float = SECONDS) -> Beside:
+def measure_concurrent_pushes(
+    fresh: Fresh, rows: int, seconds: float = SECONDS
+) -> ConcurrentPushes:
     """Extract `rows` raw rows, two a day, repeatedly while machines send."""
     url = fresh()
     connection_id = add_connection(url)
@@ -52,7 +54,7 @@ def beside(fresh: Fresh, rows: int, seconds: float = SECONDS) -> Beside:
         with _extracting(url, rows) as tally:
             together = measure(*send)
     extracts, counts, missing = tally
-    return Beside(alone, together, extracts, counts, missing, _wrong(url))
+    return ConcurrentPushes(alone, together, extracts, counts, missing, _wrong(url))
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """A server that answers every request at once, to see how fast the load tool is by itself.
 
-with Answering() as port: ...
+with BaselineServer() as port: ...
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-type: application/jso
 RECEIVE_BYTES = 1 << 16
 
 
-class Answering:
+class BaselineServer:
     """The server as a child process; `with` gives its port."""
 
     def __enter__(self) -> int:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.answering"], cwd=ROOT, stdout=subprocess.PIPE
+            [sys.executable, "-m", "benchmarks.baseline_server"], cwd=ROOT, stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
         return int(self._process.stdout.readline())
