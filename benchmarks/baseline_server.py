@@ -1,4 +1,4 @@
-"""A server that answers every request at once, to see how fast the load tool is by itself.
+"""A server that answers every request at once, to measure the load tool alone.
 
 with BaselineServer() as port: ...
 """
@@ -19,7 +19,7 @@ RECEIVE_BYTES = 1 << 16
 
 
 class BaselineServer:
-    """The server as a child process; `with` gives its port."""
+    """The server as a child process; `with` returns its port."""
 
     def __enter__(self) -> int:
         self._process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Machines go on sending while everything is extracted again."""
+"""Measure pushes while everything is extracted again."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class ConcurrentPushes(NamedTuple):
     alone: Outcome
     during_extracts: Outcome
     extracts: int
-    counts: int  # how often the rows that were there from the start were counted
-    missing: int  # how many of them any of these counts missed
-    wrong: int  # rows that differ from what their raw rows give in the end
+    counts: int  # number of counts of the initial rows
+    missing: int  # the most rows that a count missed
+    wrong: int  # rows that differ from their raw rows in the end
 
 
 def measure_concurrent_pushes(
@@ -66,7 +66,7 @@ def _extracting(url: str, rows: int) -> Iterator[list[int]]:
     def extract() -> None:
         while not (ended.is_set() and tally[0]):
             with opened(url) as engine, engine.begin() as connection:
-                # What is right already would only be read.
+                # Correct rows would be read without a write.
                 connection.exec_driver_sql(
                     f"UPDATE {TOOL_TABLE} SET builds = builds + 1 WHERE _raw_data_id <= {rows}"
                 )
@@ -90,7 +90,7 @@ def _extracting(url: str, rows: int) -> Iterator[list[int]]:
 
 
 def _wrong(url: str) -> int:
-    """Return how many tool rows differ from those that the raw rows give to an empty tool layer."""
+    """Return the number of tool rows that differ from an extract into an empty tool layer."""
     with opened(url) as engine:
 
         def stored() -> set[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""The databases that benchmarks run on, and what each of them does by itself."""
+"""The databases of the benchmarks, and the rates of their plain drivers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.servers import MariaDB, PostgreSQL, Server, create_database
 
 NAMES = ("mariadb", "postgresql", "sqlite")
 BATCH = 64
-# Parameters made ahead at a time, so that memory stays small.
+# The number of parameters made in advance, which bounds memory.
 ROWS_AHEAD = 1024
 
 _VERSIONS = {
@@ -33,7 +33,7 @@ _VERSIONS = {
     "sqlite": "SELECT sqlite_version()",
 }
 
-# Makes an empty, migrated database and gives its URL.
+# Makes an empty, migrated database and returns its URL.
 Fresh = Callable[[], str]
 
 
@@ -64,9 +64,10 @@ _SERVERS: dict[str, type[Server]] = {"mariadb": _MariaDB, "postgresql": _Postgre
 
 @contextmanager
 def database(name: str) -> Iterator[Fresh]:
-    """Yield a database system of our own, with its default durability.
+    """Yield a function that makes databases, on a server with default durability.
 
-    :raises tests.support.servers.ServerMissing: it isn't installed.
+    Raises:
+        tests.support.servers.ServerMissing: if the server is not installed.
     """
     numbers = itertools.count(1)
     if name == "sqlite":
@@ -91,7 +92,7 @@ def _migrated(url: str) -> str:
 
 @contextmanager
 def opened(url: str) -> Iterator[Engine]:
-    """Yield an engine of ours for a while."""
+    """Yield an engine, and dispose of it at the end."""
     engine = open_engine(url)
     try:
         yield engine
@@ -100,14 +101,14 @@ def opened(url: str) -> Iterator[Engine]:
 
 
 def describe(url: str) -> str:
-    """Version and driver, as `MariaDB 10.11, PyMySQL`."""
+    """Return version and driver, as in `MariaDB 10.11 through pymysql`."""
     with opened(url) as engine, engine.connect() as connection:
         version = connection.exec_driver_sql(_VERSIONS[dialect_of(engine).name]).scalar_one()
         return f"{version} through {engine.driver}"
 
 
 def count(url: str, table: str) -> int:
-    """Return how many rows a table has."""
+    """Return the number of rows of a table."""
     with opened(url) as engine, engine.connect() as connection:
         return int(connection.exec_driver_sql(f"SELECT COUNT(*) FROM {table}").scalar_one())
 
@@ -134,7 +135,7 @@ def own_rate(url: str, batch: int, seconds: float) -> OwnRate:
             first = numbers.stop
             for parameters in [_parameters(part) for part in _cut(numbers, batch)]:
                 started = time.perf_counter()
-                if dialect.name == "sqlite":  # the drivers of the others begin by themselves
+                if dialect.name == "sqlite":  # other drivers begin transactions themselves
                     cursor.execute("BEGIN IMMEDIATE")
                 for statement, values in zip(statements, parameters):
                     cursor.execute(statement, values)

@@ -1,4 +1,4 @@
-"""The reports that the benchmarks send and store: a fleet's, each of another developer's day."""
+"""The reports that benchmarks send and store, each of another developer and day."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from developer_telemetry.reports.parser import parse
 # 2026-11-23 20:26:40 UTC, and a report a millisecond from then on.
 START_US = 1_795_465_600_000_000
 REPORT_US = 1_000
-# Both primes, so that developers come in no order, as they do in the hourly burst.
+# Both are primes, so that developers are in no order, as in an hourly burst.
 DEVELOPERS = 10_007
 STRIDE = 7_919
 DAYS = 3_000
@@ -78,7 +78,7 @@ def body(number: int) -> bytes:
 
 
 def developer_of(number: int) -> str:
-    """Return who report `number` is about."""
+    """Return the developer of report `number`."""
     return f"developer-{number * STRIDE % DEVELOPERS:05d}"
 
 
@@ -91,7 +91,7 @@ _MODEL = build_tool_row([ReceivedReport("", CONNECTION, START_US, parse(body(0))
 
 
 def raw_row(number: int, key: int) -> tuple[Any, ...]:
-    """Return the raw row of report `number`, which is about developer and day of report `key`."""
+    """Return the raw row of report `number`, for the developer and day of report `key`."""
     arrived_us = START_US + number * REPORT_US
     return (
         build_raw_params(CONNECTION),
@@ -107,7 +107,7 @@ def raw_row(number: int, key: int) -> tuple[Any, ...]:
 
 
 def tool_row_of(number: int) -> ToolRow:
-    """Return the tool row that report `number` gives, made without reading its body."""
+    """Return the tool row of report `number`, made without parsing its body."""
     developer = developer_of(number)
     arrived_us = START_US + number * REPORT_US
     return _MODEL._replace(

@@ -1,4 +1,4 @@
-"""A large fleet's years in a database: its tool rows, what is counted from them, and its people."""
+"""Fill a database with years of a large fleet: tool rows, statistics and people."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from developer_telemetry.storage.writer import RAW_COLUMNS
 from tests.support.receivers import SECRET
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
-# So many people are made up with care; all others do as one of them does, with other numbers.
+# The number of people with generated days; all others repeat these with other numbers.
 PATTERNS = 32
 TEAMS = 20
-# A step in which rows are stored, as they would arrive.
+# The period whose rows are stored together, in the order of arrival.
 STEP_DAYS = 30
 PATTERN = "pattern"
 ROOM_BYTES = 2 << 30
 
-# What DevLake's `org` plugin keeps, as far as dashboards read it.
+# The tables of DevLake's `org` plugin that dashboards read.
 _DEVLAKE = {
     "users": "id VARCHAR(255) PRIMARY KEY, email VARCHAR(255), name VARCHAR(255)",
     "user_accounts": "account_id VARCHAR(255) PRIMARY KEY, user_id VARCHAR(255)",
@@ -45,7 +45,7 @@ _DEVLAKE = {
 
 
 def patterns(days: int) -> tuple[list[ToolRow], list[str]]:
-    """Return the days of work of some people, and those people, in each case made up anew."""
+    """Return newly generated people and their days of work."""
     made = fleet(PATTERNS, days, 1, NOW)
     ids = {name: number + 1 for number, name in enumerate(CONNECTIONS)}
     newest: dict[tuple[int, str, str], ReceivedReport] = {}
@@ -56,7 +56,7 @@ def patterns(days: int) -> tuple[list[ToolRow], list[str]]:
 
 
 def fill(engine: Engine, rows: int, days: int) -> int:
-    """Fill a migrated database with at least `rows` tool rows about `days`; how many developers."""
+    """Fill a migrated database with at least `rows` tool rows; return the number of developers."""
     part, people = patterns(days)
     copies = -(-rows // len(part))
     for name, strategy in CONNECTIONS.items():
@@ -80,7 +80,7 @@ def fill(engine: Engine, rows: int, days: int) -> int:
 
 @contextmanager
 def _roomy(engine: Engine) -> Iterator[None]:
-    """More memory for a while: without it MariaDB takes many times as long to store rows."""
+    """Raise MariaDB's memory in this context; otherwise storing takes many times as long."""
     if dialect_of(engine).name != "mysql":
         yield
         return
@@ -93,11 +93,11 @@ def _roomy(engine: Engine) -> Iterator[None]:
 
 
 def _rows(days: int) -> Iterator[str]:
-    """Tool rows and two raw rows for each, in steps of time as they arrive."""
+    """Store tool rows and two raw rows for each, in the order of arrival."""
     other = {
         "developer_id": "CONCAT(developer_id, '-', n)",
         "name": "CONCAT(name, ' ', n)",
-        # Counts that nobody else has on that day, so that few of these texts are alike.
+        # Counts that are unique on that day, so that few of these texts are equal.
         "command_counts": "REPLACE(command_counts, '\":', CONCAT('\":', n))",
         "git_activity": "REPLACE(git_activity, 'commits\":', CONCAT('commits\":', n))",
     }
@@ -123,7 +123,7 @@ def _rows(days: int) -> Iterator[str]:
 
 
 def _counts() -> Iterator[str]:
-    """Return what the receiver counts."""
+    """Yield the statements that write the statistics of a receiver."""
     yield (
         f"INSERT INTO {MACHINE_TABLE} (connection_id, developer_id, hostname, first_seen,"
         " last_seen, reports, _raw_data_params) SELECT connection_id, developer_id, hostname,"
@@ -137,8 +137,7 @@ def _counts() -> Iterator[str]:
 
 
 def _people() -> Iterator[str]:
-    """Yield an account and a user for each developer, in a few teams; a project for each
-    connection."""
+    """Yield the statements that write accounts, users, a few teams, and a project a connection."""
     for table, columns in _DEVLAKE.items():
         yield f"CREATE TABLE {table} ({columns})"
     account = "CONCAT('developer_telemetry:Account:', connection_id, ':', developer_id)"

@@ -1,4 +1,4 @@
-"""Sends reports to a receiver as fast as it answers, over connections that stay open.
+"""Send reports to a receiver as fast as it answers, over open connections.
 
     python -m benchmarks.load PORT CONNECTION CONNECTIONS WARM_UP SECONDS REPORTS
 
@@ -24,7 +24,7 @@ from benchmarks.fleet import body
 
 HOST = "127.0.0.1"
 ROOT = Path(__file__).parent.parent
-# What the load tool waits for the last answers.
+# The longest wait for the last answers.
 PATIENCE_SECONDS = 60.0
 RECEIVE_BYTES = 1 << 16
 SUCCESS = b"200"
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     refused: int  # answers other than 200
     broken: int  # connections that ended without an answer
     acknowledged: int  # answers of 200, those of the warm-up included
-    busy: float  # how much of one core the load tool took, from 0 to 1
+    busy: float  # the share of one core that the load tool used
 
 
 def measure(
@@ -64,7 +64,7 @@ def measure(
 
 
 class Sender:
-    """One connection, with one request on its way at a time."""
+    """One connection, with one request at a time."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -73,20 +73,21 @@ class Sender:
         self.open()
 
     def open(self) -> None:
-        """Connect, after `close` anew."""
+        """Connect, or connect again after `close`."""
         self.socket = socket.create_connection((HOST, self._port), PATIENCE_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = b""
 
     def send(self, request: bytes) -> None:
-        """Send a request; it is smaller than what a socket takes at once."""
+        """Send a request, which fits into the buffer of a socket."""
         self.sent_at = time.perf_counter()
         self.socket.sendall(request)
 
     def receive(self) -> bytes:
-        """Return the status of the answer when all of it is here, before that nothing.
+        """Return the status of the answer once it is complete, else `b""`.
 
-        :raises ConnectionError: the connection ended.
+        Raises:
+            ConnectionError: if the connection ended.
         """
         data = self.socket.recv(RECEIVE_BYTES)
         if not data:
@@ -102,7 +103,7 @@ class Sender:
 
 
 class Load:
-    """Keeps every connection busy until the end, then waits for the last answers."""
+    """Sends over all connections until the end, then waits for the last answers."""
 
     def __init__(
         self, port: int, connection_id: int, token: str, connections: int, reports: int
@@ -169,7 +170,7 @@ class Load:
         sender.send(self._head + body(number))
 
     def _answered(self, sender: Sender) -> bool:
-        """Return true if the sender's request is over."""
+        """Return true if the sender's request has its answer."""
         try:
             status = sender.receive()
         except ConnectionError:

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md: one section for each benchmark, renewed by whichever ran."""
+"""Write docs/benchmarks.md, where each benchmark has a section."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def machine() -> str:
-    """Date, machine and versions, as a sentence."""
+    """Return date, machine and versions as a sentence."""
     today = datetime.now(timezone.utc).date().isoformat()
     packages = ", ".join(f"{name} {results}" for name in _PACKAGES if (results := _version(name)))
     return (

@@ -36,8 +36,8 @@ SECONDS = 10.0
 ROUNDS = 3
 VIEWERS = 10
 # The page's own script waits eight times as long.
-LOOK_SECONDS = 1.0
-LOOKS_ALONE = 20
+VIEW_SECONDS = 1.0
+VIEWS_ALONE = 20
 ADMIN = "the benchmark's admin token"
 TITLE = "The page"
 
@@ -51,8 +51,8 @@ class Figures(NamedTuple):
     first: float  # the first answer after a start
     alone: list[float]  # later ones, while no machine sends
     while_sending: list[float]  # while machines send
-    without: list[Outcome]  # what sending came to, by turns
-    watched: list[Outcome]
+    without: list[Outcome]  # the outcomes of sending without viewers
+    watched: list[Outcome]  # with viewers
 
 
 def sign_in(receiver: Receiver) -> httpx.Client:
@@ -63,9 +63,10 @@ def sign_in(receiver: Receiver) -> httpx.Client:
 
 
 def measure_answer(client: httpx.Client, path: str) -> float:
-    """Return how many ms an answer took.
+    """Return the time to an answer in ms.
 
-    :raises httpx.HTTPStatusError: it was none.
+    Raises:
+        httpx.HTTPStatusError: if its status is not 2xx.
     """
     started = time.perf_counter()
     client.get(path).raise_for_status()
@@ -74,15 +75,15 @@ def measure_answer(client: httpx.Client, path: str) -> float:
 
 @contextmanager
 def open_viewers(receiver: Receiver) -> Iterator[list[float]]:
-    """Yield some people look for a while; gives how long their answers took."""
+    """Let people view the page in this context; yield the times to their answers in ms."""
     ended = threading.Event()
     times: list[float] = []
 
     def person(number: int) -> None:
         with closing(sign_in(receiver)) as client:
-            ended.wait(LOOK_SECONDS * number / VIEWERS)
+            ended.wait(VIEW_SECONDS * number / VIEWERS)
             times.append(measure_answer(client, "/"))
-            while not ended.wait(LOOK_SECONDS):
+            while not ended.wait(VIEW_SECONDS):
                 times.append(measure_answer(client, "/live"))
 
     with ThreadPoolExecutor(VIEWERS) as threads:
@@ -96,7 +97,7 @@ def open_viewers(receiver: Receiver) -> Iterator[list[float]]:
 
 
 def measure_page(url: str, seconds: float, rounds: int) -> Figures:
-    """Start a receiver on a filled database, look, and send."""
+    """Start a receiver on a filled database, view its page, and send."""
     connection_id = add_connection(url)
     with (
         tempfile.TemporaryDirectory(prefix="benchmark-") as folder,
@@ -106,10 +107,10 @@ def measure_page(url: str, seconds: float, rounds: int) -> Figures:
     ):
         with closing(sign_in(receiver)) as client:
             first = measure_answer(client, "/")
-            time.sleep(LOOK_SECONDS)
-            alone = [measure_answer(client, "/") for _ in range(LOOKS_ALONE)]
+            time.sleep(VIEW_SECONDS)
+            alone = [measure_answer(client, "/") for _ in range(VIEWS_ALONE)]
         send = (receiver.port, connection_id, TOKEN, CONNECTIONS, seconds / 10, seconds)
-        measure(*send)  # so that all turns find the same rows
+        measure(*send)  # so that all turns have the same rows
         without, watched, while_sending = [], [], []
         for _ in range(rounds):
             without.append(measure(*send))
@@ -175,7 +176,7 @@ those while {CONNECTIONS} machines sent without a pause:
     }
 
 What these {CONNECTIONS} machines met, by turns while nobody and while {VIEWERS} people looked, each
-every {LOOK_SECONDS:g} s (the page's own script asks every 8 s); medians of the turns:
+every {VIEW_SECONDS:g} s (the page's own script asks every 8 s); medians of the turns:
 
 {table(("database", "reports/s", "p50 ms", "p99 ms", "not acknowledged"), pushes)}
 """

@@ -46,11 +46,11 @@ class Figures(NamedTuple):
     described: str
     rows: int
     developers: int
-    seconds: dict[Panel, list[float]]  # the first look and later ones
+    seconds: dict[Panel, list[float]]  # of the first query and of later ones
 
 
 def queries(name: str, person: str) -> Iterator[tuple[Panel, str]]:
-    """Every panel's query: about all, about one team, about one person."""
+    """Return the queries of all panels: for all people, for one team, for one person."""
     [dialect] = [item for item in DIALECTS if item.name == name]
     chosen = {"fleet": Chosen(), "team": Chosen(team=["1"]), "user": Chosen(user=[person])}
     end = int(NOW.timestamp())
@@ -66,7 +66,7 @@ def queries(name: str, person: str) -> Iterator[tuple[Panel, str]]:
 
 
 def measure(engine: Engine, name: str, repeats: int) -> dict[Panel, list[float]]:
-    """Seconds that each panel's query took; all take turns, so that each meets what others left."""
+    """Return the seconds of each panel's query; all take turns, so that they share caches."""
     with engine.connect() as connection:
         person = connection.exec_driver_sql("SELECT MIN(id) FROM users").scalar_one()
         every = list(queries(name, person))
@@ -79,7 +79,7 @@ def measure(engine: Engine, name: str, repeats: int) -> dict[Panel, list[float]]
 
 def _seconds(connection: SqlConnection, query: str) -> float:
     started = time.perf_counter()
-    # As text: the drivers would take a % for one of theirs.
+    # As text: drivers would treat a % as a placeholder.
     connection.connection.cursor().execute(query)
     return time.perf_counter() - started
 

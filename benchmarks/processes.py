@@ -20,7 +20,7 @@ def peak_memory_mib(pid: int) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return how long a process has computed, in all of its threads."""
+    """Return the CPU time of a process, of all its threads."""
     fields = _read(pid, "stat").rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

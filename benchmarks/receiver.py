@@ -1,4 +1,4 @@
-"""Measure how many reports the receiver takes, beside what the database does by itself.
+"""Measure the rate of the receiver, and that of the plain driver for comparison.
 
     python -m benchmarks.receiver --databases mariadb --connections 1 64 --seconds 10
 
@@ -25,7 +25,7 @@ from tests.support.receivers import TOKEN, Receiver, add_connection
 from tests.support.servers import ServerMissing
 
 CONNECTIONS = (1, 16, 64, 256)
-# The levels that the targets are set for.
+# The levels that have targets.
 ALONE, MANY = 1, 64
 SECONDS = 10.0
 WARM_UP_PART = 0.1
@@ -33,7 +33,7 @@ TITLE = "The receiver"
 
 
 class Lost(Exception):
-    """Rows and acknowledgements don't agree, so the figures mean nothing."""
+    """Rows and acknowledgements don't match, so the figures are invalid."""
 
 
 class Level(NamedTuple):
@@ -45,7 +45,7 @@ class Level(NamedTuple):
 
 
 def run_level(url: str, connections: int, seconds: float) -> Level:
-    """Send over `connections` to a receiver of its own, and check that all of it was stored."""
+    """Send to a new receiver over `connections`, and check that all reports were stored."""
     connection_id = add_connection(url)
     with (
         tempfile.TemporaryDirectory(prefix="benchmark-") as folder,
@@ -57,7 +57,7 @@ def run_level(url: str, connections: int, seconds: float) -> Level:
         )
         cpu = cpu_seconds(receiver.pid) - cpu_before
         memory = peak_memory_mib(receiver.pid)
-        receiver.stop()  # what was acknowledged from the spool is not in the tables yet
+        receiver.stop()  # acknowledged reports may be in the spool still
     for name in (RAW_TABLE, TOOL_TABLE):
         stored = count(url, name)
         # A request without an answer may have been stored.
@@ -67,7 +67,7 @@ def run_level(url: str, connections: int, seconds: float) -> Level:
 
 
 class Result(NamedTuple):
-    """One database's figures."""
+    """The figures of one database."""
 
     name: str
     described: str
@@ -77,17 +77,17 @@ class Result(NamedTuple):
 
     @property
     def rate_ratio(self) -> float:
-        """The receiver's rate at MANY connections to the database's own."""
+        """Return the ratio of the receiver's rate at MANY connections to the plain driver's."""
         return self.levels[MANY].outcome.rate / self.own
 
     @property
     def time_ratio(self) -> float:
-        """The receiver's median at one connection to the one-row transaction's."""
+        """Return the ratio of the receiver's median at one connection to that of one row."""
         return self.levels[ALONE].outcome.p50_ms / self.alone_ms
 
 
 def run_database(name: str, fresh: Fresh, connections: Sequence[int], seconds: float) -> Result:
-    """All levels on one database; each run has an empty one of its own."""
+    """Measure all levels on one server; each run has an empty database."""
     levels: dict[int, Level] = {}
     own: list[float] = []
     alone: list[float] = []

@@ -62,7 +62,7 @@ class Figures(NamedTuple):
 
 
 def run_database(fresh: Fresh, sizes: Sequence[int], python: Path, seconds: float) -> Figures:
-    """Full runs of all sizes, one of unique keys, an incremental and a disturbed one."""
+    """Measure full runs of all sizes, one of unique keys, an incremental and a disturbed one."""
     smallest, largest = min(sizes), max(sizes)
     theirs = row_by_row(fresh, min(MOST, max(2, smallest // PART)), python)
     _, runs = full(fresh, smallest, item=1)
@@ -81,9 +81,9 @@ def run_database(fresh: Fresh, sizes: Sequence[int], python: Path, seconds: floa
 
 
 def start_ups(url: str, repeats: int, devlake: Optional[Path]) -> dict[str, float]:
-    """Median seconds of `run.sh VERB` for each verb, and of what they are compared with.
+    """Return the median seconds of `run.sh VERB` for each verb, and of commands for comparison.
 
-    All of them take turns, so that a slow moment of the machine hits them alike.
+    All take turns, so that a slow moment of the machine affects all.
     """
     calls: dict[str, list[Any]] = {
         "plugin-info": [],

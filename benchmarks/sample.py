@@ -1,4 +1,4 @@
-"""The plugin as it would be on the SDK's own subtasks, which take row by row.
+"""The plugin written with the SDK's own subtasks, which handle one row at a time.
 
 python -m benchmarks.sample VERB CONFIG CONTEXT rows
 """
@@ -22,7 +22,7 @@ JSON_COLUMNS = ("git_activity", "development_activity")
 
 
 class Rows(Stream):
-    """Reports, mapped in the plainest way."""
+    """Reports, mapped by the SDK's methods alone."""
 
     tool_model = DeveloperMetrics
     domain_types: Any = [DomainType.CROSS]
@@ -65,7 +65,7 @@ class SamplePlugin(DeveloperTelemetryPlugin):
 
 
 def seed(engine: Engine, connection_id: int, payloads: Iterable[str]) -> None:
-    """Fill the raw table of `Rows`, which is made as the SDK makes it."""
+    """Make and fill the raw table of `Rows`, as the SDK does."""
     params = build_raw_params(connection_id)
     with Session(engine) as session:
         model = Rows(SamplePlugin.name).raw_model(session)

@@ -29,14 +29,14 @@ OURS = (str(plugin_folder() / "run.sh"),)
 
 NEW = 1_000
 ROUNDS = 5  # odd, so that one of them is the median
-# Row by row takes long, and its rate doesn't depend on how many there are.
+# Row by row is slow, and its rate doesn't depend on the number of rows.
 PART, MOST = 5, 20_000
 
 # Long ago, so that no run treats these rows as part of an open transaction.
 _STORED_AT = "2026-01-01 00:00:00.000"
 _INSERTS = 10  # statements in a transaction
 
-# DevLake's tables, as far as they say what kind of run it is: a scheduled one.
+# The parts of DevLake's tables that define a run as scheduled.
 _SCHEDULED = (
     "CREATE TABLE _devlake_pipelines (id BIGINT, skip_collectors SMALLINT, full_sync SMALLINT)",
     "CREATE TABLE _devlake_tasks (pipeline_id BIGINT, plugin VARCHAR(99), status VARCHAR(99))",
@@ -64,7 +64,7 @@ def context(url: str) -> dict[str, Any]:
 
 
 def call(command: Sequence[str], *documents: Any) -> list[str]:
-    """Return how a shell calls the plugin and lets its answers go."""
+    """Return the command of a call of the plugin that discards its answers."""
     arguments = [*command, *map(json.dumps, documents)]
     return ["sh", "-c", 'exec "$@" 3>/dev/null', "sh", *arguments]
 
@@ -92,7 +92,7 @@ def run(
 
 
 def full(fresh: Fresh, rows: int, item: int = 2) -> tuple[str, list[Run]]:
-    """Everything, of raw rows of which `each` are of a key; also gives the database's URL."""
+    """Measure full runs of raw rows, `item` of each key; return the database's URL, too."""
     url, keys = fresh(), rows // item
     with opened(url) as engine:
         load(engine, range(rows), keys)
@@ -107,8 +107,7 @@ def full(fresh: Fresh, rows: int, item: int = 2) -> tuple[str, list[Run]]:
 
 
 def row_by_row(fresh: Fresh, rows: int, python: Path) -> list[Run]:
-    """Return the same mapping on the own subtasks of the SDK that `python` has, two raw rows a
-    key."""
+    """Measure the same mapping on the subtasks of the SDK of `python`, with two raw rows a key."""
     url, keys = fresh(), rows // 2
     with opened(url) as engine:
         sample.seed(engine, CONNECTION, (body(number % keys).decode() for number in range(rows)))
@@ -123,9 +122,10 @@ def row_by_row(fresh: Fresh, rows: int, python: Path) -> list[Run]:
 
 
 def incremental(url: str, rows: int) -> list[Run]:
-    """Return a scheduled run after `NEW` reports came to `rows` raw rows, on which all was done.
+    """Measure scheduled runs after `NEW` reports, beside `rows` raw rows that are done.
 
-    Of each subtask it is the median of several such runs.
+    Returns:
+        The median run of each subtask.
     """
     with opened(url) as engine, engine.begin() as connection:
         for statement in _SCHEDULED:
@@ -146,7 +146,7 @@ def _scheduled(url: str, first: int) -> list[Run]:
 
 
 def load(engine: Engine, numbers: range, keys: int) -> None:
-    """Store the fleet's raw rows of these numbers, about as many developers' days as `keys`."""
+    """Store the fleet's raw rows of these numbers, with about `keys` keys."""
     columns = (*RAW_COLUMNS, "stored_at")
     step = MAX_ROWS * _INSERTS
     for first in range(numbers.start, numbers.stop, step):

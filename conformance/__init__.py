@@ -1,1 +1,1 @@
-"""Tries the plugin and the SDK with the genuine DevLake: see `python -m conformance --help`."""
+"""Trials of the plugin and the SDK with the genuine DevLake; see `python -m conformance --help`."""

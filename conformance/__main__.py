@@ -1,10 +1,10 @@
-"""Try the plugin and the SDK with the genuine DevLake, and write down how that went.
+"""Try the plugin and the SDK with the genuine DevLake, and write the outcomes to a page.
 
     python -m conformance --devlake "~/may ~/june" --lake "~/may/bin/lake ~/june/bin/lake" \\
         --go-plugins "~/may/bin/plugins ~/june/bin/plugins"
 
-Nothing of DevLake's is kept or changed; what is made for the tries is removed again. Exits with 0
-if everything is as it should be, with 1 if something is not, with 2 if something is missing.
+DevLake's files are neither copied nor changed; all files of the trials are removed. Exits with 0 if
+all steps succeed, with 1 if one fails, with 2 if a requirement is missing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Choice(NamedTuple):
         return [item for item in self.devlakes if item.lake]
 
     def databases(self) -> dict[str, Callable[[], Database]]:
-        """Return what there is to run their servers on, by the name that the page gives it."""
+        """Return the databases for their servers, by their names on the page."""
         ours: dict[str, Callable[[], Database]] = {"MariaDB": MariaDB, "PostgreSQL": PostgreSQL}
         return {**ours, "MySQL": lambda: Running("mysql", self.mysql)} if self.mysql else ours
 
@@ -72,7 +72,7 @@ def _try_all(have: Choice, folder: Path) -> int:
             used[f"server of {item.name}"] = f"the binary with the SHA-256 {item.digest}"
             resources_of(item.binary, item.checkout)
         if _uncommitted():
-            print("what is not committed is not tried", file=sys.stderr)
+            print("uncommitted changes are not tried", file=sys.stderr)
         print("installing the plugin", flush=True)
         plugins, installed = install(groups, folder)
     except Unmet as reason:
@@ -97,7 +97,7 @@ def _try_all(have: Choice, folder: Path) -> int:
 
 
 def _side_by_side(lanes: Sequence[Callable[[], Lane]]) -> list[Lane]:
-    """Each has databases and servers of its own, and waits for them most of the time."""
+    """Run lanes at the same time: each mostly waits for its own databases and servers."""
     with ThreadPoolExecutor(len(lanes)) as pool:
         running = [pool.submit(lane) for lane in lanes]
         try:
@@ -113,6 +113,6 @@ def _uncommitted() -> str:
 
 
 if __name__ == "__main__":
-    # Ended by `kill` or a CI's timeout, it still stops what it started.
+    # After `kill` or a CI's timeout, this still stops its child processes.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""DevLakes as an operator has them: a checkout of each, its server's binary, its Go plugins."""
+"""The DevLakes to try: a checkout of each, its server's binary, its Go plugins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEEDED = """\
 make conformance needs checkouts of DevLake: make conformance DEVLAKE="<checkout> <another>"
 With LAKE="<binary of its server> <of the other's>" it also lives an operator's life with the
 plugin under each server, on MariaDB and on PostgreSQL, and upgrades from the oldest to the newest
-and back; a folder `resources` has to lie beside each binary or in its checkout's `backend`. With
+and back; a folder `resources` must be beside each binary or in its checkout's `backend`. With
 GO_PLUGINS="<folder that holds org/org.so> <another>" accounts are linked to users there, too.
 DevLake's documentation says how to build both. MYSQL=mysql://user:password@host:3306/ is a MySQL
 to do the same on; its user has to be allowed to make databases."""
@@ -28,7 +28,7 @@ class Missing(Exception):
 
 
 class DevLake(NamedTuple):
-    """One DevLake; `name` is the date of its newest commit, by which the page calls it."""
+    """One DevLake; `name` is the date of its newest commit, which the page uses."""
 
     name: str
     checkout: Path
@@ -37,9 +37,10 @@ class DevLake(NamedTuple):
 
     @property
     def sdk(self) -> Path:
-        """The SDK in the checkout.
+        """Return the SDK in the checkout.
 
-        :raises Unmet: it isn't there.
+        Raises:
+            Unmet: if the checkout has none.
         """
         sdk = self.checkout / "backend" / "python" / "pydevlake"
         if not (sdk / "pyproject.toml").is_file():
@@ -56,7 +57,7 @@ class DevLake(NamedTuple):
 
     @property
     def binary(self) -> Path:
-        """Its server's, where there is one."""
+        """Return the path of its server, which must exist."""
         assert self.lake is not None
         return self.lake
 
@@ -68,16 +69,16 @@ class DevLake(NamedTuple):
     def server(
         self, url: str, position: Path, plugins: Optional[Path] = None, **settings: str
     ) -> Lake:
-        """Its server on a database, with settings of its own."""
+        """Return its server on a database, with these settings."""
         resources = resources_of(self.binary, self.checkout)
         return Lake(self.binary, resources, url, position, plugins, self.go_plugins, **settings)
 
 
 def devlakes(checkouts: str, lakes: str, go_plugins: str) -> list[DevLake]:
-    """Return those that were named, the oldest first. Each argument is a list of paths, parted by
-    spaces.
+    """Return the named DevLakes, the oldest first; each argument is a list of paths.
 
-    :raises Missing: none is named, a path does not exist, or the lists don't match.
+    Raises:
+        Missing: if none is named, a path does not exist, or the lists don't match.
     """
     lists = [[Path(item) for item in shlex.split(text)] for text in (checkouts, lakes, go_plugins)]
     if not lists[0]:
@@ -99,9 +100,10 @@ def devlakes(checkouts: str, lakes: str, go_plugins: str) -> list[DevLake]:
 
 
 def by_sdk(results: Sequence[DevLake]) -> list[list[DevLake]]:
-    """Return those that have the same SDK together: what is tried on it alone needs no repetition.
+    """Group DevLakes by their SDK, so that trials of the SDK alone run once.
 
-    :raises Unmet: one is no checkout of DevLake.
+    Raises:
+        Unmet: if one is no checkout of DevLake.
     """
     groups: dict[str, list[DevLake]] = {}
     for item in results:
@@ -110,12 +112,12 @@ def by_sdk(results: Sequence[DevLake]) -> list[list[DevLake]]:
 
 
 def names(results: Sequence[DevLake]) -> str:
-    """Return what a column is called that is about all of these."""
+    """Return the title of a column about these."""
     return ", ".join(item.name for item in results)
 
 
 def revision(checkout: Path) -> str:
-    """Return the commit that is checked out, and its date; empty where that is no git checkout."""
+    """Return the commit that is checked out, and its date; empty if it is no git checkout."""
     return _git(checkout, "log", "-1", "--format=%h of %cs")
 
 

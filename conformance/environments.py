@@ -16,14 +16,14 @@ from xml.etree import ElementTree
 from conformance.outcomes import Unmet
 
 ROOT = Path(__file__).parent.parent
-# What the genuine SDK needs only where someone attaches a debugger to it; and pytest, which it
-# imports for its testing helpers: the one that it pins can't run some of our tests.
+# Dependencies of the genuine SDK for a debugger alone; and pytest, which its testing helpers
+# import: the pinned release can't run some of our tests.
 NOT_PINNED = {"python", "pydevd-pycharm", "pytest"}
 NEEDS_HEADERS = (
     "The genuine SDK speaks to MySQL by mysqlclient alone, which is built with the client's C"
     " headers: install those (on Debian libmariadb-dev and pkg-config) and try again."
 )
-# What the plugin needs beside the SDK, and what our tests of it need.
+# Further dependencies of the plugin and of our tests.
 OURS = ["msgspec", "cryptography"]
 TEST_TOOLS = [
     *("httpx", "hypothesis", "psycopg[binary]", "PyMySQL"),
@@ -32,8 +32,7 @@ TEST_TOOLS = [
 
 
 class Tests(NamedTuple):
-    """The outcome of a run of pytest: numbers by outcome, and what failed or was skipped, and
-    why."""
+    """The outcome of a run of pytest: counts, and failed and skipped tests with their reasons."""
 
     counts: Counter[str]
     failed: list[str]
@@ -45,14 +44,15 @@ class Tests(NamedTuple):
 
 
 def genuine_environment(sdk: Path, made_by: Path, folder: Path) -> Path:
-    """Make an environment with the genuine SDK on the versions that it pins; its Python.
+    """Make an environment with the genuine SDK on its pinned versions; return its Python.
 
-    :raises Unmet: pip can't install it.
+    Raises:
+        Unmet: if pip can't install it.
     """
     subprocess.run([made_by, "-m", "venv", str(folder)], check=True)
     python = folder / "bin" / "python"
     pins = _pins(sdk)
-    _pip(python, "wheel", "setuptools<70")  # which the older drivers are built with
+    _pip(python, "wheel", "setuptools<70")  # which the build of older drivers needs
     try:
         _pip(python, f"mysqlclient=={pins.pop('mysqlclient')}")
     except Unmet as reason:
@@ -62,14 +62,14 @@ def genuine_environment(sdk: Path, made_by: Path, folder: Path) -> Path:
     except Unmet:
         _pip(python, "psycopg2-binary")  # the same without C headers
     _pip(python, *(f"{name}=={version}" for name, version in pins.items()), *OURS, *TEST_TOOLS)
-    # As it is, and nowhere else: installing it would write into the checkout.
+    # By its path, since an installation would write into the checkout.
     packages = Path(_output(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
     (packages / "genuine-pydevlake.pth").write_text(f"{sdk}\n")
     return python
 
 
 def _pins(sdk: Path) -> dict[str, str]:
-    """Return the versions to which the SDK's lock file pins what it names as its dependencies.
+    """Return the versions of the SDK's dependencies in its lock file.
 
     And what those do not run without at that very version: pydantic 1.10.7 fails on today's
     typing-extensions, and sqlmodel 0.0.8 on SQLAlchemy 2.
@@ -109,7 +109,7 @@ def _output(python: Path, *arguments: str) -> str:
 
 
 def versions(python: Path, names: Sequence[str]) -> str:
-    """Python and those of these distributions that an environment has."""
+    """Return the versions of Python and of these distributions in an environment."""
     code = (
         "import json, sys, importlib.metadata as m\n"
         "found = {d.metadata['Name'].lower(): d.version for d in m.distributions()}\n"

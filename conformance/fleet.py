@@ -1,4 +1,4 @@
-"""Machines that go on reporting, and whether anything of theirs gets lost."""
+"""Machines that report all the time, and a check that no report is lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from developer_telemetry.constants import RAW_TABLE
 from tests.support.receivers import Receiver, query, report
 
 TOKEN = "token-of-the-fleet"
-# Who reports, and what else a report says of them.
+# The developers, and further fields of their reports.
 PEOPLE: dict[str, dict[str, str]] = {
     "ann": {"email": "ann@example.org", "name": "Someone Else"},
     "bob": {"email": "bob@elsewhere.org", "name": "Bob Builder"},
@@ -20,7 +20,7 @@ COUNTS = {"development_activity": {"test_runs_detected": 3, "build_commands_dete
 
 
 class Fleet:
-    """Machines that report without a pause, and someone who counts the raw rows meanwhile."""
+    """Machines that report without a pause, and a thread that counts the raw rows."""
 
     def __init__(self, database_url: str, receiver: Receiver, connection_id: int) -> None:
         self.acknowledged = 0

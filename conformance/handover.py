@@ -1,4 +1,4 @@
-"""A genuine server's database handed over from the plugin to the receiver, and back."""
+"""Hand a genuine server's database over from the plugin to the receiver, and back."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from tests.support.receivers import Receiver, eventually, query, report, run_com
 
 PEOPLE = 1000
 FIRST_DAY = date(2026, 7, 20)
-# Imported at once: a command of the tests has a minute.
+# Imported in one go: a command of the tests has a minute.
 IMPORTED = 20_000
-# The tables whose rows of connection 1 have to stay, and how they are recognized.
+# The tables whose rows of connection 1 have to stay, and the condition that selects them.
 CONNECTION = "connection_id = 1"
 ORIGIN = f"_raw_data_params = '{build_raw_params(1)}'"
 STAYING = {
@@ -138,7 +138,7 @@ class HandOver:
             self._command("import", str(position), "--connection", "1")
 
     def _lines(self) -> Iterator[str]:
-        # Without `FOLDED`: whom the server's plugin leaves unlinked, the receiver would link.
+        # Without `FOLDED`: the receiver links these people, the server's plugin may not.
         for developer, fields in EXACT.items():
             yield json.dumps(report(developer, **fields, metrics=METRICS))
         activity = {"active_hours": 6, "tools_used": ["git", "vim"], "projects": ["shop", "bank"]}
@@ -211,7 +211,7 @@ class HandOver:
         return f"accounts after {time.monotonic() - began:.0f} s"
 
     def _compare_links(self) -> str:
-        """Compare those of the receiver's connection with those that org made of the same data."""
+        """Compare the links of the receiver with those of the org plugin for the same data."""
         theirs = {who: user for who, user in links_of(self.url, 1).items() if who in EXACT}
         expect(sorted(theirs), ["CEM", "bob", "cem", "dana", "twin"], "what org has linked")
         eventually(lambda: set(links_of(self.url, 2)) >= set(FOLDED), 30)

@@ -1,4 +1,4 @@
-"""The plugin installed below DevLake's plugin folder as docs/install.md does: clone, build.sh."""
+"""Install the plugin below DevLake's plugin folder as in docs/install.md: clone, build.sh."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ NAME = "developer_telemetry"
 
 
 def clone(folder: Path) -> Path:
-    """Clone this project, so that what is tried is what others get; what isn't committed is not."""
+    """Clone this project, without uncommitted changes, as users do."""
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
     return folder
 
 
 def install_on_ours(folder: Path) -> Path:
-    """Make of `folder` a REMOTE_PLUGIN_DIR with the plugin on the SDK that it brings."""
+    """Turn `folder` into a REMOTE_PLUGIN_DIR with the plugin on our SDK."""
     _build(clone(folder / NAME), PYTHON=sys.executable)
     return folder
 
 
 def install_in_tree(sdk: Path, folder: Path) -> Path:
-    """Make of `folder` DevLake's tree with the plugin in it; its REMOTE_PLUGIN_DIR.
+    """Copy DevLake's tree with the plugin to `folder`; return its REMOTE_PLUGIN_DIR.
 
     Of the tree there is a copy of the SDK alone. build.sh finds the Python that it needs.
     """

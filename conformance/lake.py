@@ -15,7 +15,7 @@ from conformance.outcomes import Unmet
 from tests.support.receivers import SECRET, eventually
 from tests.support.servers import HOST, free_port
 
-# It makes some three hundred tables at its first start.
+# The first start makes some three hundred tables.
 START_SECONDS = 300.0
 STOP_SECONDS = 30.0
 RUN_SECONDS = 180.0
@@ -24,7 +24,7 @@ ENDED = ("TASK_COMPLETED", "TASK_FAILED", "TASK_PARTIAL", "TASK_CANCELLED")
 
 
 def resources_of(binary: Path, devlake: Path) -> Path:
-    """Return the folder with the files that the server reads from where it runs.
+    """Return the folder of the files that the server reads from its working directory.
 
     :raises Unmet: it is neither beside the binary nor in the checkout.
     """
@@ -76,7 +76,7 @@ class Lake:
             "PLUGIN_DIR": str(go_plugins.resolve() if go_plugins else folder / "no-plugins"),
             "LOGGING_DIR": str(folder / "logs"),
             "PIPELINE_MAX_PARALLEL": "1",
-            # Releases differ in whether they ask for it unless told.
+            # The default of whether to ask differs between releases.
             "AUTH_ENABLED": "false",
             **settings,
         }
@@ -107,7 +107,7 @@ class Lake:
         return " ".join([line for line in self.log.splitlines() if words.search(line)][-3:])
 
     def start(self, plugins: Optional[Path] = None) -> None:
-        """Return when it answers and has migrated; set `asked_to_migrate` if it asked.
+        """Start, and wait until it has migrated; set `asked_to_migrate` if it asked.
 
         :raises Unmet: it ended or didn't answer in time; the message has the end of its log.
         """
@@ -150,7 +150,7 @@ class Lake:
             return 0
 
     def call(self, method: str, path: str, body: Any = None, status: int = 200) -> Any:
-        """Return the JSON that a call is answered with; `status` stands for its hundred.
+        """Return the JSON of an answer; `status` is compared by its hundred.
 
         :raises Unmet: the status is another.
         """

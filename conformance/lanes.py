@@ -1,5 +1,4 @@
-"""The lanes that run side by side: the SDKs without a server, and DevLake's servers on each
-database."""
+"""Lanes of trials that run at the same time: SDKs alone, and DevLake's servers on a database."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ STANDALONES = "Beside a DevLake that loads no Python plugin"
 HAND_OVERS = "Handed over from the plugin, and back"
 UPGRADES = "DevLake upgraded, and put back"
 HAND_OVER_ROWS = 100_000
-# The page's tables in their order, and what there is to say above each.
+# The page's tables in their order, and the text above each.
 TABLES = {
     OURS_ON_GENUINE: "",
     GENUINE_ON_OURS: "",
@@ -64,7 +63,7 @@ Database = Union[Server, Running]
 
 
 class Plugins(NamedTuple):
-    """Where plugins are: ours on our SDK, in the tree of each DevLake, and the other ones of it."""
+    """The folders of plugins: ours on our SDK, ours in each DevLake's tree, and DevLake's own."""
 
     on_ours: Path
     in_trees: dict[str, Path]
@@ -72,7 +71,7 @@ class Plugins(NamedTuple):
 
 
 class Lane:
-    """The outcome of a lane: columns for the page's tables, and the versions that were used."""
+    """The outcome of a lane: columns for the page's tables, and the versions used."""
 
     def __init__(self) -> None:
         self.used: dict[str, str] = {}
@@ -80,7 +79,7 @@ class Lane:
 
 
 def install(groups: Sequence[list[DevLake]], folder: Path) -> tuple[Plugins, dict[str, str]]:
-    """Install the plugin as documented, once for each SDK; also gives the versions that it got.
+    """Install the plugin as documented, once for each SDK; return the installed versions, too.
 
     :raises Unmet: build.sh failed.
     """
@@ -100,7 +99,7 @@ def install(groups: Sequence[list[DevLake]], folder: Path) -> tuple[Plugins, dic
 
 
 def try_sdks(groups: Sequence[list[DevLake]], plugins: Plugins, folder: Path) -> Lane:
-    """Try what needs no server, once for each SDK."""
+    """Run the trials without a server, once for each SDK."""
     lane = Lane()
     for number, group in enumerate(groups):
         one, name = group[0], names(group)
@@ -125,7 +124,7 @@ def try_servers(
     plugins: Plugins,
     folder: Path,
 ) -> Lane:
-    """Try what needs DevLake's servers, on one database."""
+    """Run the trials with DevLake's servers on one database."""
     lane = Lane()
     with make() as server:
         [(version,)] = execute(server.url(""), "SELECT VERSION()")

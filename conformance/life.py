@@ -1,4 +1,4 @@
-"""An operator's life with the plugin under the genuine server, while machines go on reporting."""
+"""Operate the plugin under the genuine server while machines report."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PLUGIN_NAME = "developer_telemetry"
 PLUGIN = f"/plugins/{PLUGIN_NAME}"
 MACHINES = "_tool_developer_telemetry_machines"
 SUBTASKS = ["Collect Reports", "Extract Reports", "Convert Reports"]
-# Of people that DevLake knows: one is found by e-mail, one by full name, one by user name.
+# Users of DevLake: one matches by e-mail, one by full name, one by user name.
 USERS = {"u1": ("", "ann@example.org"), "u2": ("Bob Builder", ""), "u3": ("cem", "")}
-# Who is erased: a word that is in nothing else, and where it may be found.
+# The erased person: a unique word, and the columns that may contain it.
 GONE = "gilgamesh"
 TRACES = (RAW, TOOL, MACHINES, "accounts", "user_accounts")
 
@@ -131,7 +131,7 @@ class Life:
         [(stored,)] = query(
             self.url, "SELECT secret_token FROM _tool_developer_telemetry_connections WHERE id = 1"
         )
-        # How it is encrypted is DevLake's own affair, and has changed before.
+        # DevLake has changed its encryption before.
         expect(decrypt(stored, SECRET), TOKEN, "the stored token, decrypted")
 
     def _choose(self) -> None:
@@ -148,7 +148,7 @@ class Life:
             "connectionId": 1,
             "entities": ["CROSS"],
             "testAndBuildTasks": True,
-            # Where the server lacks the org plugin a plan must not ask for it.
+            # Without the org plugin a plan must not contain it.
             "keepAccountsUnlinked": not self.lake.has_org,
         }
         self.config_id = self.lake.call("POST", f"{path}/scope-configs", wanted)["id"]
@@ -235,7 +235,7 @@ class Life:
             (1, "wrong", PLUGIN + "/connections/{}/report", 401),
             (99, TOKEN, PLUGIN + "/connections/{}/report", 404),
         ):
-            # The receiver has yet to hear of a new connection or key.
+            # The receiver reads a new connection or key a little later.
             eventually(partial(self._answers, connection_id, credential, path, status), 30)
 
     def _answers(self, connection_id: int, credential: str, path: str, status: int) -> bool:
@@ -275,7 +275,7 @@ class Life:
         return "by e-mail, by full name, by user name; a name spelled otherwise stays unlinked"
 
     def _examine(self) -> str:
-        """One connection is in no blueprint yet, which the remedy that it names fixes."""
+        """Apply the remedy of `doctor` for a connection in no blueprint."""
         with Names({NAME: HOST}) as names:
             conf = server_conf(self.lake.folder, "", names.port, self.receiver.port)
             try:
@@ -298,7 +298,7 @@ class Life:
         return "a connection in no blueprint; once fixed as it says, all is well"
 
     def _skip_settled_days(self) -> None:
-        """Wait until a run takes what was stored for settled, ten minutes after."""
+        """Wait ten minutes, until a run treats stored rows as complete."""
         query(self.url, f"UPDATE {RAW} SET stored_at = '2026-01-01' WHERE developer_id = 'eve'")
         self.lake.run(self.blueprint_id)
         self.right = self._day()

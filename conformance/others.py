@@ -7,14 +7,14 @@ from conformance.life import expect
 from conformance.outcomes import LeftOut, Outcomes
 from tests.support.receivers import query
 
-# The plugin by which DevLake's own tests try its SDK: no source, and so many pipelines.
+# The plugin of DevLake's own tests of its SDK: without a source, with many pipelines.
 FAKE = "/plugins/fake"
 FAKE_TOKEN = "this_is_a_valid_token"
 FAKE_PIPELINES = 250
 
 
 def others_run(lake: Lake, url: str, names: list[str], outcomes: Outcomes) -> None:
-    """Use what a server has loaded, `names` in their folders' terms."""
+    """Use the plugins that a server has loaded, by the names of their folders."""
     for name in names:
         with outcomes.record_outcome(f"{name}: loaded, its tables made"):
             plugin = name.removesuffix("plugin")

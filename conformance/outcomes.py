@@ -10,7 +10,7 @@ from typing import NamedTuple, Optional
 
 import httpx
 
-# Set to end early: nothing else is begun then.
+# Set to end early: no further step starts then.
 STOP = threading.Event()
 OK = "ok"
 LEFT_OUT = "left out"

@@ -1,4 +1,4 @@
-"""docs/conformance.md: what was run, on which versions, with what outcome."""
+"""Write docs/conformance.md: trials, versions and outcomes."""
 
 from __future__ import annotations
 
@@ -82,5 +82,5 @@ def _step(step: str, results: Sequence[Outcome | None]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return a text without what would end a table's cell."""
+    """Escape a text for a table's cell."""
     return text.replace("|", "\\|").replace("\n", " ")

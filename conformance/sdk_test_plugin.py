@@ -1,7 +1,7 @@
-"""A pytest plugin that lets tests of ours run on the genuine SDK.
+"""A pytest plugin with which our tests run on the genuine SDK.
 
 They open databases with `pydevlake.database` and check `plugin-info` with `pydevlake.testing`,
-which only our SDK has: it lends both. What is tested, the plugin in `run.sh`, runs without this.
+which only our SDK has: this adds both. The tested plugin in `run.sh` runs without this.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _lend(name: str, path: Path) -> ModuleType:
 
 _lend("pydevlake.driver_options", SDK / "driver_options.py")
 _database = _lend("pydevlake.database", SDK / "database.py")
-# SQLAlchemy 1.4 knows neither psycopg 3 nor, unless it is asked to, the style of SQLAlchemy 2.
+# SQLAlchemy 1.4 lacks psycopg 3 and, unless it is set, the style of SQLAlchemy 2.
 _database._DRIVERS["postgresql"] = {"psycopg2": "psycopg2"}
 _made = partial(_database.create_db_engine, future=True)
 _database.create_db_engine = _made  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Our plugin's tests on the genuine SDK; the genuine SDK's tests and plugins on ours."""
+"""Run our plugin's tests on the genuine SDK, and the genuine SDK's tests and plugins on ours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from conformance.environments import Tests, run_tests
 from conformance.outcomes import Outcomes, Unmet
 from pydevlake.testing import assert_valid_plugin_info
 
-# What tests streams, models, migrations and protocol. Other tests never meet an SDK.
+# The tests of streams, models, migrations and protocol; other tests use no SDK.
 OURS = (
     *("database/test_go_upgrade", "database/test_migrate", "database/test_migrations"),
     *("pipeline/test_accounts", "pipeline/test_cicd_tasks", "pipeline/test_extract"),
@@ -24,10 +24,10 @@ OURS = (
     *("reports/test_daily_metrics", "reports/test_parser"),
     *("storage/test_tables", "storage/test_writer"),
 )
-# What the genuine SDK's libraries are warned of by newer Pythons is no fault of ours.
+# Warnings of newer Pythons about the genuine SDK's libraries are no faults of ours.
 _LENIENT = ("-W", "ignore::DeprecationWarning")
 
-# Tests of ours that the genuine SDK doesn't pass, and why that is as it should be.
+# Tests of ours that the genuine SDK must not pass, with the reason.
 EXPECTED_FAILURES = {
     "test_a_failed_run_says_why_in_one_line": "the genuine SDK writes a traceback of many lines"
     " to stderr, all of which DevLake shows; ours writes one line",
@@ -37,7 +37,7 @@ EXPECTED_FAILURES = {
 
 
 def ours_on_genuine(outcomes: Outcomes, python: Path, copy: Path) -> None:
-    """Run what tests streams, models, migrations and protocol, on the SDK that `python` has.
+    """Run the tests of streams, models, migrations and protocol on the SDK of `python`.
 
     `copy` is a clone of ours for it.
     """
@@ -51,7 +51,7 @@ def ours_on_genuine(outcomes: Outcomes, python: Path, copy: Path) -> None:
 
 
 def _describe_tests(tests: Tests, recognized: dict[str, str]) -> str:
-    """Return what there is to say of a run.
+    """Describe the outcome of a run.
 
     :raises Unmet: a test failed that is not known to.
     """
@@ -69,9 +69,9 @@ def _plain(test: str) -> str:
 
 
 def genuine_on_ours(name: str, sdk: Path, folder: Path) -> Outcomes:
-    """Run the tests of the genuine SDK on ours, here."""
+    """Run the tests of the genuine SDK on ours, in this environment."""
     outcomes = Outcomes(name)
-    copy = folder / "genuine" / "tests"  # the folder's name is in ids that they expect
+    copy = folder / "genuine" / "tests"  # the expected ids contain the folder's name
     shutil.copytree(sdk / "tests", copy, ignore=shutil.ignore_patterns("__pycache__"))
     for file in sorted(copy.glob("*_test.py")):
         with outcomes.record_outcome(file.name) as remarks:
@@ -129,7 +129,7 @@ def plugins_on_ours(name: str, copies: Path) -> Outcomes:
 
 
 def answers(plugin: Path, verb: str, *arguments: Any) -> list[Any]:
-    """Return what a plugin's run.sh answers on file descriptor 3.
+    """Return the answer of a plugin's run.sh on file descriptor 3.
 
     :raises Unmet: it ended with another status than 0.
     """

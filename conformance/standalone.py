@@ -1,4 +1,4 @@
-"""The receiver beside a genuine server that loads no Python plugin: an operator's life there."""
+"""Operate the receiver beside a genuine server that loads no Python plugin."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ USERS = (
     ("u7", "Dana Both", "dana@example.com"),
     ("u8", "dana", ""),
 )
-# Those whose accounts match by exact texts, as every release of DevLake's org plugin compares.
+# Accounts that match by exact texts, as in every release of DevLake's org plugin.
 EXACT: dict[str, dict[str, str]] = {
     "bob": {"email": "bob@elsewhere.org", "name": "Bob Builder"},
     "cem": {},
@@ -44,12 +44,12 @@ EXACT: dict[str, dict[str, str]] = {
     "dana": {"email": "dana@example.com", "name": "Somebody"},
     "nobody": {"name": "Nobody"},
 }
-# Those who match when letter case is ignored, as DevLake does since August 2026.
+# Accounts that match without letter case, as in DevLake since August 2026.
 FOLDED: dict[str, dict[str, str]] = {
     "dan": {"email": "Ann.Lee@Example.com"},
     "eve": {"name": "bob builder"},
 }
-# How long a receiver may take to look (10 s) and to convert again after a conversion (60 s).
+# The longest time of a round (10 s) and the pause after a conversion (60 s).
 CONVERTED_SECONDS = 100
 METRICS = {"development_activity": {"test_runs_detected": 3, "build_commands_detected": 2}}
 
@@ -168,7 +168,7 @@ class Standalone:
 
     def _push(self) -> str:
         [line] = [line for line in self.printed.splitlines() if "curl" in line]
-        # The receiver has yet to hear of the new connection.
+        # The receiver reads the new connection a little later.
         eventually(lambda: self._curl(line) == "200", 30)
         self.began = time.monotonic()
         self.token = line.partition("Bearer ")[2].partition("'")[0]
@@ -178,7 +178,7 @@ class Standalone:
         return "three commands: the receiver, `connect`, `curl`"
 
     def _curl(self, line: str) -> str:
-        """Return the status that a printed line, run by a shell, is answered with."""
+        """Run a printed line in a shell and return the status of its answer."""
         told = f"{line.strip()} --silent --output /dev/null --write-out '%{{http_code}}'"
         return subprocess.run(told, shell=True, capture_output=True, text=True, timeout=60).stdout
 

@@ -1,4 +1,4 @@
-"""The Go plugin's tables under the genuine server, once ours is there instead."""
+"""Replace the Go plugin by ours under the genuine server, with its tables."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.support.receivers import SECRET, Receiver, query, report
 
 
 def prepare_go_plugin(url: str) -> None:
-    """Leave in an empty database what the Go plugin of this name leaves."""
+    """Fill an empty database as the Go plugin of this name does."""
     for statement in go_plugin.STATEMENTS:
         query(url, statement.replace(go_plugin.SECRET, encrypt(TOKEN, SECRET)))
 
 
 def take_over(lake: Lake, url: str, outcomes: Outcomes) -> None:
-    """Try what an operator who had the Go plugin finds after the server's first start with ours."""
+    """Try the connection and rows of the Go plugin after the server's first start with ours."""
     with outcomes.record_outcome("the Go plugin's rows survive the migrations") as remarks:
         remarks.append(migrations_are_done(url))
         expect(count(url, TOOL, 1), len(go_plugin.ODD_JSON) + 4, "rows")

@@ -1,4 +1,4 @@
-"""DevLake upgraded on a database with rows, and put back again, while machines go on reporting."""
+"""Upgrade DevLake on a database with rows, and downgrade it, while machines report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.receivers import SECRET, Receiver, eventually, query, report,
 REPORT = PLUGIN + "/connections/{}/report"
 KEY_REPORT = "/rest" + REPORT
 TABLE = "_tool_developer_telemetry_connections"
-# Reports that the fleet has to get through before a step counts as survived.
+# The number of acknowledged reports after which a step counts as passed.
 MORE = 20
 
 

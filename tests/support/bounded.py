@@ -83,7 +83,7 @@ STEPS: list[Callable[[Engine], None]] = [push, extract, extract_new, search, exp
 
 
 def main(url: str, mebibytes: int) -> None:
-    threading.stack_size(MEBIBYTE)  # which counts from the start
+    threading.stack_size(MEBIBYTE)  # stacks count from the start
     engine = open_engine(url)
     store(engine, [arrival(developer="bob", connection_id=2)], {2: SUM})
     list(reextract(engine, 2, SUM))

@@ -1,4 +1,4 @@
-"""Certificates for tests that speak TLS: authorities, and servers' and clients' by them."""
+"""Certificates for tests with TLS: of authorities, servers and clients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Certified(NamedTuple):
 
 
 class Authority:
-    """One that signs certificates; its own is the file `certificate`."""
+    """A certificate authority; its own certificate is the file `certificate`."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ class Authority:
         self.certificate.write_bytes(own.public_bytes(serialization.Encoding.PEM))
 
     def certify(self, host: str, owner: Optional[str] = None) -> Certified:
-        """A certificate for a host's name or address; `owner` is the system's user for its key."""
+        """Make a certificate for a host's name or address; `owner` is the owner of the key file."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         certificate = self._signed(subject, key, host)

@@ -1,4 +1,4 @@
-"""Kinds of damage to a file on disk, for tests of what must survive it."""
+"""Kinds of damage to a file on disk, for tests of recovery."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def truncate(file: Path) -> None:
-    """The second half is gone."""
+    """Cut off the second half."""
     os.truncate(file, file.stat().st_size // 2)
 
 
 def flip_bits(file: Path) -> None:
-    """4 KiB in the middle are inverted."""
+    """Invert 4 KiB in the middle."""
     data = bytearray(file.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 4096] = bytes(255 - byte for byte in data[middle : middle + 4096])
@@ -22,7 +22,7 @@ def flip_bits(file: Path) -> None:
 
 
 def empty(file: Path) -> None:
-    """Its name is all that is left."""
+    """Make the file empty."""
     os.truncate(file, 0)
 
 

@@ -1,7 +1,7 @@
-"""Grafana's part in a dashboard's query, and the answers worked out without SQL.
+"""Expand dashboards' queries as Grafana does, and compute the expected answers without SQL.
 
-Every function of `ANSWERS` gives what a panel has to show, from the rows of the tool layer that
-were selected: a list of rows, in the panel's order, dates as ISO texts.
+Each function of `ANSWERS` returns the rows that a panel has to show for the selected rows of the
+tool layer, in the panel's order, with dates as ISO texts.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", 
 
 
 class Chosen(NamedTuple):
-    """The choice of a dashboard's variables: an empty list is All. `user` is for the page of a
-    person."""
+    """The values of a dashboard's variables; an empty list is All. One page has `user`."""
 
     connection: Sequence[int] = ()
     project: Sequence[str] = ()
@@ -41,7 +40,7 @@ class Machine(NamedTuple):
 
 
 class Data(NamedTuple):
-    """The database's rows that are chosen, and the seconds selected."""
+    """The selected rows of the database, and the selected seconds."""
 
     start: int
     end: int
@@ -76,7 +75,7 @@ class Data(NamedTuple):
 
 
 def expand(sql: str, database: str, start: int, end: int, chosen: Chosen) -> str:
-    """The query as Grafana sends it: macros and variables replaced, as its formats do it."""
+    """Return the query as Grafana sends it, with macros and variables replaced."""
     sql = sql.replace("$__unixEpochFrom()", str(start)).replace("$__unixEpochTo()", str(end))
     connections = ",".join(map(str, chosen.connection)) or "0"
     sql = sql.replace("${connection:csv}", connections)
@@ -88,7 +87,7 @@ def expand(sql: str, database: str, start: int, end: int, chosen: Chosen) -> str
 
 
 def as_value(text: str, database: str) -> str:
-    """A text as the variable's own query gives it."""
+    """Return a text as the variable's own query returns it."""
     return text.replace("\\", "\\\\") if database == "mysql" else text
 
 
@@ -108,7 +107,7 @@ def week_of(row: ToolRow) -> date:
     return monday(day_of(row))
 
 
-def who(row: ToolRow) -> tuple[int, str]:
+def person_of(row: ToolRow) -> tuple[int, str]:
     return row.connection_id, row.developer_id
 
 
@@ -143,14 +142,14 @@ def by_week(data: Data, *columns: str) -> Rows:
 def weekly_quartiles(data: Data, column: str) -> Rows:
     sums: dict[date, Counter[tuple[int, str]]] = defaultdict(Counter)
     for row in data.active:
-        sums[week_of(row)][who(row)] += getattr(row, column)
+        sums[week_of(row)][person_of(row)] += getattr(row, column)
     return [(str(week), *quartiles(sums[week].values())) for week in data.weeks]
 
 
 def active_by(data: Data, start: Callable[[date], date]) -> Rows:
     people: dict[date, set[tuple[int, str]]] = {start(day): set() for day in data.days}
     for row in data.active:
-        people[start(day_of(row))].add(who(row))
+        people[start(day_of(row))].add(person_of(row))
     return [(str(period), len(people[period])) for period in sorted(people)]
 
 
@@ -188,7 +187,7 @@ def quiet(data: Data) -> Rows:
 
 def coverage(data: Data) -> Rows:
     known = {each[:2] for each in data.machines}
-    return [(len({who(row) for row in data.rows}), len(known), data.linked)]
+    return [(len({person_of(row) for row in data.rows}), len(known), data.linked)]
 
 
 def refused_by_day(data: Data) -> Rows:
@@ -222,7 +221,7 @@ def hours_by_day(data: Data) -> Rows:
 def hours_by_team(data: Data) -> Rows:
     result = []
     for identity, (name, developers) in data.teams.items():
-        hours = [row.active_hours for row in data.active if who(row) in set(developers)]
+        hours = [row.active_hours for row in data.active if person_of(row) in set(developers)]
         if hours:
             result.append((name, *quartiles(hours), len(hours), sum(hours), identity))
     return sorted(result)
@@ -230,7 +229,7 @@ def hours_by_team(data: Data) -> Rows:
 
 def hours_by_weekday(data: Data) -> Rows:
     days: Counter[int] = Counter()
-    for own in grouped(data.rows, who).values():
+    for own in grouped(data.rows, person_of).values():
         first, last = min(map(day_of, own)), max(map(day_of, own))
         days.update((first + timedelta(n)).weekday() for n in range((last - first).days + 1))
     hours: Counter[int] = Counter()
@@ -253,7 +252,7 @@ def projects_a_day(data: Data) -> Rows:
 
 
 def last_days(data: Data) -> dict[date, list[ToolRow]]:
-    newest = {(week_of(row), *who(row)): row for row in sorted(data.active, key=day_of)}
+    newest = {(week_of(row), *person_of(row)): row for row in sorted(data.active, key=day_of)}
     return grouped(newest.values(), week_of)
 
 
@@ -362,7 +361,9 @@ ANSWERS: dict[str, Callable[[Data], Rows]] = {
     "Sum of Active Hours by Week": weekly("active_hours"),
     "Active Hours of a Developer's Day by Team": hours_by_team,
     "Mean Active Hours of a Developer by Day of the Week": hours_by_weekday,
-    "Active Developers [Selected Time Range]": lambda data: [(len(set(map(who, data.active))),)],
+    "Active Developers [Selected Time Range]": lambda data: [
+        (len(set(map(person_of, data.active))),)
+    ],
     "Active Developers by Day": lambda data: active_by(data, lambda day: day),
     "Active Developers by Week": lambda data: active_by(data, monday),
     "Active Developers by Month": lambda data: active_by(data, lambda day: day.replace(day=1)),

@@ -1,4 +1,4 @@
-"""DevLake's own tables in a test's database, with the columns that its server makes."""
+"""DevLake's own tables in a test's database, with the columns of its server."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def make_projects(engine: Engine, *names: str) -> None:
 
 
 def run_project(engine: Engine, project: str, scopes: Iterable[tuple[str, str]]) -> None:
-    """Do what a run of a project's blueprint does to `project_mapping`; scopes are table and id."""
+    """Write `project_mapping` as a run of a project's blueprint; scopes are table and id."""
     param = dialect_of(engine).placeholder
     table = engine.dialect.identifier_preparer.quote("table")
     with engine.begin() as connection:
@@ -95,7 +95,7 @@ def run_project(engine: Engine, project: str, scopes: Iterable[tuple[str, str]])
 
 
 def use_in_blueprint(engine: Engine, blueprint_id: int, project: str, connection_id: int) -> None:
-    """Let a blueprint of a project have one of our connections."""
+    """Add one of our connections to a project's blueprint."""
     param = dialect_of(engine).placeholder
     with engine.begin() as connection:
         connection.exec_driver_sql(
@@ -113,7 +113,7 @@ def use_in_blueprint(engine: Engine, blueprint_id: int, project: str, connection
 
 
 def load_plugin(engine: Engine) -> None:
-    """Do what DevLake's server does when it loads the plugin and a migration is confirmed."""
+    """Migrate as DevLake's server does after the confirmation of a migration of the plugin."""
     taken = take_over(engine, None, plugin_is_removed=True)
     assert taken.is_new
     with engine.begin() as connection:

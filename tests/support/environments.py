@@ -1,4 +1,4 @@
-"""Runs commands in many environments, each in a child of an interpreter that has all loaded.
+"""Run commands in many environments, each in a fork of an interpreter with all modules.
 
 To start Python for each of some hundred calls would take minutes.
 `python -m tests.support.environments` reads a JSON object a line,
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 
 @contextmanager
 def forking(folder: Path) -> Iterator[Callable[..., Outcome]]:
-    """Gives what runs a command with variables of its own, and outputs as named."""
+    """Return a function that runs a command with its own variables and outputs."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.environments"],
         stdin=subprocess.PIPE,
@@ -65,7 +65,7 @@ def forking(folder: Path) -> Iterator[Callable[..., Outcome]]:
 def _serve() -> None:
     import_everything()
     importlib.import_module("rich.progress")
-    gc.freeze()  # or each child would copy all of it in its first search for garbage
+    gc.freeze()  # or each child would copy all objects in its first garbage collection
     for line in sys.stdin:
         job = json.loads(line)
         folder = Path(job["folder"])
@@ -120,7 +120,7 @@ def _redirect(number: int, kind: str, path: Path) -> None:
         os.dup2(captured, number)
     elif kind == "full":
         os.dup2(os.open("/dev/full", os.O_WRONLY), number)
-    elif kind == "pipe":  # whose reader has gone away
+    elif kind == "pipe":  # with a closed reader
         reader, writer = os.pipe()
         os.close(reader)
         os.dup2(writer, number)
@@ -130,7 +130,7 @@ def _redirect(number: int, kind: str, path: Path) -> None:
 
 
 def _stream(number: int, job: dict[str, Any]) -> Any:
-    """Return what Python makes of a descriptor when it starts."""
+    """Return the stream that Python makes of a descriptor when it starts."""
     try:
         raw = io.FileIO(number, "w", closefd=False)
     except OSError:

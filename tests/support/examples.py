@@ -1,4 +1,4 @@
-"""The number of examples with which a property is tried."""
+"""The number of examples of a property."""
 
 from __future__ import annotations
 

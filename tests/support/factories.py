@@ -1,4 +1,4 @@
-"""Bodies, arrivals and rows for tests; a test names the values that it is about."""
+"""Bodies, arrivals and rows for tests, which set the values that matter to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from developer_telemetry.reports.parser import parse
 
 DEVELOPER = "ann.lee"
 DATE = "2026-11-23"
-# 2026-11-23 20:26:40.123456 UTC, which the tables keep in milliseconds.
+# 2026-11-23 20:26:40.123456 UTC, which the tables store in milliseconds.
 START_US = 1_795_465_600_123_456
 SECOND_US = 1_000_000
 
@@ -20,7 +20,7 @@ _numbers = itertools.count(1)
 
 
 def body(**fields: Any) -> bytes:
-    """A report's body, pretty-printed as the collector does it; fields may be in any shape."""
+    """Return a report's body, pretty-printed as by the collector; fields may have any type."""
     document = {"date": DATE, "developer": DEVELOPER, **fields}
     return json.dumps(document, indent=2, ensure_ascii=False).encode() + b"\n"
 
@@ -33,7 +33,7 @@ def arrival(
     raw_id: int = 0,
     **fields: Any,
 ) -> ReceivedReport:
-    """A report (of `fields`, or the body `sent`) that arrived `after` seconds from the start."""
+    """Return a report (of `fields`, or the body `sent`), arrived `after` seconds from the start."""
     return ReceivedReport(
         report_id=str(uuid.UUID(int=next(_numbers))),
         connection_id=connection_id,
@@ -44,6 +44,6 @@ def arrival(
 
 
 def row_of(*sent: bytes) -> ToolRow:
-    """The row that these bodies give, added up; the first comes first."""
+    """Return the row of these bodies in order of arrival, with their numbers added."""
     arrivals = [arrival(each, after=n, raw_id=n + 1) for n, each in enumerate(sent)]
     return build_tool_row(arrivals, START_US)

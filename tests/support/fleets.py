@@ -1,4 +1,4 @@
-"""Fleets of any size, written straight into the tables that the page reads."""
+"""Fleets of any size, inserted into the tables that the page reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A database as the Go plugin of this name leaves it: its tables, and rows of every kind."""
+"""The database of the Go plugin of this name: its tables, and rows of every kind."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DEVELOPMENT = '{"test_runs_detected": 4, "build_commands_detected": 2}'
 
 
 def row(developer: str, **columns: object) -> dict[str, object]:
-    """A row of a developer's, as usual but for `columns`."""
+    """Return a row of a developer, with the usual values except for `columns`."""
     return {
         "connection_id": 1,
         "developer_id": developer,
@@ -64,7 +64,7 @@ def row(developer: str, **columns: object) -> dict[str, object]:
 
 
 def insert(*rows: dict[str, object]) -> str:
-    """The statement that adds rows; None is NULL."""
+    """Return the statement that inserts rows; None is NULL."""
     values = [
         ", ".join("NULL" if value is None else f"'{value}'" for value in row.values())
         for row in rows
@@ -74,7 +74,7 @@ def insert(*rows: dict[str, object]) -> str:
     )
 
 
-# What stands in a Go row's JSON, and the six numbers to get from it.
+# The JSON of a Go row, and the six numbers to read from it.
 ODD_JSON: dict[str, tuple[dict[str, object], tuple[int, ...]]] = {
     "usual": ({}, (3, 120, 7, 9, 4, 2)),
     "null text": (

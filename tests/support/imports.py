@@ -48,7 +48,7 @@ def imported(
 
 
 def file_of(folder: Path, *bodies: bytes, name: str = "reports.ndjson") -> Path:
-    """A file with these bodies, each on lines of its own."""
+    """Write a file with these bodies, each on its own lines."""
     path = folder / name
     path.write_bytes(b"".join(body.strip() + b"\n" for body in bodies))
     return path

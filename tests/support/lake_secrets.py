@@ -1,4 +1,4 @@
-"""DevLake's two ways to keep a secret, written apart from ours: of May, and from June 2026 on."""
+"""DevLake's two encryptions of secrets, independent of ours: until May and from June 2026 on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ END = b"{nddtf}"
 
 
 def encrypt_as_june(value: str, secret: str) -> str:
-    """Return what a release with AES-GCM writes."""
+    """Encrypt as a release with AES-GCM."""
     nonce = os.urandom(12)
     key = hashlib.sha256(secret.encode()).digest()
     return base64.b64encode(nonce + AESGCM(key).encrypt(nonce, value.encode() + END, None)).decode()
 
 
 def read_as_may(text: str, secret: str) -> str:
-    """Return what a release without AES-GCM reads.
+    """Decrypt as a release without AES-GCM.
 
     :raises ValueError: it can't, and then lists no connections at all.
     """

@@ -24,7 +24,7 @@ BOTH = pytest.mark.parametrize("strategy", [OVERWRITE, SUM])
 
 
 def rewritten(engine: Engine, strategies: dict[int, str] = STRATEGIES) -> list[Row]:
-    """The tool rows after a full extract of every connection."""
+    """Extract all rows of each connection; return the tool rows."""
     for connection_id, strategy in strategies.items():
         for _ in reextract(engine, connection_id, strategy):
             pass
@@ -49,7 +49,7 @@ def expected(
 
 
 def traffic(seed: int, count: int) -> list[ReceivedReport]:
-    """Reports of two connections, few developers, days and hosts: many for the same row."""
+    """Return reports of two connections, few developers, days and hosts: many for the same row."""
     random = Random(seed)
     return [
         arrival(

@@ -34,11 +34,11 @@ class Line:
         self._socket.sendall(data.encode() if isinstance(data, str) else data)
 
     def end(self) -> None:
-        """Send no more, and still listen."""
+        """End sending; answers can still be read."""
         self._socket.shutdown(socket.SHUT_WR)
 
     def answer(self) -> Answer:
-        """The next answer; fails if the connection ends before it."""
+        """Return the next answer; fail if the connection ends first."""
         while b"\r\n\r\n" not in self._rest:
             self._receive()
         head, _, self._rest = self._rest.partition(b"\r\n\r\n")

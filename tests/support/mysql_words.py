@@ -1,4 +1,4 @@
-"""Words that MySQL keeps for itself and MariaDB doesn't.
+"""Words that MySQL reserves and MariaDB doesn't.
 
 Tests run on MariaDB, which takes `SELECT 1 AS stored`; on MySQL that is a syntax error. So each
 statement that a test sends to MariaDB through SQLAlchemy is searched for such names.
@@ -30,12 +30,12 @@ _WORD = re.compile(r"\b[A-Za-z_]+\b(?!\s*\()")
 
 
 def reserved_names(statement: str) -> set[str]:
-    """The names in a statement that MySQL would not take for names."""
+    """Return the names in a statement that are reserved words of MySQL."""
     return {each.upper() for each in _WORD.findall(_ASIDE.sub(" ", statement))} & RESERVED
 
 
 def search_statements() -> None:
-    """From now on let a statement for MariaDB fail that MySQL would not understand."""
+    """Reject statements for MariaDB with reserved words of MySQL from now on."""
     event.listen(Engine, "before_cursor_execute", _search)
 
 

@@ -50,7 +50,7 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    # As the machine sent it, with what is escaped.
+    # As the machine sent it, escapes included.
     map $request_uri $devlake_uri {{ ~^/api(?<rest>/.*)$ $rest; }}
     server {{
         listen {host}:{port};
@@ -72,7 +72,7 @@ http {{
 }}
 """
 
-# What ingress-nginx makes of an Ingress without annotations, as far as requests and connections go.
+# The settings of ingress-nginx for requests and connections, for an Ingress without annotations.
 INGRESS = """\
 {user}
 worker_processes 1;
@@ -166,7 +166,7 @@ class Nginx(Server):
         self._configure(CONFIGURATION, devlake=self._devlake, server_conf=self._server_conf)
 
     def _configure(self, configuration: str, **more: object) -> None:
-        # Its worker has to get at a folder that is the tests' own.
+        # Its worker needs access to a folder of the tests.
         user = "user root;" if os.geteuid() == 0 else ""
         written = configuration.format(
             user=user, folder=self.data, host=HOST, port=self.port, **more
@@ -197,7 +197,7 @@ class Ingress(Nginx):
 
 
 class Echo:
-    """Answers every request with what reached it, as JSON, and who it is."""
+    """A server that answers with each request as JSON, and its own name."""
 
     def __init__(self, name: str, host: str = HOST, port: int = 0) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -238,7 +238,7 @@ class Echo:
 
 
 class Names:
-    """A DNS server on the loopback address, which tells IPv4 addresses and nothing else.
+    """A DNS server on the loopback address, for IPv4 addresses only.
 
     `addresses` may be changed meanwhile; a name that isn't in it does not exist.
     """
@@ -275,7 +275,7 @@ class Names:
         address = self.addresses.get(".".join(labels))
         answers = b""
         if address and kind == ADDRESS:
-            # The name as in the question, class IN, to be forgotten at once, four bytes.
+            # The name as in the question, class IN, without caching, four bytes.
             answers = struct.pack(">HHHIH", 0xC00C, ADDRESS, 1, 0, 4) + socket.inet_aton(address)
         flags = 0x8180 | (0 if address else NO_SUCH_NAME)
         head = query[:2] + struct.pack(">HHHHH", flags, 1, 1 if answers else 0, 0, 0)

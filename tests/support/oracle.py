@@ -1,4 +1,4 @@
-"""Writes down every promise that a receiver makes, and later holds it to them.
+"""Record every acknowledgement of a receiver, and later compare them with the database.
 
     with Oracle(receiver, {overwriting: "", summing: "sum"}) as oracle:
         receiver.kill()
@@ -28,18 +28,18 @@ DAYS = ("2026-11-23", "2026-11-24", "2026-11-25")
 # Two machines a developer, so that days are shared.
 MACHINES = 2
 PAUSE_SECONDS = 0.005
-# A receiver that does not listen gets no more attempts than these.
+# The number of attempts to reach a receiver that does not listen.
 RETRY_SECONDS = 0.05
-# Collectors give up then.
+# The timeout of collectors.
 PATIENCE_SECONDS = 30.0
-# What a proxy answers when the receiver behind it fell silent.
+# A proxy's answers for a receiver that does not answer.
 UNANSWERED = (502, 504)
-# How long the spool may take to drain before a report counts as lost.
+# The time to drain the spool, after which a report counts as lost.
 DRAIN_SECONDS = 30.0
 
 
 class Sent(NamedTuple):
-    """One report, told from all others by its value."""
+    """One report, identified by its value."""
 
     connection_id: int
     developer: str
@@ -73,7 +73,7 @@ class Figures(NamedTuple):
     acknowledged: int
     deferred: int
     unanswered: int
-    # By the last look at the database: of the acknowledged, more than once, and never sent.
+    # From the last query of the database: acknowledged, stored twice, and never sent.
     stored: int
     doubled: int
     invented: int
@@ -157,17 +157,17 @@ class Oracle:
             )
 
     def wait_for(self, more: int, seconds: float = 20.0) -> None:
-        """Return when `more` reports than now have been acknowledged."""
+        """Wait until `more` reports than now have been acknowledged."""
         goal = self.acknowledged + more
         eventually(lambda: self.acknowledged >= goal, seconds)
 
     def reset_slowest(self) -> None:
-        """Look for the slowest answer from now on."""
+        """Measure the slowest answer from now on."""
         with self._lock:
             self._slowest = 0.0
 
     def check(self, database_url: str) -> Figures:
-        """Fail unless all that was acknowledged is stored, once, and the newest of it counts.
+        """Fail unless each acknowledged report is stored once, and each day has its newest one.
 
         To be called after `with`, with receiver and database running.
         """
@@ -191,7 +191,7 @@ class Oracle:
         eventually(lambda: len(query(database_url, fresh)) == len(self._strategies), 10)
 
     def problems(self, database_url: str) -> list[str]:
-        """Return what differs between the promises and the database now, in words."""
+        """Describe the differences between the acknowledgements and the database."""
         stored = self._read_raw(database_url)
         counts = Counter(row.sent for row in stored)
         doubled = {sent for sent, count in counts.items() if count > 1}
@@ -212,7 +212,7 @@ class Oracle:
         return [_describe_samples(what, which) for what, which in found.items() if which]
 
     def _expected(self, day: tuple[Any, ...], rows: list[Stored]) -> tuple[int, int, int]:
-        """The tool row of a day: commits, arrival, raw id."""
+        """Return the tool row of a day: commits, arrival, raw id."""
         newest = max(rows, key=lambda row: row.age)
         commits = newest.sent.value
         if self._strategies[day[0]] == "sum":
@@ -247,7 +247,7 @@ class Oracle:
         return f"connection_id IN ({ids}) AND developer_id LIKE 'developer %'"
 
     def _send_until_stopped(self, number: int) -> None:
-        # Lighter than a client for many uses: the senders share two cores with what they test.
+        # Lighter than a general client: the senders share two cores with the tested programs.
         port = self._proxy_port or self._receiver.port
         client = http.client.HTTPConnection(HOST, port, timeout=PATIENCE_SECONDS)
         connections = itertools.cycle(self._strategies)
@@ -301,7 +301,7 @@ def _by_day(stored: Iterable[Stored]) -> dict[tuple[Any, ...], list[Stored]]:
 
 
 def _out_of_order(stored: Iterable[Stored]) -> list[Sent]:
-    """Reports that are older than one that the same machine sent before."""
+    """Return reports that are older than an earlier one of the same machine."""
     newest: dict[tuple[Any, ...], int] = {}
     found = []
     for row in sorted(stored, key=lambda row: row.age):

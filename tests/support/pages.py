@@ -1,4 +1,4 @@
-"""The receiver's page, asked as a browser asks."""
+"""The receiver's page, requested as by a browser."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.receivers import Altered, Receiver
 
 
 class RefreshingReceiver(Altered):
-    """Counts machines and reads figures again for each request."""
+    """A receiver that counts machines and reads figures again for each request."""
 
     constants = {
         "receiver.web.presenter.REFRESH_SECONDS": 0.05,
@@ -39,7 +39,7 @@ class Lake:
     def post(
         self, path: str, form: Optional[dict[str, str]] = None, **headers: str
     ) -> httpx.Response:
-        """As a browser posts a form of this page, unless `headers` say otherwise."""
+        """Post a form of this page as a browser does, except for `headers`."""
         sent = {"origin": self.receiver.url, "sec-fetch-site": "same-origin"}
         sent.update({name.replace("_", "-"): value for name, value in headers.items()})
         given = {name: value for name, value in sent.items() if value}
@@ -52,7 +52,7 @@ class Lake:
         return field[1]
 
     def sections(self, path: str = "/live") -> dict[str, str]:
-        """The parts that change, by their names."""
+        """Return the refreshed parts of the page by their names."""
         sections: dict[str, str] = self.get(path).json()["sections"]
         return sections
 

@@ -1,4 +1,4 @@
-"""The plugin where DevLake would call it, on the SDK of the tests' environment."""
+"""The plugin in a folder as DevLake calls it, on the SDK of the tests' environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real receiver and command as child processes, for tests that look at them from outside.
+"""The real receiver and command as child processes, for tests from outside.
 
     with Receiver(database_url, tmp_path) as receiver:
         connection = add_connection(database_url, "token")
@@ -88,12 +88,12 @@ class Receiver:
         return self._process.pid
 
     def memory(self) -> float:
-        """Return what it has in memory, in MiB; `peak` starts from here."""
+        """Return the memory of the process in MiB, and reset its peak."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
         return self._in_mebibytes("VmRSS")
 
     def peak(self) -> float:
-        """The most that it had in memory since `memory` was asked for, in MiB."""
+        """Return the peak of the memory since the last call of `memory`, in MiB."""
         return self._in_mebibytes("VmHWM")
 
     def _in_mebibytes(self, name: str) -> float:
@@ -102,22 +102,22 @@ class Receiver:
         return int(kibibytes) / 1024
 
     def command(self) -> list[str]:
-        """Return what is run; a test may have its own start it in another way."""
+        """Return the command to run, which subclasses may replace."""
         return [str(COMMAND), "serve"]
 
     @property
     def log(self) -> str:
-        """All that it wrote to stdout and stderr since it was made, restarts included."""
+        """Return all output to stdout and stderr, restarts included."""
         return self._log.read_text(encoding="utf-8")
 
     @property
     def client(self) -> httpx.Client:
-        """Keeps connections alive and follows no redirect; may be used from several threads."""
+        """Return a client for any thread, with open connections and without redirects."""
         assert self._client is not None, "start() comes first"
         return self._client
 
     def start(self, answering: str = "/health/ready") -> None:
-        """Return when a GET of `answering` gives 200.
+        """Wait until a GET of `answering` returns 200.
 
         :raises ReceiverFailed: it ended or didn't answer in time.
         """
@@ -126,7 +126,7 @@ class Receiver:
             self._process = warm_starts.start(
                 self.command(), self._folder, self._environment, log.fileno(), log.fileno()
             )
-        # Without `verify=False` it would read all the authorities of the system first.
+        # Without `verify=False` the client would first read all authorities of the system.
         self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=False)
         deadline = time.monotonic() + START_SECONDS
         while self.status(answering) != 200:
@@ -136,7 +136,7 @@ class Receiver:
             time.sleep(0.05)
 
     def stop(self) -> int:
-        """End it with SIGTERM and return its exit status."""
+        """Stop the receiver with SIGTERM and return its exit status."""
         assert self._process is not None, "start() comes first"
         self.terminate()
         try:
@@ -152,14 +152,14 @@ class Receiver:
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it as a crash would, with SIGKILL."""
+        """Kill the receiver with SIGKILL, like a crash."""
         assert self._process is not None, "start() comes first"
         self._process.kill()
         self._process.wait()
         self.client.close()
 
     def status(self, path: str) -> int:
-        """Return what a GET of `path` is answered with; 0 when nothing answers."""
+        """Return the status of a GET of `path`; 0 without an answer."""
         try:
             return self.client.get(path).status_code
         except httpx.TransportError:
@@ -184,7 +184,7 @@ class Receiver:
 
 
 class Altered(Receiver):
-    """A receiver with other constants, for what would take a test too long.
+    """A receiver with other constants, such as shorter times.
 
     `constants` are named by their module, as in `{"receiver.http.body_reader.BODY_SECONDS": 1}`.
     """
@@ -194,7 +194,7 @@ class Altered(Receiver):
     def command(self) -> list[str]:
         names = [f"developer_telemetry.{name}" for name in self.constants]
         imports = [f"import {name.rpartition('.')[0]}" for name in names]
-        # Reading it first makes a name that is gone an error.
+        # Reading it first makes a missing name an error.
         values = [
             f"{name}; {name} = {value}" for name, value in zip(names, self.constants.values())
         ]
@@ -203,13 +203,13 @@ class Altered(Receiver):
 
 
 class ReloadingReceiver(Altered):
-    """Reloads connections from the database for each unknown token."""
+    """A receiver that reloads connections from the database for each unknown token."""
 
     constants = {"connections.registry.RELOAD_SECONDS": 0.05}
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """This process's environment with only these of our settings."""
+    """Return this process's environment with only these of our settings."""
     others = {name: value for name, value in os.environ.items() if not _is_ours(name)}
     return {**others, "ENCRYPTION_SECRET": SECRET, **settings}
 
@@ -224,7 +224,7 @@ def run_command(folder: Path, *arguments: str, **settings: str) -> subprocess.Co
 
 
 def command_runner() -> CliRunner:
-    """Runs the command within this process, its stderr apart from its stdout."""
+    """Return a runner of the command in this process, with separate stderr and stdout."""
     try:
         return CliRunner(mix_stderr=False)  # type: ignore[call-arg]  # of click before 8.2
     except TypeError:
@@ -232,7 +232,7 @@ def command_runner() -> CliRunner:
 
 
 def command_names() -> list[str]:
-    """The names of all commands, as an operator types them, such as `token rotate`."""
+    """Return the names of all commands, as an operator types them, such as `token rotate`."""
     group: Any = get_command(app)
     return list(_names_of(group, ""))
 
@@ -252,7 +252,7 @@ def migrate(database_url: str, folder: Path) -> None:
 
 
 def add_connection(database_url: str, token: Optional[str] = TOKEN, strategy: str = "") -> int:
-    """Make a connection as DevLake's server would, behind our back, and return its id.
+    """Insert a connection as DevLake's server would, and return its id.
 
     The token is stored encrypted, an empty one as well; None is NULL.
     """
@@ -271,12 +271,12 @@ def add_connection(database_url: str, token: Optional[str] = TOKEN, strategy: st
 
 
 def report(developer: str, **fields: Any) -> dict[str, Any]:
-    """A body in the specification's shape; `metrics` and other fields as given."""
+    """Return a body in the format of the specification, with these metrics and fields."""
     return {"developer": developer, "date": DAY, "hostname": "laptop", **fields}
 
 
 def query(database_url: str, statement: str) -> list[tuple[Any, ...]]:
-    """Run one statement over the plain driver, whichever database it is; committed at once."""
+    """Run and commit one statement over the plain driver of any database."""
     if not database_url.startswith("sqlite"):
         return execute(database_url, statement)
     path = database_url.replace("sqlite:///", "", 1)
@@ -285,7 +285,7 @@ def query(database_url: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def eventually(check: Callable[[], T], seconds: float) -> T:
-    """Return what `check` gives as soon as it gives something true; it must within `seconds`."""
+    """Return the first true result of `check`; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := check()):
         assert time.monotonic() < deadline, f"not within {seconds} s; last: {value!r}"
@@ -294,7 +294,7 @@ def eventually(check: Callable[[], T], seconds: float) -> T:
 
 
 def run_simultaneously(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Return what these calls give, all of them started at the same moment."""
+    """Start these calls at the same moment and return their results."""
     start = threading.Barrier(len(calls))
 
     def run(call: Callable[[], T]) -> T:

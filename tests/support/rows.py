@@ -1,4 +1,4 @@
-"""Rows read back from a database as they were written, for all drivers."""
+"""Read rows as they were written, for all drivers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def raw_rows(engine: Engine) -> list[Row]:
 
 
 def add_connections(engine: Engine, numbers: Iterable[int]) -> None:
-    """Make connections with these ids, unless they are there."""
+    """Make connections with these ids, unless they exist."""
     made = ", ".join(f"({number}, 'fleet {number}', '')" for number in numbers)
     tail = dialect_of(engine).on_conflict(("id",), ())
     with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""Migrations as DevLake's server runs them, and what a database looks like afterwards."""
+"""Run migrations as DevLake's server does, and read the resulting schema."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from developer_telemetry.database.migrations import SCRIPTS
 from pydevlake.database import create_db_engine
 from tests.support.servers import create_database, drop_database
 
-# With anything else of these DevLake's own server, which sets none of them, would not get far.
+# DevLake's own server sets none of these, and fails with other values.
 WORKABLE = {
     "completion_type": "0",
     "tx_read_only": "OFF",
@@ -27,7 +27,7 @@ WORKABLE = {
 
 
 def operations_for(dialect: str, scripts: Sequence[Any] = SCRIPTS) -> list[Any]:
-    """Return what scripts do on `mysql` or `postgres`, in order."""
+    """Return the operations of scripts on `mysql` or `postgres`, in order."""
     return [
         operation
         for script in scripts
@@ -60,7 +60,7 @@ class Database:
         return fetch(self._engine, statement)
 
     def empty(self) -> None:
-        """Drop all that is in it; its defaults stay the server's."""
+        """Drop all tables; the defaults stay those of the server."""
         if self.dialect == "postgres":  # where making a database takes long
             self.execute("DROP SCHEMA public CASCADE")
             self.execute("CREATE SCHEMA public")
@@ -119,7 +119,7 @@ class Database:
 
 
 def _reset_session_settings(connection: Any, record: Any) -> None:
-    """Undo that with which DevLake's own server would not even start."""
+    """Reset the settings with which DevLake's own server would not start."""
     with closing(connection.cursor()) as cursor:
         for name, value in WORKABLE.items():
             cursor.execute(f"SET SESSION {name} = {value}")

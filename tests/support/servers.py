@@ -1,4 +1,4 @@
-"""Database servers of our own for tests, which may also be killed and brought back.
+"""Database servers for tests, which tests may kill and start again.
 
     with MariaDB() as server:
         create_database(server.url("lake"))
@@ -31,13 +31,13 @@ import psycopg
 import pymysql
 
 USER = PASSWORD = "merico"  # what DevLake's own compose file uses
-# Below what Linux and macOS give to connections.
+# Below the ports that Linux and macOS use for connections.
 PORTS = (20_000, 32_000)
 HOST = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 MEMORY = Path("/dev/shm")
-# Four test processes with three servers each, and what their tests write.
+# Four test processes with three servers each, and the data of their tests.
 MEMORY_BYTES = 4 << 30
 
 # As MySQL 8 has it, DevLake's usual database: MariaDB's own default lets wrong GROUP BYs through.
@@ -46,7 +46,7 @@ STRICT = (
     "ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 )
 
-# None of it breaks a statement that keeps to the standard; all of it changes what ours would do.
+# Statements in standard SQL work with all of these; others behave differently.
 LOOSE_MODE = "ANSI_QUOTES,PIPES_AS_CONCAT,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH,IGNORE_SPACE"
 LOOSE = {
     "autocommit": "OFF",
@@ -89,7 +89,7 @@ HOSTILE = {
 
 
 class ServerMissing(Exception):
-    """The server isn't installed here."""
+    """The server is not installed."""
 
 
 class Running:
@@ -146,11 +146,11 @@ class Server:
         return self._process is not None and self._process.poll() is None
 
     def url(self, database: str) -> str:
-        """The Go-style URL that DevLake would give for `database` on this server."""
+        """Return the Go-style URL of `database` on this server, as DevLake has it."""
         raise NotImplementedError
 
     def start(self) -> None:
-        """Return when the server takes connections.
+        """Start, and wait until the server accepts connections.
 
         :raises ServerFailed: it ended or didn't answer in time.
         """
@@ -160,7 +160,7 @@ class Server:
             self._initialize()
         deadline = time.monotonic() + START_SECONDS
         while not self._start_once(deadline):
-            # What a killed server leaves behind may hold its memory for a moment.
+            # Processes of a killed server may hold its memory for a moment.
             if not self._crashed or time.monotonic() > deadline:
                 raise ServerFailed(f"{self.name} did not start:\n{self._log_end()}")
             time.sleep(0.1)
@@ -178,7 +178,7 @@ class Server:
         self._forget()
 
     def kill(self) -> None:
-        """End it as a crash would, with SIGKILL, and keep the data."""
+        """Kill the server with SIGKILL, like a crash, and keep the data."""
         if self._process is None:
             return
         self._process.kill()
@@ -187,9 +187,9 @@ class Server:
         self._forget()
 
     def suspend(self) -> None:
-        """Let it hang: it keeps its connections and takes new ones, and answers nothing."""
+        """Pause the server: it has its connections and accepts new ones, without answers."""
         assert self._process is not None
-        # First the one who starts the others.
+        # First the process that starts the others.
         self._suspended = [self._process.pid]
         os.kill(self._process.pid, signal.SIGSTOP)
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
@@ -199,7 +199,7 @@ class Server:
                 self._suspended.append(pid)
 
     def resume(self) -> None:
-        """Let it go on where it was."""
+        """Resume the server."""
         for pid in self._suspended:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
@@ -228,12 +228,12 @@ class Server:
         raise NotImplementedError
 
     def _account(self) -> Optional[str]:
-        """The system's user to run as, when not the one who runs the tests."""
+        """Return the system's user to run as; None for the user of the tests."""
         return None
 
     def _start_once(self, deadline: float) -> bool:
         process = self._process = self._spawn(self._command())
-        # Nobody else would end the server if the test run itself were killed.
+        # Otherwise the server would run on after the test run is killed.
         clean_up = 'read -r _; kill -9 "$1"; rm -rf "$2"'
         self._guard = subprocess.Popen(
             ["sh", "-c", clean_up, "sh", str(process.pid), str(self.folder)],
@@ -292,7 +292,7 @@ class Server:
 
 
 class MariaDB(Server):
-    """A MariaDB as strict as MySQL 8, or as loose as an operator may have made it.
+    """A MariaDB as strict as MySQL 8, or with loose settings of an operator.
 
     `loose` stands for what we can't rely on: a mode that is not strict and reads quotation marks,
     bars and backslashes in another way, a collation that takes letters of different case or accent
@@ -364,7 +364,7 @@ class MariaDB(Server):
 
 
 class PostgreSQL(Server):
-    """A PostgreSQL which sorts text as a language does, like the usual images, where it can.
+    """A PostgreSQL that sorts text by a language if possible, like the usual images.
 
     `settings` are more of its own, such as `ssl`.
     """
@@ -426,7 +426,7 @@ class PostgreSQL(Server):
 
 
 class PgBouncer(Server):
-    """A pooler before a PostgreSQL, as Debian's package has it, in one of its two useful modes.
+    """A pooler before a PostgreSQL, as in Debian's package, in one of its two useful modes.
 
     In "transaction" mode each transaction may be another session's than the one before.
     """
@@ -453,7 +453,7 @@ class PgBouncer(Server):
             "unix_socket_dir": "",
             "auth_type": "any",
             "pool_mode": self._mode,
-            # So few that sessions change hands all the time.
+            # So few that clients share sessions all the time.
             "default_pool_size": 3 if self._mode == "transaction" else 50,
             "server_round_robin": 1,
         }
@@ -473,8 +473,8 @@ class PgBouncer(Server):
 
 
 def unprivileged() -> Optional[str]:
-    """The system's user for what refuses to run as root; None where we aren't root."""
-    return "postgres" if os.geteuid() == 0 else None  # PostgreSQL's package brings it
+    """Return the system's user for programs that refuse root; None if we aren't root."""
+    return "postgres" if os.geteuid() == 0 else None  # PostgreSQL's package adds it
 
 
 def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
@@ -489,11 +489,11 @@ def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
                 password=unquote(parts.password or ""),
                 database=_name(url) or None,
                 autocommit=True,
-                ssl_disabled=True,  # else it reads all the authorities of the system first
+                ssl_disabled=True,  # else the driver reads all authorities of the system first
             ) as mysql,
             mysql.cursor() as cursor,
         ):
-            # Whatever the server's defaults, as `loose` has them.
+            # Independent of the server's defaults, such as those of `loose`.
             cursor.execute("SET SESSION TRANSACTION READ WRITE")
             cursor.execute("SET sql_select_limit = 18446744073709551615, sql_safe_updates = 0")
             cursor.execute(statement)
@@ -505,7 +505,7 @@ def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def in_database(url: str, name: str) -> str:
-    """The same server's URL for another database; for none when `name` is empty."""
+    """Return the same server's URL for another database, or for none if `name` is empty."""
     return urlsplit(url)._replace(path=f"/{name}").geturl()
 
 
@@ -515,13 +515,13 @@ def create_database(url: str) -> None:
 
 
 def make_hostile(url: str) -> None:
-    """Give the database of a PostgreSQL URL settings that break careless clients."""
+    """Set defaults of the database of a PostgreSQL URL that break careless clients."""
     for name, value in HOSTILE.items():
         execute(in_database(url, ""), f"ALTER DATABASE {_name(url)} SET {name} = {value!r}")
 
 
 def drop_database(url: str) -> None:
-    """Remove the database of the URL, also with open sessions."""
+    """Remove the database of the URL, even with open sessions."""
     server, name = in_database(url, ""), _name(url)
     if url.startswith("postgres"):
         execute(

@@ -1,4 +1,4 @@
-"""A receiver and a database of its own, for tests that break one or the other."""
+"""A receiver and a database of its own, for tests that break either."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.oracle import Oracle
 from tests.support.receivers import Receiver, add_connection, eventually, query, report
 from tests.support.servers import HOST, Server, ServerMissing, create_database, drop_database
 
-# Without the rights of an administrator, whom MariaDB lets write even when it is read-only.
+# Without the rights of an administrator, who may write to a read-only MariaDB.
 ORDINARY = "telemetry"
 CONNECTION_TABLE = "_tool_developer_telemetry_connections"
 
@@ -40,7 +40,7 @@ class Site:
         self.receiver = self.another_receiver()
 
     def another_receiver(self, **settings: str) -> Receiver:
-        """One more, or instead of the first with other settings; on its spool, if none is set."""
+        """Return another receiver, on the first one's spool unless `settings` name one."""
         url = self.url.replace("merico:merico@", f"{ORDINARY}:{ORDINARY}@")
         return Receiver(
             url if self.url.startswith("mysql") else self.url,
@@ -52,21 +52,21 @@ class Site:
         return Oracle(self.receiver, {self.overwriting: "", self.summing: "sum"}, senders)
 
     def metric(self, name: str) -> float:
-        """A figure of the receiver's without labels."""
+        """Return a metric of the receiver without labels."""
         page = self.receiver.client.get("/metrics").text
         [value] = [line.split()[1] for line in page.splitlines() if line.startswith(f"{name} ")]
         return float(value)
 
     def spooled(self) -> int:
-        """Return how many reports wait in the spool."""
+        """Return the number of reports in the spool."""
         return int(self.metric("telemetry_spool_reports"))
 
     def send(self, developer: str, connection_id: int = 0) -> int:
-        """The status that one report is answered with."""
+        """Send one report and return the status of its answer."""
         return self.receiver.send(report(developer), connection_id or self.overwriting).status_code
 
     def developers(self, table: str = RAW_TABLE) -> list[str]:
-        """Return whose reports are there, once for each, sorted."""
+        """Return the developers with reports, sorted."""
         return sorted(row[0] for row in query(self.url, f"SELECT developer_id FROM {table}"))
 
     def wait_until_stored(self, developers: list[str]) -> None:
@@ -79,7 +79,7 @@ class Site:
 
     @contextmanager
     def without_table(self) -> Iterator[None]:
-        """The cheapest outage there is: nothing can be stored meanwhile."""
+        """Cause an outage in this context without a stop of the server."""
         query(self.url, f"ALTER TABLE {TOOL_TABLE} RENAME TO moved_away")
         try:
             yield
@@ -96,7 +96,7 @@ def closing_engine(url: str) -> Iterator[Engine]:
 
 @contextmanager
 def site_on(server: Server, folder: Path) -> Iterator[Site]:
-    """A site with a running receiver, in a database of its own on `server`."""
+    """Yield a site with a running receiver and its own database on `server`."""
     url = server.url(f"faults_{secrets.token_hex(4)}")
     create_database(url)
     site = Site(server, url, folder)
@@ -120,7 +120,7 @@ def own_server(make: Callable[[], Server]) -> Iterator[Server]:
 
 
 def missing(what: str) -> NoReturn:
-    """Skip what can't be tested here; CI has to be able to."""
+    """Skip a test that can't run here; in CI, fail."""
     if os.environ.get("CI") == "true":
         pytest.fail(what, pytrace=False)
     pytest.skip(f"NOT TESTED: {what}")
@@ -134,7 +134,7 @@ def read_only(server: Server) -> AbstractContextManager[None]:
 
 @contextmanager
 def set_to(server: Server, setting: str, value: str) -> Iterator[None]:
-    """A server's setting for a while."""
+    """Change a server's setting in this context."""
     if server.name == "mariadb":
         [(before,)] = query(server.url(""), f"SELECT @@{setting}")
         on = [f"SET GLOBAL {setting} = {value}"]

@@ -1,4 +1,4 @@
-"""A small DevLake: an HTTP server that answers about connections, scopes and blueprints.
+"""A small DevLake: an HTTP server with connections, scopes and blueprints.
 
 It behaves as DevLake's own server does, its oddities included: unknown fields are dropped without
 an error, an existing scope is an error, the list of scope configs has those of all connections, a
@@ -83,7 +83,7 @@ class SmallLake:
         self.auth = auth
         self.forwarded = forwarded
         self.fault: Optional[Answer] = None
-        self.fails_at = 0  # the number of the change that it answers with 500
+        self.fails_at = 0  # the number of the change that fails with 500
         self.silent_seconds = 0.0
         self.has_plugin = True
         self.other_plugins: list[str] = []
@@ -108,7 +108,7 @@ class SmallLake:
         self._server.server_close()
 
     def answer(self, method: str, target: str, headers: Mapping[str, str], body: Any) -> Answer:
-        """By the paths of the server itself, of its API keys, and of the front proxy's."""
+        """Answer on the paths of the server, of its API keys, and of the front proxy."""
         path, authorization = urlsplit(target).path, headers.get("Authorization", "")
         if self.login:
             wanted = base64.b64encode(self.login.encode()).decode()
@@ -132,7 +132,7 @@ class SmallLake:
             return self._dispatch(method, path, parse_qs(urlsplit(target).query), body)
 
     def _is_signed_in(self, headers: Mapping[str, str], keyed: bool) -> bool:
-        """Return true if a server that wants to know its users knows this one."""
+        """Return true if a server with sign-on accepts the user of this request."""
         if headers.get("X-Forwarded-User") and self.forwarded:
             return headers.get("X-Forwarded-User-Secret") == self.forwarded
         kind, _, credentials = headers.get("Authorization", "").partition(" ")
@@ -236,7 +236,7 @@ class SmallLake:
         return 201, {"name": body["name"], "metrics": None, "blueprint": blueprint}
 
     def add_blueprint(self, project: str, *used: dict[str, Any], **other: Any) -> dict[str, Any]:
-        """Make one of a project that has these connections."""
+        """Make a blueprint of a project with these connections."""
         made = {
             "id": next(self._ids),
             "name": f"{project}-Blueprint",
@@ -262,7 +262,7 @@ class SmallLake:
 
 
 def _known(fields: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
-    """Return what a decoder makes of a body that passes over what it doesn't know."""
+    """Return the known fields of a body, as a lenient decoder does."""
     return {name: body.get(name, default) for name, default in fields.items()}
 
 
@@ -274,7 +274,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = False  # so that closing it waits for them
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that went away, as those do that waited for long enough."""
+        """Ignore clients that disconnected, such as after a timeout."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -300,6 +300,6 @@ def _handler(lake: SmallLake) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one
 
         def log_message(self, *arguments: object) -> None:
-            """Nothing: tests look at what it was asked to change."""
+            """Log nothing: tests check the requested changes."""
 
     return Handler

@@ -1,4 +1,4 @@
-"""Transactions of others that stay open, and ends of sessions, for tests of conflicts."""
+"""Open transactions and ended sessions, for tests of conflicts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pymysql
 
 from tests.support.servers import HOST, PASSWORD, USER, Server, execute
 
-# What PostgreSQL shows of who holds a transaction open.
+# The name of the session with the open transaction, in PostgreSQL's views.
 APPLICATION = "holder"
 MYSQL_DEADLOCK = 1213
 
 
 @contextmanager
 def transaction(url: str, *statements: str) -> Iterator[None]:
-    """Keep a transaction open that has run these statements; it is rolled back in the end."""
+    """Run statements in a transaction that is open in this context, then rolled back."""
     parts = urlsplit(url)
     connection: Any
     if parts.scheme == "mysql":
@@ -57,7 +57,7 @@ def _has_run(connection: Any, statements: Sequence[str]) -> bool:
 
 
 def kill_sessions(server: Server, database: str) -> None:
-    """End what a database's sessions do, then them altogether; not those of `transaction`."""
+    """Cancel statements of a database's sessions, then end these; not those of `transaction`."""
     if server.name == "postgresql":
         for function in ("pg_cancel_backend", "pg_terminate_backend"):
             execute(
@@ -73,5 +73,5 @@ def kill_sessions(server: Server, database: str) -> None:
     )
     for how in ("QUERY", "CONNECTION"):
         for (session,) in sessions:
-            with suppress(pymysql.err.OperationalError):  # it has ended by itself
+            with suppress(pymysql.err.OperationalError):  # the session has ended itself
                 execute(server.url(""), f"KILL {how} {session}")

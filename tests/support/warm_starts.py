@@ -1,4 +1,4 @@
-"""Starts of `developer-telemetry` by a process that has imported everything before.
+"""Start `developer-telemetry` from a process that has imported all modules.
 
 A start of the interpreter with all imports takes more than a second of CPU time, and the tests make
 more than a thousand. So one process for each test worker imports all modules and forks a child for
@@ -39,7 +39,7 @@ _forker: Optional[_Forker] = None
 
 
 class _Forker:
-    """The process that forks, as the test's process knows it."""
+    """The handle of the process that forks, in the test's process."""
 
     def __init__(self) -> None:
         self.environment = dict(os.environ)
@@ -224,7 +224,7 @@ def _next_request(requests: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def _report(pid: int, control: socket.socket) -> NoReturn:
-    """Send a process's id and exit status, then keep its id until nobody asks for it."""
+    """Send a process's id and exit status, then keep its id until it is not needed."""
     os.closerange(0, control.fileno())
     os.closerange(control.fileno() + 1, 1024)
     with suppress(OSError):
