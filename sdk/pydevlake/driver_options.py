@@ -7,8 +7,8 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
-# Options of Go's MySQL driver that have no effect here: drivers for Python always do it, never do
-# it, or let the caller decide.
+# Options of Go's MySQL driver without effect here: drivers for Python have it always on,
+# always off, or leave it to the caller.
 _GO_MYSQL = {
     "allowAllFiles", "allowCleartextPasswords", "allowFallbackToPlaintext",
     "allowNativePasswords", "allowOldPasswords", "autocommit", "checkConnLiveness",
@@ -87,7 +87,7 @@ class Tls(NamedTuple):
     cipher: Optional[str] = None
 
     def context(self) -> ssl.SSLContext:
-        """Return PyMySQL's context; OSError or ssl.SSLError if the files can't be read now."""
+        """Return PyMySQL's context; raise OSError or ssl.SSLError if the files can't be read."""
         context = ssl.create_default_context(cafile=self.ca, capath=self.capath)
         # Certificates made by MySQL's own installation violate the strict standard.
         context.verify_flags &= ~getattr(ssl, "VERIFY_X509_STRICT", 0)
@@ -114,7 +114,7 @@ class Options(NamedTuple):
     """The meaning of a URL's options."""
 
     arguments: dict[str, Any]  # of the driver's connect
-    settings: dict[str, str]  # of the session, made by statement once it is there
+    settings: dict[str, str]  # of the session, set by statements after the connect
     tls: Optional[Tls] = None  # MySQL's; PostgreSQL's is among the arguments
 
 
@@ -153,34 +153,36 @@ def _mysql_tls(query: Mapping[str, str]) -> Optional[Tls]:
     except (OSError, ssl.SSLError) as error:
         raise DatabaseUrlError(
             f"The files for TLS that the database URL names can't be used ({error}): check that"
-            " they are certificates and keys in PEM format, and that key and certificate fit."
+            " they are certificates and keys in PEM format, and that key and certificate match."
         ) from None
     return tls
 
 
 def _mysql_tls_mode(query: Mapping[str, str]) -> str:
-    word = query.get("tls", "").lower()
-    if word in ("false", "0"):
+    mode = query.get("tls", "").lower()
+    if mode in ("false", "0"):
         return "off"
-    if word in ("skip-verify", "preferred"):
-        return word
-    if word in ("true", "1"):
+    if mode in ("skip-verify", "preferred"):
+        return mode
+    if mode in ("true", "1"):
         return "verify"
-    if word == "custom" and "ca-cert" in query:
+    if mode == "custom" and "ca-cert" in query:
         return "verify"
-    if word:
+    if mode:
         raise DatabaseUrlError(
-            "The database URL's tls is none of true, false, skip-verify, preferred, or custom"
-            " beside ca-cert=FILE."
+            "The database URL's tls must be true, false, skip-verify, preferred, or custom with"
+            " ca-cert=FILE."
         )
     # The names of MySQL's own programs and PyMySQL.
     modes = {"DISABLED": "off", "PREFERRED": "preferred", "REQUIRED": "skip-verify",
              "VERIFY_CA": "verify-ca", "VERIFY_IDENTITY": "verify"}  # fmt: skip
-    word = query.get("ssl_mode", "").upper()
-    if word:
-        if word not in modes:
-            raise DatabaseUrlError(f"The database URL's ssl_mode is none of {', '.join(modes)}.")
-        return modes[word]
+    mode = query.get("ssl_mode", "").upper()
+    if mode:
+        if mode not in modes:
+            raise DatabaseUrlError(
+                f"The database URL's ssl_mode must be one of {', '.join(modes)}."
+            )
+        return modes[mode]
     if _is_on(query, "ssl_disabled") or not any(name in _MYSQL_TLS for name in query):
         return "off"
     if _is_off(query, "ssl_verify_cert"):
@@ -244,8 +246,8 @@ def _parse_command_line(options: str) -> dict[str, str]:
 def _require_setting_name(name: str) -> str:
     if not _SETTING.fullmatch(name):
         raise DatabaseUrlError(
-            f"The database URL's option {name!r} is none that its drivers or its server know:"
-            " correct it or leave it out."
+            f"The database URL's option {name!r} is unknown to its drivers and its server:"
+            " correct or remove it."
         )
     return name
 
@@ -259,7 +261,7 @@ def _require_readable(name: str, path: str) -> None:
     except OSError as error:
         raise DatabaseUrlError(
             f"The database URL's {name} can't be read ({path}: {os.strerror(error.errno or 0)}):"
-            " correct the path, or let the file be read."
+            " correct the path, or make the file readable."
         ) from None
 
 
@@ -270,6 +272,6 @@ def _parse_seconds(name: str, duration: str) -> int:
         if duration == "0":
             return 0
         raise DatabaseUrlError(
-            f"The database URL's {name} is no duration: write it as 30s, 500ms or 1m30s."
+            f"The database URL's {name} is not a duration: write it as 30s, 500ms or 1m30s."
         )
     return math.ceil(sum(float(number) * _SECONDS[unit] for number, unit in parts))

@@ -184,13 +184,13 @@ def test_mysqlclient_gets_tls_as_a_mode(authority: str) -> None:
 @pytest.mark.parametrize(
     ("url", "named"),
     [
-        ("mysql://u:p@h/lake?tls=yes", "tls is none of true"),
-        ("mysql://u:p@h/lake?tls=custom", "custom beside ca-cert"),
-        ("mysql://u:p@h/lake?ssl_mode=on", "ssl_mode is none of DISABLED"),
+        ("mysql://u:p@h/lake?tls=yes", "tls must be true"),
+        ("mysql://u:p@h/lake?tls=custom", "custom with ca-cert"),
+        ("mysql://u:p@h/lake?ssl_mode=on", "ssl_mode must be one of DISABLED"),
         ("mysql://u:p@h/lake?tls=custom&ca-cert=/nowhere/ca.pem", "ca-cert can't be read"),
         ("mysql://u:p@h/lake?ssl_ca=/nowhere/ca.pem", "ssl_ca can't be read"),
         (f"mysql://u:p@h/lake?ssl_ca={__file__}", "files for TLS"),
-        ("mysql://u:p@h/lake?timeout=5", "timeout is no duration"),
+        ("mysql://u:p@h/lake?timeout=5", "timeout is not a duration"),
         ("mysql://u:p@h/lake?no-such-option=1", "'no-such-option'"),
         ("postgres://u:p@h/lake?no-such-option=1", "'no-such-option'"),
         ("postgres://u:p@h/lake?sslmode=verify-full&sslrootcert=/nowhere/ca.pem", "sslrootcert"),
