@@ -42,8 +42,10 @@ from developer_telemetry.receiver.jobs.spool_drainer import SpoolDrainer
 from developer_telemetry.receiver.listen_addresses import listen
 from developer_telemetry.receiver.logging import set_up_logs
 from developer_telemetry.receiver.metrics import Metrics
+from developer_telemetry.receiver.web.lists import Lists
 from developer_telemetry.receiver.web.presenter import Presenter
 from developer_telemetry.receiver.web.queries import open_reading_engine
+from developer_telemetry.receiver.web.reader import Reader
 from developer_telemetry.receiver.web.routes import Page
 from developer_telemetry.receiver.web.self_test import SelfTest
 from developer_telemetry.receiver.web.sessions import Sessions, is_loopback
@@ -117,9 +119,11 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     status_endpoint = StatusEndpoint(
         reading, authenticator, ingest, spool, outage, monitor.problem, identity.label
     )
-    presenter = Presenter(reading, connections, monitor, spool, self_test)
+    reader = Reader(reading, connections)
+    presenter = Presenter(reader, monitor, spool, self_test)
     is_open_locally = settings.embedded and is_loopback(settings.host)
-    page = Page(presenter, Sessions(settings.admin_token, is_open_locally))
+    sessions = Sessions(settings.admin_token, is_open_locally)
+    page = Page(reader, presenter, Lists(reader, engine), sessions)
     return Receiver(
         ingest,
         drainer,

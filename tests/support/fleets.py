@@ -9,7 +9,12 @@ from datetime import date, timedelta
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.constants import MACHINE_TABLE, REFUSAL_TABLE, TOOL_TABLE
+from developer_telemetry.constants import (
+    MACHINE_TABLE,
+    REFUSAL_TABLE,
+    REFUSED_MACHINE_TABLE,
+    TOOL_TABLE,
+)
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.engine import now_us, transact
 from developer_telemetry.reports.daily_metrics import build_raw_params, format_timestamp
@@ -22,13 +27,21 @@ MACHINE_COLUMNS = (
     "first_seen",
     "last_seen",
     "reports",
+    "user_agent",
     "_raw_data_params",
+)
+REFUSED_COLUMNS = (
+    *("id", "connection_id", "developer_id", "hostname", "address", "user_agent", "reason"),
+    *("message", "first_us", "last_us", "count"),
 )
 DAY_COLUMNS = ("connection_id", "developer_id", "date", "active_hours", "tools_used")
 
 
 def add_machines(
-    engine: Engine, machines: Sequence[tuple[str, str, float]], connection_id: int = 1
+    engine: Engine,
+    machines: Sequence[tuple[str, str, float]],
+    connection_id: int = 1,
+    user_agent: str = "",
 ) -> None:
     """Machines as (developer, host, hours since they were last heard from); each sent 7 reports."""
     now = now_us()
@@ -40,6 +53,7 @@ def add_machines(
             format_timestamp(now - 10_000 * HOUR_US),
             format_timestamp(now - round(hours * HOUR_US)),
             7,
+            user_agent,
             build_raw_params(connection_id),
         )
         for developer, host, hours in machines
@@ -66,6 +80,22 @@ def add_refusals(
     """Refusals as (day, reason, count)."""
     rows = [(connection_id, day.isoformat(), reason, count) for day, reason, count in refusals]
     _add(engine, REFUSAL_TABLE, ("connection_id", "day", "reason", "count"), rows)
+
+
+def add_refused_machines(
+    engine: Engine, machines: Sequence[tuple[str, str, str, float, int]], connection_id: int = 1
+) -> None:
+    """Refused machines as (developer, host, reason, hours since the last refusal, refusals)."""
+    now = now_us()
+    rows = [
+        (
+            *(f"{connection_id}-{number}", connection_id, developer, host),
+            *(f"192.0.2.{number}", "collector/1.0", reason, f"the {reason} of {developer}"),
+            *(now - 200 * HOUR_US, now - round(hours * HOUR_US), count),
+        )
+        for number, (developer, host, reason, hours, count) in enumerate(machines)
+    ]
+    _add(engine, REFUSED_MACHINE_TABLE, REFUSED_COLUMNS, rows)
 
 
 def fill(engine: Engine, machines: int, today: date, days: int = 5) -> None:

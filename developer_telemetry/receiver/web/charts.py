@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
-from developer_telemetry.receiver.web.queries import Hours
+from developer_telemetry.receiver.web.day_queries import FEWEST_PEOPLE, Hours
+from developer_telemetry.receiver.web.fleet_queries import MachineDay
 
 # Room above the highest value for its label, and below the plot for the days, in pixels.
 TOP, PLOT, BOTTOM = 16.0, 140.0, 24.0
+
+
+# The first and the last of consecutive days.
+Days = tuple[datetime.date, datetime.date]
 
 
 class Bar(NamedTuple):
@@ -25,6 +30,7 @@ class Bar(NamedTuple):
     top: float
     height: float
     tooltip: str
+    days: Optional[Days] = None  # the days whose rows it counts; None if no list has them
     median: Optional[float] = None  # vertical position; None for a bar that shows no spread
 
 
@@ -36,6 +42,13 @@ class Label(NamedTuple):
     is_optional: bool = False
 
 
+class Row(NamedTuple):
+    """A row of the table beside a chart, and the days whose rows it counts, if a list has them."""
+
+    cells: Sequence[str]
+    days: Optional[Days] = None
+
+
 class Chart(NamedTuple):
     """Bars between axes, and the same values as a table for readers who can't see the bars."""
 
@@ -43,7 +56,9 @@ class Chart(NamedTuple):
     grid: Sequence[Label]
     axis: Sequence[Label]
     head: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Row]
+    # A sentence about values that are not shown.
+    note: str = ""
     height: float = TOP + PLOT + BOTTOM
     floor: float = TOP + PLOT
 
@@ -72,42 +87,101 @@ class Spread(NamedTuple):
 def reports_by_day(days: Sequence[datetime.date], hours: Hours) -> Chart:
     """Return a chart with a bar for each day that has reports."""
     counts = {day: sum(hours.get(day, {}).values()) for day in days}
-    highest = nice_maximum(max(counts.values()))
+    bars, grid = _bars_by_day(days, counts)
+    rows = [Row((full(day), f"{counts[day]:,}"), (day, day)) for day in reversed(days)]
+    return Chart(
+        [bar._replace(days=(days[column], days[column])) for column, bar in bars],
+        grid,
+        _axis_of_days(days),
+        ("Day", "Reports"),
+        rows,
+    )
+
+
+def reports_of_machine(days: Sequence[datetime.date], reported: Sequence[MachineDay]) -> Chart:
+    """Return a chart of one machine's reports by day, and when the last of each day arrived."""
+    counts = {day.day: day.reports for day in reported}
+    bars, grid = _bars_by_day(days, counts)
+    rows = [
+        Row((full(day.day), f"{day.reports:,}", f"{day.arrived:%Y-%m-%d %H:%M} UTC"))
+        for day in reported
+    ]
+    head = ("Day", "Reports", "Newest report")
+    return Chart([bar for _, bar in bars], grid, _axis_of_days(days), head, rows)
+
+
+def _bars_by_day(
+    days: Sequence[datetime.date], counts: Mapping[datetime.date, int]
+) -> tuple[list[tuple[int, Bar]], list[Label]]:
+    """Return a bar for each day that has reports, with the day's position, and the scale."""
+    highest = nice_maximum(max(counts.values(), default=0))
     slot = 100 / len(days)
-    bars = [
-        _bar(slot * column, slot, counts[day] / highest, f"{full(day)}: {plural(counts[day])}")
-        for column, day in enumerate(days)
-        if counts[day]
-    ]
+    bars = []
+    for column, day in enumerate(days):
+        if count := counts.get(day):
+            tooltip = f"{full(day)}: {plural(count)}"
+            bars.append((column, _bar(slot * column, slot, count / highest, tooltip)))
+    return bars, _grid(highest)
+
+
+def _axis_of_days(days: Sequence[datetime.date]) -> list[Label]:
+    """Return labels for the days of a week, or for as many Mondays as have room."""
+    slot = 100 / len(days)
+    if len(days) <= 7:
+        return [
+            Label(slot * (column + 0.5), short(day), bool(column % 2))
+            for column, day in enumerate(days)
+        ]
     mondays = [column for column, day in enumerate(days) if day.weekday() == 0]
-    axis = [
-        Label(slot * (column + 0.5), short(days[column]), bool(number % 4))
+    step = 1 if len(mondays) <= 7 else 2
+    return [
+        Label(slot * (column + 0.5), short(days[column]), bool(number % (2 * step)))
         for number, column in enumerate(mondays)
-        if number % 2 == 0 and slot * column < 94
+        if number % step == 0 and slot * column < 94
     ]
-    rows = [(full(day), f"{counts[day]:,}") for day in reversed(days)]
-    return Chart(bars, _grid(highest), axis, ("Day", "Reports"), rows)
 
 
-def hours_by_week(days: Sequence[datetime.date], hours: Hours) -> Chart:
-    """Return a chart of each week's quartiles of active hours a day."""
+def hours_by_week(
+    days: Sequence[datetime.date], hours: Hours, hidden: Collection[datetime.date] = ()
+) -> Chart:
+    """Return a chart of each week's quartiles of active hours a day.
+
+    Args:
+        days: The days of all weeks; the first one is a Monday.
+        hours: Counts of days by active hours.
+        hidden: The Mondays of weeks that are left out, as too few people have active hours.
+    """
     weeks = sorted({monday(day) for day in days})
-    spreads = {week: spread(hours, week) for week in weeks}
+    spreads = {week: None if week in hidden else spread(hours, week) for week in weeks}
     highest = nice_maximum(max((s.upper for s in spreads.values() if s), default=1))
     slot = 100 / len(weeks)
     bars, rows = [], []
     for column, week in enumerate(weeks):
         quartiles = spreads[week]
         if quartiles is not None:
-            bars.append(_spread_bar(slot * column, slot, quartiles, highest, week))
-            rows.append(quartiles.row(week))
+            period = (week, week + datetime.timedelta(days=6))
+            bar = _spread_bar(slot * column, slot, quartiles, highest, week)
+            bars.append(bar._replace(days=period))
+            rows.append(Row(quartiles.row(week), period))
     axis = [
-        Label(slot * (column + 0.5), short(week), bool(column % 4))
+        Label(slot * (column + 0.5), short(week), len(weeks) > 6 and bool(column % 4))
         for column, week in enumerate(weeks)
-        if column % 2 == 0
+        if column % 2 == 0 or len(weeks) <= 6
     ]
     head = ("Week of", "Lower quartile", "Median", "Upper quartile", "Days reported")
-    return Chart(bars, _grid(highest), axis, head, rows[::-1])
+    return Chart(bars, _grid(highest), axis, head, rows[::-1], _note(len(hidden)))
+
+
+def _note(hidden: int) -> str:
+    if not hidden:
+        return ""
+    weeks = "1 week" if hidden == 1 else f"{hidden} weeks"
+    return f"Left out: {weeks} with active hours of fewer than {FEWEST_PEOPLE} people."
+
+
+def weeks_of(hours: Hours) -> list[datetime.date]:
+    """Return the Mondays of the weeks that have days."""
+    return sorted({monday(day) for day in hours})
 
 
 def spread(hours: Hours, week: datetime.date) -> Optional[Spread]:

@@ -1,21 +1,18 @@
-"""Contents of the page: figures from the database, some seconds old, and the receiver's state."""
+"""Contents of the overview: figures from the database, seconds old, and the receiver's state."""
 
 from __future__ import annotations
 
 import datetime
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Optional
-from urllib.parse import urlencode
 
 import msgspec
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection as SqlConnection
 
-from developer_telemetry.concurrency import DaemonThreads
-from developer_telemetry.connections.registry import Connections
-from developer_telemetry.database.engine import now_us, reading
+from developer_telemetry.connections.registry import Connection
 from developer_telemetry.diagnostics.conversion_status import (
     describe_conversions,
     read_conversion_statuses,
@@ -23,38 +20,41 @@ from developer_telemetry.diagnostics.conversion_status import (
 )
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.jobs.monitor import Monitor
-from developer_telemetry.receiver.web import charts, queries
+from developer_telemetry.receiver.web import (
+    charts,
+    day_queries,
+    fleet_queries,
+    queries,
+    refusal_queries,
+)
 from developer_telemetry.receiver.web.cached_query import CachedQuery, refresh
 from developer_telemetry.receiver.web.client_setup import describe_token, instructions
-from developer_telemetry.receiver.web.queries import MachineFilter
+from developer_telemetry.receiver.web.collectors import find_outdated
+from developer_telemetry.receiver.web.day_queries import Hours, Period
+from developer_telemetry.receiver.web.fleet_queries import add_up
+from developer_telemetry.receiver.web.lists import list_machines
+from developer_telemetry.receiver.web.problems import REMEDIES, FleetFacts, find_problems
+from developer_telemetry.receiver.web.reader import Reader
+from developer_telemetry.receiver.web.refusal_queries import RefusalCount
+from developer_telemetry.receiver.web.selection import Selection
 from developer_telemetry.receiver.web.self_test import SelfTest
 from developer_telemetry.receiver.web.templating import render
+from developer_telemetry.reports.refusal_reasons import TITLES, WITHOUT_TOKEN, describe_reason
 
 # The time that a request waits for new figures; then it shows older ones, or none.
 WAIT_SECONDS = 0.12
 # The time between two reads of the same figures, for any number of browsers.
 REFRESH_SECONDS = 4.0
-# Browsers with the same filter share an answer for this time.
+# Browsers with the same selection share an answer for this time.
 ANSWER_SECONDS = 0.5
-# Filters whose machines stay cached.
-CACHED_FILTERS = 32
+# Selections whose figures stay cached.
+CACHED_SELECTIONS = 32
+QUERIES_A_PAGE = 4
 
-CHART_DAYS = 91
-TOOL_DAYS = 14
-REFUSAL_DAYS = 30
+# The days of figures that are compared with those of the week before.
+TREND_DAYS = 7
 # More of them would make the page useless; `status` lists all.
 MOST_CONNECTIONS = 100
-
-# For each reason of a refusal, what it means and what to do.
-REMEDIES = {
-    "token": "No token, or the token of another connection: compare it with the hint below.",
-    "secret": "The receiver can't read the connection's token: run `developer-telemetry doctor`.",
-    "body": "The body is not a JSON object: check what the machine sends.",
-    "developer": "The report has no developer, or a name longer than 255 characters.",
-    "date": "The report has no valid date: send it as YYYY-MM-DD.",
-    "size": "The body is larger than 1 MiB, or 4 MiB after decompression: send smaller reports.",
-    "encoding": "The receiver does not support this compression: send gzip or plain text.",
-}
 
 Values = dict[str, Any]
 Sections = dict[str, str]
@@ -63,66 +63,57 @@ Sections = dict[str, str]
 class Presenter:
     """Reads and renders the page on its own threads, so that reports never wait for the page."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        connections: Connections,
-        monitor: Monitor,
-        spool: Spool,
-        self_test: SelfTest,
-    ) -> None:
-        self._engine = reading(engine)
-        self._connections = connections
+    def __init__(self, reader: Reader, monitor: Monitor, spool: Spool, self_test: SelfTest) -> None:
+        self._reader = reader
+        self._connections = reader.connections
         self._monitor = monitor
         self._spool = spool
         self._self_test = self_test
-        self._threads = DaemonThreads(queries.CONNECTIONS, "page")
         self._empty = False
-        self._fleet = CachedQuery(self._read_fleet, REFRESH_SECONDS, self._threads)
-        self._history = CachedQuery(self._read_history, REFRESH_SECONDS, self._threads)
-        self._tools = CachedQuery(self._read_tools, REFRESH_SECONDS, self._threads)
-        self._machines: OrderedDict[MachineFilter, CachedQuery[Sections]] = OrderedDict()
-        self._answers: dict[MachineFilter, tuple[float, bytes]] = {}
+        self._queries: OrderedDict[tuple[str, Selection], CachedQuery[Sections]] = OrderedDict()
+        self._answers: dict[Selection, tuple[float, bytes]] = {}
 
-    def close(self) -> None:
-        """Close the database connections without waiting for queries that run."""
-        self._threads.stop()
-        self._engine.dispose()
-
-    async def page(self, machine_filter: MachineFilter, base_url: str) -> Values:
-        """Return the values of the page's template.
+    async def page(self, selection: Selection, base_url: str) -> Values:
+        """Return the values of the overview's template.
 
         Args:
-            machine_filter: the machines to list; its connection is the one to set up.
-            base_url: the address under which the browser opened the receiver.
+            selection: The figures and machines to show.
+            base_url: The address under which the browser opened the receiver.
         """
-        page_queries = await self._renewed(machine_filter)
-        connections = self._connections.all()
-        selected = next((c for c in connections if c.id == machine_filter.connection_id), None)
-        selected = selected or (connections[0] if connections else None)
+        page_queries = await self._renewed(selection)
         return {
             **self._parts(page_queries),
-            "filter": machine_filter,
+            **self.set_up(selection.connection_id, base_url),
+            "selection": selection,
+            "today": queries.today(),
+        }
+
+    def set_up(self, connection_id: int, base_url: str) -> Values:
+        """Return the values of the instructions for a connection, or for the first one."""
+        connections = self._connections.all()
+        selected = next((c for c in connections if c.id == connection_id), None)
+        selected = selected or (connections[0] if connections else None)
+        return {
             "connections": connections[:MOST_CONNECTIONS],
             "selected": selected,
             "hint": describe_token(selected) if selected else "",
             "instructions": instructions(base_url, selected) if selected else None,
         }
 
-    async def live(self, machine_filter: MachineFilter) -> bytes:
-        """Return the parts of the page that change, as JSON.
+    async def live(self, selection: Selection) -> bytes:
+        """Return the parts of the overview that change, as JSON.
 
         Returns:
             An object with `sections` (the HTML of each part by its id), `empty` (no machine has
             reported yet) and `pending` (a part has no figures yet).
         """
-        page_queries = await self._renewed(machine_filter)
-        made_at, answer = self._answers.pop(machine_filter, (float("-inf"), b""))
+        page_queries = await self._renewed(selection)
+        made_at, answer = self._answers.pop(selection, (float("-inf"), b""))
         if time.monotonic() - made_at >= ANSWER_SECONDS:
             made_at, answer = time.monotonic(), msgspec.json.encode(self._parts(page_queries))
-        if len(self._answers) >= CACHED_FILTERS:
+        if len(self._answers) >= CACHED_SELECTIONS:
             self._answers.clear()
-        self._answers[machine_filter] = made_at, answer
+        self._answers[selection] = made_at, answer
         return answer
 
     async def self_test(self, connection_id: int) -> Optional[Values]:
@@ -130,15 +121,32 @@ class Presenter:
         connection = self._connections.get(connection_id)
         if connection is None:
             return None
-        steps = await self._threads.run(partial(self._self_test.run, connection))
+        steps = await self._reader.run(partial(self._self_test.run, connection))
         return {"connection": connection, "steps": steps}
 
-    async def _renewed(self, machine_filter: MachineFilter) -> list[CachedQuery[Sections]]:
+    async def _renewed(self, selection: Selection) -> list[CachedQuery[Sections]]:
         """Return the queries of the page, renewed as far as WAIT_SECONDS allow."""
-        machines = self._machines_query(machine_filter)
-        page_queries = [self._fleet, self._history, self._tools, machines]
+        base = selection.base
+        page_queries = [
+            self._query("fleet", base, self._read_fleet),
+            self._query("history", base, self._read_history),
+            self._query("tools", base, self._read_tools),
+            self._query("machines", selection, self._read_machines),
+        ]
         await refresh(page_queries, WAIT_SECONDS)
         return page_queries
+
+    def _query(
+        self, name: str, selection: Selection, read: Callable[[Selection], Sections]
+    ) -> CachedQuery[Sections]:
+        """Return the cached query of a selection; the least recently used ones are forgotten."""
+        query = self._queries.pop((name, selection), None)
+        if query is None:
+            query = CachedQuery(partial(read, selection), REFRESH_SECONDS, self._reader.threads)
+        self._queries[name, selection] = query
+        if len(self._queries) > CACHED_SELECTIONS * QUERIES_A_PAGE:
+            self._queries.popitem(last=False)
+        return query
 
     def _parts(self, page_queries: Sequence[CachedQuery[Sections]]) -> Values:
         faults = sorted({query.fault for query in page_queries if query.fault})
@@ -148,17 +156,6 @@ class Presenter:
         pending = any(query.value is None and not query.fault for query in page_queries)
         return {"sections": sections, "empty": self._empty, "pending": pending}
 
-    def _machines_query(self, machine_filter: MachineFilter) -> CachedQuery[Sections]:
-        """Return the cached query of a filter; the least recently used ones are forgotten."""
-        query = self._machines.pop(machine_filter, None)
-        if query is None:
-            read = partial(self._read_machines, machine_filter)
-            query = CachedQuery(read, REFRESH_SECONDS, self._threads)
-        self._machines[machine_filter] = query
-        if len(self._machines) > CACHED_FILTERS:
-            self._machines.popitem(last=False)
-        return query
-
     def _receiver_state(self, faults: list[str]) -> Sections:
         oldest = self._spool.oldest_arrival_us() if self._spool.depth else None
         values = {
@@ -166,104 +163,127 @@ class Presenter:
             "note": self._monitor.note(),
             "faults": faults,
             "spool": self._spool,
-            "oldest": None if oldest is None else _moment(oldest),
+            "oldest": None if oldest is None else queries.moment_of(oldest),
         }
         return {"state": render("state.html", values), "spool": render("spool.html", values)}
 
-    def _read_fleet(self) -> Sections:
-        now = queries.today()
-        with self._engine.connect() as connection:
-            fleets = queries.fleets(connection)
-            since = now - datetime.timedelta(days=REFUSAL_DAYS - 1)
-            refused = queries.refusals(connection, since)
+    def _read_fleet(self, selection: Selection) -> Sections:
+        last = queries.today()
+        since = last - datetime.timedelta(days=selection.days - 1)
+        week = Period(last - datetime.timedelta(days=TREND_DAYS - 1), last, selection.connection_id)
+        with self._reader.engine.connect() as connection:
+            fleets = fleet_queries.fleets(connection)
+            refused = refusal_queries.refusals(connection, since, selection.connection_id)
+            trend = [
+                refusal_queries.count_refusals(connection, *period)
+                for period in (week, week.before())
+            ]
+            refused_machines = refusal_queries.count_refused_machines(
+                connection, selection.connection_id, sorted(WITHOUT_TOKEN)
+            )
         conversions = describe_conversions(
-            read_ownership(self._engine), read_conversion_statuses(self._engine)
+            read_ownership(self._reader.engine), read_conversion_statuses(self._reader.engine)
         )
-        connections = self._connections.all()
-        classes = range(len(queries.AGE_CLASSES))
-        ages = [sum(fleet.ages[number] for fleet in fleets.values()) for number in classes]
+        self._empty = not fleets
+        fleet = add_up(fleets, selection.connection_id)
+        outdated = find_outdated(add_up(fleets).agents)
+        facts = FleetFacts(
+            sum(fleet.ages[3:]),
+            fleet.newly_quiet,
+            refused_machines,
+            trend[0],
+            _main_reason(refused, refused_machines > 0),
+            sum(fleet.agents[user_agent] for user_agent in outdated),
+        )
         values: Values = {
-            "ages": list(zip(queries.AGE_CLASSES, ages, charts.shares(ages))),
-            "machines": sum(ages),
-            "heard": ages[0],
-            "quiet": sum(ages[3:]),
+            **self._describe_connections(selection),
+            "ages": list(zip(fleet_queries.AGE_CLASSES, fleet.ages, charts.shares(fleet.ages))),
+            "machines": sum(fleet.ages),
+            "fleet": fleet,
             "fleets": fleets,
-            "connections": [(c, describe_token(c)) for c in connections[:MOST_CONNECTIONS]],
+            "facts": facts,
+            "problems": find_problems(facts, selection),
             "conversions": conversions,
-            "hidden": max(0, len(connections) - MOST_CONNECTIONS),
-            "reports": sum(fleet.reports for fleet in fleets.values()),
-            "newest": max((f.last_seen for f in fleets.values() if f.last_seen), default=None),
             "refused": refused,
-            "refusals": sum(refusal.reports for refusal in refused),
-            "days": REFUSAL_DAYS,
-            "names": {connection.id: connection.name for connection in connections},
+            "trend": trend,
+            "days": selection.days,
+            "names": self._reader.names(),
+            "titles": TITLES,
             "remedies": REMEDIES,
+            "selection": selection,
         }
-        self._empty = not values["machines"]
-        parts = ("overview", "freshness", "refused", "connections")
+        parts = ("attention", "overview", "freshness", "refused", "connections")
         return {part: render(f"{part}.html", values) for part in parts}
 
-    def _read_history(self) -> Sections:
+    def _describe_connections(self, selection: Selection) -> Values:
+        """Return the values of the list of connections."""
+        connections = [
+            connection
+            for connection in self._connections.all()
+            if selection.connection_id in (0, connection.id)
+        ]
+        listed: list[tuple[Connection, str]] = [
+            (connection, describe_token(connection))
+            for connection in connections[:MOST_CONNECTIONS]
+        ]
+        return {"connections": listed, "hidden": max(0, len(connections) - MOST_CONNECTIONS)}
+
+    def _read_history(self, selection: Selection) -> Sections:
         last = queries.today()
-        first = charts.monday(last - datetime.timedelta(days=CHART_DAYS - 1))
-        days = queries.days_before(last, (last - first).days + 1)
-        with self._engine.connect() as connection:
-            hours = queries.hours(connection, first, last)
+        days = queries.days_before(last, selection.days)
+        period = Period(charts.monday(days[0]), last, selection.connection_id)
+        yesterday = last - datetime.timedelta(days=1)
+        first = last - datetime.timedelta(days=TREND_DAYS)
+        week = Period(first, yesterday, selection.connection_id)
+        with self._reader.engine.connect() as connection:
+            hours = day_queries.hours(connection, period)
+            hidden = self._weeks_of_few(connection, period, hours)
+            work = [day_queries.count_work(connection, part) for part in (week, week.before())]
+        since_monday = queries.days_before(last, (last - period.first).days + 1)
         return {
-            "reports": _chart("reports", charts.reports_by_day(days, hours)),
-            "hours": _chart("hours", charts.hours_by_week(days, hours)),
+            "work": render("work.html", {"work": work, "week": week, "selection": selection}),
+            "reports": _chart("reports", charts.reports_by_day(days, hours), selection),
+            "hours": _chart("hours", charts.hours_by_week(since_monday, hours, hidden), selection),
         }
 
-    def _read_tools(self) -> Sections:
+    def _weeks_of_few(
+        self, connection: SqlConnection, period: Period, hours: Hours
+    ) -> set[datetime.date]:
+        """Return the weeks in which so few people have active hours that no hours are shown."""
+        connections = len(self._connections.all())
+        weeks = set()
+        for week in charts.weeks_of(hours):
+            part = period._replace(first=week, last=week + datetime.timedelta(days=6))
+            spread = charts.spread(hours, week)
+            # More days than these are of more people, without a look at each of them.
+            if (
+                spread
+                and spread.days <= day_queries.most_rows(part, connections)
+                and day_queries.has_few_people(connection, part, connections)
+            ):
+                weeks.add(week)
+        return weeks
+
+    def _read_tools(self, selection: Selection) -> Sections:
         last = queries.today()
-        first = last - datetime.timedelta(days=TOOL_DAYS - 1)
-        with self._engine.connect() as connection:
-            tools = queries.tools(connection, first, last)
-        return {"tools": render("tools.html", {"tools": tools})}
+        first = last - datetime.timedelta(days=selection.days - 1)
+        with self._reader.engine.connect() as connection:
+            tools = day_queries.tools(connection, Period(first, last, selection.connection_id))
+        return {"tools": render("tools.html", {"tools": tools, "selection": selection})}
 
-    def _read_machines(self, machine_filter: MachineFilter) -> Sections:
-        with self._engine.connect() as connection:
-            total, rows = queries.machines(connection, machine_filter)
-        names = {connection.id: connection.name for connection in self._connections.all()}
-        pages = max(1, -(-total // queries.MACHINES_A_PAGE))
-        values = {
-            "rows": rows,
-            "total": total,
-            "names": names,
-            "filter": machine_filter,
-            "pages": min(pages, queries.MAX_PAGES),
-            "first": (machine_filter.page - 1) * queries.MACHINES_A_PAGE + 1,
-            "age_class": _age_class,
-            "link": partial(_link, machine_filter),
-        }
-        return {"machines": render("machines.html", values)}
+    def _read_machines(self, selection: Selection) -> Sections:
+        with self._reader.engine.connect() as connection:
+            listing = list_machines(connection, selection, self._reader.names())
+        return {"machines": render("machines.html", {"listing": listing})}
 
 
-def _chart(name: str, chart: charts.Chart) -> str:
-    return render("chart.html", {"name": name, "chart": chart})
+def _main_reason(refused: Sequence[RefusalCount], with_token: bool) -> str:
+    """Return the most frequent reason in words, of senders with a valid token if there are any."""
+    reasons = [
+        count.reason for count in refused if not (with_token and count.reason in WITHOUT_TOKEN)
+    ]
+    return describe_reason(reasons[0]) if reasons else ""
 
 
-def _age_class(machine: queries.Machine) -> queries.AgeClass:
-    """Return the class of a machine by the time since its newest report."""
-    seen = machine.last_seen
-    age_us = now_us() - round(seen.timestamp() * 1e6) if seen else None
-    for age_class in queries.AGE_CLASSES[:-1]:
-        limit_us = age_class.until_us
-        if age_us is not None and limit_us is not None and age_us <= limit_us:
-            return age_class
-    return queries.AGE_CLASSES[-1]
-
-
-def _link(machine_filter: MachineFilter, page: int) -> str:
-    """Return the address of another page of the same filter."""
-    fields = {
-        "connection": machine_filter.connection_id,
-        "state": machine_filter.state,
-        "q": machine_filter.text,
-    }
-    query = {name: value for name, value in fields.items() if value}
-    return "?" + urlencode({**query, "page": page}) + "#machines"
-
-
-def _moment(epoch_us: int) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(epoch_us / 1e6, datetime.timezone.utc)
+def _chart(name: str, chart: charts.Chart, selection: Selection) -> str:
+    return render("chart.html", {"name": name, "chart": chart, "selection": selection})

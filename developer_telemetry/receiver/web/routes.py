@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import parse_qsl
 
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from developer_telemetry.database.error_texts import describe_error
+from developer_telemetry.receiver.web.listing import machine_address
+from developer_telemetry.receiver.web.lists import Lists, Values
 from developer_telemetry.receiver.web.presenter import Presenter
-from developer_telemetry.receiver.web.queries import MAX_PAGES, MachineFilter
+from developer_telemetry.receiver.web.queries import today
+from developer_telemetry.receiver.web.reader import Reader
+from developer_telemetry.receiver.web.selection import (
+    MAX_NAME,
+    Selection,
+    parse_number,
+    parse_selection,
+    parse_text,
+)
 from developer_telemetry.receiver.web.sessions import (
     COOKIE,
     SESSION_SECONDS,
@@ -24,12 +36,14 @@ from developer_telemetry.receiver.web.sessions import (
     scheme_of,
 )
 from developer_telemetry.receiver.web.templating import render
+from developer_telemetry.storage.machines import MachineKey
 
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 MAX_FORM_BYTES = 8 << 10
 MAX_FORM_FIELDS = 20
-MAX_TEXT = 100
+# The lists that can be had as files.
+FILES = ("machines", "days", "refused")
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -50,8 +64,12 @@ Form = dict[str, str]
 class Page:
     """The page at `/` and its parts. All links are relative, so that it can be below any path."""
 
-    def __init__(self, presenter: Presenter, sessions: Sessions) -> None:
+    def __init__(
+        self, reader: Reader, presenter: Presenter, lists: Lists, sessions: Sessions
+    ) -> None:
+        self._reader = reader
         self._presenter = presenter
+        self._lists = lists
         self._sessions = sessions
         self._files = {path.name: path.read_bytes() for path in STATIC.iterdir()}
         # Part of each file's address, so that browsers can cache it forever.
@@ -63,6 +81,11 @@ class Page:
         return [
             Route("/", self.index, methods=["GET"]),
             Route("/live", self.live, methods=["GET"]),
+            Route("/days", self.days, methods=["GET"]),
+            Route("/refused", self.refused, methods=["GET"]),
+            Route("/machine", self.machine, methods=["GET", "POST"]),
+            Route("/{name:str}.csv", self.file, methods=["GET"]),
+            Route("/set-up", self.set_up, methods=["GET"]),
             Route("/login", self.login, methods=["GET", "POST"]),
             Route("/logout", self.logout, methods=["POST"]),
             Route("/test-report", self.test_report, methods=["POST"]),
@@ -71,22 +94,85 @@ class Page:
 
     def close(self) -> None:
         """Close the page's database connections."""
-        self._presenter.close()
+        self._reader.close()
 
     async def index(self, request: Request) -> Response:
         """Return the page."""
         if not self._sessions.allows(request):
             return self._denied(request)
-        machine_filter = _filter(request.query_params)
-        values = await self._presenter.page(machine_filter, _base_url(request))
+        selection = parse_selection(request.query_params)
+        values = await self._presenter.page(selection, _base_url(request))
         return self._html("page.html", request, values)
 
     async def live(self, request: Request) -> Response:
-        """Return the parts of the page that change, as JSON."""
+        """Return the parts of the overview that change, as JSON."""
         if not self._sessions.allows(request):
             return self._plain("sign in again", 403)
-        answer = await self._presenter.live(_filter(request.query_params))
+        answer = await self._presenter.live(parse_selection(request.query_params))
         return Response(answer, headers=_uncached_headers(), media_type="application/json")
+
+    async def days(self, request: Request) -> Response:
+        """Return the list of days of work behind a figure."""
+        if not self._sessions.allows(request):
+            return self._denied(request)
+        return await self._read("days.html", request, self._lists.days)
+
+    async def refused(self, request: Request) -> Response:
+        """Return the list of refused machines."""
+        if not self._sessions.allows(request):
+            return self._denied(request)
+        return await self._read("refused-machines.html", request, self._lists.refused)
+
+    async def file(self, request: Request) -> Response:
+        """Return all rows of a list as CSV."""
+        if not self._sessions.allows(request):
+            return self._denied(request)
+        name = request.path_params["name"]
+        if name not in FILES:
+            return self._plain("no such file", 404)
+        try:
+            content = await self._lists.file(name, parse_selection(request.query_params))
+        except SQLAlchemyError as error:
+            return self._plain(f"the database reports: {describe_error(error)}", 503)
+        headers = {
+            **_uncached_headers(),
+            "Content-Disposition": f'attachment; filename="{name}-{today()}.csv"',
+        }
+        return Response(content, headers=headers, media_type="text/csv; charset=utf-8")
+
+    async def machine(self, request: Request) -> Response:
+        """Return the page of a machine (GET), or retire or restore it (POST)."""
+        if request.method == "POST":
+            return await self._retire(request)
+        if not self._sessions.allows(request):
+            return self._denied(request)
+        query = request.query_params
+        try:
+            values = await self._lists.machine(_machine_key(query), "host" not in query)
+        except SQLAlchemyError as error:
+            return self._html("fault.html", request, {"fault": describe_error(error)}, 503)
+        if values is None:
+            return self._html("no-machine.html", request, {}, 404)
+        return self._html("machine.html", request, values)
+
+    async def _retire(self, request: Request) -> Response:
+        refusal, form = await self._trusted_form(request)
+        if refusal is not None:
+            return refusal
+        key = _machine_key(form)
+        try:
+            await self._lists.retire(key, form.get("action") == "retire")
+        except SQLAlchemyError as error:
+            return self._html("fault.html", request, {"fault": describe_error(error)}, 503)
+        return _redirect(machine_address(key))
+
+    async def set_up(self, request: Request) -> Response:
+        """Return the instructions to set up a machine."""
+        if not self._sessions.allows(request):
+            return self._denied(request)
+        selection = parse_selection(request.query_params)
+        values = self._presenter.set_up(selection.connection_id, _base_url(request))
+        return self._html("set-up-page.html", request, {**values, "selection": selection})
 
     async def login(self, request: Request) -> Response:
         """Return the sign-in form (GET), or sign in (POST)."""
@@ -130,7 +216,7 @@ class Page:
         refusal, form = await self._trusted_form(request)
         if refusal is not None:
             return refusal
-        outcome = await self._presenter.self_test(_number(form.get("connection", "")))
+        outcome = await self._presenter.self_test(parse_number(form.get("connection", "")))
         if outcome is None:
             return self._plain("this connection no longer exists; reload the page", 404)
         if request.headers.get("x-part") == "1":  # the page's script inserts it
@@ -149,6 +235,16 @@ class Page:
             headers={**HEADERS, "Cache-Control": cache},
             media_type=MEDIA_TYPES[Path(name).suffix],
         )
+
+    async def _read(
+        self, name: str, request: Request, read: Callable[[Selection], Awaitable[Values]]
+    ) -> Response:
+        """Return a list, or the database's error."""
+        try:
+            values = await read(parse_selection(request.query_params))
+        except SQLAlchemyError as error:
+            return self._html("fault.html", request, {"fault": describe_error(error)}, 503)
+        return self._html(name, request, values)
 
     async def _trusted_form(self, request: Request) -> tuple[Optional[Response], Form]:
         if not self._sessions.allows(request):
@@ -172,6 +268,8 @@ class Page:
             "version": self._version,
             "csrf_token": self._sessions.csrf_token(request),
             "can_sign_out": self._sessions.has_token,
+            "empty": False,
+            "pending": False,
             **values,
         }
         return HTMLResponse(render(name, values), status, _uncached_headers())
@@ -203,18 +301,13 @@ async def _form(request: Request) -> Optional[Form]:
         ) from None
 
 
-def _filter(query: Mapping[str, str]) -> MachineFilter:
-    state = query.get("state", "")
-    return MachineFilter(
-        connection_id=_number(query.get("connection", "")),
-        text=query.get("q", "").replace("\x00", "").strip()[:MAX_TEXT],
-        state=state if state in ("heard", "quiet") else "",
-        page=min(max(1, _number(query.get("page", ""))), MAX_PAGES),
+def _machine_key(fields: Mapping[str, str]) -> MachineKey:
+    """Return the machine that the fields of an address or a form name."""
+    return MachineKey(
+        parse_number(fields.get("connection", "")),
+        parse_text(fields.get("developer", ""), MAX_NAME),
+        parse_text(fields.get("host", ""), MAX_NAME),
     )
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
 
 
 def _base_url(request: Request) -> str:

@@ -11,6 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from developer_telemetry import __version__
 from developer_telemetry.receiver.web.charts import short
+from developer_telemetry.receiver.web.fleet_queries import age_class
+from developer_telemetry.receiver.web.listing import machine_address
+from developer_telemetry.receiver.web.selection import RANGES, STATES
 
 # The seconds in each unit of time, and its name.
 _UNITS = (
@@ -43,6 +46,22 @@ def format_moment(moment: Optional[datetime.datetime]) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else ""
 
 
+def format_change(now: int, before: int) -> str:
+    """Format the change since the week before as in `4 % more than the week before`."""
+    if now == before:
+        return "as many as the week before"
+    share = round(100 * abs(now - before) / before) if before else 100
+    if share >= 100:
+        return f"{before:,} the week before"
+    word = "more" if now > before else "fewer"
+    return f"{max(share, 1)}\N{NO-BREAK SPACE}% {word} than the week before"
+
+
+def capitalize(text: str) -> str:
+    """Return a text with a capital at its start."""
+    return text[:1].upper() + text[1:]
+
+
 def format_size(number: float) -> str:
     """Format a number of bytes as in `3.2 MiB`."""
     for unit in ("bytes", "KiB", "MiB"):
@@ -60,9 +79,17 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.globals["release"] = __version__
+_environment.globals.update(release=__version__, ranges=RANGES, states=STATES)
 _environment.filters.update(
-    ago=format_age, of=format_count, stamp=format_moment, size=format_size, short=short
+    ago=format_age,
+    of=format_count,
+    stamp=format_moment,
+    size=format_size,
+    change=format_change,
+    short=short,
+    address=machine_address,
+    age_class=age_class,
+    sentence=capitalize,
 )
 
 

@@ -20,7 +20,13 @@ from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.demo import seed as demo
 from developer_telemetry.receiver.web.queries import today
-from tests.support.fleets import add_days, add_machines, add_refusals, fill
+from tests.support.fleets import (
+    add_days,
+    add_machines,
+    add_refusals,
+    add_refused_machines,
+    fill,
+)
 from tests.support.pages import start_lake
 from tests.support.receivers import (
     SECRET,
@@ -137,6 +143,7 @@ def hostile(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
         add_machines(engine, [("ann", "", 1)], connection_id=2)
         add_days(engine, [(name, today(), 6, HOSTILE) for name in HOSTILE])
         add_refusals(engine, [(today(), HOSTILE[0], 5)])
+        add_refused_machines(engine, [(name, name, name[:64], 1, 5) for name in HOSTILE])
         engine.dispose()
         eventually(lambda: "onerror" in receiver.client.get("/").text, seconds=20)
         yield Window(browser, receiver.url)
@@ -176,6 +183,27 @@ def test_hostile_names_are_shown_and_do_nothing(
         look.assert_accessible()
         look.assert_well()
 
+        look.page.get_by_role("link", name=HOSTILE[2]).first.click()
+        expect(look.page.locator("h1")).to_contain_text(HOSTILE[2])
+        look.page.get_by_role("button", name="Retire this machine").click()
+        expect(look.page.get_by_role("button", name="Restore this machine")).to_be_visible()
+        look.assert_accessible()
+        look.page.get_by_role("button", name="Restore this machine").click()
+        expect(look.page.get_by_role("button", name="Retire this machine")).to_be_visible()
+        look.assert_well()
+
+
+@LOOKS
+@pytest.mark.parametrize("path", ["/refused", "/days", "/set-up"])
+def test_hostile_names_do_nothing_on_the_other_pages(
+    hostile: Window, path: str, size: tuple[int, int], scheme: str
+) -> None:
+    with hostile.look(path, size=size, scheme=scheme) as look:
+        expect(look.page.locator("main")).to_contain_text(HOSTILE[1])
+        assert look.page.locator("h1").count() == 1
+        look.assert_accessible()
+        look.assert_well()
+
 
 @LOOKS
 def test_5000_machines_are_paged_and_searched(
@@ -187,6 +215,8 @@ def test_5000_machines_are_paged_and_searched(
         assert page.locator("#machines tbody tr").count() == 20
         look.assert_accessible()
 
+        page.get_by_role("link", name="Developer", exact=True).click()
+        expect(page.locator("#machines tbody th").first).to_have_text("developer.0000")
         page.get_by_role("link", name="Next").click()
         expect(page.locator("#machines .pages")).to_contain_text("21 to 40 of 5,000")
         page.get_by_role("searchbox").fill("4321.LOCAL")
@@ -202,7 +232,7 @@ def test_pictures_have_their_figures_beside_them(large: Window) -> None:
     with large.look() as look:
         page = look.page
         section = page.get_by_role("region", name="Reports by day").first
-        expect(section.get_by_role("img", name="Reports by day")).to_be_visible()
+        expect(section.get_by_role("group", name="Reports by day")).to_be_visible()
 
         section.locator("summary").click()
 
@@ -211,6 +241,17 @@ def test_pictures_have_their_figures_beside_them(large: Window) -> None:
         # And they stay open while the page goes on.
         renew(page)
         expect(first).to_be_visible()
+
+        first.get_by_role("link").click()
+        expect(page.locator("#days")).to_contain_text("1 to 20 of 5,000")
+
+
+def test_a_bar_leads_to_its_rows(large: Window) -> None:
+    with large.look() as look:
+        look.page.locator("#reports .bar .value").last.click()
+        expect(look.page.locator("h1")).to_have_text("Days of work")
+        expect(look.page.locator("#days")).to_contain_text("1 to 20 of 5,000")
+        look.assert_well()
 
 
 def test_dark_mode_is_dark(large: Window) -> None:
@@ -226,7 +267,7 @@ def test_dark_mode_is_dark(large: Window) -> None:
 
 def test_texts_are_copied_with_one_click(large: Window) -> None:
     rights = ["clipboard-read", "clipboard-write"]
-    with large.look(permissions=rights) as look:
+    with large.look("/set-up", permissions=rights) as look:
         page = look.page
         for name in ("curl", "config"):
             button = page.locator(f'[data-copy="{name}"]')
@@ -242,7 +283,7 @@ def test_texts_are_copied_with_one_click(large: Window) -> None:
 
 def test_texts_are_copied_where_a_browser_gives_no_clipboard(large: Window) -> None:
     without = "Object.defineProperty(navigator, 'clipboard', {value: undefined})"
-    with large.look(script=without) as look:
+    with large.look("/set-up", script=without) as look:
         button = look.page.locator('[data-copy="curl"]')
         button.press("Enter")
         expect(button).to_have_text("Copied")
@@ -251,13 +292,13 @@ def test_texts_are_copied_where_a_browser_gives_no_clipboard(large: Window) -> N
 
 
 def test_a_test_report_is_sent_in_place(large: Window) -> None:
-    with large.look() as look:
+    with large.look("/set-up") as look:
         page = look.page
         page.get_by_role("button", name="Send a test report").click()
         outcome = page.locator("#outcome")
         expect(outcome).to_contain_text("The receiver would store a report.")
         assert outcome.locator("li").count() == 4
-        assert page.url.endswith("/")
+        assert page.url.endswith("/set-up")
         look.assert_accessible()
         look.assert_well()
 
@@ -270,16 +311,24 @@ def test_a_keyboard_reaches_everything(large: Window) -> None:
         page.keyboard.press("Enter")
         assert page.url.endswith("#main")
         seen = set()
-        for _ in range(60):
+        for _ in range(90):
             page.keyboard.press("Tab")
             seen.add(page.evaluate("document.activeElement.textContent.trim().slice(0, 30)"))
-        assert {"which ones", "why", "Show", "Next", "Copy", "Send a test report"} <= seen
+        assert {"Which ones", "Why", "Apply", "Show", "Host", "Next", "Set up a machine"} <= seen
+        assert {"developer.0000", "CSV of all 5,000", "As a table", "git"} <= seen
 
 
 def test_without_scripts_everything_is_there(large: Window) -> None:
     with large.look(java_script_enabled=False) as look:
         page = look.page
         expect(page.locator("#overview")).to_contain_text("of 5,000 machines")
+        page.get_by_label("Time").select_option("13 weeks")
+        page.get_by_role("button", name="Apply").click()
+        expect(page.locator("main")).to_contain_text("Days of work reported in 13 weeks")
+        with page.expect_download() as started:
+            page.get_by_role("link", name="CSV of all").click()
+        assert len(started.value.path().read_text().splitlines()) == 5_001
+        page.get_by_role("link", name="Set up a machine").first.click()
         page.get_by_role("button", name="Send a test report").click()
         expect(page.locator("h1")).to_have_text("Test report")
         page.get_by_role("link", name="Back to the page").click()
@@ -371,18 +420,27 @@ def test_pictures_for_the_documentation(browser: Browser, tmp_path: Path) -> Non
         with window.look(size=(1120, 1000)) as look:
             for name, title in (("reports", "Reports by day"), ("hours", "Active hours a day")):
                 section = look.page.locator(f"section[aria-labelledby={name}-title]")
-                expect(section.get_by_role("img", name=title)).to_be_visible()
+                expect(section.get_by_role("group", name=title)).to_be_visible()
                 section.screenshot(path=folder / f"{name}.png")
-            for name in ("tools", "set-up"):
-                section = look.page.locator(f"section[aria-labelledby={name}-title]")
-                section.screenshot(path=folder / f"{name}.png")
+            section = look.page.locator("section[aria-labelledby=tools-title]")
+            section.screenshot(path=folder / "tools.png")
+            look.page.get_by_role("link", name="Which ones").first.click()
+            look.page.locator("#machines tbody th a").first.click()
+            expect(look.page.get_by_role("group", name="Its reports by day")).to_be_visible()
+            look.page.screenshot(path=folder / "machine.png")
+        for path, name in (("/refused", "refused"), ("/set-up", "set-up")):
+            with window.look(path, size=(1120, 800)) as look:
+                look.page.screenshot(path=folder / f"{name}.png")
+                look.assert_well()
 
     taken = sorted(path.name for path in folder.glob("*.png"))
     assert taken == [
         "hours.png",
+        "machine.png",
         "page-dark.png",
         "page-phone.png",
         "page.png",
+        "refused.png",
         "reports.png",
         "set-up.png",
         "tools.png",

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import html
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from developer_telemetry.constants import TOOL_TABLE
+from developer_telemetry.database.engine import open_engine
+from developer_telemetry.database.migrate import migrate
 from developer_telemetry.receiver.web import queries
+from tests.support.fleets import add_days, add_machines, add_refusals, add_refused_machines
 from tests.support.pages import Lake, start_lake
 from tests.support.receivers import SECRET, TOKEN, add_connection, eventually, query, report
 
 TODAY = queries.today()
+# All pages for a browser that need no machine.
+PATHS = (
+    *("/", "/live", "/refused", "/days", "/set-up"),
+    *("/machines.csv", "/refused.csv", "/days.csv"),
+)
 HOSTILE = "<script>alert(1)</script>\"'&\u202egnp.exe"
 
 
@@ -75,13 +85,25 @@ def test_a_first_report_turns_the_instructions_into_figures(tmp_path: Path) -> N
         assert "<script>" not in sections["machines"]
         assert "ann" in sections["machines"]
         assert "1 report</title>" in sections["reports"]
-        assert "median 5 h" in sections["hours"]
+        assert "median" not in sections["hours"]
+        assert "fewer than 5 people" in sections["hours"]
         assert "git" in sections["tools"]
         assert "100" in sections["tools"]
         assert sections["spool"].count("Empty") == 1
-        assert "None in 30 days" in sections["refused"]
+        assert "None in 4 weeks" in sections["refused"]
+        assert "Every machine in use has reported" in sections["attention"]
         assert "Ready for reports" in sections["state"]
-        assert 'id="machines"' in lake.get().text
+        page = lake.get().text
+        assert 'id="machines"' in page
+        assert 'id="set-up"' not in page
+        assert (
+            f"{receiver.url}/plugins/developer-telemetry/2/report"
+            in lake.get("/set-up?connection=2").text
+        )
+        # The hours of five people are shown.
+        for developer in ("bea", "cem", "dan", "eve"):
+            assert receiver.send({**body, "developer": developer}, 2).status_code == 200
+        eventually(lambda: "median 5 h" in lake.sections()["hours"], seconds=20)
 
 
 def test_refusals_and_waiting_reports_are_shown(tmp_path: Path) -> None:
@@ -95,6 +117,10 @@ def test_refusals_and_waiting_reports_are_shown(tmp_path: Path) -> None:
         refused = lake.sections()["refused"]
         assert "The body is not a JSON object" in refused
         assert "compare it with the hint" in refused
+        assert "Body is not a JSON object" in refused
+        assert "2 reports refused" in lake.sections()["attention"] or (
+            "machine refused" in lake.sections()["attention"]
+        )
 
         query(url, f"ALTER TABLE {TOOL_TABLE} RENAME TO away")
         assert receiver.send(report("ann"), connection).status_code == 200
@@ -114,7 +140,8 @@ def test_no_secret_is_on_the_page(lake: Lake) -> None:
     )
     eventually(lambda: "undecipherable" in lake.sections()["connections"], seconds=20)
 
-    pages = [lake.get(f"/?connection={each}").text for each in ids]
+    pages = [lake.get(f"/set-up?connection={each}").text for each in ids]
+    pages += [lake.get(path).text for path in PATHS]
     pages += lake.sections().values()
 
     for secret in (TOKEN, long_token, long_token[:-4], SECRET):
@@ -151,8 +178,92 @@ def test_files_are_kept_by_browsers_and_no_others_are_served(lake: Lake) -> None
 
 
 @pytest.mark.parametrize(
-    "search", ["?page=0", "?page=99999999999999999999", "?connection=-1", "?q=%00%ff", "?state=x"]
+    "search",
+    [
+        "?page=0",
+        "?page=99999999999999999999",
+        "?connection=-1",
+        "?q=%00%ff%ed%a0%80",
+        "?state=x",
+        "?state=outdated&sort=-collector",
+        "?sort=1%3BDROP&from=x&to=9999-12-31",
+        "?tool=%00&reason='&from=0001-01-01&to=0001-01-01",
+    ],
 )
 def test_odd_questions_are_answered(lake: Lake, search: str) -> None:
-    for path in ("/", "/live"):
+    for path in PATHS:
         assert lake.get(path + search).status_code == 200
+    assert lake.get("/machine" + search).status_code == 404
+    assert lake.get("/machine?connection=1&developer=%ff&host=%00").status_code == 404
+
+
+def test_a_machine_has_a_page_and_is_retired_there(tmp_path: Path) -> None:
+    with start_lake(tmp_path) as lake:
+        receiver = lake.receiver
+        connection = add_connection(lake.url)
+        body = report("ann", date=TODAY.isoformat(), hostname=HOSTILE)
+        for host in (HOSTILE, HOSTILE, "other"):
+            assert receiver.send({**body, "hostname": host}, connection).status_code == 200
+        eventually(lambda: "ann" in lake.sections().get("machines", ""), seconds=20)
+        addresses = re.findall(r'href="(machine\?[^"]+)"', lake.sections()["machines"])
+        [address] = [html.unescape(each) for each in addresses if "script" in each]
+
+        page = lake.get(f"/{address}").text
+        assert "<script>alert" not in page
+        assert "2 reports</title>" in page
+        assert 'host=other"' in page
+        fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', page))
+        form = {name: html.unescape(value) for name, value in fields.items()}
+        assert form["action"] == "retire"
+
+        refused = lake.post("/machine", {**form, "csrf_token": "0" * 64})
+        assert refused.status_code == 403
+        retired = lake.post("/machine", form)
+        assert (retired.status_code, retired.headers["location"]) == (303, address)
+        assert "<b>Retired</b>" in lake.get(f"/{address}").text
+        eventually(lambda: "1 retired" in lake.sections()["overview"], seconds=20)
+        assert "script" not in lake.sections()["machines"]
+        assert "alert(1)" in lake.get("/machines.csv?state=retired").text
+        restored = lake.post("/machine", {**form, "action": "restore"})
+        assert restored.status_code == 303
+        assert "<b>Retired</b>" not in lake.get(f"/{address}").text
+        # Without a host, an address leads to the developer's newest machine.
+        assert lake.get(f"/machine?connection={connection}&developer=ann").status_code == 200
+
+
+def test_each_figure_leads_to_its_rows(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/telemetry.db")
+    migrate(engine)
+    add_machines(engine, [("ann", "mac", 1), ("bea", "pc", 200)], user_agent="collector/2")
+    add_machines(engine, [("cem", "old", 2)], user_agent="collector/1")
+    days = [TODAY - timedelta(days=number) for number in range(1, 15)]
+    add_days(engine, [("ann", day, 6, ["git"]) for day in days])
+    add_refusals(engine, [(TODAY, "date", 3)])
+    add_refused_machines(engine, [("ann", "mac", "date", 2, 3)])
+    engine.dispose()
+    with start_lake(tmp_path) as lake:
+        sections = lake.sections()
+
+        def rows(section: str, text: str) -> str:
+            """Return the page behind the link of a section that contains a text."""
+            links = re.findall(r'<a\s[^>]*?href="([^"]+)"[^>]*>(.*?)</a>', sections[section], re.S)
+            [address] = {link for link, content in links if text in content}
+            page = lake.get("/" + html.unescape(address).removeprefix("./"))
+            assert page.status_code == 200
+            return page.text
+
+        assert "1 machine quiet for 7 days" in sections["attention"]
+        assert "1 machine with an old collector" in sections["attention"]
+        assert "1 machine refused" in sections["attention"]
+        assert "as many as the week before" in sections["work"]
+        assert "1 to 7 of 7" not in rows("work", "7")
+        assert rows("work", "7").count('developer=ann"') == 7
+        assert rows("tools", "git").count('developer=ann"') == 14
+        assert rows("refused", "3").count("the date of ann") == 1
+        day = f"{days[0]:%a} {days[0].day} {days[0]:%b %Y}"
+        assert rows("reports", day).count('developer=ann"') == 1
+        for state, host in (("quiet", "pc"), ("outdated", "old"), ("day", "mac")):
+            listed = lake.sections(f"/live?state={state}")["machines"]
+            assert f"host={host}" in listed
+            assert f"{host}," in lake.get(f"/machines.csv?state={state}").text
+            assert f"state={state}#machines-title" in "".join(sections.values())

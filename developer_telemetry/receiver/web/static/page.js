@@ -126,11 +126,13 @@ document.addEventListener("submit", (event) => {
   event.preventDefault();
   sendTest(event.target);
 });
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) {
-    clearTimeout(timer);
-    timer = 0;
-  } else if (!timer) updateAndWait();
-});
-showStatus("updated every 8 seconds");
-wait();
+if (main.dataset.live === "yes") {
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      clearTimeout(timer);
+      timer = 0;
+    } else if (!timer) updateAndWait();
+  });
+  showStatus("updated every 8 seconds");
+  wait();
+}
