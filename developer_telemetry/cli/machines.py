@@ -17,9 +17,11 @@ from developer_telemetry.cli.common import (
     table,
 )
 from developer_telemetry.cli.doctor import URL, site
+from developer_telemetry.cli.fleet import show_refused
 from developer_telemetry.config import Settings, load_settings
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import printable_json
+from developer_telemetry.reports.refusal_reasons import describe_reason
 
 if TYPE_CHECKING:
     from developer_telemetry.connections.registry import Connection
@@ -30,13 +32,21 @@ MOST_QUIET = 10
 POLL_SECONDS = 1.0
 
 
-def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list.")) -> None:
+def status(
+    as_json: bool = typer.Option(False, "--json", help="Print a JSON list."),
+    refused: bool = typer.Option(
+        False, "--refused", help="Show the machines that were refused in 14 days, and why."
+    ),
+) -> None:
     """Show the reports and refusals of each connection, and machines that stopped reporting.
 
     Below the table, a line names the owner of the schema. Where receivers convert reports, a line
     for each connection shows its last conversion.
-    A machine is quiet if its last report is older than 7 days.
+    A machine is quiet if its last report is older than 7 days and it is not retired.
     """
+    if refused:
+        show_refused(0, as_json)
+        return
     with clear_errors():
         from developer_telemetry.connections.crypto import remedy_of
         from developer_telemetry.diagnostics.connection_status import (
@@ -84,9 +94,11 @@ def status(as_json: bool = typer.Option(False, "--json", help="Print a JSON list
                 status.machines,
                 len(status.quiet),
             )
-            refused = ", ".join(f"{reason} {count}" for reason, count in status.refused.items())
-            rows.append([str(status.id), status.name, *map(str, counts), status.newest, refused])
+            reasons = ", ".join(f"{reason} {count}" for reason, count in status.refused.items())
+            rows.append([str(status.id), status.name, *map(str, counts), status.newest, reasons])
         say(*table(rows))
+        if any(status.refused for status in statuses):
+            say("refused: `developer-telemetry status --refused` shows which machines, and why")
         say(f"schema: {ownership}")
         for number, fault in faults.items():
             say(f"accepts no reports: connection {number}, {fault}; {remedy_of(fault)}")
@@ -225,7 +237,12 @@ def _line(event: "Event") -> str:
     if isinstance(event, Arrived):
         who = _machine(event.developer, event.host)
         return f"{event.arrived}  connection {event.connection}  {who}  for {event.date}"
-    return f"{event.noticed}  connection {event.connection}  refused: {event.reason} {event.count}"
+    title = describe_reason(event.reason, event.message)
+    named = event.developer or event.host
+    who = f"  {_machine(event.developer or 'an unnamed developer', event.host)}" if named else ""
+    where = f" from {event.address}" if event.address else ""
+    sender = f"connection {event.connection}{who}{where}"
+    return f"{event.noticed}  {sender}  refused: {title} {event.count}"
 
 
 def _machine(developer: str, host: str) -> str:

@@ -14,6 +14,7 @@ import typer
 from developer_telemetry.cli.common import OutputFailed
 from developer_telemetry.cli.connections import connect, connections
 from developer_telemetry.cli.doctor import doctor
+from developer_telemetry.cli.fleet import machines
 from developer_telemetry.cli.machines import send_test, status, watch
 from developer_telemetry.cli.privacy import erase, prune
 from developer_telemetry.cli.reports import export, import_reports, reextract
@@ -46,6 +47,7 @@ app.command()(prune)
 app.command()(erase)
 app.command()(doctor)
 app.command()(status)
+app.add_typer(machines, name="machines")
 app.command(name="send-test")(send_test)
 app.command()(watch)
 app.command()(demo)

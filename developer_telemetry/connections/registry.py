@@ -30,7 +30,7 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.engine import connect_to_primary, now_us, transact
+from developer_telemetry.database.engine import connect_to_primary, now_us, reading, transact
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.private_files import replace_file
 from developer_telemetry.reports.daily_metrics import build_raw_params, format_timestamp
@@ -285,6 +285,13 @@ def _to_epoch(moment: Optional[datetime]) -> Optional[float]:
     if moment is None:
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def read_names(engine: Engine) -> dict[int, str]:
+    """Return the names of the connections by id."""
+    with reading(engine).connect() as connection:
+        rows = connection.exec_driver_sql(f"SELECT id, name FROM {CONNECTION_TABLE} ORDER BY id")
+        return {int(row[0]): row[1] for row in rows}
 
 
 def new_token() -> str:

@@ -28,7 +28,7 @@ REFUSAL_DAYS = 7
 
 
 class QuietMachine(NamedTuple):
-    """A machine whose last report is older than a week; `last_seen` is UTC."""
+    """A machine that is not retired and whose last report is older than a week, in UTC."""
 
     developer: str
     host: str
@@ -43,6 +43,7 @@ class ConnectionStatus(NamedTuple):
         quiet: The machines that stopped reporting, the latest first.
         refused: The refusals of the last REFUSAL_DAYS days by reason.
         unread: The tool rows of those days in which a text that is no number counts as 0.
+        retired: The number of `machines` that are retired; they are not quiet.
     """
 
     id: int
@@ -55,11 +56,13 @@ class ConnectionStatus(NamedTuple):
     quiet: tuple[QuietMachine, ...]
     refused: dict[str, int]
     unread: int = 0
+    retired: int = 0
 
 
 class _Machine(NamedTuple):
     reports: int = 0
     last_seen: str = ""
+    is_retired: bool = False
 
 
 # By developer and host.
@@ -92,7 +95,7 @@ def _status(
     silent = [
         QuietMachine(developer, host, machine.last_seen)
         for (developer, host), machine in machines.items()
-        if machine.last_seen < limit
+        if machine.last_seen < limit and not machine.is_retired
     ]
     return ConnectionStatus(
         id=number,
@@ -104,6 +107,7 @@ def _status(
         newest=max((machine.last_seen for machine in machines.values()), default=""),
         quiet=tuple(sorted(silent, key=lambda machine: machine.last_seen, reverse=True)),
         refused=refused,
+        retired=sum(machine.is_retired for machine in machines.values()),
     )
 
 
@@ -119,13 +123,13 @@ def _machines(connection: SqlConnection) -> dict[int, _Machines]:
     dialect = dialect_of(connection)
     machines: dict[int, _Machines] = {}
     rows = connection.exec_driver_sql(
-        "SELECT connection_id, developer_id, hostname, reports, last_seen, _raw_data_id"
-        f" FROM {MACHINE_TABLE}"
+        "SELECT connection_id, developer_id, hostname, reports, last_seen, _raw_data_id,"
+        f" retired_us FROM {MACHINE_TABLE}"
     )
     counted = 0
-    for number, developer, host, reports, last_seen, raw_id in rows:
+    for number, developer, host, reports, last_seen, raw_id, retired_us in rows:
         machines.setdefault(number, {})[developer, host] = _Machine(
-            int(reports), text_of_moment(last_seen)
+            int(reports), text_of_moment(last_seen), retired_us > 0
         )
         counted = max(counted, raw_id or 0)
     uncounted = connection.exec_driver_sql(
@@ -136,8 +140,11 @@ def _machines(connection: SqlConnection) -> dict[int, _Machines]:
     )
     for number, developer, host, reports, newest in uncounted:
         before = machines.setdefault(number, {}).get((developer, host), _Machine())
+        last_seen = max(before.last_seen, text_of_moment(newest))
+        # As it is counted in a few seconds, a report later than the others restores the machine.
+        is_retired = before.is_retired and last_seen == before.last_seen
         machines[number][developer, host] = _Machine(
-            before.reports + int(reports), max(before.last_seen, text_of_moment(newest))
+            before.reports + int(reports), last_seen, is_retired
         )
     return machines
 

@@ -7,11 +7,16 @@ from typing import NamedTuple, Union
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.constants import DAY_US, RAW_TABLE, REFUSAL_TABLE
+from developer_telemetry.constants import HOUR_US, RAW_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading
 from developer_telemetry.diagnostics.connection_status import text_of_moment
 from developer_telemetry.reports.daily_metrics import format_timestamp
+from developer_telemetry.storage.refused_machines import (
+    RefusedMachine,
+    RefusedMachineFilter,
+    read_refused_machines,
+)
 
 # Writers don't commit in the order of ids, so these last rows are read again.
 ROWS_ANEW = 500
@@ -31,19 +36,26 @@ class Arrived(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A count of new refusals of a connection for a reason; `noticed` is UTC."""
+    """New refusals of a machine for a reason; `noticed` is UTC.
+
+    `developer`, `host` and `message` are "" for a sender without a valid token.
+    """
 
     connection: int
     reason: str
     count: int  # type: ignore[assignment]  # not the tuple's
     noticed: str
+    developer: str = ""
+    host: str = ""
+    address: str = ""
+    message: str = ""
 
 
 Event = Union[Arrived, Refused]
 
 
 class Watch:
-    """The events in the raw layer and the counts of refusals, from its creation on."""
+    """The reports in the raw layer and the refused machines, from its creation on."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = reading(engine)
@@ -52,22 +64,23 @@ class Watch:
             newest = connection.exec_driver_sql(f"SELECT MAX(id) FROM {RAW_TABLE}").scalar() or 0
             self._above = max(0, newest - ROWS_ANEW)
             self._arrived(connection)
-            self._refusals = self._counts(connection)
+            self._refusals = {machine.id: machine.count for machine in self._refused(connection)}
 
     def read_events(self) -> list[Event]:
         """Return the events since the last call, reports first."""
         with self._engine.connect() as connection:
             arrived = self._arrived(connection)
-            before, self._refusals = self._refusals, self._counts(connection)
+            machines = self._refused(connection)
         noticed = format_timestamp(now_us())
-        return [
-            *arrived,
-            *(
-                Refused(key[0], key[2], count - before.get(key, 0), noticed)
-                for key, count in self._refusals.items()
-                if count > before.get(key, 0)
-            ),
-        ]
+        refused = []
+        for machine in machines:
+            before = self._refusals.get(machine.id, 0)
+            if machine.count != before:
+                # A row that was deleted meanwhile begins anew.
+                count = machine.count - before if machine.count > before else machine.count
+                refused.append(_refused_event(machine, count, noticed))
+            self._refusals[machine.id] = machine.count
+        return [*arrived, *refused]
 
     def _arrived(self, connection: SqlConnection) -> list[Arrived]:
         rows = connection.exec_driver_sql(
@@ -85,12 +98,19 @@ class Watch:
             for row in new
         ]
 
-    def _counts(self, connection: SqlConnection) -> dict[tuple[int, str, str], int]:
-        # Yesterday's, too, since counts are written some seconds later.
-        since = format_timestamp(now_us() - DAY_US)[:10]
-        rows = connection.exec_driver_sql(
-            f"SELECT connection_id, day, reason, count FROM {REFUSAL_TABLE}"
-            f" WHERE day >= {dialect_of(connection).placeholder} ORDER BY connection_id, reason",
-            (since,),
-        )
-        return {(row[0], str(row[1]), row[2]): int(row[3]) for row in rows}
+    def _refused(self, connection: SqlConnection) -> list[RefusedMachine]:
+        """Return the machines refused within an hour, by connection and reason."""
+        # They are written some seconds later.
+        machines = read_refused_machines(connection, RefusedMachineFilter(now_us() - HOUR_US))
+        return sorted(machines, key=lambda machine: (machine.connection_id, machine.reason))
+
+
+def _refused_event(machine: RefusedMachine, count: int, noticed: str) -> Refused:
+    sender = machine.details
+    return Refused(
+        machine.connection_id,
+        machine.reason,
+        count,
+        noticed,
+        *(sender.developer_id, sender.hostname, sender.address, sender.message),
+    )

@@ -27,6 +27,7 @@ from developer_telemetry.receiver.ingest.ingestor import Ingestor
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.jobs.conversion_job import ConversionJob
 from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher
+from developer_telemetry.receiver.jobs.fleet_job import FleetJob
 from developer_telemetry.receiver.jobs.monitor import Monitor
 from developer_telemetry.receiver.jobs.retention_job import RetentionJob
 from developer_telemetry.receiver.jobs.spool_drainer import SpoolDrainer
@@ -50,6 +51,7 @@ class Receiver:
         erasure_watcher: ErasureWatcher,
         retention_job: RetentionJob,
         conversion_job: ConversionJob,
+        fleet_job: FleetJob,
         spool: Spool,
         authenticator: Authenticator,
         monitor: Monitor,
@@ -66,6 +68,7 @@ class Receiver:
         self._erasure_watcher = erasure_watcher
         self._retention_job = retention_job
         self._conversion_job = conversion_job
+        self._fleet_job = fleet_job
         self._spool = spool
         self._monitor = monitor
         self._metrics = metrics
@@ -104,9 +107,11 @@ class Receiver:
         self._drainer.start()
         self._retention_job.start()
         self._conversion_job.start()
+        self._fleet_job.start()
         yield
         self._page.close()
         self._status_endpoint.close()
+        await asyncio.to_thread(self._fleet_job.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._conversion_job.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._retention_job.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._drainer.stop, THREAD_SECONDS)

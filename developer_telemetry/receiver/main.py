@@ -36,6 +36,7 @@ from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.receiver.jobs.conversion_job import ConversionJob
 from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher, ReceiverIdentity
+from developer_telemetry.receiver.jobs.fleet_job import FleetJob
 from developer_telemetry.receiver.jobs.monitor import Monitor
 from developer_telemetry.receiver.jobs.retention_job import RetentionJob
 from developer_telemetry.receiver.jobs.spool_drainer import SpoolDrainer
@@ -100,6 +101,8 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     conversion_job = ConversionJob(
         open_engine(settings.db_url), connections, outage, metrics, lambda: ingest.waiting
     )
+    fleet_job = FleetJob(engine, outage, settings.retire_days)
+    metrics.fleet(lambda: fleet_job.counts)
     is_standalone = settings.standalone and not settings.embedded
     monitor = Monitor(
         engine,
@@ -130,6 +133,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         erasure_watcher,
         retention_job,
         conversion_job,
+        fleet_job,
         spool,
         authenticator,
         monitor,

@@ -15,8 +15,11 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from developer_telemetry import __version__
+from developer_telemetry.storage.fleet_counts import FleetCounts
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -115,9 +118,50 @@ class Metrics:
         """Add a gauge; `value` is called for each scrape."""
         Gauge(name, help_text, registry=self._registry).set_function(value)
 
+    def fleet(self, read: Callable[[], FleetCounts]) -> None:
+        """Add the numbers of machines; `read` is called for each scrape."""
+        self._registry.register(_FleetCollector(read))
+
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def _counter(self, name: str, help_text: str, labels: list[str]) -> Counter:
         return Counter(name, help_text, labels, registry=self._registry)
+
+
+class _FleetCollector(Collector):
+    """Gauges of machines, whose connections and versions may be others at each scrape."""
+
+    def __init__(self, read: Callable[[], FleetCounts]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing, so that no figure is read before the first scrape."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield all gauges."""
+        counts = self._read()
+        states = GaugeMetricFamily(
+            "telemetry_machines",
+            "Machines by state, the same from every receiver",
+            labels=["connection", "state"],
+        )
+        for (number, state), count in sorted(counts.states.items()):
+            states.add_metric([str(number), state], count)
+        versions = GaugeMetricFamily(
+            "telemetry_collector_machines",
+            "Machines that report, by the version of their collector",
+            labels=["connection", "version"],
+        )
+        for (number, version), count in sorted(counts.versions.items()):
+            versions.add_metric([str(number), version], count)
+        seconds = GaugeMetricFamily(
+            "telemetry_refused_machine_seconds",
+            "Longest time for which all reports of a machine have been refused, 0 for none",
+            labels=["connection"],
+        )
+        for number, value in sorted(counts.refused_seconds.items()):
+            seconds.add_metric([str(number)], value)
+        return (states, versions, seconds)

@@ -72,6 +72,14 @@ def state_condition(database: Database, state: str) -> Condition:
     )
 
 
+def state_of(machine: Machine) -> str:
+    """Return the state of a machine, one of STATES."""
+    if machine.retired_us:
+        return RETIRED
+    limit = format_timestamp(now_us() - QUIET_US)
+    return QUIET if str(machine.last_seen or "") < limit else REPORTING
+
+
 def read_machines(connection: SqlConnection, wanted: MachineSelection) -> list[Machine]:
     """Return the machines of a selection, the last heard from first."""
     param = dialect_of(connection).placeholder

@@ -106,6 +106,7 @@ def test_a_day_of_an_operator(run: Run, database_url: str, tmp_path: Path) -> No
         "machines": 3,
         "newest": status["newest"],
         "quiet": [],
+        "retired": 0,
         "refused": {},
         "unread": 0,
         "fault": "",

@@ -52,7 +52,7 @@ def test_reports_are_counted_whether_receivers_have_counted_them_or_not(
     one, other = connection_statuses(engine)
 
     assert one[:7] == (first, "first", 5, one.today, 2, 3, format_timestamp(now))
-    assert other == (second, "second", 0, 0, 0, 0, "", (), {}, 0)
+    assert other == (second, "second", 0, 0, 0, 0, "", (), {}, 0, 0)
     # What arrived a second ago may have been yesterday.
     assert one.today == 2 - (now % DAY_US < 1_000_000)
 

@@ -167,13 +167,18 @@ def test_it_follows_a_receiver_until_ctrl_c(tmp_path: Path) -> None:
         "date": "2026-11-23",
         "arrived": stored[0][:23],
     }
-    assert f"connection {number}  refused: token 1\n" in refused[0]
+    title = "token is missing or wrong"
+    assert f"connection {number} from 127.0.0.1  refused: {title} 1\n" in refused[0]
     assert refused[1] == {
         "event": "refused",
         "connection": number,
         "reason": "token",
         "count": 1,
         "noticed": refused[1]["noticed"],
+        "developer": "",
+        "host": "",
+        "address": "127.0.0.1",
+        "message": "",
     }
 
 

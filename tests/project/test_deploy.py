@@ -24,11 +24,13 @@ from developer_telemetry.config import SETTINGS
 from developer_telemetry.connections.report_url import BULK_PATH, REPORT_PATHS
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.receiver.app import THREAD_SECONDS
-from developer_telemetry.receiver.http.report_endpoint import REASONS
+from developer_telemetry.receiver.http.refusals import REASONS
 from developer_telemetry.receiver.ingest.batching import ANSWER_SECONDS
 from developer_telemetry.receiver.main import MAX_OPEN_FILES, STOP_SECONDS
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.reports.limits import MANY_REPORTS
+from developer_telemetry.storage.fleet_counts import OTHER, FleetCounts
+from developer_telemetry.storage.machines import QUIET
 from tests.support.receivers import Receiver
 from tests.support.sites import missing
 
@@ -203,6 +205,7 @@ def test_every_label_in_an_alert_is_one_that_the_receiver_gives() -> None:
     metrics.answered(503, 0.1)
     for reason in REASONS.values():
         metrics.refused(1, reason)
+    metrics.fleet(lambda: FleetCounts({(1, QUIET): 1}, {(1, OTHER): 1}, {1: 0.0}))
     given = set(re.findall(r'(\w+)="([^"]*)"', metrics.exposition().decode()))
     asked = {
         (label, value)

@@ -13,21 +13,25 @@ import pytest
 from developer_telemetry.constants import CONNECTION_TABLE, REFUSED_MACHINE_TABLE
 from developer_telemetry.receiver.http.peer_address import find_sender_address
 from developer_telemetry.reports.pseudonyms import DEVELOPER, HOST, Pseudonyms
+from tests.support import pages
 from tests.support.pages import RefreshingReceiver
-from tests.support.receivers import SECRET, Receiver, add_connection, eventually, query, report
+from tests.support.receivers import SECRET, add_connection, eventually, query, report
 
 BULK = "/plugins/developer-telemetry/{}/reports"
 COLUMNS = "developer_id, hostname, address, user_agent, reason, message, count"
 AGENT = "developer-telemetry-collector/1.2"
+STATES = {"reporting": "3.0", "quiet": "0.0", "retired": "0.0", "refused": "2.0"}
 WRONG_DATE = "date: missing or not a date; send it as YYYY-MM-DD"
 
 
-class Lake:
-    """A receiver and its database, of all tests here."""
+class CountingReceiver(RefreshingReceiver):
+    """Counts machines for metrics again and again, too."""
 
-    def __init__(self, receiver: Receiver, url: str) -> None:
-        self.receiver = receiver
-        self.url = url
+    constants = {**RefreshingReceiver.constants, "receiver.jobs.fleet_job.ROUND_SECONDS": 0.1}
+
+
+class Lake(pages.Lake):
+    """A receiver, its database and its page, of all tests here."""
 
     def refused(self, connection: int, reports: int) -> list[tuple[Any, ...]]:
         """The rows of a connection, once they count so many reports."""
@@ -47,7 +51,7 @@ class Lake:
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     folder: Path = tmp_path_factory.mktemp("refused")
     url = f"sqlite:///{folder}/telemetry.db"
-    with RefreshingReceiver(url, folder, TELEMETRY_TRUSTED_PROXIES="127.0.0.0/8") as receiver:
+    with CountingReceiver(url, folder, TELEMETRY_TRUSTED_PROXIES="127.0.0.0/8") as receiver:
         yield Lake(receiver, url)
 
 
@@ -74,6 +78,24 @@ def test_a_refused_machine_is_recorded_and_logged_with_its_reason(lake: Lake) ->
         f"refused a request for connection {number} with 400: {WRONG_DATE}, developer"
         r" 'ann\x1b[2J', host 'anns-mac', address 192.0.2.7, request "
     ) in lake.receiver.log
+
+
+def test_metrics_count_machines_by_state_and_collector(lake: Lake) -> None:
+    number = add_connection(lake.url)
+    for developer, agent in (("ann", AGENT), ("bob", AGENT), ("cid", "curl/8")):
+        sent = report(developer)
+        assert lake.receiver.send(sent, number, user_agent=agent).status_code == 200
+    assert lake.receiver.send(report("bob", date=""), number).status_code == 400
+    assert lake.receiver.send(report("dan", date=""), number).status_code == 400
+
+    def metrics(*lines: str) -> bool:
+        text = lake.get("/metrics").text
+        return all(line.replace("{", f'{{connection="{number}",') in text for line in lines)
+
+    expected = [f'telemetry_machines{{state="{state}"}} {count}' for state, count in STATES.items()]
+    expected.append('telemetry_collector_machines{version="1.2"} 2.0')
+    expected.append('telemetry_collector_machines{version="other"} 1.0')
+    assert eventually(lambda: metrics(*expected), seconds=15)
 
 
 def test_a_large_report_and_reports_of_an_upload_have_their_machines(lake: Lake) -> None:
