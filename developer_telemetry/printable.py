@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Optional
+from datetime import datetime, timezone
+from typing import Any, Optional, Union
 
 # Letters and marks that Unicode counts as visible, and that fonts show as nothing: fillers, the
 # blank of Braille, the grapheme joiner, and selectors of variants, in which whole texts can hide.
@@ -40,6 +41,20 @@ def printable_lines(text: str) -> str:
 def printable_json(value: Any, indent: Optional[int] = None) -> str:
     """Return a value as JSON in ASCII, so that every terminal and every encoding takes it."""
     return json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
+
+
+def iso_time(time: Union[str, int, None]) -> Optional[str]:
+    """Return a time for `--json`, such as `2026-11-29T06:40:00Z`; None for none.
+
+    Args:
+        time: Microseconds since 1970, or a UTC text as the database has it.
+    """
+    if not time:
+        return None
+    if isinstance(time, int):
+        moment = datetime.fromtimestamp(time // 1_000_000, timezone.utc)
+        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{time[:10]}T{time[11:19]}Z"
 
 
 def escape_json(text: str) -> str:

@@ -3,9 +3,10 @@
 import json
 import os
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, TextIO
 
 import typer
 from sqlalchemy.engine import Engine
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 USAGE_ERROR = 2
 # EX_TEMPFAIL: what restarts a container may try again.
 TRY_AGAIN = 75
+CANCELLED = 130
 
 
 class OutputFailed(TelemetryError):
@@ -45,6 +47,32 @@ def clear_errors() -> Iterator[None]:
         message = describe_error(error)
         say(f"error: the database reports: {message}; check DB_URL and the server", err=True)
         raise typer.Exit(1) from None
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Return if `yes` is set or a person at a terminal agrees; else end the command.
+
+    The command has shown before what it is going to do.
+
+    Raises:
+        ConfigurationError: There is no terminal to ask at (exit code 2).
+        typer.Exit: The answer is no (exit code 130).
+    """
+    if yes:
+        return
+    if not is_terminal(sys.stdin):
+        raise ConfigurationError("nothing was changed; give --yes to do it where nobody can answer")
+    if not typer.confirm(question, err=True):
+        say("cancelled", err=True)
+        raise typer.Exit(CANCELLED)
+
+
+def is_terminal(stream: Optional[TextIO]) -> bool:
+    """Return true if a person sees what is written to a stream, or types what is read from it."""
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # it is closed
+        return False
 
 
 def engine_of(settings: Settings) -> Engine:

@@ -11,14 +11,16 @@ from typing import Any
 
 import typer
 
+from developer_telemetry.cli.backup import backup, restore
 from developer_telemetry.cli.common import OutputFailed
 from developer_telemetry.cli.connections import connect, connections
+from developer_telemetry.cli.dead_letters import dead_letters
 from developer_telemetry.cli.doctor import doctor
 from developer_telemetry.cli.fleet import machines
 from developer_telemetry.cli.machines import send_test, status, watch
 from developer_telemetry.cli.privacy import erase, prune
 from developer_telemetry.cli.reports import export, import_reports, reextract
-from developer_telemetry.cli.server import dead_letters, demo, migrate, serve
+from developer_telemetry.cli.server import demo, migrate, serve
 from developer_telemetry.cli.spool import spool
 from developer_telemetry.cli.tokens import token
 from developer_telemetry.config import SETTINGS
@@ -42,6 +44,8 @@ app.add_typer(connections, name="connections")
 app.add_typer(token, name="token")
 app.command(name="import")(import_reports)
 app.command()(export)
+app.command()(backup)
+app.command()(restore)
 app.command()(reextract)
 app.command()(prune)
 app.command()(erase)
@@ -51,7 +55,7 @@ app.add_typer(machines, name="machines")
 app.command(name="send-test")(send_test)
 app.command()(watch)
 app.command()(demo)
-app.command(name="dead-letters")(dead_letters)
+app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(spool, name="spool")
 
 # Some environments set a width that is not the terminal's, and libraries fail if it is no number.

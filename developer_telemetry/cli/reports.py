@@ -84,7 +84,7 @@ def import_reports(
         erased = TombstoneCache(engine, TombstoneKey(settings.encryption_secret))
         counts = ImportCounts()
         files_at_fault: list[str] = []
-        with _progress("importing") as show:
+        with show_progress("importing") as show:
             for step in Importer(engine, erased, connections).store(batches):
                 counts = step.counts
                 rejects.add(step.refused)
@@ -175,7 +175,7 @@ def export(
                 raise TelemetryError(f"nothing is stored of {developer!r}; check the spelling")
             wanted = wanted._replace(developers=people)
         # Among rows on a terminal, a bar would be in the way.
-        with open_output(output) as file, _progress("exporting", output is not None) as show:
+        with open_output(output) as file, show_progress("exporting", output is not None) as show:
             to = ExportOutput(file, format is Format.CSV, output is None and sys.stdout.isatty())
             for row in _exported(engine, wanted, layer):
                 to.write(row)
@@ -234,14 +234,14 @@ def reextract(
 def _watched(label: str, steps: Iterator[Any]) -> int:
     """Go through steps under a progress bar; how much was done in the end."""
     done = 0
-    with _progress(label) as show:
+    with show_progress(label) as show:
         for done, total in steps:
             show(done, total, "")
     return done
 
 
 @contextmanager
-def _progress(
+def show_progress(
     label: str, wanted: bool = True
 ) -> Iterator[Callable[[int, Optional[int], str], None]]:
     """Yield a progress bar, where somebody looks; takes how much is done, of how much, and a

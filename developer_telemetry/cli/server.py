@@ -1,4 +1,4 @@
-"""Commands about the receiver itself: its process, its tables, what it set aside."""
+"""Commands about the receiver itself: its process, its tables, a demonstration."""
 
 import shlex
 import sys
@@ -16,13 +16,10 @@ from developer_telemetry.cli.common import (
     make_database,
     read_environment,
     report_url,
-    require_database,
     say,
-    table,
 )
 from developer_telemetry.config import Settings, load_settings
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.printable import printable_json
 
 
 def serve() -> None:
@@ -151,34 +148,3 @@ def demo(
         ids = fill(engine, settings.encryption_secret, made)
         say(f"{len(made.sent)} reports of {developers} developers are stored")
         say(*(f"Connection {connection}: {name}" for name, connection in ids.items()))
-
-
-def dead_letters(
-    as_json: bool = typer.Option(False, "--json", help="Print a JSON list, with the bodies."),
-) -> None:
-    """Show the reports in the spool that the database refused for good, and why."""
-    with clear_errors():
-        from developer_telemetry.receiver.ingest.spool import dead_letters as read
-        from developer_telemetry.reports.daily_metrics import format_timestamp
-
-        settings = load_settings()
-        if not settings.spool_dir.is_dir():
-            require_database(settings)
-        rows = [
-            {
-                "report": letter.report.report_id,
-                "connection": letter.report.connection_id,
-                "arrived": format_timestamp(letter.report.arrived_us),
-                "reason": letter.reason,
-                "body": letter.report.payload,
-            }
-            for letter in read(settings.spool_dir)
-        ]
-        if as_json:
-            say(printable_json(rows))
-            return
-        if not rows:
-            say("no report was set aside")
-            return
-        head = ["report", "connection", "arrived (UTC)", "reason"]
-        say(*table([head, *([str(cell) for cell in row.values()][:4] for row in rows)]))

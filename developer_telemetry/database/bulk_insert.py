@@ -35,6 +35,22 @@ def insert(
         _insert(connection, table, columns, batch, tail)
 
 
+def insert_typed(
+    connection: SqlConnection,
+    table: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    tail: str,
+) -> None:
+    """Insert rows with any of the table's columns, whose types the table tells."""
+    start = f"INSERT INTO {table} ({', '.join(columns)})"
+    for batch in batches(connection, rows):
+        source, parameters = dialect_of(connection).typed_source(
+            table, columns, batch, connection.info
+        )
+        execute(connection, f"{start} {source} {tail}", parameters, start)
+
+
 def insert_if_new(
     connection: SqlConnection,
     table: str,

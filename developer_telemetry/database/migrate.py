@@ -6,9 +6,9 @@ database, and on DevLake's without the plugin, `migrate` runs the same scripts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection as SqlConnection
@@ -23,7 +23,7 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.dialects.mysql import MySQL
-from developer_telemetry.database.engine import reading
+from developer_telemetry.database.engine import open_engine, reading
 from developer_telemetry.database.migrations import MYSQL_TABLE_OPTIONS, SCRIPTS, SQLITE_STATEMENTS
 from developer_telemetry.database.rights import require_schema
 from developer_telemetry.database.schema_owner import SchemaOwner, read_owner
@@ -131,6 +131,39 @@ def list_pending(engine: Engine) -> list[str]:
 def is_migrated(engine: Engine) -> bool:
     """Return true if DevLake's server or `migrate` has completed every script."""
     return not list_pending(engine)
+
+
+class TableSchema(NamedTuple):
+    """A table as our migrations make it."""
+
+    columns: Sequence[str]
+    keys: Sequence[str]
+    has_own_ids: bool  # assigned by the database
+
+
+def read_schemas() -> dict[str, TableSchema]:
+    """Return our tables by name, as the migrations make them in an empty database in memory."""
+    engine = open_engine("sqlite://")
+    try:
+        migrate(engine)
+        schema = inspect(engine)
+        return {table: _read_schema(schema, table) for table in schema.get_table_names()}
+    finally:
+        engine.dispose()
+
+
+def _read_schema(schema: Any, table: str) -> TableSchema:
+    types = {column["name"]: str(column["type"]) for column in schema.get_columns(table)}
+    keys = schema.get_pk_constraint(table)["constrained_columns"]
+    # Of whole numbers, only ids that SQLite assigns have this type.
+    return TableSchema(tuple(types), keys, types.get("id") == "INTEGER")
+
+
+def read_schema_version(engine: Engine) -> int:
+    """Return the version of the newest migration that is applied; 0 if there is none."""
+    with reading(engine).connect() as connection:
+        missing = _list_missing(connection)
+    return max((script.version for script in SCRIPTS if script not in missing), default=0)
 
 
 def apply_operation(connection: SqlConnection, operation: Any) -> None:

@@ -233,7 +233,7 @@ def _spool_fault(state: ReceiverState) -> tuple[str, str]:
     if state.set_aside:
         return (
             f"{state.set_aside} reports are set aside, which the database refuses for good",
-            "`developer-telemetry dead-letters` on its machine prints the reasons",
+            "`developer-telemetry dead-letters list` on its machine prints the reasons",
         )
     if state.orphans:
         return (

@@ -73,6 +73,17 @@ COLUMNS = {
     BLUEPRINT_CONNECTION_TABLE: ("blueprint_id", "plugin_name", "connection_id"),
     BLUEPRINT_SCOPE_TABLE: ("blueprint_id", "plugin_name", "connection_id", "scope_id"),
 }
+# The columns of links that we write.
+LINK_COLUMNS = (
+    "account_id",
+    "user_id",
+    "created_at",
+    "updated_at",
+    "_raw_data_params",
+    "_raw_data_table",
+    "_raw_data_id",
+    "_raw_data_remark",
+)
 # The tables that must exist before we can work in DevLake's database without the plugin.
 DOMAIN_TABLES = (
     ACCOUNT_TABLE,

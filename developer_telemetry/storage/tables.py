@@ -69,7 +69,14 @@ class Table(NamedTuple):
     is_exported: bool = False
     # The reason why personal rows are not covered by one of these.
     exemption: str = ""
+    # The reason why a backup has none of its rows.
+    backup_exemption: str = ""
+    # Columns of the type JSON, which some drivers return as text.
+    json_columns: tuple[str, ...] = ()
 
+
+_CONVERTED = "the next conversion writes them, with ids for the collation of the table"
+_OF_DATABASE = "a property of the database, not of what is stored in it"
 
 TABLES = (
     Table(
@@ -128,6 +135,7 @@ TABLES = (
         is_erased=True,
         is_pruned=True,
         is_exported=True,
+        backup_exemption=_CONVERTED,
     ),
     Table(
         LINK_TABLE,
@@ -161,6 +169,7 @@ TABLES = (
         is_erased=True,
         is_pruned=True,
         is_exported=True,
+        backup_exemption=_CONVERTED,
     ),
     Table(
         MADE_LINK_TABLE,
@@ -176,25 +185,64 @@ TABLES = (
     ),
     Table(
         TOMBSTONE_TABLE,
+        "erasures",
         personal=("subject",),
         exemption="a keyed hash that keeps reports of an erased person out; spools may have some",
     ),
-    Table(SCOPE_TABLE, impersonal=("id", "name", *PROVENANCE), connection_column="connection_id"),
-    Table(SCOPE_CONFIG_TABLE, impersonal=("entities", "name"), connection_column="connection_id"),
-    Table(REFUSAL_TABLE, impersonal=("reason",), connection_column="connection_id"),
+    Table(
+        SCOPE_TABLE,
+        "scopes",
+        impersonal=("id", "name", *PROVENANCE),
+        connection_column="connection_id",
+    ),
+    Table(
+        SCOPE_CONFIG_TABLE,
+        "scope configs",
+        impersonal=("entities", "name"),
+        connection_column="connection_id",
+        json_columns=("entities",),
+    ),
+    Table(
+        REFUSAL_TABLE,
+        "counts of refusals",
+        impersonal=("reason",),
+        connection_column="connection_id",
+    ),
     Table(
         RUN_TABLE,
         impersonal=("subtask", "settings", "report_id"),
         connection_column="connection_id",
+        backup_exemption="after a restore the next run reads all reports",
     ),
-    Table(TOKEN_TABLE, impersonal=("name", "secret_token"), connection_column="connection_id"),
-    Table(TOKEN_USE_TABLE, impersonal=("name",), connection_column="connection_id"),
-    Table(HORIZON_TABLE, connection_column="connection_id"),
-    Table(PROJECT_TABLE, impersonal=("project_name",), connection_column="connection_id"),
-    Table(CONVERSION_TABLE, impersonal=("error",), connection_column="connection_id"),
+    Table(
+        TOKEN_TABLE,
+        "named tokens",
+        impersonal=("name", "secret_token"),
+        connection_column="connection_id",
+    ),
+    Table(
+        TOKEN_USE_TABLE,
+        "uses of tokens",
+        impersonal=("name",),
+        connection_column="connection_id",
+    ),
+    Table(HORIZON_TABLE, "retention marks", connection_column="connection_id"),
+    Table(
+        PROJECT_TABLE,
+        "projects",
+        impersonal=("project_name",),
+        connection_column="connection_id",
+    ),
+    Table(
+        CONVERSION_TABLE,
+        impersonal=("error",),
+        connection_column="connection_id",
+        backup_exemption=_OF_DATABASE,
+    ),
     # Last, so that a deletion that was interrupted can be repeated.
     Table(
         CONNECTION_TABLE,
+        "connections",
         impersonal=(
             "name",
             "proxy",
@@ -206,10 +254,14 @@ TABLES = (
         connection_column="id",
     ),
     # The name of a receiver is its server's.
-    Table(RECEIVER_TABLE, impersonal=("id", "name", "fingerprint")),
-    Table(PROBE_TABLE, impersonal=("nonce",)),
-    Table(OWNER_TABLE, impersonal=("owner",)),
-    Table(MIGRATION_TABLE, impersonal=("script_name",)),
+    Table(
+        RECEIVER_TABLE,
+        impersonal=("id", "name", "fingerprint"),
+        backup_exemption="each receiver writes its row while it runs",
+    ),
+    Table(PROBE_TABLE, impersonal=("nonce",), backup_exemption="rows of a few seconds"),
+    Table(OWNER_TABLE, impersonal=("owner",), backup_exemption=_OF_DATABASE),
+    Table(MIGRATION_TABLE, impersonal=("script_name",), backup_exemption=_OF_DATABASE),
 )
 
 # Tables whose rows name connection and developer, of which an index begins with both.
@@ -219,5 +271,6 @@ DAY_TABLES = tuple(table.name for table in TABLES if table.has_days)
 ERASED_TABLES = tuple(table for table in TABLES if table.is_erased)
 PRUNED_TABLES = tuple(table for table in TABLES if table.is_pruned)
 EXPORTED_TABLES = tuple(table for table in TABLES if table.is_exported)
+BACKUP_TABLES = tuple(table for table in TABLES if not table.backup_exemption)
 # In the order in which the deletion of a connection empties them.
 CONNECTION_TABLES = tuple(table for table in TABLES if table.connection_column)

@@ -239,10 +239,10 @@ def _read_rows(
 ) -> list[Row]:
     result = connection.exec_driver_sql(query, parameters)
     columns = (TABLE, *result.keys())
-    return [dict(zip(columns, (table, *map(_to_exported, row)))) for row in result]
+    return [dict(zip(columns, (table, *map(to_exported, row)))) for row in result]
 
 
-def _to_exported(value: Any) -> Any:
+def to_exported(value: Any) -> Any:
     """Return a driver's value of any type in the form of exports."""
     if isinstance(value, datetime):
         in_utc = value.astimezone(timezone.utc) if value.tzinfo else value

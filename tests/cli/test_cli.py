@@ -13,8 +13,6 @@ from typing import Any, Callable
 import pytest
 
 from developer_telemetry.cli.main import app
-from developer_telemetry.receiver.ingest.spool import Spool
-from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from tests.support.receivers import (
     SECRET,
     Receiver,
@@ -263,7 +261,7 @@ def test_wrong_usage_exits_with_2_and_shows_the_usage(arguments: list[str]) -> N
 def test_each_command_explains_itself() -> None:
     overview = command_runner().invoke(app, ["--help"]).stdout
 
-    for command in ("serve", "migrate", "connect", "reextract", "status", "dead-letters"):
+    for command in ("serve", "migrate", "connect", "reextract", "status", "backup"):
         assert command in overview
         shown = command_runner().invoke(app, [command, "--help"])
         assert shown.exit_code == 0
@@ -315,46 +313,3 @@ def test_serve_and_the_other_commands_share_the_embedded_database(tmp_path: Path
 
         assert [(each["id"], each["reports"]) for each in shown] == [(1, 0), (made["id"], 1)]
         eventually(lambda: receiver.status("/health/ready") == 200, seconds=5)
-
-
-def test_dead_letters_are_listed_beside_a_running_receiver(tmp_path: Path) -> None:
-    folder = tmp_path / "a spool, 100% full?"
-    settings = {"ENCRYPTION_SECRET": "", "TELEMETRY_SPOOL_DIR": str(folder)}
-    said(run_command(tmp_path, "migrate", **settings))
-    assert said(run_command(tmp_path, "dead-letters", **settings)) == "no report was set aside\n"
-    assert said(run_command(tmp_path, "dead-letters", "--json", **settings)) == "[]\n"
-    spool = Spool(folder, 1 << 20)
-    letters = [
-        SpooledReport(f"id-{n}", n, 1_795_465_600_123_456 + n * 1000, f"é {n}") for n in (7, 8)
-    ]
-    spool.put(letters)
-    for letter in letters:
-        spool.set_aside(letter, f"value {letter.connection_id} out of range")
-    spool.close()
-
-    with Receiver("", tmp_path, **settings) as receiver:
-        shown = said(run_command(tmp_path, "dead-letters", **settings)).splitlines()
-        listed = json.loads(said(run_command(tmp_path, "dead-letters", "--json", **settings)))
-        assert "telemetry_spool_dead 2.0" in receiver.client.get("/metrics").text
-
-    assert shown == [
-        "report  connection  arrived (UTC)            reason",
-        "id-7    7           2026-11-23 20:26:40.130  value 7 out of range",
-        "id-8    8           2026-11-23 20:26:40.131  value 8 out of range",
-    ]
-    assert listed[0] == {
-        "report": "id-7",
-        "connection": 7,
-        "arrived": "2026-11-23 20:26:40.130",
-        "reason": "value 7 out of range",
-        "body": "é 7",
-    }
-    assert [each["report"] for each in listed] == ["id-7", "id-8"]
-
-
-def test_dead_letters_of_a_damaged_spool_say_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "spool.db").write_bytes(b"nonsense" * 1000)
-
-    done = run_command(tmp_path, "dead-letters", TELEMETRY_SPOOL_DIR=str(tmp_path))
-
-    assert_failed(done, 2, "can't read .*spool.db .*; a receiver fixes its spool when it starts")

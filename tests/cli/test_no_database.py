@@ -14,6 +14,7 @@ from tests.support.servers import free_port
 
 MAKING = {"serve", "demo", "connect", "migrate", "import"}
 ARGUMENTS = {
+    "backup": ["file"],
     "connect": ["fleet"],
     "connections show": ["1"],
     "connections rename": ["1", "new"],
@@ -26,7 +27,9 @@ ARGUMENTS = {
     "token rotate": ["1"],
     "token revoke": ["1"],
 }
-READING = [name for name in command_names() if name not in MAKING]
+# It makes one only from a backup.
+RESTORE = "restore"
+READING = [name for name in command_names() if name not in {*MAKING, RESTORE}]
 
 Run = Callable[..., Outcome]
 

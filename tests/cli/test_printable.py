@@ -106,7 +106,10 @@ CALLS: dict[str, list[list[str]]] = {
     "status": [[], ["--json"]],
     "connections list": [[], ["--json"]],
     "connections show": [["1"], ["1", "--json"], [f"no{HOSTILE}"]],
-    "dead-letters": [[], ["--json"]],
+    "dead-letters list": [[], ["--json"]],
+    "dead-letters export": [[], ["1"]],
+    "dead-letters retry": [["1"]],
+    "dead-letters drop": [["1"], []],
     "watch": [[], ["--json"]],
     "send-test": [[], ["--connection", "1"], ["--connection", "1", "--json"]],
     "doctor": [[], ["--json"]],
@@ -168,7 +171,7 @@ def test_no_command_sends_a_stranger_s_text_to_a_terminal(
             assert "\nforged" not in text, (command, arguments, text)
             shown[command] = shown.get(command, "") + text
 
-    for command in ("status", "watch", "erase", "connections list", "import", "dead-letters"):
+    for command in ("status", "watch", "erase", "connections list", "import", "dead-letters list"):
         assert r"\x1b" in shown[command], command
     for text in shown["export"], shown["connections show"]:
         assert "[b]" in text

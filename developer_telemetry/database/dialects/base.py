@@ -6,6 +6,7 @@ parameters for the driver, since one of them may insert hundreds of rows.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Optional
@@ -146,6 +147,23 @@ class Dialect:
         """
         return self.source(columns, len(rows)), self.parameters(columns, rows)
 
+    def typed_source(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], info: Any
+    ) -> tuple[str, tuple[Any, ...]]:
+        """Return the same for values of any of the table's columns, such as lists for JSON."""
+        texts = [
+            [json.dumps(value) if isinstance(value, (dict, list)) else value for value in row]
+            for row in rows
+        ]
+        return self.source_with_parameters(columns, texts, info)
+
+    def continue_ids(self, table: str) -> str:
+        """Return the query by which the table's next id follows its last one.
+
+        It is "" where inserted ids count by themselves.
+        """
+        return ""
+
     def rows(self, width: int, count: int) -> str:
         """Return `count` parenthesised rows of `width` placeholders."""
         row = f"({', '.join([self.placeholder] * width)})"
@@ -189,6 +207,9 @@ class Dialect:
 
     def begin(self, connection: SqlConnection) -> None:
         """Set up a transaction that begins; SQLAlchemy calls this."""
+
+    def begin_snapshot(self, connection: SqlConnection) -> None:
+        """Begin a transaction that reads the rows of this moment, on a detached connection."""
 
     def await_writers(self, table: str) -> Sequence[str]:
         """Return the statements of a transaction that ends after all present writers of a table.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Optional
 
+from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database.dialects.base import (
@@ -129,6 +130,10 @@ class MySQL(Dialect):
     def new(self, column: str) -> str:
         # The alias that MySQL 8 prefers is unknown to MariaDB.
         return f"VALUES({column})"
+
+    def begin_snapshot(self, connection: SqlConnection) -> None:
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
 
     def await_writers(self, table: str) -> Sequence[str]:
         # Readers continue. Writers wait meanwhile, so it must not take long.

@@ -148,6 +148,24 @@ class PostgreSQL(Dialect):
         documents = [dict(zip(columns, row)) for row in rows]
         return (msgspec.json.encode(documents).decode(),)
 
+    def typed_source(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], info: Any
+    ) -> tuple[str, tuple[Any, ...]]:
+        names = ", ".join(columns)
+        source = f"SELECT {names} FROM json_populate_recordset(NULL::{table}, %s::json)"
+        return source, self.parameters(columns, rows)
+
+    def continue_ids(self, table: str) -> str:
+        return f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), MAX(id)) FROM {table}"
+
+    def begin_snapshot(self, connection: SqlConnection) -> None:
+        statement = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+        if "settings" in connection.info:  # of a pooler, which come first
+            connection.info["transaction"] = statement
+            connection.begin()
+        else:
+            connection.exec_driver_sql(statement)
+
     def in_condition(self, columns: Sequence[str], count: int) -> str:
         # A condition on hundreds of rows takes longer to plan than to execute.
         return f"({', '.join(columns)}) IN ({self.source(columns, count)})"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -230,8 +232,11 @@ class Spool(SpoolFile):
             self._reserve.unlink(missing_ok=True)
             for first in range(0, len(ids), RESERVE_REPORTS):
                 self._delete(ids[first : first + RESERVE_REPORTS])
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Return the space of deleted reports to the disk, if there are no others."""
         if not self._depth and not self._dead:
-            # Returns the space to the disk.
             self._read(lambda database: database.execute("VACUUM"))
         if not self._depth:
             self._make_reserve()
@@ -246,6 +251,38 @@ class Spool(SpoolFile):
             return -gone, 0
 
         return -self._write(work)[0]
+
+    def retry_letters(self, report_ids: Sequence[str]) -> None:
+        """Let dead letters wait as reports that were never tried."""
+
+        def work(ids: Sequence[tuple[str]], database: sqlite3.Connection) -> Change:
+            added = database.executemany(
+                f"INSERT INTO waiting ({ALL_COLUMNS}) SELECT {ALL_COLUMNS} FROM dead"
+                " WHERE report_id = ? ON CONFLICT (report_id) DO NOTHING",
+                ids,
+            ).rowcount
+            return added, -_delete_letters(database, ids)
+
+        self._write_in_parts(report_ids, work)
+
+    def drop_letters(self, report_ids: Sequence[str]) -> None:
+        """Delete dead letters."""
+        self._write_in_parts(report_ids, lambda ids, database: (0, -_delete_letters(database, ids)))
+        self._shrink()
+
+    def _write_in_parts(
+        self,
+        report_ids: Sequence[str],
+        work: Callable[[Sequence[tuple[str]], sqlite3.Connection], Change],
+    ) -> None:
+        """Do something with reports, a few at a time, for which a full disk has a reserve."""
+        for first in range(0, len(report_ids), RESERVE_REPORTS):
+            ids = [(report_id,) for report_id in report_ids[first : first + RESERVE_REPORTS]]
+            try:
+                self._write(partial(work, ids))
+            except SpoolFull:
+                self._reserve.unlink(missing_ok=True)
+                self._write(partial(work, ids))
 
     def _delete(self, ids: Sequence[tuple[str]]) -> None:
         def work(database: sqlite3.Connection) -> Change:
@@ -343,6 +380,11 @@ def _values(report: SpooledReport) -> tuple[Any, ...]:
     return (*report[:4], report.checksum, report.epoch)
 
 
+def _delete_letters(database: sqlite3.Connection, ids: Sequence[tuple[str]]) -> int:
+    """Delete dead letters; return their number."""
+    return database.executemany("DELETE FROM dead WHERE report_id = ?", ids).rowcount
+
+
 def _report_of_row(row: Sequence[Any]) -> SpooledReport:
     """Return the report in a row of `ALL_COLUMNS`."""
     return SpooledReport(row[0], row[1], row[2], row[3], row[5])
@@ -385,14 +427,27 @@ def dead_letters(folder: Path) -> list[DeadLetter]:
     return [DeadLetter(SpooledReport(*row[:4]), row[5]) for row in rows]
 
 
-def _query_file(folder: Path, query: str) -> list[tuple[Any, ...]]:
+def find_reports(folder: Path, report_ids: Sequence[str]) -> tuple[list[DeadLetter], int]:
+    """Return those of some reports that are dead letters, and the number of those that wait."""
+    chosen = "report_id IN (SELECT value FROM json_each(?))"
+    rows = _query_file(
+        folder,
+        f"SELECT {COLUMNS}, reason FROM dead WHERE {chosen}"
+        f" UNION ALL SELECT {COLUMNS}, NULL FROM waiting WHERE {chosen}",
+        [json.dumps(report_ids)] * 2,
+    )
+    letters = [DeadLetter(SpooledReport(*row[:4]), row[5]) for row in rows if row[5] is not None]
+    return letters, len(rows) - len(letters)
+
+
+def _query_file(folder: Path, query: str, parameters: Sequence[str] = ()) -> list[tuple[Any, ...]]:
     path = folder / FILE_NAME
     if not path.exists():
         return []
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
         with closing(sqlite3.connect(uri, uri=True, timeout=10)) as database:
-            return database.execute(query).fetchall()
+            return database.execute(query, parameters).fetchall()
     except sqlite3.DatabaseError as error:
         raise ConfigurationError(
             f"can't read {path} ({error}); a receiver fixes its spool when it starts"

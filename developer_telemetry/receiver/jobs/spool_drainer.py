@@ -18,6 +18,7 @@ from developer_telemetry.receiver.ingest.conflicts import Conflicts, day_group
 from developer_telemetry.receiver.ingest.decisions import Decisions
 from developer_telemetry.receiver.ingest.ingestor import Outage
 from developer_telemetry.receiver.ingest.spool import DAMAGED, START, Position, Spool
+from developer_telemetry.receiver.ingest.spool_file import SpoolFull
 from developer_telemetry.receiver.ingest.spooled_report import (
     SpooledReport,
     is_erased,
@@ -105,6 +106,7 @@ class SpoolDrainer(PeriodicThread):
 
     def _work(self) -> None:
         self._spool.check_file()
+        self._apply_letter_decisions()
         if self._outage.reason:
             self._end_outage()
         if self._outage.reason:
@@ -116,6 +118,21 @@ class SpoolDrainer(PeriodicThread):
         for connection_id in self._decisions.list_connections_to_drop():
             self._drop(connection_id)
         self._spool.count_parked()
+
+    def _apply_letter_decisions(self) -> None:
+        """Retry or delete dead letters, as an operator decided; the database may be away."""
+        retried = self._decisions.list_letters_to_retry()
+        dropped = self._decisions.list_letters_to_drop()
+        try:
+            if dropped:
+                self._spool.drop_letters(dropped)
+                logger.warning("dead letters deleted, as an operator decided: %d", len(dropped))
+            if retried:
+                self._spool.retry_letters(retried)
+                logger.warning("dead letters tried again, as an operator decided: %d", len(retried))
+        except SpoolFull:  # in the next round, when waiting reports are stored
+            return
+        self._decisions.done_letters([*dropped, *retried])
 
     def _end_outage(self) -> None:
         """End the outage if the database accepts a report."""
