@@ -32,7 +32,7 @@ from developer_telemetry.connections.onboarding import find_connection, rename, 
 from developer_telemetry.connections.registry import Connections, create
 from developer_telemetry.constants import CONNECTION_TABLE
 from developer_telemetry.database.engine import open_engine
-from developer_telemetry.receiver.http.refusals import UNREADABLE
+from developer_telemetry.reports.refusal_reasons import UNREADABLE
 from tests.support.lake_secrets import encrypt_as_june, read_as_may
 from tests.support.receivers import (
     SECRET,
