@@ -16,15 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta, timezone
+from functools import partial
 from itertools import islice
 from random import Random
 from typing import Any, NamedTuple, Optional
 
+from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections.registry import create, new_token
-from developer_telemetry.constants import CONNECTION_TABLE, RAW_TABLE, REFUSAL_TABLE
+from developer_telemetry.constants import CONNECTION_TABLE, MACHINE_TABLE, RAW_TABLE, REFUSAL_TABLE
 from developer_telemetry.database.bulk_insert import insert
+from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import reading, transact
 from developer_telemetry.demo.synthetic_fleet import (
     CONNECTIONS,
@@ -38,13 +41,30 @@ from developer_telemetry.demo.synthetic_fleet import (
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.pipeline.accounts import convert_accounts
 from developer_telemetry.reports.daily_metrics import ReceivedReport
+from developer_telemetry.reports.hosts import machine_name
 from developer_telemetry.reports.parser import parse
 from developer_telemetry.reports.report_id import uuid7
+from developer_telemetry.storage.refused_machines import (
+    RETENTION_US,
+    NotedRefusals,
+    RefusalDetails,
+    write_refused_machines,
+)
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
 
 # Reports stored in one transaction.
 BATCH = 500
+
+NEW_COLLECTOR, OLD_COLLECTOR = "telemetry-collector/1.4.0", "telemetry-collector/1.2.3"
+# One in so many developers has the old collector.
+OLD_SHARE = 6
+# The answers to some of the refused reports.
+MESSAGES = {
+    "date": "missing or not a date; send it as YYYY-MM-DD",
+    "body": "body is not JSON: unexpected end",
+    "size": "the body is larger than 1 MiB; send smaller reports",
+}
 
 Refused = dict[tuple[str, date, str], int]
 
@@ -162,10 +182,35 @@ def fill(engine: Engine, encryption_secret: str, made: Fleet) -> dict[str, int]:
         for (name, day, reason), count in made.refused.items()
     ]
     transact(engine, lambda connection: insert(connection, REFUSAL_TABLE, columns, refusals, ""))
+    transact(engine, partial(_add_machine_details, made=made, ids=ids))
     for connection_id in ids.values():
         for _ in convert_accounts(engine, connection_id):
             pass
     return ids
+
+
+def _add_machine_details(connection: SqlConnection, made: Fleet, ids: Mapping[str, int]) -> None:
+    """Add what receivers record of requests: User-Agents, and the machines that were refused."""
+    param = dialect_of(connection).placeholder
+    statement = f"UPDATE {MACHINE_TABLE} SET user_agent = {param} WHERE developer_id = {param}"
+    for number, person in enumerate(made.developers):
+        collector = OLD_COLLECTOR if number % OLD_SHARE == 0 else NEW_COLLECTOR
+        connection.exec_driver_sql(statement, (collector, person.id))
+    random = Random("refused")
+    refused = NotedRefusals()
+    for (name, day, reason), count in made.refused.items():
+        arrived_us = epoch_us(datetime.combine(day, time(9), timezone.utc))
+        people = [person for person in made.developers if person.connection == name]
+        is_recent = arrived_us >= epoch_us(made.now) - RETENTION_US
+        if reason in MESSAGES and people and is_recent:
+            person = random.choice(people)
+            hostname = machine_name(person.machines[0].hostname)
+            address = f"192.0.2.{random.randint(10, 99)}"
+            sender = (person.id, hostname, address, OLD_COLLECTOR)
+            details = RefusalDetails(*sender, MESSAGES[reason])
+            for _ in range(count):
+                refused.note(ids[name], reason, details, arrived_us, 0)
+    write_refused_machines(connection, refused.machines(), None)
 
 
 def _require_empty(engine: Engine) -> None:

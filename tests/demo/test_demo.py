@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import SUM
-from developer_telemetry.demo.seed import Fleet, fill, fleet
+from developer_telemetry.demo.seed import MESSAGES, Fleet, fill, fleet
 from developer_telemetry.demo.synthetic_fleet import CONNECTIONS, CONTRACTORS
 from developer_telemetry.errors import ConfigurationError
 from tests.support.layers import rewritten
@@ -102,6 +102,11 @@ def test_what_is_stored_is_what_a_receiver_would_have_stored(engine: Engine) -> 
         made.refused.values()
     )
     assert _count(engine, "SELECT COUNT(*) FROM accounts") == len(days)
+    refused = "_tool_developer_telemetry_refused_machines"
+    in_words = sum(count for (_, _, reason), count in made.refused.items() if reason in MESSAGES)
+    assert 0 < _count(engine, f"SELECT SUM(count) FROM {refused}") <= in_words
+    agents = "SELECT COUNT(DISTINCT user_agent) FROM _tool_developer_telemetry_machines"
+    assert _count(engine, agents) == 2
 
 
 def _count(engine: Engine, statement: str) -> int:

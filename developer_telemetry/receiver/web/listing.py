@@ -23,7 +23,8 @@ class Column(NamedTuple):
 
     Attributes:
         key: Its name in addresses and files.
-        kind: The form of its cells, which the template `table.html` knows.
+        kind: The form of its cells, which the template `table.html` knows; "file" if only files
+            have it.
         value: A function that returns a row's value.
         is_late: True for a column that a narrow screen hides.
     """
@@ -147,8 +148,8 @@ def refused_columns(names: Names, titles: Mapping[str, str]) -> list[Column]:
         Column("developer", "Developer", "machine", lambda row: row.developer_id),
         Column("host", "Host", "text", lambda row: row.hostname),
         name_column(names),
-        Column("reason", "Reason", "text", lambda row: titles.get(row.reason, row.reason)),
-        Column("message", "Answer", "fault", lambda row: row.message),
+        Column("reason", "Reason", "reason", lambda row: titles.get(row.reason, row.reason)),
+        Column("message", "Answer", "file", lambda row: row.message),
         Column("address", "Address", "address", lambda row: row.address),
         Column("collector", "Collector", "agent", lambda row: row.user_agent),
         Column("first", "First", "moment", lambda row: row.first, is_late=True),

@@ -62,10 +62,9 @@ class Lists:
 
         def read(connection: SqlConnection) -> Values:
             since = queries.today() - datetime.timedelta(days=selection.days - 1)
-            return {
-                "listing": list_refused(connection, selection, names),
-                "refused": refusal_queries.refusals(connection, since, selection.connection_id),
-            }
+            refused = refusal_queries.refusals(connection, since, selection.connection_id)
+            listing = list_refused(connection, selection, names)
+            return {"listing": listing, "refused": refused, "shown": len(refused)}
 
         return {**await self._reader.read(read), **self._frame(selection)}
 

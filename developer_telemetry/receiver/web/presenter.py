@@ -55,6 +55,8 @@ QUERIES_A_PAGE = 4
 TREND_DAYS = 7
 # More of them would make the page useless; `status` lists all.
 MOST_CONNECTIONS = 100
+# The most frequent reasons of refusals on the overview; a list has all.
+SHOWN_REASONS = 4
 
 Values = dict[str, Any]
 Sections = dict[str, str]
@@ -205,6 +207,7 @@ class Presenter:
             "problems": find_problems(facts, selection),
             "conversions": conversions,
             "refused": refused,
+            "shown": SHOWN_REASONS,
             "trend": trend,
             "days": selection.days,
             "names": self._reader.names(),
