@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dashboards.panels import Dashboard, Panel, Row
-from dashboards.sql import MACHINES, METRICS, REFUSALS, Sql
+from dashboards.sql import MACHINES, METRICS, REFUSALS, REFUSED_MACHINES, Sql
+from developer_telemetry.reports.refusal_reasons import TITLES
 
 QUIET_DAYS = 7
 END = "$__unixEpochTo()"
@@ -11,12 +12,12 @@ AGES = ("1: up to a day", "2: up to 3 days", "3: up to 7 days", "4: up to 30 day
 
 
 def _reported(d: Sql) -> str:
-    """Return the chosen machines heard from by the end of the range, by how long before it that
-    was."""
+    """Return the chosen machines in use, with their silence before the end of the range."""
     return (
         f"SELECT m.connection_id, m.developer_id, m.hostname, m.reports, m.last_seen,"
         f" {END} - {d.epoch('m.last_seen')} AS age FROM {MACHINES} m"
-        f" WHERE {d.epoch('m.first_seen')} <= {END} AND {d.chosen('m')}"
+        f" WHERE {d.epoch('m.first_seen')} <= {END} AND m.retired_us = 0"
+        f" AND {d.chosen('m')}"
     )
 
 
@@ -108,6 +109,21 @@ LEFT JOIN refusals ON refusals.day = days.day AND refusals.reason = reasons.reas
 ORDER BY days.day, reasons.reason"""
 
 
+def refused_machines(d: Sql) -> str:
+    titles = " ".join(f"WHEN '{reason}' THEN '{quoted(title)}'" for reason, title in TITLES.items())
+    return f"""SELECT m.developer_id AS developer, m.hostname AS machine, m.address,
+  CASE m.reason {titles} ELSE m.reason END AS reason, m.message, m.count AS reports,
+  FLOOR(m.first_us / 1000) AS first, FLOOR(m.last_us / 1000) AS last
+FROM {REFUSED_MACHINES} m
+WHERE m.last_us / 1000000.0 BETWEEN $__unixEpochFrom() AND {END} AND {d.in_connections("m")}
+ORDER BY m.last_us DESC, m.id"""
+
+
+def quoted(text: str) -> str:
+    """Return a text as it is written between quotes."""
+    return text.replace("'", "''")
+
+
 def late(d: Sql) -> str:
     # Arrivals are in microseconds; rows of the Go plugin have none (0).
     days = f"FLOOR(m.arrived_us / 86400000000.0) - {d.day_number('m.date')}"
@@ -186,7 +202,7 @@ at *now*.""",
                 Panel(
                     "Quiet Machines [Silent for More than 7 Days]",
                     "Machines last heard from within the range, but not in its last 7 days: away,"
-                    " replaced, or with a collector that stopped.",
+                    " replaced, or with a collector that stopped. Retired machines are left out.",
                     "table",
                     quiet_machines,
                     empty="No machine is quiet",
@@ -209,13 +225,24 @@ at *now*.""",
                 Panel(
                     "Refused Reports by Day and Reason",
                     "token: none or a wrong one; size: too large; encoding: unknown; else the"
-                    " field at fault. By connection and project only: a refused report has no"
+                    " field at fault. By connection and project only: a refused report may have no"
                     " known person.",
                     "timeseries",
                     refused_by_day,
                     width=18,
                     stacked=True,
                     bars=True,
+                ),
+                Panel(
+                    "Refused Machines [Last 14 Days at Most]",
+                    "Machines whose reports were refused, and why, the last first. Such a machine"
+                    " sends no other report until that one is fixed. Of a sender without a valid"
+                    " token only the address is recorded.",
+                    "table",
+                    refused_machines,
+                    width=24,
+                    empty="No machine was refused",
+                    units=(("first", "dateTimeAsIso"), ("last", "dateTimeAsIso")),
                 ),
                 Panel(
                     "Developer Days by Arrival of Their Newest Report [Each Week]",

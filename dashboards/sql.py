@@ -10,6 +10,7 @@ RAW = "_raw_developer_telemetry"
 METRICS = "_tool_developer_metrics"
 MACHINES = "_tool_developer_telemetry_machines"
 REFUSALS = "_tool_developer_telemetry_refusals"
+REFUSED_MACHINES = "_tool_developer_telemetry_refused_machines"
 CONNECTIONS = "_tool_developer_telemetry_connections"
 
 SPACE = "' '"

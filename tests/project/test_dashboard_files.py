@@ -24,6 +24,7 @@ EACH = pytest.mark.parametrize(("path", "content"), FILES, ids=NAMES)
 PEOPLE = {
     "Quiet Machines [Silent for More than 7 Days]": "ORDER BY developer_id, hostname",
     "Members": "ORDER BY u.name, u.id",
+    "Refused Machines [Last 14 Days at Most]": "ORDER BY m.last_us DESC, m.id",
 }
 DRILL_DOWN = {"developer-telemetry-team.json", "developer-telemetry-person.json"}
 SOURCES = {

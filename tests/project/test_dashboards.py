@@ -26,9 +26,26 @@ from developer_telemetry.database.migrate import migrate
 from developer_telemetry.demo.seed import Fleet, arrivals, fill, fleet
 from developer_telemetry.demo.synthetic_fleet import CONNECTIONS, TEAMS
 from developer_telemetry.pipeline.accounts import convert_accounts
-from developer_telemetry.reports.daily_metrics import ReceivedReport, ToolRow, build_tool_row
+from developer_telemetry.reports.daily_metrics import (
+    ReceivedReport,
+    ToolRow,
+    build_tool_row,
+    format_timestamp,
+)
 from developer_telemetry.reports.hosts import machine_name
+from developer_telemetry.reports.refusal_reasons import TITLES
 from developer_telemetry.storage.devlake_schema import make_account_id
+from developer_telemetry.storage.machines import (
+    MachineKey,
+    MachineSelection,
+    read_machines,
+    retire_machines,
+)
+from developer_telemetry.storage.refused_machines import (
+    RefusalDetails,
+    RefusedMachine,
+    write_refused_machines,
+)
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
 from tests.support.dashboard_answers import ANSWERS, Chosen, Data, Machine, as_value, expand
@@ -67,6 +84,7 @@ class Lake(NamedTuple):
     refused: Mapping[tuple[int, date, str], int]
     users: Mapping[Who, str]
     teams: Mapping[str, tuple[str, Sequence[str]]]  # name and users, by id
+    retired: MachineKey
 
     @property
     def projects(self) -> Mapping[str, int]:
@@ -107,7 +125,55 @@ def filled(engine: Engine, database: str, made: Fleet) -> Lake:
     refused = {
         (connections[name], day, why): count for (name, day, why), count in made.refused.items()
     }
-    return Lake(engine, database, connections, stored, rows, refused, users, teams)
+    retired = retire_oldest(engine)
+    for connection_id in connections.values():
+        add_refused_machines(engine, connection_id)
+    return Lake(engine, database, connections, stored, rows, refused, users, teams, retired)
+
+
+def retire_oldest(engine: Engine) -> MachineKey:
+    """Retire the machine that has been silent for longest within the selected days."""
+    with engine.connect() as connection:
+        machines = read_machines(connection, MachineSelection())
+    first = format_timestamp(START * 1_000_000)
+    oldest = [machine.key for machine in machines if str(machine.last_seen) > first][-1]
+    assert retire_machines(engine, [oldest]) == 1
+    return oldest
+
+
+def refused_machines(connection_id: int) -> list[RefusedMachine]:
+    """Return the last refused first, the first of them before the selected days."""
+    ann = RefusalDetails("ann", HOSTILE, "192.0.2.1", "collector/1", "date: missing")
+    hours = {("token", RefusalDetails(address="192.0.2.9")): 1, ("date", ann): 30}
+    hours |= {("other", ann): 40, ("size", ann): 2500}
+    return [
+        RefusedMachine(
+            f"{connection_id} {reason}",
+            *(connection_id, reason, details),
+            *((END - 3600 * age - 7) * 1_000_000 + 1500, (END - 3600 * age) * 1_000_000, age),
+        )
+        for (reason, details), age in hours.items()
+    ]
+
+
+def add_refused_machines(engine: Engine, connection_id: int) -> None:
+    with engine.begin() as connection:
+        write_refused_machines(connection, refused_machines(connection_id), None)
+
+
+def refused_rows(connection_ids: Sequence[int]) -> list[tuple[Any, ...]]:
+    listed = [each for number in connection_ids for each in refused_machines(number)[:3]]
+    return [
+        (
+            *each.details[:3],
+            TITLES.get(each.reason, each.reason),
+            each.details.message,
+            each.count,
+            each.first_us // 1000,
+            each.last_us // 1000,
+        )
+        for each in sorted(listed, key=lambda each: (-each.last_us, each.id))
+    ]
 
 
 def oddities(connection_id: int) -> Iterator[ReceivedReport]:
@@ -216,7 +282,10 @@ def data_of(lake: Lake, chosen: Chosen) -> Data:
     machines = []
     for key, group in groupby(by_host, key=lambda each: each[:3]):
         times = [each[3] for each in group]
-        machines.append(Machine(key[0], key[1], key[2], times[0], times[-1], len(times)))
+        is_retired = key == lake.retired
+        machines.append(
+            Machine(key[0], key[1], key[2], times[0], times[-1], len(times), is_retired)
+        )
     linked = {who for who in lake.users if is_chosen(*who)}
     known = {(row.connection_id, row.developer_id) for row in lake.rows}
     return Data(
@@ -243,6 +312,7 @@ def data_of(lake: Lake, chosen: Chosen) -> Data:
             for team, (name, own_users) in lake.teams.items()
         },
         members_of(lake, chosen.team, known),
+        refused_rows([number for number in lake.connections.values() if of_connection(number)]),
     )
 
 

@@ -37,6 +37,7 @@ class Machine(NamedTuple):
     first_us: int
     last_us: int
     reports: int
+    is_retired: bool = False
 
 
 class Data(NamedTuple):
@@ -51,6 +52,7 @@ class Data(NamedTuple):
     linked: int
     teams: Mapping[str, tuple[str, Sequence[tuple[int, str]]]]  # name and developers, by id
     members: Sequence[tuple[str, int, str]] = ()  # name, accounts, user id
+    refused_machines: Rows = []  # as the panel lists them
 
     @property
     def first_day(self) -> date:
@@ -155,6 +157,7 @@ def active_by(data: Data, start: Callable[[date], date]) -> Rows:
 
 def ages(data: Data) -> list[tuple[Machine, int]]:
     known = [each for each in data.machines if each.first_us // 1_000_000 <= data.end]
+    known = [each for each in known if not each.is_retired]
     return [(each, data.end - each.last_us // 1_000_000) for each in known]
 
 
@@ -354,6 +357,7 @@ ANSWERS: dict[str, Callable[[Data], Rows]] = {
     "Quiet Machines [Silent for More than 7 Days]": quiet,
     "Refused Reports [Selected Time Range]": lambda data: [(sum(data.refusals.values()),)],
     "Refused Reports by Day and Reason": refused_by_day,
+    "Refused Machines [Last 14 Days at Most]": lambda data: data.refused_machines,
     "Developer Days by Arrival of Their Newest Report [Each Week]": late,
     "Median Active Hours of a Developer's Day": median_hours,
     "Active Hours of a Developer's Day": hours_by_day,
