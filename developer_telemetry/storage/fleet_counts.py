@@ -19,7 +19,9 @@ REFUSED = "refused"
 # The versions of collectors that are counted by themselves; each becomes a value of a label.
 MAX_VERSIONS = 20
 OTHER = "other"
-_COLLECTOR = re.compile(r"developer-telemetry-collector/([0-9A-Za-z][0-9A-Za-z.+-]{0,31})(?: .*)?")
+_COLLECTOR = re.compile(
+    r"(?:developer-)?telemetry-collector/([0-9A-Za-z][0-9A-Za-z.+-]{0,31})(?: .*)?"
+)
 
 
 class FleetCounts(NamedTuple):

@@ -18,7 +18,7 @@ from dashboards.__main__ import PAGES
 from dashboards.dialects import DATABASES
 from dashboards.panels import dashboard
 from dashboards.sql import METRICS
-from developer_telemetry.constants import SUM
+from developer_telemetry.constants import REFUSED_MACHINE_TABLE, SUM
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import open_engine
@@ -126,6 +126,8 @@ def filled(engine: Engine, database: str, made: Fleet) -> Lake:
         (connections[name], day, why): count for (name, day, why), count in made.refused.items()
     }
     retired = retire_oldest(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DELETE FROM {REFUSED_MACHINE_TABLE}")
     for connection_id in connections.values():
         add_refused_machines(engine, connection_id)
     return Lake(engine, database, connections, stored, rows, refused, users, teams, retired)
