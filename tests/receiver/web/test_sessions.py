@@ -16,6 +16,7 @@ from tests.support.pages import Lake, start_lake
 from tests.support.receivers import Receiver
 
 ADMIN = "an admin token & its 'quotes'"
+PAGES = ("/days", "/refused", "/machine", "/set-up", "/machines.csv", "/days.csv", "/refused.csv")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_the_embedded_default_is_open_here(lake: Lake) -> None:
     ],
     ids=str,
 )
-@pytest.mark.parametrize("path", ["/", "/live"])
+@pytest.mark.parametrize("path", ["/", "/live", *PAGES])
 def test_it_is_closed_to_other_names_and_behind_a_proxy(
     lake: Lake, path: str, headers: dict[str, str]
 ) -> None:
@@ -91,6 +92,9 @@ def test_a_short_admin_token_is_refused() -> None:
 def test_with_an_admin_token_one_signs_in_and_out(guarded: Lake) -> None:
     assert guarded.get().headers["location"] == "login"
     assert guarded.get("/live").status_code == 403
+    for path in PAGES:
+        assert guarded.get(path).headers["location"] == "login"
+    assert guarded.post("/machine", {"connection": "1", "developer": "ann"}).status_code == 403
     assert guarded.get("/login").status_code == 200
 
     wrong = guarded.post("/login", {"token": ADMIN[:-1]})
