@@ -10,6 +10,8 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.connections.registry import create
 from developer_telemetry.constants import DAY_US, OVERWRITE, REFUSED_MACHINE_TABLE
 from developer_telemetry.database.engine import now_us, reading
+from developer_telemetry.privacy.erasure import erase
+from developer_telemetry.privacy.person_search import Person, PersonSearch
 from developer_telemetry.storage import refused_machines
 from developer_telemetry.storage.machines import (
     QUIET,
@@ -191,3 +193,19 @@ def test_the_user_agent_of_the_last_report_is_kept(engine: Engine) -> None:
     assert send(b"developer-telemetry-collector/1.1") == "developer-telemetry-collector/1.1"
     assert send(b"\xff\x80" + b"x" * 300) == "\\xff\\x80" + "x" * 247
     assert send(b"", "bob") == ""
+
+
+def test_an_erasure_deletes_the_refused_machines_of_a_person(engine: Engine) -> None:
+    fleet = create(engine, SECRET, "fleet", "token")
+    counts = ReportCounts()
+    for details in (ANN, BOB):
+        counts.refused(fleet, "date", details)
+    counts.flush(engine)
+    search = PersonSearch(engine, SECRET, "ann")
+    people = search.people()
+    assert people == [Person(fleet, "ann")]
+
+    outcome = erase(engine, TombstoneKey(SECRET), search, people, block=False)
+
+    assert outcome.removed[REFUSED_MACHINE_TABLE] == 1
+    assert summary(engine) == {("bob", "date", 1)}
