@@ -207,10 +207,10 @@ class Life:
         second = json.loads(rotate)["token"]
         for token in (first, second):
             eventually(partial(self._answers, number, token, path, 200), 30)
-        self._command("token", "revoke", "more", "--previous")
+        self._command("token", "revoke", "more", "--previous", "--yes")
         eventually(partial(self._answers, number, first, path, 401), 30)
         expect(self._answers(number, second, path, 200), True, "the new token is taken")
-        self._command("token", "revoke", "more")
+        self._command("token", "revoke", "more", "--yes")
         eventually(partial(self._answers, number, second, path, 401), 30)
         self._command("connections", "rename", "more", "fewer")
         self._command("connections", "delete", "fewer", "--yes")

@@ -239,7 +239,7 @@ class Standalone:
         self.token = json.loads(printed)["token"]
         for token in (first, self.token):
             eventually(lambda token=token: self._answer(token) == 200, 30)  # type: ignore[misc]
-        self._command("token", "revoke", "fleet", "--previous")
+        self._command("token", "revoke", "fleet", "--previous", "--yes")
         eventually(lambda: self._answer(first) == 401, 30)
         expect(self._answer(self.token), 200, "the new token's answer")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
@@ -18,6 +20,10 @@ ADMIN_TOKEN_LENGTH = 16
 DATABASE_NAME = "telemetry.db"
 SECRET_NAME = "encryption_secret"
 SPOOL_NAME = "spool"
+
+
+# Variables that Kubernetes makes of a service whose name begins with `telemetry`.
+_OF_KUBERNETES = re.compile(r"TELEMETRY_.*(_SERVICE_(HOST|PORT.*)|_PORT|_PORT_\d+_(TCP|UDP).*)")
 
 
 class Setting(NamedTuple):
@@ -160,6 +166,20 @@ class Settings(NamedTuple):
     standalone: bool = False  # we look after our tables in DevLake's database
     trusted_proxies: tuple[Network, ...] = ()
     retire_days: int = 30  # 0 for never
+
+
+def list_unknown_settings(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return remarks about variables that begin like our settings and are none."""
+    names = [setting.name for setting in SETTINGS]
+    remarks = []
+    for name in sorted(environment):
+        plain = name[: -len("_FILE")] if name.endswith("_FILE") else name
+        is_ours = name.startswith("TELEMETRY_") and not _OF_KUBERNETES.fullmatch(name)
+        if is_ours and plain not in names:
+            close = difflib.get_close_matches(plain, names, 1)
+            meant = f"; did you mean {close[0]}?" if close else " (docs/settings.md lists all)"
+            remarks.append(f"there is no setting {name}, so it has no effect{meant}")
+    return remarks
 
 
 def load_settings(

@@ -1,4 +1,4 @@
-"""Functions that all commands share: the database, errors, tables of text."""
+"""Functions that all commands share: the database, errors, questions, tables of text."""
 
 import json
 import os
@@ -6,24 +6,33 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from typing import TYPE_CHECKING, Optional, TextIO
 
 import typer
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from developer_telemetry.config import Settings
-from developer_telemetry.errors import ConfigurationError, NotDevLakeYet, TelemetryError
+from developer_telemetry.errors import ConfigurationError, TelemetryError, Unavailable
 from developer_telemetry.printable import printable
 from developer_telemetry.receiver.listen_addresses import answering_host
 
 if TYPE_CHECKING:
     from developer_telemetry.connections.registry import Connection
 
+# Exit codes, as docs/scripts.md lists them. 75 is EX_TEMPFAIL, for which a service manager may
+# start a program again; 130 is the code of shells for Ctrl+C.
+CHECK_FAILED = 1
 USAGE_ERROR = 2
-# EX_TEMPFAIL: what restarts a container may try again.
 TRY_AGAIN = 75
 CANCELLED = 130
+
+CONNECTION = typer.Option(
+    None, "--connection", metavar="NAME", help="Its name or id; all connections without it."
+)
+YES = typer.Option(False, "--yes", help="Do it without a question.")
+AS_JSON = typer.Option(False, "--json", help="Print JSON (docs/scripts.md).")
 
 
 class OutputFailed(TelemetryError):
@@ -35,18 +44,16 @@ def clear_errors() -> Iterator[None]:
     """Show an error in one line; exit with 2 if the operator can fix the cause, 75 if time can."""
     try:
         yield
-    except NotDevLakeYet as error:
-        say(f"error: {error}", err=True)
-        raise typer.Exit(TRY_AGAIN) from None
     except TelemetryError as error:
-        say(f"error: {error}", err=True)
-        raise typer.Exit(USAGE_ERROR) from None
+        say_error(str(error))
+        raise typer.Exit(TRY_AGAIN if isinstance(error, Unavailable) else USAGE_ERROR) from None
     except SQLAlchemyError as error:
         from developer_telemetry.database.error_texts import describe_error
 
-        message = describe_error(error)
-        say(f"error: the database reports: {message}; check DB_URL and the server", err=True)
-        raise typer.Exit(1) from None
+        say_error(f"the database reports: {describe_error(error)}; check DB_URL and the server")
+        # The driver's own error: the server may be away, or refuse for the moment.
+        is_away = isinstance(error, (OperationalError, InterfaceError))
+        raise typer.Exit(TRY_AGAIN if is_away else USAGE_ERROR) from None
 
 
 def confirm(question: str, yes: bool) -> None:
@@ -62,7 +69,12 @@ def confirm(question: str, yes: bool) -> None:
         return
     if not is_terminal(sys.stdin):
         raise ConfigurationError("nothing was changed; give --yes to do it where nobody can answer")
-    if not typer.confirm(question, err=True):
+    try:
+        is_agreed = typer.confirm(printable(question), err=True)
+    except typer.Abort:  # Ctrl+C or Ctrl+D, which end no line
+        is_agreed = False
+        say(err=True)
+    if not is_agreed:
         say("cancelled", err=True)
         raise typer.Exit(CANCELLED)
 
@@ -138,22 +150,34 @@ def say_database(engine: Engine) -> None:
     say(f"Database: {address_of(engine)}", err=True)
 
 
-def chosen(engine: Engine, settings: Settings, connection_id: Optional[int]) -> "list[Connection]":
-    """Return the connection of that id, or all connections for None."""
+def chosen(engine: Engine, settings: Settings, name: Optional[str]) -> "list[Connection]":
+    """Return the connection of that name or id, or all connections for None."""
+    from developer_telemetry.connections.registry import find_by_name_or_id
+
+    connections = _all_connections(engine, settings)
+    return connections if name is None else [find_by_name_or_id(connections, name)]
+
+
+def chosen_id(engine: Engine, settings: Settings, name: Optional[str]) -> Optional[int]:
+    """Return the id of the connection of that name or id; None for None.
+
+    The id may be that of a deleted connection, of which rows may be left.
+    """
+    if name is None:
+        return None
+    ids = [str(connection.id) for connection in _all_connections(engine, settings)]
+    is_deleted = name.strip().isdecimal() and name.strip() not in ids
+    return int(name) if is_deleted else chosen(engine, settings, name)[0].id
+
+
+def _all_connections(engine: Engine, settings: Settings) -> "list[Connection]":
     from developer_telemetry.connections.registry import Connections
     from developer_telemetry.storage.devlake_schema import require_tables
 
     require_tables(engine)
     registry = Connections(engine, settings.encryption_secret)
     registry.reload()
-    if connection_id is None:
-        return list(registry.all())
-    connection = registry.get(connection_id)
-    if connection is None:
-        raise TelemetryError(
-            f"no connection {connection_id}; `developer-telemetry status` lists them"
-        )
-    return [connection]
+    return list(registry.all())
 
 
 def report_url(settings: Settings, connection_id: int) -> str:
@@ -176,7 +200,7 @@ def curl_line(url: str, token: str) -> str:
     """
     body = {
         "developer": "ann.lee",
-        "date": "2026-11-23",
+        "date": date.today().isoformat(),
         "hostname": "anns-laptop",
         "email": "ann.lee@example.com",
         "name": "Ann Lee",
@@ -202,6 +226,20 @@ def say(*lines: str, err: bool = False) -> None:
     with output_errors("standard error" if err else "standard output"):
         for line in lines or ("",):
             typer.echo(printable(line), err=err)
+
+
+def say_error(message: str) -> None:
+    """Print the line with which a command fails."""
+    say_marked("error:", "red", message, err=True)
+
+
+def say_marked(word: str, color: str, text: str, err: bool = False) -> None:
+    """Print a line that begins with a word, which has a color on a terminal."""
+    stream = sys.stderr if err else sys.stdout
+    if is_terminal(stream) and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb":
+        word = typer.style(word, fg=color)
+    with output_errors("standard error" if err else "standard output"):
+        typer.echo(f"{word} {printable(text)}", err=err)
 
 
 @contextmanager

@@ -1,17 +1,23 @@
 """Commands about connections: in DevLake through its API, or in the settings' own database."""
 
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
 from developer_telemetry.cli.common import (
+    AS_JSON,
+    YES,
     clear_errors,
     collector_config,
+    confirm,
     curl_line,
     engine_of,
+    is_terminal,
     make_database,
     open_database,
     read_environment,
@@ -20,8 +26,9 @@ from developer_telemetry.cli.common import (
     table,
 )
 from developer_telemetry.config import Settings, load_settings
+from developer_telemetry.connections.backend import OPTIONS
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.printable import printable_json
+from developer_telemetry.printable import iso_time, printable_json
 
 if TYPE_CHECKING:
     from developer_telemetry.connections.backend import Backend, StoredConnection
@@ -35,7 +42,30 @@ DEVLAKE_URL = typer.Option(
     "--devlake-url",
     help="DevLake's address; the default is DEVLAKE_URL, and without both the database.",
 )
-AS_JSON = typer.Option(False, "--json", help="Print JSON.")
+
+
+SECRET_TOKEN_FILE = typer.Option(None, help="A file that holds this token.")
+DUPLICATE_STRATEGY = typer.Option(
+    None,
+    help="overwrite (the default): a day's newest report counts. sum: each host's newest, added.",
+)
+STRIP_PATHS = typer.Option(None, help="Store no paths of repositories and projects.")
+PSEUDONYMS = typer.Option(
+    None, help="Store pseudonyms in place of developers, e-mail addresses and hosts."
+)
+RAW_RETENTION_DAYS = typer.Option(
+    None, min=0, help="Days until reports as received are deleted; 0: never."
+)
+TOOL_RETENTION_DAYS = typer.Option(
+    None, min=0, help="Days until rows of days are deleted; 0: never."
+)
+TEST_AND_BUILD_TASKS = typer.Option(
+    None, help="In its scope config: make test runs and builds tasks of DevLake's."
+)
+KEEP_ACCOUNTS_UNLINKED = typer.Option(
+    None, help="In its scope config: don't link accounts to DevLake's users."
+)
+SWITCHES = ("test_and_build_tasks", "keep_accounts_unlinked")
 
 
 @contextmanager
@@ -96,54 +126,37 @@ def connect(
     name: str = typer.Argument(help="The connection's name, for example that of your team."),
     project: str = typer.Option("", help="DevLake's project to add it to, made if needed."),
     secret_token: str = typer.Option(
-        "", help="The token that machines send; a random one without it."
+        "", help="The token that machines send, - for standard input; a random one without it."
     ),
-    duplicate_strategy: Optional[str] = typer.Option(
-        None,
-        help="overwrite (the default): a day's newest report counts."
-        " sum: each host's newest, added.",
+    secret_token_file: Optional[Path] = SECRET_TOKEN_FILE,
+    new: bool = typer.Option(
+        False, "--new", help="Don't ask if another connection has nearly the same name."
     ),
-    strip_paths: Optional[bool] = typer.Option(
-        None, help="Store no paths of repositories and projects."
-    ),
-    pseudonyms: Optional[bool] = typer.Option(
-        None, help="Store pseudonyms in place of developers, e-mail addresses and hosts."
-    ),
-    raw_retention_days: Optional[int] = typer.Option(
-        None, min=0, help="Days until reports as received are deleted; 0: never."
-    ),
-    tool_retention_days: Optional[int] = typer.Option(
-        None, min=0, help="Days until rows of days are deleted; 0: never."
-    ),
-    test_and_build_tasks: Optional[bool] = typer.Option(
-        None, help="In its scope config: make test runs and builds tasks of DevLake's."
-    ),
-    keep_accounts_unlinked: Optional[bool] = typer.Option(
-        None, help="In its scope config: don't link accounts to DevLake's users."
-    ),
+    duplicate_strategy: Optional[str] = DUPLICATE_STRATEGY,
+    strip_paths: Optional[bool] = STRIP_PATHS,
+    pseudonyms: Optional[bool] = PSEUDONYMS,
+    raw_retention_days: Optional[int] = RAW_RETENTION_DAYS,
+    tool_retention_days: Optional[int] = TOOL_RETENTION_DAYS,
+    test_and_build_tasks: Optional[bool] = TEST_AND_BUILD_TASKS,
+    keep_accounts_unlinked: Optional[bool] = KEEP_ACCOUNTS_UNLINKED,
     devlake_url: Optional[str] = DEVLAKE_URL,
     as_json: bool = AS_JSON,
 ) -> None:
     """Make a connection with all that it needs, and print how machines send to it.
 
-    It can be repeated, to add another project or set options: existing parts stay.
+    It can be repeated, to add another project: an existing connection stays as it is, and is shown.
     """
-    options: dict[str, Any] = {
-        "duplicate_strategy": duplicate_strategy,
-        "strip_paths": strip_paths,
-        "pseudonyms": pseudonyms,
-        "raw_retention_days": raw_retention_days,
-        "tool_retention_days": tool_retention_days,
-    }
-    switches = {
-        "test_and_build_tasks": test_and_build_tasks,
-        "keep_accounts_unlinked": keep_accounts_unlinked,
-    }
+    options, switches = _settings_of(locals())
+    with clear_errors():
+        token = _read_token(secret_token, secret_token_file)
     with backend_of(devlake_url, making=True) as (backend, settings):
         from developer_telemetry.connections.onboarding import ConnectRequest, Onboarding
 
-        wanted = ConnectRequest(name, secret_token, _set(options), _set(switches), project.strip())
-        onboarding = Onboarding(backend, wanted)
+        onboarding = Onboarding(
+            backend, ConnectRequest(name, token, options, switches, project.strip())
+        )
+        if not new:
+            _ask_about_similar(onboarding.name, onboarding.similar_names())
         try:
             onboarding.run()
         finally:  # a token is shown once, so also if a later step failed
@@ -151,8 +164,39 @@ def connect(
                 _show_onboarding(onboarding, settings, as_json)
 
 
-def _set(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
+def _settings_of(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, bool]]:
+    """Return the options and the switches of the scope config that a command was called with."""
+    options, switches = (
+        {name: arguments[name] for name in names if arguments[name] is not None}
+        for names in (OPTIONS, SWITCHES)
+    )
+    return options, switches
+
+
+def _read_token(token: str, file: Optional[Path]) -> str:
+    if token and file:
+        raise ConfigurationError("give one of --secret-token and --secret-token-file")
+    if token == "-":
+        return sys.stdin.readline().strip()
+    if file is None:
+        return token
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(f"--secret-token-file: can't read {file} ({why})") from None
+
+
+def _ask_about_similar(name: str, similar: Sequence[str]) -> None:
+    """Let a misspelled name make no second fleet."""
+    if not similar:
+        return
+    names = ", ".join(map(repr, similar))
+    if not is_terminal(sys.stdin):
+        raise ConfigurationError(
+            f"there is a connection {names}; give --new to make {name!r} beside it"
+        )
+    confirm(f"There is a connection {names}. Make another one, {name!r}?", yes=False)
 
 
 def _show_onboarding(made: "Onboarding", settings: Settings, as_json: bool) -> None:
@@ -182,7 +226,7 @@ def _show_onboarding(made: "Onboarding", settings: Settings, as_json: bool) -> N
         say(f"Secret token   none: anybody can send; {rotate} gives it one")
     say("Try it:", "", f"  {curl_line(url, shown)}", "")
     say("The collector's config.json:", "", *printable_json(config, indent=2).split("\n"), "")
-    if settings.devlake and not settings.public_url:
+    if not settings.public_url:
         say("Set TELEMETRY_PUBLIC_URL to see the address that machines reach.")
 
 
@@ -240,6 +284,42 @@ def show(
         say("", f"  {curl_line(url, needed)}")
 
 
+@connections.command("set")
+def change(
+    name: str = NAME,
+    duplicate_strategy: Optional[str] = DUPLICATE_STRATEGY,
+    strip_paths: Optional[bool] = STRIP_PATHS,
+    pseudonyms: Optional[bool] = PSEUDONYMS,
+    raw_retention_days: Optional[int] = RAW_RETENTION_DAYS,
+    tool_retention_days: Optional[int] = TOOL_RETENTION_DAYS,
+    test_and_build_tasks: Optional[bool] = TEST_AND_BUILD_TASKS,
+    keep_accounts_unlinked: Optional[bool] = KEEP_ACCOUNTS_UNLINKED,
+    devlake_url: Optional[str] = DEVLAKE_URL,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Change settings of a connection, and say what that means for the rows that are there.
+
+    Receivers apply it within seconds.
+    """
+    options, switches = _settings_of(locals())
+    with backend_of(devlake_url) as (backend, _):
+        from developer_telemetry.connections import onboarding
+
+        if not options and not switches:
+            raise ConfigurationError("name a setting to change; `connections set --help` has them")
+        connection = onboarding.find_connection(backend, name)
+        changes = onboarding.change_settings(backend, connection, options, switches)
+        consequences = onboarding.describe_consequences(connection, changes)
+        if as_json:
+            result = {"id": connection.id, "changed": changes, "consequences": consequences}
+            say(printable_json(result))
+            return
+        say(f"connection {connection.id} ({connection.name})")
+        for setting, value in changes.items():
+            say(f"  {setting.replace('_', ' ')}: {_cell(value)}")
+        say(*(consequences or ["No earlier row changes."] if changes else ["Nothing changes."]))
+
+
 @connections.command()
 def rename(
     name: str = NAME,
@@ -261,7 +341,7 @@ def rename(
 @connections.command()
 def delete(
     name: str = NAME,
-    yes: bool = typer.Option(False, "--yes", help="Don't ask."),
+    yes: bool = YES,
     devlake_url: Optional[str] = DEVLAKE_URL,
 ) -> None:
     """Delete a connection and all reports of its machines, for good."""
@@ -284,18 +364,9 @@ def delete(
                 say(f"It is removed from the blueprint {blueprint.name}{project}.")
             else:
                 say(f"It is removed from project {blueprint.project}.")
-        if not yes and not _agreed():
-            raise ConfigurationError("nothing was deleted; answer y, or give --yes")
+        confirm(f"Delete connection {connection.id} ({connection.name})?", yes)
         backend.delete(connection.id)
         say("deleted")
-
-
-def _agreed() -> bool:
-    try:
-        return typer.confirm("Delete it?")
-    except typer.Abort:  # there is no terminal
-        say()
-        return False
 
 
 def _counts(settings: Settings, connection: "StoredConnection") -> dict[str, int]:
@@ -323,7 +394,7 @@ def _described(connection: "StoredConnection") -> dict[str, Any]:
         "pseudonyms": bool(options.pop("pseudonyms", False)),
         **{name: value or None for name, value in options.items()},
         "token": connection.fault or token_hint(connection.token),
-        "old_token_until": moment(connection.previous_until)
+        "old_token_until": iso_time(connection.previous_until * 1_000_000)
         if connection.has_previous_token
         else None,
     }

@@ -1,7 +1,7 @@
 """The `doctor` command, and the settings of commands that use DevLake or a report URL."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Optional
@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from developer_telemetry.cli.common import (
+    AS_JSON,
+    CHECK_FAILED,
     clear_errors,
     read_environment,
     report_url,
     require_database,
     say,
+    say_marked,
 )
 from developer_telemetry.config import Settings, load_settings
 from developer_telemetry.errors import TelemetryError
@@ -21,7 +24,10 @@ from developer_telemetry.printable import printable_json
 
 if TYPE_CHECKING:
     from developer_telemetry.connections.devlake_backend import DevLakeBackend
+    from developer_telemetry.diagnostics.check import Check
 
+# Of the states of checks.
+COLORS = {"ok": "green", "failed": "red", "skipped": "yellow"}
 URL = typer.Option(
     None,
     "--url",
@@ -35,7 +41,7 @@ def doctor(
     devlake_url: Optional[str] = typer.Option(
         None, help="DevLake's address; the default is DEVLAKE_URL."
     ),
-    as_json: bool = typer.Option(False, "--json", help="Print one JSON object."),
+    as_json: bool = AS_JSON,
 ) -> None:
     """Check all that a report needs, from DevLake to the disk of the receiver.
 
@@ -52,12 +58,34 @@ def doctor(
             results = [check._asdict() for check in checks]
             say(printable_json({"ok": is_ok, "checks": results}))
         else:
-            for check in checks:
+            for check in fold_skipped(checks):
                 state = check.state.upper() if check.state == FAILED else check.state
-                say(f"{state:8} {check.name:18} {check.message}")
+                say_marked(f"{state:8}", COLORS[check.state], f"{check.name:18} {check.message}")
                 if check.remedy:
                     say(f"{'':27} -> {check.remedy}")
-    raise typer.Exit(0 if is_ok else 1)
+            failed = [check.name for check in checks if check.state == FAILED]
+            if len(failed) > 1:
+                say("", f"{len(failed)} checks failed; correct `{failed[0]}` first.")
+    raise typer.Exit(0 if is_ok else CHECK_FAILED)
+
+
+def fold_skipped(checks: "Sequence[Check]") -> "Iterator[Check]":
+    """Yield checks, those that were skipped for one reason as one line in the place of the first.
+
+    What made them impossible is a check of its own, or a setting that is not needed everywhere.
+    """
+    from developer_telemetry.diagnostics.check import SKIPPED
+
+    names: dict[tuple[str, str], list[str]] = {}
+    for check in checks:
+        if check.state == SKIPPED:
+            names.setdefault((check.message, check.remedy), []).append(check.name)
+    for check in checks:
+        if check.state != SKIPPED:
+            yield check
+        elif skipped := names.pop((check.message, check.remedy), None):
+            others = f" (also: {', '.join(skipped[1:])})" if len(skipped) > 1 else ""
+            yield check._replace(message=check.message + others)
 
 
 @contextmanager

@@ -10,17 +10,20 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from developer_telemetry.cli.common import (
+    AS_JSON,
+    CHECK_FAILED,
     clear_errors,
     open_database,
     report_url,
     say,
+    say_marked,
     table,
 )
 from developer_telemetry.cli.doctor import URL, site
 from developer_telemetry.cli.fleet import show_refused
 from developer_telemetry.config import Settings, load_settings
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.printable import printable_json
+from developer_telemetry.printable import iso_time, printable_json
 from developer_telemetry.reports.refusal_reasons import describe_reason
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ POLL_SECONDS = 1.0
 
 
 def status(
-    as_json: bool = typer.Option(False, "--json", help="Print a JSON list."),
+    as_json: bool = AS_JSON,
     refused: bool = typer.Option(
         False, "--refused", help="Show the machines that were refused in 14 days, and why."
     ),
@@ -68,10 +71,17 @@ def status(
                 for conversion in read_conversion_statuses(engine)
             }
         if as_json:
-            quiet = [[machine._asdict() for machine in status.quiet] for status in statuses]
+            quiet = [
+                [
+                    {**machine._asdict(), "last_seen": iso_time(machine.last_seen)}
+                    for machine in status.quiet
+                ]
+                for status in statuses
+            ]
             listed = [
                 {
                     **status._asdict(),
+                    "newest": iso_time(status.newest),
                     "quiet": machines,
                     "fault": faults.get(status.id, ""),
                     "schema": ownership.to_json(),
@@ -126,11 +136,11 @@ def status(
 
 
 def send_test(
-    connection: Optional[int] = typer.Option(
-        None, help="Its id; needed where there are several connections."
+    connection: Optional[str] = typer.Option(
+        None, metavar="NAME", help="Its name or id; needed where there are several connections."
     ),
     url: Optional[str] = URL,
-    as_json: bool = typer.Option(False, "--json", help="Print a JSON list of the steps."),
+    as_json: bool = AS_JSON,
 ) -> None:
     """Send a report as a machine does, follow it through the database, and remove it again.
 
@@ -149,11 +159,11 @@ def send_test(
             for step in send_test(engine, chosen, report_url(settings, chosen.id)):
                 steps.append(step)
                 if not as_json:
-                    word = "ok" if step.passed else "FAILED"
-                    say(f"{word:8} {step.name:12} {step.message}")
+                    word, color = ("ok", "green") if step.passed else ("FAILED", "red")
+                    say_marked(f"{word:8}", color, f"{step.name:12} {step.message}")
         if as_json:
             say(printable_json([step._asdict() for step in steps]))
-    raise typer.Exit(0 if all(step.passed for step in steps) else 1)
+    raise typer.Exit(0 if all(step.passed for step in steps) else CHECK_FAILED)
 
 
 @contextmanager
@@ -165,8 +175,11 @@ def _database(settings: Settings) -> Iterator[Engine]:
         engine.dispose()
 
 
-def _chosen(settings: Settings, engine: Engine, connection_id: Optional[int]) -> "Connection":
-    from developer_telemetry.connections.registry import Connections
+def _chosen(settings: Settings, engine: Engine, name: Optional[str]) -> "Connection":
+    from developer_telemetry.connections.registry import (
+        Connections,
+        find_by_name_or_id,
+    )
 
     secret = settings.encryption_secret
     connections = Connections(engine, secret)
@@ -177,9 +190,9 @@ def _chosen(settings: Settings, engine: Engine, connection_id: Optional[int]) ->
         connections = Connections(engine, secret, settings.spool_dir / "connections.json")
         if not connections.all():
             raise
-    candidates = [
-        connection for connection in connections.all() if connection_id in (None, connection.id)
-    ]
+    candidates = list(connections.all())
+    if name is not None:
+        candidates = [find_by_name_or_id(candidates, name)]
     if len(candidates) == 1 and not candidates[0].fault:
         return candidates[0]
     if len(candidates) == 1:
@@ -191,14 +204,13 @@ def _chosen(settings: Settings, engine: Engine, connection_id: Optional[int]) ->
         )
     if candidates:
         choices = ", ".join(f"{connection.id} ({connection.name})" for connection in candidates)
-        raise ConfigurationError(f"there are several connections; name one of {choices}")
-    which = "there is no connection" if connection_id is None else f"no connection {connection_id}"
-    raise ConfigurationError(f"{which}; `developer-telemetry connections list` shows them")
+        raise ConfigurationError(
+            f"there are several connections; name one of {choices} with --connection"
+        )
+    raise ConfigurationError("there is no connection; `developer-telemetry connect NAME` makes one")
 
 
-def watch(
-    as_json: bool = typer.Option(False, "--json", help="Print one JSON object a line."),
-) -> None:
+def watch(as_json: bool = AS_JSON) -> None:
     """Show reports as they arrive, and refusals, until Ctrl+C."""
     with clear_errors(), suppress(KeyboardInterrupt), _database(load_settings()) as engine:
         _watch(engine, as_json)
@@ -228,7 +240,11 @@ def _watch(engine: Engine, as_json: bool) -> None:
 
 
 def _tagged(event: "Event") -> "dict[str, object]":
-    return {"event": type(event).__name__.lower(), **event._asdict()}
+    from developer_telemetry.diagnostics.live_events import Arrived
+
+    fields = event._asdict()
+    moment = "arrived" if isinstance(event, Arrived) else "noticed"
+    return {"event": type(event).__name__.lower(), **fields, moment: iso_time(fields[moment])}
 
 
 def _line(event: "Event") -> str:

@@ -11,8 +11,9 @@ from typing import Any
 
 import typer
 
+from developer_telemetry import __version__
 from developer_telemetry.cli.backup import backup, restore
-from developer_telemetry.cli.common import OutputFailed
+from developer_telemetry.cli.common import CANCELLED, OutputFailed, say
 from developer_telemetry.cli.connections import connect, connections
 from developer_telemetry.cli.dead_letters import dead_letters
 from developer_telemetry.cli.doctor import doctor
@@ -25,18 +26,37 @@ from developer_telemetry.cli.spool import spool
 from developer_telemetry.cli.tokens import token
 from developer_telemetry.config import SETTINGS
 from developer_telemetry.database.error_texts import describe_error
-from developer_telemetry.printable import printable
+from developer_telemetry.printable import printable, printable_lines
 from developer_telemetry.receiver.logging import PlainLines
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
+    # Tables of options cut long names off on a terminal of 80 columns.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Developer telemetry for Apache DevLake: receive reports from machines, and manage them.",
     epilog="Settings come from the environment: "
     + ", ".join(setting.name for setting in SETTINGS)
     + ".",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        say(f"developer-telemetry {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _take_global_options(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    pass
+
+
 app.command()(serve)
 app.command()(migrate)
 app.command()(connect)
@@ -67,9 +87,11 @@ def main() -> None:
     _prepare()
     try:
         os.getcwd()
-        status = int(app(standalone_mode=False) or 0)
+        status = int(app(prog_name="developer-telemetry", standalone_mode=False) or 0)
     except SystemExit as ending:
         status = ending.code if isinstance(ending.code, int) else 1 if ending.code else 0
+    except KeyboardInterrupt:  # before the command began
+        status = _failed(typer.Abort())
     except FileNotFoundError as error:
         status = _failed(error if error.filename else _FolderGone())
     except Exception as error:
@@ -100,8 +122,10 @@ def _failed(error: Exception) -> int:
     """Report an error that the command does not handle, and return the exit status."""
     if isinstance(error, BrokenPipeError):
         return 1
-    if isinstance(error, typer.Abort):
-        error = OutputFailed("aborted")
+    if isinstance(error, typer.Abort):  # Ctrl+C, or the end of what is typed at a question
+        with suppress(Exception):
+            say("cancelled", err=True)
+        return CANCELLED
     if hasattr(error, "format_message"):
         return _misused(error)
     if os.environ.get("TELEMETRY_LOG_LEVEL", "").lower() == "debug":
@@ -124,7 +148,8 @@ def _failed(error: Exception) -> int:
 
 def _misused(error: Any) -> int:
     """Report wrong arguments; the message repeats them, so it is made printable."""
-    error.message = printable(error.message)
+    is_help = type(error).__name__ == "NoArgsIsHelpError"  # our own text
+    error.message = printable_lines(error.message) if is_help else printable(error.message)
     with suppress(OSError, ValueError):
         error.show()
     return int(error.exit_code)

@@ -1,27 +1,39 @@
 """Commands that delete data about people: `prune` and `erase`."""
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Optional
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import typer
 
 from developer_telemetry.cli.common import (
+    AS_JSON,
+    CHECK_FAILED,
+    CONNECTION,
+    YES,
     chosen,
+    chosen_id,
     clear_errors,
+    confirm,
     open_database,
     say,
     say_database,
     table,
 )
 from developer_telemetry.config import load_settings
+from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.printable import printable_json
 from developer_telemetry.storage.tables import ERASED_TABLES
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-    from developer_telemetry.privacy.person_search import Person
+    from developer_telemetry.privacy.erasure import ReceiverAnswer
+    from developer_telemetry.privacy.person_search import Person, PersonSearch
+    from developer_telemetry.privacy.retention import PrunedRows, RetentionLimits
+    from developer_telemetry.storage.tombstones import TombstoneKey
 
+DRY_RUN = typer.Option(False, "--dry-run", help="Show what would be removed, and remove nothing.")
 GONE = typer.Option(
     [],
     "--gone",
@@ -34,34 +46,77 @@ GONE = typer.Option(
 _COLUMNS = {table.name: table.label for table in ERASED_TABLES}
 
 
+class Pruned(NamedTuple):
+    """The rows of one connection that are removed, or would be."""
+
+    connection: int
+    limits: "RetentionLimits"
+    rows: "PrunedRows"
+
+    @property
+    def first_days(self) -> dict[str, Optional[str]]:
+        """Return the first days that stay, of reports and of days; None where all stay."""
+        from developer_telemetry.storage.retention_marks import FIRST_DAY
+
+        names = ("reports_before", "days_before")
+        return {name: day if day != FIRST_DAY else None for name, day in zip(names, self.limits)}
+
+
 def prune(
-    connection: Optional[int] = typer.Option(None, help="Its id; all connections without it."),
-    yes: bool = typer.Option(False, "--yes", help="Do it; without this nothing is removed."),
+    connection: Optional[str] = CONNECTION,
+    dry_run: bool = DRY_RUN,
+    yes: bool = YES,
+    as_json: bool = AS_JSON,
 ) -> None:
-    """Show the reports and days that are older than their retention, and delete them with --yes.
+    """Show the reports and days that are older than their retention, and delete them.
 
     A receiver does the same once a day.
     """
     with clear_errors():
         from developer_telemetry.privacy.retention import PrunedRows, preview_prune
         from developer_telemetry.privacy.retention import prune as run
-        from developer_telemetry.storage.retention_marks import FIRST_DAY
 
         settings = load_settings()
         engine = open_database(settings)
         say_database(engine)
-        rows = [["connection", "reports before", "days before", *PrunedRows._fields]]
-        for target in chosen(engine, settings, connection):
-            limits, pruned = preview_prune(engine, target.id)
-            if yes:
-                pruned = PrunedRows()
-                for pruned in run(engine, target.id):  # noqa: B007  (the last one is the sum)
-                    pass
-            first = ["(all kept)" if day == FIRST_DAY else day for day in limits]
-            rows.append([str(target.id), *first, *map(str, pruned)])
-        say(*table(rows))
+        targets = chosen(engine, settings, connection)
+        plan = [Pruned(target.id, *preview_prune(engine, target.id)) for target in targets]
+        if dry_run or not any(any(item.rows) for item in plan):
+            _show_pruned(plan, as_json, is_removed=False)
+            return
         if not yes:
-            say("Nothing was removed; --yes removes it.")
+            say(*_prune_table(plan), err=as_json)
+        confirm("Remove this?", yes)
+        done = []
+        for item in plan:
+            rows = PrunedRows()
+            for rows in run(engine, item.connection):  # noqa: B007  (the last one is the sum)
+                pass
+            done.append(item._replace(rows=rows))
+        _show_pruned(done, as_json, is_removed=True)
+
+
+def _show_pruned(pruned: Sequence[Pruned], as_json: bool, is_removed: bool) -> None:
+    if as_json:
+        rows = [
+            {"connection": item.connection, **item.first_days, **item.rows._asdict()}
+            for item in pruned
+        ]
+        say(printable_json({"removed": is_removed, "connections": rows}))
+        return
+    say(*_prune_table(pruned))
+    if not is_removed:
+        say("Nothing was removed.")
+
+
+def _prune_table(pruned: Sequence[Pruned]) -> list[str]:
+    from developer_telemetry.privacy.retention import PrunedRows
+
+    rows = [["connection", "reports before", "days before", *PrunedRows._fields]]
+    for item in pruned:
+        days = [day or "(all kept)" for day in item.first_days.values()]
+        rows.append([str(item.connection), *days, *map(str, item.rows)])
+    return table(rows)
 
 
 def erase(
@@ -71,7 +126,7 @@ def erase(
         help="A developer's id, spelled exactly so, or an e-mail address in any case.",
         show_default=False,
     ),
-    connection: Optional[int] = typer.Option(None, help="Its id; all connections without it."),
+    connection: Optional[str] = CONNECTION,
     block: bool = typer.Option(
         False, "--block", help="Also drop reports sent for them later; senders get a 200."
     ),
@@ -81,102 +136,163 @@ def erase(
         help="Erase people again whose erased data is back in a restored database.",
     ),
     gone: list[str] = GONE,
-    yes: bool = typer.Option(False, "--yes", help="Do it; without this nothing is removed."),
+    dry_run: bool = DRY_RUN,
+    yes: bool = YES,
+    as_json: bool = AS_JSON,
 ) -> None:
-    """Show all data of a person, in every layer, and with --yes remove it for good.
+    """Show all data of a person, in every layer, and remove it for good.
 
     Exits with 1 if a receiver may still hold reports of the person, and prints the remedy.
     """
     with clear_errors():
-        from developer_telemetry.errors import ConfigurationError
+        from developer_telemetry.privacy.person_search import PersonSearch
+        from developer_telemetry.storage.tombstones import TombstoneKey
 
         if again == bool(person.strip()):
             raise ConfigurationError("name a developer or an e-mail address, or give --again")
+        settings = load_settings()
+        engine = open_database(settings)
+        say_database(engine)
+        only = chosen_id(engine, settings, connection)
+        call = ErasureCall(engine, TombstoneKey(settings.encryption_secret), dry_run, yes, as_json)
         if again:
-            _erase_again(connection, yes)
+            _erase_again(call, only)
         else:
-            _erase(person, connection, block, gone, yes)
+            search = PersonSearch(engine, settings.encryption_secret, person, only)
+            _erase(call, search, block, gone)
 
 
-def _erase(
-    person: str, connection: Optional[int], block: bool, gone: "list[str]", yes: bool
-) -> None:
-    from developer_telemetry.errors import ConfigurationError
+# A person with the number of rows in each table.
+_Found = list[tuple["Person", "Counter[str]"]]
+
+
+class ErasureCall(NamedTuple):
+    """One call of `erase`."""
+
+    engine: "Engine"
+    key: "TombstoneKey"
+    dry_run: bool
+    yes: bool
+    as_json: bool
+
+    def is_agreed(self, found: _Found, remarks: Iterable[str]) -> bool:
+        """Show what would be removed and ask; return False if nothing is to be removed."""
+        is_result = self.dry_run and self.as_json
+        if found and not is_result:
+            say(*_people_table(found), err=self.as_json)
+        for remark in remarks:
+            say(remark, err=self.as_json)
+        if self.dry_run:
+            say("Nothing was removed.", err=self.as_json)
+            if is_result:
+                say(printable_json(_describe_erasure(found, {}, [])))
+            return False
+        confirm("Remove this, and what receivers have spooled?", self.yes)
+        return True
+
+
+def _erase(call: ErasureCall, search: "PersonSearch", block: bool, gone: Sequence[str]) -> None:
     from developer_telemetry.privacy.erasure import erase as run
-    from developer_telemetry.privacy.erasure import forget_receiver, is_blocked
-    from developer_telemetry.privacy.person_search import PersonSearch, is_personal_email
-    from developer_telemetry.storage.tombstones import TombstoneKey
+    from developer_telemetry.privacy.erasure import forget_receiver
 
-    settings = load_settings()
-    engine = open_database(settings)
-    say_database(engine)
-    key = TombstoneKey(settings.encryption_secret)
-    search = PersonSearch(engine, settings.encryption_secret, person, connection)
     people = search.people()
-    _show(engine, people, f"The database has nothing of {search.text}.")
-    if "@" in search.text and not is_personal_email(search.text.lower()):
-        say(f"{search.text} is an address that tools fill in: these may be several people.")
-    for email, other in search.namesakes(people):
-        say(
-            f"{other.developer_id} of connection {other.connection_id} is not meant, but has"
-            f" an address of theirs: erase {email} for all who do"
-        )
-    if is_blocked(engine, search.subjects(key, people)) and not block:
-        say("Reports for them are dropped now; without --block they are accepted again.")
-    if not yes:
-        say("Nothing was removed; --yes removes this, and what receivers have spooled.")
+    found = _count_rows(call.engine, people)
+    if not call.is_agreed(found, _remarks(call, search, people, block)):
         return
     for name in gone:
-        if not forget_receiver(engine, name):
+        if not forget_receiver(call.engine, name):
             raise ConfigurationError(
                 f"no receiver is called {name}; nothing was removed: take a name as this command"
                 " shows it"
             )
-    outcome = run(engine, key, search, people, block)
-    _show_removed(outcome.removed)
-    outstanding = [answer for answer in outcome.answers if answer.problem]
-    for answer in outcome.answers:
-        result = answer.problem or f"{answer.removed} reports removed from its spool"
-        say(f"Receiver {answer.name}: {result}")
+    outcome = run(call.engine, call.key, search, people, block)
+    _show_removed(call, found, outcome.removed, outcome.answers)
+
+
+def _remarks(
+    call: ErasureCall, search: "PersonSearch", people: "Sequence[Person]", block: bool
+) -> Iterator[str]:
+    from developer_telemetry.privacy.erasure import is_blocked
+    from developer_telemetry.privacy.person_search import is_personal_email
+
+    if not people:
+        yield f"The database has nothing of {search.text}."
+    if "@" in search.text and not is_personal_email(search.text.lower()):
+        yield f"{search.text} is an address that tools fill in: these may be several people."
+    for email, other in search.namesakes(people):
+        yield (
+            f"{other.developer_id} of connection {other.connection_id} is not meant, but has"
+            f" an address of theirs: erase {email} for all who do"
+        )
+    if is_blocked(call.engine, search.subjects(call.key, people)) and not block:
+        yield "Reports for them are dropped now; without --block they are accepted again."
+
+
+def _erase_again(call: ErasureCall, only: Optional[int]) -> None:
+    from developer_telemetry.privacy.erasure import erase_again, find_returned
+    from developer_telemetry.privacy.person_search import read_strategies
+
+    scope = read_strategies(call.engine, only)
+    people = find_returned(call.engine, call.key, scope)
+    found = _count_rows(call.engine, people)
+    if not people:  # nothing to ask about
+        call = call._replace(yes=True)
+    remarks = [] if people else ["The database has nothing of anybody who was erased."]
+    if call.is_agreed(found, remarks):
+        removed = erase_again(call.engine, scope, people) if people else Counter[str]()
+        _show_removed(call, found, removed, [])
+
+
+def _count_rows(engine: "Engine", people: "Iterable[Person]") -> _Found:
+    from developer_telemetry.privacy.person_data import PersonData, list_erased_tables
+
+    tables = list_erased_tables(engine)
+    return [(person, PersonData(engine, person, tables).counts()) for person in people]
+
+
+def _people_table(found: _Found) -> list[str]:
+    rows = [["connection", "developer", *_COLUMNS.values()]]
+    for person, counts in found:
+        rows.append([*map(str, person), *(str(counts[name]) for name in _COLUMNS)])
+    return table(rows)
+
+
+def _show_removed(
+    call: ErasureCall,
+    found: _Found,
+    removed: Mapping[str, int],
+    answers: "Sequence[ReceiverAnswer]",
+) -> None:
+    """Show what was removed; end the command if a receiver did not confirm."""
+    if call.as_json:
+        say(printable_json(_describe_erasure(found, removed, answers)))
+    else:
+        gone = [f"{count} {_COLUMNS[name]}" for name, count in removed.items() if count]
+        say(f"Removed: {', '.join(gone) or 'nothing from the database'}.")
+        for answer in answers:
+            result = answer.problem or f"{answer.removed} reports removed from its spool"
+            say(f"Receiver {answer.name}: {result}")
+    outstanding = [answer for answer in answers if answer.problem]
     if outstanding:
         say(
-            f"NOT COMPLETE: {len(outstanding)} of {len(outcome.answers)} receivers did not confirm."
+            f"NOT COMPLETE: {len(outstanding)} of {len(answers)} receivers did not confirm."
             " Nothing that they hold of this person gets into the database any more, but it may"
             " still be on their disks:",
             *(f"  {answer.name}: {answer.remedy}" for answer in outstanding),
             err=True,
         )
-        raise typer.Exit(1)
+        raise typer.Exit(CHECK_FAILED)
 
 
-def _erase_again(connection: Optional[int], yes: bool) -> None:
-    from developer_telemetry.privacy.erasure import erase_again, find_returned
-    from developer_telemetry.privacy.person_search import read_strategies
-    from developer_telemetry.storage.tombstones import TombstoneKey
+def _describe_erasure(
+    found: _Found, removed: Mapping[str, int], answers: "Sequence[ReceiverAnswer]"
+) -> dict[str, object]:
+    def words(counts: Mapping[str, int]) -> dict[str, int]:
+        return {label.replace(" ", "_"): counts.get(name, 0) for name, label in _COLUMNS.items()}
 
-    settings = load_settings()
-    engine = open_database(settings)
-    say_database(engine)
-    scope = read_strategies(engine, connection)
-    people = find_returned(engine, TombstoneKey(settings.encryption_secret), scope)
-    _show(engine, people, "The database has nothing of anybody who was erased.")
-    if not yes:
-        say("Nothing was removed; --yes removes what arrived before the erasure.")
-    elif people:
-        _show_removed(erase_again(engine, scope, people))
-
-
-def _show(engine: "Engine", people: "Iterable[Person]", nobody: str) -> None:
-    from developer_telemetry.privacy.person_data import PersonData, list_erased_tables
-
-    tables = list_erased_tables(engine)
-    rows = [["connection", "developer", *_COLUMNS.values()]]
-    for person in people:
-        counts = PersonData(engine, person, tables).counts()
-        rows.append([*map(str, person), *(str(counts[name]) for name in _COLUMNS)])
-    say(*(table(rows) if len(rows) > 1 else [nobody]))
-
-
-def _show_removed(removed: "Counter[str]") -> None:
-    gone = [f"{count} {_COLUMNS[name]}" for name, count in removed.items() if count]
-    say(f"Removed: {', '.join(gone) or 'nothing from the database'}.")
+    people = [
+        {"connection": person.connection_id, "developer": person.developer_id, "rows": words(rows)}
+        for person, rows in found
+    ]
+    receivers = [answer._asdict() for answer in answers]
+    return {"people": people, "removed": words(removed), "receivers": receivers}

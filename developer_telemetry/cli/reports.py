@@ -11,15 +11,27 @@ from typing import Annotated, Any, Callable, Optional
 import typer
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.cli.common import chosen, clear_errors, make_database, open_database, say
+from developer_telemetry.cli.common import (
+    AS_JSON,
+    CHECK_FAILED,
+    CONNECTION,
+    chosen,
+    chosen_id,
+    clear_errors,
+    make_database,
+    open_database,
+    say,
+)
 from developer_telemetry.config import load_settings
 from developer_telemetry.errors import TelemetryError
+from developer_telemetry.printable import printable_json
 
-SOME_REFUSED = 1
 # Files that are named on the screen; the file for errors has all that can't be imported.
 MOST_FILES = 50
 # An export prints its progress every so many rows.
 SHOWN_ROWS = 1_000
+# The names of what `--json` prints of an import.
+IMPORT_COUNTS = ("stored", "already_stored", "days", "left_out", "erased", "refused")
 
 
 class Layer(str, Enum):
@@ -44,8 +56,12 @@ def import_reports(
         ),
     ],
     connection: Annotated[
-        Optional[int],
-        typer.Option(help="Which one gets all; without it an export's rows go to their own."),
+        Optional[str],
+        typer.Option(
+            metavar="NAME",
+            help="The name or id of the one that gets all; without it an export's rows go to their"
+            " own.",
+        ),
     ] = None,
     developer: Annotated[
         str,
@@ -64,6 +80,7 @@ def import_reports(
         Optional[Path],
         typer.Option(help="File for what can't be imported; else import-errors-TIME.txt."),
     ] = None,
+    as_json: bool = AS_JSON,
 ) -> None:
     """Store reports from files. What is stored already is passed over, so it may be repeated."""
     with clear_errors():
@@ -80,7 +97,8 @@ def import_reports(
         engine, settings = make_database(load_settings())
         connections = {target.id: target for target in chosen(engine, settings, None)}
         defaults = ImportDefaults(developer, hostname, email, name, date_from_name)
-        batches = ImportReader(connections, connection, defaults).batches(archives)
+        target_id = chosen_id(engine, settings, connection)
+        batches = ImportReader(connections, target_id, defaults).batches(archives)
         erased = TombstoneCache(engine, TombstoneKey(settings.encryption_secret))
         counts = ImportCounts()
         files_at_fault: list[str] = []
@@ -99,9 +117,17 @@ def import_reports(
         rejects.close()
         empty = [f"{name}: nothing is in it" for name in archives.empty]
         print_first_faults([*files_at_fault, *empty])
-        say(*_summary(counts, archives.passed_over, rejects.path))
+        if as_json:
+            result = {
+                **{name: getattr(counts, name) for name in IMPORT_COUNTS},
+                "files_passed_over": archives.passed_over,
+                "errors": str(rejects.path) if counts.refused else None,
+            }
+            say(printable_json(result))
+        else:
+            say(*_summary(counts, archives.passed_over, rejects.path))
         if counts.refused:
-            raise typer.Exit(SOME_REFUSED)
+            raise typer.Exit(CHECK_FAILED)
 
 
 def print_first_faults(lines: Sequence[str]) -> None:
@@ -143,9 +169,7 @@ def export(
     format: Annotated[
         Format, typer.Option(help="csv takes one layer, ndjson takes all.")
     ] = Format.NDJSON,
-    connection: Annotated[
-        Optional[int], typer.Option(help="Its id; all connections without it.")
-    ] = None,
+    connection: Optional[str] = CONNECTION,
     since: Annotated[
         Optional[datetime], typer.Option(formats=["%Y-%m-%d"], help="The first day of reports.")
     ] = None,
@@ -166,11 +190,10 @@ def export(
             raise TelemetryError("a CSV file holds one table: say which with --layer raw or tool")
         settings = load_settings()
         engine = open_database(settings)
-        wanted = ExportSelection(connection, _day(since), _day(until))
+        only = chosen_id(engine, settings, connection)
+        wanted = ExportSelection(only, _day(since), _day(until))
         if developer is not None:
-            people = PersonSearch(
-                engine, settings.encryption_secret, developer, connection
-            ).people()
+            people = PersonSearch(engine, settings.encryption_secret, developer, only).people()
             if not people:
                 raise TelemetryError(f"nothing is stored of {developer!r}; check the spelling")
             wanted = wanted._replace(developers=people)
@@ -181,6 +204,8 @@ def export(
                 to.write(row)
                 if to.rows % SHOWN_ROWS == 0:
                     show(to.rows, None, f"{to.rows} rows")
+        if not to.rows:
+            chosen(engine, settings, connection)  # is there such a connection?
         say(f"{to.rows} rows exported", err=True)
         if to.formulas:
             say(
@@ -209,11 +234,7 @@ def _day(moment: Optional[datetime]) -> Optional[str]:
     return None if moment is None else moment.date().isoformat()
 
 
-def reextract(
-    connection: Annotated[
-        Optional[int], typer.Option(help="Its id; all connections without it.")
-    ] = None,
-) -> None:
+def reextract(connection: Optional[str] = CONNECTION, as_json: bool = AS_JSON) -> None:
     """Rewrite tool rows and accounts from the raw reports, as a blueprint's run does."""
     with clear_errors():
         from developer_telemetry.database.advisory_lock import hold_connection
@@ -222,13 +243,18 @@ def reextract(
 
         settings = load_settings()
         engine = open_database(settings)
+        done = []
         for target in chosen(engine, settings, connection):
             who = f"connection {target.id}"
             steps = extract(engine, target.id, target.strategy, everything=True)
             reports = _watched(f"{who}, reports", steps)
             with hold_connection(engine, target.id):
                 accounts = _watched(f"{who}, accounts", convert_accounts(engine, target.id))
-            say(f"{who}: {reports} reports, {accounts} accounts")
+            done.append({"connection": target.id, "reports": reports, "accounts": accounts})
+            if not as_json:
+                say(f"{who}: {reports} reports, {accounts} accounts")
+        if as_json:
+            say(printable_json(done))
 
 
 def _watched(label: str, steps: Iterator[Any]) -> int:

@@ -3,23 +3,35 @@
 import shlex
 import sys
 from contextlib import ExitStack
-from typing import Optional
+from functools import partial
+from typing import TYPE_CHECKING, Optional
 
 import typer
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.cli.common import (
+    AS_JSON,
     announce,
     clear_errors,
     curl_line,
     engine_of,
+    is_terminal,
     make_database,
     read_environment,
     report_url,
     say,
 )
-from developer_telemetry.config import Settings, load_settings
+from developer_telemetry.config import Settings, list_unknown_settings, load_settings
 from developer_telemetry.errors import ConfigurationError
+from developer_telemetry.printable import printable_json
+from developer_telemetry.receiver.listen_addresses import (
+    BOTH,
+    IPV4,
+    find_own_address,
+)
+
+if TYPE_CHECKING:
+    from developer_telemetry.connections.registry import Connection
 
 
 def serve() -> None:
@@ -30,33 +42,61 @@ def serve() -> None:
     with clear_errors():
         from developer_telemetry.receiver.main import serve as run
 
+        for remark in list_unknown_settings():
+            announce(f"warning: {remark}")
         engine, settings = make_database(load_settings())
-        if settings.embedded:
-            _introduce(engine, settings)
-        run(engine, settings)
+        first = _first_connection(engine, settings) if settings.embedded else None
+        run(engine, settings, partial(_introduce, settings, first))
 
 
-def _introduce(engine: Engine, settings: Settings) -> None:
-    """Make the embedded database's first connection, and say how to send to it."""
+def _first_connection(engine: Engine, settings: Settings) -> "Connection":
+    """Return the embedded database's first connection, made if there is none."""
     from developer_telemetry.connections.registry import Connections, create, new_token
 
     connections = Connections(engine, settings.encryption_secret)
     connections.reload()
-    made = not connections.all()
-    if made:
+    if not connections.all():
         create(engine, settings.encryption_secret, "default", new_token())
         connections.reload()
-    first = connections.all()[0]
+    return connections.all()[0]
+
+
+def _introduce(settings: Settings, first: "Optional[Connection]") -> None:
+    """Print how to send to a receiver of an embedded database, which listens by now."""
+    if first is None:
+        return
     url = report_url(settings, first.id)
     say(f"Reports go to  {url}")
-    # The token is shown when it is new or somebody is looking, and so stays out of service logs.
-    if first.token and (made or sys.stdout.isatty()):
+    others = _other_machines(settings, first.id)
+    if others:
+        say(f"               {others}")
+    # A log that a service or a pipe keeps must hold no token.
+    if first.token and is_terminal(sys.stdout):
         say(f"Secret token   {first.token}")
         say("Try it:", "", f"  {curl_line(url, first.token)}", "")
         # Not behind the public address, where only reports get through.
         page = report_url(settings._replace(public_url=""), first.id).partition("plugins/")[0]
         say(f"Then see it at {page} in a browser. Stop with Ctrl+C.")
+    elif first.token:
+        say(
+            "Secret token   shown on a terminal only;"
+            f" `developer-telemetry token rotate {first.id}` gives a new one"
+        )
     sys.stdout.flush()
+
+
+def _other_machines(settings: Settings, connection_id: int) -> str:
+    """Return how other machines reach this receiver; "" if the report URL is for them."""
+    from developer_telemetry.receiver.web.sessions import is_loopback
+
+    if settings.public_url:
+        return ""
+    if settings.host in (IPV4, BOTH):
+        there = settings._replace(host=find_own_address())
+        return f"and from other machines to {report_url(there, connection_id)}"
+    if is_loopback(settings.host):
+        return "Other machines can't reach that address: set TELEMETRY_HOST=0.0.0.0 for them."
+    return ""
 
 
 def migrate(
@@ -136,6 +176,7 @@ def demo(
     developers: int = typer.Option(60, min=1, help="How many there are."),
     days: int = typer.Option(200, min=1, help="How far back from today their reports go."),
     seed: int = typer.Option(1, help="Another number gives another fleet."),
+    as_json: bool = AS_JSON,
 ) -> None:
     """Fill an empty database with a made-up fleet, to look at what yours would show."""
     with clear_errors():
@@ -146,5 +187,9 @@ def demo(
         engine, settings = make_database(load_settings())
         made = fleet(developers, days, seed, datetime.now(timezone.utc))
         ids = fill(engine, settings.encryption_secret, made)
+        if as_json:
+            listed = [{"id": number, "name": name} for name, number in ids.items()]
+            say(printable_json({"reports": len(made.sent), "connections": listed}))
+            return
         say(f"{len(made.sent)} reports of {developers} developers are stored")
         say(*(f"Connection {connection}: {name}" for name, connection in ids.items()))

@@ -5,9 +5,18 @@ from collections.abc import Mapping
 import typer
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.cli.common import clear_errors, open_database, say, say_database, table
+from developer_telemetry.cli.common import (
+    AS_JSON,
+    YES,
+    clear_errors,
+    confirm,
+    open_database,
+    say,
+    say_database,
+    table,
+)
 from developer_telemetry.config import Settings, load_settings
-from developer_telemetry.printable import printable_json
+from developer_telemetry.printable import iso_time, printable_json
 
 # How long a running receiver is waited for.
 DROP_SECONDS = 15.0
@@ -20,12 +29,11 @@ spool = typer.Typer(
 
 @spool.command("list")
 def show(
-    as_json: bool = typer.Option(False, "--json", help="Print a JSON list."),
+    as_json: bool = AS_JSON,
 ) -> None:
     """List the reports that wait in the spool, by connection."""
     with clear_errors():
         from developer_telemetry.receiver.ingest.spool import waiting_by_connection
-        from developer_telemetry.reports.daily_metrics import format_timestamp
 
         settings = load_settings()
         names = _connection_names(open_database(settings), settings)
@@ -34,7 +42,7 @@ def show(
                 "connection": waiting_reports.connection_id,
                 "name": names.get(waiting_reports.connection_id),
                 "reports": waiting_reports.reports,
-                "oldest": format_timestamp(waiting_reports.oldest_us),
+                "oldest": iso_time(waiting_reports.oldest_us),
             }
             for waiting_reports in waiting_by_connection(settings.spool_dir)
         ]
@@ -44,7 +52,7 @@ def show(
         if not rows:
             say("no report waits")
             return
-        head = ["connection", "reports", "oldest (UTC)"]
+        head = ["connection", "reports", "oldest"]
         cells = [[_label(row), str(row["reports"]), str(row["oldest"])] for row in rows]
         say(*table([head, *cells]))
 
@@ -57,7 +65,7 @@ def _label(row: Mapping[str, object]) -> str:
 @spool.command()
 def drop(
     connection: int = typer.Option(..., help="The connection's id; it must be gone."),
-    yes: bool = typer.Option(False, "--yes", help="Do not ask first."),
+    yes: bool = YES,
 ) -> None:
     """Delete the reports that wait for a connection which is not in the database any more."""
     with clear_errors():
@@ -80,10 +88,8 @@ def drop(
             say(f"no report waits for connection {connection}")
             return
         reports = waiting[connection].reports
-        question = f"Delete {reports} reports that were acknowledged and are stored nowhere else?"
-        if not yes and not typer.confirm(question):
-            say("nothing was deleted")
-            raise typer.Exit(1)
+        say(f"{reports} reports were acknowledged and are stored nowhere else.")
+        confirm("Delete them?", yes)
         _drop(settings, connection)
 
 

@@ -7,14 +7,16 @@ from typing import Optional
 import typer
 
 from developer_telemetry.cli.common import (
+    AS_JSON,
+    YES,
     clear_errors,
+    confirm,
     curl_line,
     open_database,
     report_url,
     say,
 )
 from developer_telemetry.cli.connections import (
-    AS_JSON,
     DEVLAKE_URL,
     NAME,
     backend_of,
@@ -22,7 +24,7 @@ from developer_telemetry.cli.connections import (
 )
 from developer_telemetry.config import load_settings
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.printable import printable_json
+from developer_telemetry.printable import iso_time, printable_json
 
 token = typer.Typer(no_args_is_help=True, help="Change the secret token of a connection.")
 
@@ -53,7 +55,7 @@ def rotate(
                 "id": connection.id,
                 "token": made,
                 "url": url,
-                "old_token_until": until or None,
+                "old_token_until": iso_time(until * 1_000_000),
             }
             say(printable_json(result))
             return
@@ -71,6 +73,7 @@ def revoke(
     previous: bool = typer.Option(
         False, "--previous", help="End only the token that stayed valid after the last rotation."
     ),
+    yes: bool = YES,
     devlake_url: Optional[str] = DEVLAKE_URL,
 ) -> None:
     """End every token of a connection: machines are refused until it has a new one.
@@ -85,6 +88,9 @@ def revoke(
             raise ConfigurationError(
                 f"connection {connection.id} ({connection.name}) has only one token"
             )
+        machines = "machines that still send it" if previous else "all of its machines"
+        say(f"Connection {connection.id} ({connection.name}) will refuse {machines} from now on.")
+        confirm("End the token?", yes)
         if previous:
             onboarding.revoke_previous(backend, connection)
             say(

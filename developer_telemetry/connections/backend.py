@@ -71,9 +71,12 @@ class Backend:
         """Return all connections by id."""
         raise NotImplementedError
 
-    def add(self, name: str, token: str) -> int:
-        """Make a connection and return its id."""
+    def add(self, name: str, token: str, options: Mapping[str, Any]) -> int:
+        """Make a connection with some of `OPTIONS` and return its id."""
         raise NotImplementedError
+
+    def require_options(self, connection_id: int, options: Mapping[str, Any]) -> None:
+        """Raise `ConfigurationError` if a connection that was just made lacks some of these."""
 
     def change(self, connection_id: int, fields: Mapping[str, Any]) -> None:
         """Set some fields of a connection, all at once."""
@@ -90,6 +93,10 @@ class Backend:
     def blueprints(self) -> list[Blueprint]:
         """Return all blueprints that DevLake runs."""
         return []
+
+    def read_switches(self, connection: StoredConnection) -> Optional[Mapping[str, bool]]:
+        """Return the switches of its scope config; None if it has none."""
+        raise _make_devlake_error("a scope config")
 
     def configure(self, connection: StoredConnection, switches: Mapping[str, bool]) -> str:
         """Set switches of its scope config, which is made if needed.

@@ -114,8 +114,8 @@ class DatabaseBackend(Backend):
         options = {name: row[name] for name in OPTIONS if name in row}
         return StoredConnection(row["id"], row["name"], token, previous, until, options, fault)
 
-    def add(self, name: str, token: str) -> int:
-        return create(self._engine, self._secret, name, token)
+    def add(self, name: str, token: str, options: Mapping[str, Any]) -> int:
+        return create(self._engine, self._secret, name, token, options=options)
 
     def change(self, connection_id: int, fields: Mapping[str, Any]) -> None:
         values = {name: self._to_stored_value(name, value) for name, value in fields.items()}
@@ -215,6 +215,12 @@ class DatabaseBackend(Backend):
 
         return transact(self._engine, work)
 
+    def read_switches(self, connection: StoredConnection) -> Optional[Mapping[str, bool]]:
+        with reading(self._engine).connect() as sql_connection:
+            if read_owner(sql_connection) is SchemaOwner.DEVLAKE:
+                return super().read_switches(connection)
+            return self._read_config(connection.id, sql_connection)
+
     def configure(self, connection: StoredConnection, switches: Mapping[str, bool]) -> str:
         with reading(self._engine).connect() as sql_connection:
             if read_owner(sql_connection) is SchemaOwner.DEVLAKE:
@@ -228,15 +234,10 @@ class DatabaseBackend(Backend):
         connection: SqlConnection,
     ) -> str:
         param = self._placeholder
-        row = connection.exec_driver_sql(
-            f"SELECT c.* FROM {SCOPE_TABLE} s JOIN {SCOPE_CONFIG_TABLE} c"
-            f" ON c.id = s.scope_config_id WHERE s.connection_id = {param}",
-            (stored.id,),
-        ).first()
+        config = self._read_config(stored.id, connection)
         now = format_timestamp(now_us())
-        if row is None:
+        if config is None:
             return self._add_config(stored, switches, now, connection)
-        config = row._asdict()
         if all(bool(config[name]) == value for name, value in switches.items()):
             return ""
         assignments = ", ".join(f"{name} = {param}" for name in switches)
@@ -246,6 +247,17 @@ class DatabaseBackend(Backend):
             (*switches.values(), now, config["id"]),
         )
         return f"{config['name']}, changed"
+
+    def _read_config(
+        self, connection_id: int, connection: SqlConnection
+    ) -> Optional[dict[str, Any]]:
+        """Return the row of a connection's scope config; None if it has none."""
+        row = connection.exec_driver_sql(
+            f"SELECT c.* FROM {SCOPE_TABLE} s JOIN {SCOPE_CONFIG_TABLE} c"
+            f" ON c.id = s.scope_config_id WHERE s.connection_id = {self._placeholder}",
+            (connection_id,),
+        ).first()
+        return row._asdict() if row else None
 
     def _add_config(
         self,

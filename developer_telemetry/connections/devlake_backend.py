@@ -106,8 +106,15 @@ class DevLakeBackend(Backend):
     def connections(self) -> list[StoredConnection]:
         return sorted(_stored_connection(row) for row in self.call("GET", CONNECTIONS))
 
-    def add(self, name: str, token: str) -> int:
-        return int(self.call("POST", CONNECTIONS, {"name": name, "secretToken": token})["id"])
+    def add(self, name: str, token: str, options: Mapping[str, Any]) -> int:
+        wanted = {"name": name, "secretToken": token, **_to_camel_case(options)}
+        return int(self.call("POST", CONNECTIONS, wanted)["id"])
+
+    def require_options(self, connection_id: int, options: Mapping[str, Any]) -> None:
+        if options:
+            rows = self.call("GET", CONNECTIONS)
+            [made] = [row for row in rows if row["id"] == connection_id]
+            _require_accepted(_to_camel_case(options), made)
 
     def change(self, connection_id: int, fields: Mapping[str, Any]) -> None:
         wanted = _to_camel_case(fields)
@@ -125,6 +132,13 @@ class DevLakeBackend(Backend):
         path = f"{CONNECTIONS}/{connection_id}/scopes/{SCOPE_ID}"
         answer = self.call("GET", path, missing=True)
         return dict(answer["scope"]) if answer else None
+
+    def read_switches(self, connection: StoredConnection) -> Optional[Mapping[str, bool]]:
+        config_id = (self._scope(connection.id) or {}).get("scopeConfigId")
+        if not config_id:
+            return None
+        path = f"{CONNECTIONS}/{connection.id}/scope-configs/{config_id}"
+        return _to_snake_case(self.call("GET", path))
 
     def configure(self, connection: StoredConnection, switches: Mapping[str, bool]) -> str:
         wanted = _to_camel_case(switches)
@@ -264,6 +278,10 @@ def _path(url: str) -> str:
 
 def _to_camel_case(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {re.sub("_([a-z])", lambda m: m[1].upper(), name): fields[name] for name in fields}
+
+
+def _to_snake_case(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {re.sub("[A-Z]", lambda m: f"_{m[0].lower()}", name): fields[name] for name in fields}
 
 
 def _stored_connection(row: Mapping[str, Any]) -> StoredConnection:

@@ -9,9 +9,11 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Union
+from types import MappingProxyType
+from typing import Any, NamedTuple, Optional, Protocol, TypeVar, Union
 
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
@@ -306,16 +308,67 @@ def token_hint(token: Optional[str]) -> str:
     return "set" if len(token) < MIN_HINTED_LENGTH else f"ends in {token[-4:]}"
 
 
+class Named(Protocol):
+    """A connection in any form; both fields may be those of a `NamedTuple`."""
+
+    @property
+    def id(self) -> int:
+        """Return its id."""
+
+    @property
+    def name(self) -> str:
+        """Return its name."""
+
+
+AnyConnection = TypeVar("AnyConnection", bound=Named)
+
+
+def find_by_name_or_id(connections: Iterable[AnyConnection], text: str) -> AnyConnection:
+    """Return the connection that has this name or id.
+
+    Raises:
+        ConfigurationError: There is none; or two, since DevLake's API accepts a number as a name.
+    """
+    text = text.strip()
+    matches = [item for item in connections if text in (item.name, str(item.id))]
+    if len(matches) > 1:
+        named = next(item for item in matches if item.name == text)
+        raise ConfigurationError(
+            f"{text!r} is the name of connection {named.id} and the id of another one; rename it"
+            f" first: `developer-telemetry connections rename {named.id} NEW-NAME`"
+        )
+    if not matches:
+        raise make_missing_connection(text)
+    return matches[0]
+
+
+def make_missing_connection(name_or_id: object) -> ConfigurationError:
+    """Return the error for a name or an id that no connection has."""
+    return ConfigurationError(
+        f"there is no connection {str(name_or_id)!r}; `developer-telemetry connections list` shows"
+        " them"
+    )
+
+
 def normalize_name(name: str) -> str:
     """Return a connection's name in its stored form; raise `ConfigurationError` if invalid."""
     name = name.strip()
     if not name or len(name) > MAX_NAME:
         raise ConfigurationError(f"a connection's name has 1 to {MAX_NAME} characters")
+    if name.isdecimal():
+        raise ConfigurationError(
+            f"{name!r} can't be a connection's name: commands take a number for an id; add a letter"
+        )
     return name
 
 
 def create(
-    engine: Engine, encryption_secret: str, name: str, token: str, strategy: str = ""
+    engine: Engine,
+    encryption_secret: str,
+    name: str,
+    token: str,
+    strategy: str = "",
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
     """Make a connection with its scope in a database that DevLake does not own; return its id."""
     name = normalize_name(name)
@@ -329,6 +382,7 @@ def create(
         "duplicate_strategy": strategy,
         "created_at": now,
         "updated_at": now,
+        **options,
     }
 
     def work(connection: SqlConnection) -> int:

@@ -14,6 +14,7 @@ from developer_telemetry.database.schema_owner import (
     read_owner,
     read_owner_since_us,
 )
+from developer_telemetry.printable import iso_time
 from developer_telemetry.reports.daily_metrics import format_timestamp
 from developer_telemetry.storage.conversions import (
     OVERDUE_SECONDS,
@@ -41,9 +42,9 @@ class Ownership(NamedTuple):
         since = f", since {self.since} UTC" if self.since else ""
         return f"{OWNER_NAMES[self.owner]} applies migrations and converts reports{since}"
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, Optional[str]]:
         """Return the JSON object that `status` prints."""
-        return {"owner": self.owner.value, "since": self.since}
+        return {"owner": self.owner.value, "since": iso_time(self.since)}
 
 
 class ConversionStatus(NamedTuple):
@@ -74,7 +75,7 @@ class ConversionStatus(NamedTuple):
         if self.last is None:
             return None
         return {
-            "ended": format_timestamp(self.last.ended_us),
+            "ended": iso_time(self.last.ended_us),
             "accounts": self.last.accounts,
             "tasks": self.last.tasks,
             "links": self.last.links,

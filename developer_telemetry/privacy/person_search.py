@@ -9,6 +9,7 @@ from typing import NamedTuple, Optional
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
+from developer_telemetry.connections.registry import make_missing_connection
 from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
@@ -182,9 +183,7 @@ def read_strategies(engine: Engine, only: Optional[int] = None) -> dict[int, str
     if only is None:
         return by_connection
     if only not in by_connection:
-        raise ConfigurationError(
-            f"there is no connection {only}; `developer-telemetry status` lists them"
-        )
+        raise make_missing_connection(only)
     return {only: by_connection[only]}
 
 

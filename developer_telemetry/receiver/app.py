@@ -75,6 +75,10 @@ class Receiver:
         self.reports = ReportEndpoint(ingest, authenticator, tallies, metrics, trusted_proxies)
         self.app = self._make_app()
 
+    def report_listening(self) -> None:
+        """Log that it is ready; it was not before it listened."""
+        self._monitor.report_listening()
+
     def stop(self) -> None:
         """Accept no more reports; those accepted before are still stored and answered."""
         self._monitor.stopping = True

@@ -26,6 +26,16 @@ def answering_host(host: str) -> str:
     return f"[{host.replace('%', '%25')}]" if ":" in host else host
 
 
+def find_own_address() -> str:
+    """Return the address by which other machines most likely reach this one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # of no machine; this sends nothing
+            return str(probe.getsockname()[0])
+        except OSError:  # there is no route
+            return socket.gethostname()
+
+
 def listen(host: str, port: int) -> list[socket.socket]:
     """Bind a socket to each address of `host`; `::` means all addresses of IPv4 and IPv6.
 
@@ -82,10 +92,13 @@ def _bind(family: int, address: Any) -> socket.socket:
 
 
 def _unusable(host: str, port: int, error: OSError) -> ConfigurationError:
-    remedy = "set TELEMETRY_HOST to an address of this machine"
     if error.errno == errno.EADDRINUSE:
-        remedy = "stop the program that listens there, or set another TELEMETRY_PORT"
-    elif error.errno in (errno.EACCES, errno.EPERM):
+        return ConfigurationError(
+            f"port {port} is taken (on {host}); stop the program that listens there, or set"
+            " TELEMETRY_PORT to another port"
+        )
+    remedy = "set TELEMETRY_HOST to an address of this machine"
+    if error.errno in (errno.EACCES, errno.EPERM):
         remedy = "set TELEMETRY_PORT to a port above 1023"
     return ConfigurationError(f"can't listen on {host} port {port} ({error.strerror}); {remedy}")
 

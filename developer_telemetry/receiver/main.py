@@ -7,7 +7,9 @@ import gc
 import logging
 import resource
 import signal
+import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 from types import FrameType
 from typing import Optional
@@ -70,9 +72,19 @@ logger = logging.getLogger(__name__)
 class Server(uvicorn.Server):
     """A server that passes SIGTERM and SIGINT on to the receiver at once."""
 
-    def __init__(self, config: uvicorn.Config, receiver: Receiver) -> None:
+    def __init__(
+        self, config: uvicorn.Config, receiver: Receiver, on_listening: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._receiver = receiver
+        self._on_listening = on_listening
+
+    async def startup(self, sockets: Optional[list[socket.socket]] = None) -> None:
+        """Listen, and only then report that the receiver is ready."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_listening()
+            self._receiver.report_listening()
 
     def handle_exit(self, sig: int, frame: Optional[FrameType]) -> None:
         super().handle_exit(sig, frame)
@@ -230,13 +242,18 @@ def spool_age(spool: Spool) -> float:
     return 0.0 if oldest_us is None else max(0.0, (now_us() - oldest_us) / 1_000_000)
 
 
-def serve(engine: Engine, settings: Settings) -> None:
-    """Accept reports until SIGTERM or SIGINT."""
+def serve(engine: Engine, settings: Settings, on_listening: Callable[[], None]) -> None:
+    """Accept reports until SIGTERM or SIGINT.
+
+    Args:
+        on_listening: Called once the receiver listens.
+    """
     set_up_logs(settings.log_level, settings.log_format)
     sockets = listen(settings.host, settings.port)
     receiver = make_receiver(with_short_timeouts(engine), settings)
     # After its shutdown, uvicorn raises the signal again, which by default would count as a kill.
-    signal.signal(signal.SIGTERM, _exit)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit)
     admission = Admission(_allow_many_connections())
     config = uvicorn.Config(
         receiver.app,
@@ -252,7 +269,7 @@ def serve(engine: Engine, settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()  # all objects so far stay in use
     gc.set_threshold(GARBAGE_THRESHOLD)
-    Server(config, receiver).run(sockets)
+    Server(config, receiver, on_listening).run(sockets)
 
 
 def _allow_many_connections() -> int:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple, Optional, TypedDict
 
 import msgspec
 
-from developer_telemetry.connections.registry import Connection
+from developer_telemetry.connections.registry import Connection, make_missing_connection
 from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
 from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.errors import ConfigurationError, ReportRefused
@@ -205,8 +205,8 @@ class ImportReader:
         if len(self._connections) != 1:
             raise ConfigurationError(
                 f"there are {len(self._connections)} connections; name the one for these reports"
-                " with --connection (`developer-telemetry status` lists them, `connect` makes"
-                " one)"
+                " with --connection (`developer-telemetry connections list` shows them, `connect`"
+                " makes one)"
             )
         [only] = self._connections.values()
         return only
@@ -215,8 +215,7 @@ class ImportReader:
         connection = self._connections.get(connection_id)
         if connection is None:
             raise ConfigurationError(
-                f"there is no connection {connection_id} here; name one with --connection"
-                " (`developer-telemetry status` lists them)"
+                f"{make_missing_connection(connection_id)}; --connection names one for all rows"
             )
         return connection
 

@@ -7,6 +7,7 @@ import re
 import shlex
 import socket
 import subprocess
+from datetime import date
 from pathlib import Path
 from typing import Any, Callable
 
@@ -23,6 +24,7 @@ from tests.support.receivers import (
     run_command,
 )
 from tests.support.servers import free_port
+from tests.support.terminals import open_terminal
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -108,10 +110,10 @@ def test_a_day_of_an_operator(run: Run, database_url: str, tmp_path: Path) -> No
         "refused": {},
         "unread": 0,
         "fault": "",
-        "schema": {"owner": "standalone", "since": ""},
+        "schema": {"owner": "standalone", "since": None},
         "conversion": status["conversion"],  # a receiver may have converted by now
     }
-    assert status["newest"][:19] == str(newest)[:19]
+    assert status["newest"] == f"{str(newest)[:19]}Z".replace(" ", "T")
     _, *lines = said(run("status")).splitlines()
     assert f"{made['id']}   tëst" in lines[len(others)]
     owner = "schema: the receiver (standalone) applies migrations and converts reports"
@@ -180,7 +182,7 @@ def test_an_unknown_strategy_is_refused(run_embedded: Run) -> None:
 def test_reextract_of_an_unknown_connection_says_so(run_embedded: Run) -> None:
     said(run_embedded("migrate"))
 
-    assert_failed(run_embedded("reextract", "--connection", "7"), 2, "no connection 7")
+    assert_failed(run_embedded("reextract", "--connection", "7"), 2, "there is no connection '7'")
 
 
 def test_nothing_to_show_is_no_error(run_embedded: Run) -> None:
@@ -197,7 +199,7 @@ def test_a_dead_server_is_said_in_one_line(run_embedded: Run, server: str, comma
 
     done = run_embedded(command, DB_URL=url, ENCRYPTION_SECRET=SECRET)
 
-    assert_failed(done, 1, "the database reports: .*127.0.0.1.*; check DB_URL and the server$")
+    assert_failed(done, 75, "the database reports: .*127.0.0.1.*; check DB_URL and the server$")
     assert "hidden-pw" not in done.stderr
 
 
@@ -245,12 +247,10 @@ def test_a_database_file_that_is_none_is_said_in_one_line(
 
     done = run_embedded("status", DB_URL=f"sqlite:///{tmp_path}/file.db", ENCRYPTION_SECRET=SECRET)
 
-    assert_failed(done, 1, "the database reports: file is not a database")
+    assert_failed(done, 2, "the database reports: file is not a database")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["connect"], ["reextract", "--connection", "x"], ["fly"]], ids=" ".join
-)
+@pytest.mark.parametrize("arguments", [["connect"], ["demo", "--days", "x"], ["fly"]], ids=" ".join)
 def test_wrong_usage_exits_with_2_and_shows_the_usage(arguments: list[str]) -> None:
     done = command_runner().invoke(app, arguments)
 
@@ -268,22 +268,29 @@ def test_each_command_explains_itself() -> None:
         assert len(shown.stdout.splitlines()) > 5
 
 
-def test_serve_shows_the_token_when_it_is_new_and_then_keeps_it_to_itself(tmp_path: Path) -> None:
-    receiver = Receiver("", tmp_path, ENCRYPTION_SECRET="")
-    with receiver:
-        first = receiver.log
-        [token] = re.findall(r"^Secret token   ([\w-]{40,})$", first, re.M)
-        assert f"{receiver.url}/plugins/developer-telemetry/1/report" in first
-        assert receiver.send(report("ann"), 1, token).status_code == 200
-    assert receiver.log.count(token) == 2
+def test_serve_shows_the_token_on_a_terminal_and_never_in_a_file(tmp_path: Path) -> None:
+    port = str(free_port())
+    settings = {"ENCRYPTION_SECRET": "", "TELEMETRY_PORT": port, "TELEMETRY_PROT": "1"}
+    with open_terminal(tmp_path, "serve", **settings) as terminal:
+        terminal.read_until("ready for reports")
+        assert "no setting TELEMETRY_PROT, so it has no effect; did you mean" in terminal.output
+        assert f"http://127.0.0.1:{port}/plugins/developer-telemetry/1/report" in terminal.output
+        assert f'"date": "{date.today()}"' in terminal.output
+        assert terminal.output.index("Secret token") < terminal.output.index("ready for reports")
+        terminal.type("\x03")
+        assert terminal.end() == 0
+        assert terminal.output.endswith("INFO ready for reports\n^C")
+    [token] = re.findall(r"^Secret token   ([\w-]{40,})$", terminal.output, re.M)
+    assert {path.stat().st_mode & 0o77 for path in (tmp_path / "data").glob("**/*")} == {0}
+    assert (tmp_path / "data").stat().st_mode & 0o77 == 0
 
-    with receiver:
+    with Receiver("", tmp_path, ENCRYPTION_SECRET="") as receiver:
         # Made anew it would be another token, and this one refused.
         assert receiver.send(report("ann"), 1, token).status_code == 200
 
-    again = receiver.log[len(first) :]
-    assert f"Reports go to  {receiver.url}/plugins/developer-telemetry/1/report" in again
-    assert token not in again
+    assert f"Reports go to  {receiver.url}/plugins/developer-telemetry/1/report" in receiver.log
+    assert "Other machines can't reach that address: set TELEMETRY_HOST=0.0.0.0" in receiver.log
+    assert token not in receiver.log
     assert query(f"sqlite:///{tmp_path}/data/telemetry.db", f"SELECT COUNT(*) FROM {TOOL}") == [
         (1,)
     ]
@@ -298,8 +305,9 @@ def test_serve_on_a_port_in_use_says_so_and_ends(run_embedded: Run) -> None:
         done = run_embedded("serve", TELEMETRY_PORT=port)
 
     assert done.returncode != 0
-    assert port in done.stderr
-    assert "Address already in use" in done.stderr
+    assert f"error: port {port} is taken" in done.stderr
+    assert "set TELEMETRY_PORT to another port" in done.stderr
+    assert "ready" not in done.stderr
     assert "Traceback" not in done.stderr
 
 

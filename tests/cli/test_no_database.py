@@ -18,6 +18,7 @@ ARGUMENTS = {
     "connect": ["fleet"],
     "connections show": ["1"],
     "connections rename": ["1", "new"],
+    "connections set": ["1", "--strip-paths"],
     "connections delete": ["1", "--yes"],
     "demo": ["--developers", "1", "--days", "1"],
     "erase": ["ann@example.com", "--yes"],
@@ -25,7 +26,7 @@ ARGUMENTS = {
     "prune": ["--yes"],
     "spool drop": ["--connection", "1", "--yes"],
     "token rotate": ["1"],
-    "token revoke": ["1"],
+    "token revoke": ["1", "--yes"],
 }
 # It makes one only from a backup.
 RESTORE = "restore"

@@ -120,7 +120,7 @@ CALLS: dict[str, list[list[str]]] = {
     "prune": [[], ["--yes"]],
     "demo": [["--developers", "1", "--days", "1"]],
     "token rotate": [["1"], ["1", "--keep-old", HOSTILE], [f"no{HOSTILE}"]],
-    "token revoke": [["1", "--previous"], ["1"]],
+    "token revoke": [["1", "--previous", "--yes"], ["1", "--yes"]],
     "connections rename": [["1", f"new{OTHER}"], ["2", f"new{OTHER}"], ["1", HOSTILE * 9]],
     "connect": [
         [f"more{OTHER}", "--project", "p\x1b"],

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -17,6 +18,7 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import Engine
 from typer.testing import Result
 
+from developer_telemetry.cli.common import TRY_AGAIN, USAGE_ERROR
 from developer_telemetry.cli.main import app
 from developer_telemetry.config import SETTINGS
 from developer_telemetry.connections import devlake_backend as devlake
@@ -25,7 +27,10 @@ from developer_telemetry.connections.database_backend import DatabaseBackend, co
 from developer_telemetry.connections.onboarding import (
     ConnectRequest,
     Onboarding,
+    change_settings,
+    describe_consequences,
     find_connection,
+    is_similar,
     rename,
     revoke,
     revoke_previous,
@@ -46,9 +51,10 @@ from developer_telemetry.storage.conversions import read_options
 from developer_telemetry.storage.writer import store
 from tests.support import small_lake
 from tests.support.factories import arrival
-from tests.support.receivers import SECRET, command_runner
+from tests.support.receivers import SECRET, command_runner, run_command
 from tests.support.servers import HOST, free_port
 from tests.support.small_lake import PAGE, SmallLake
+from tests.support.terminals import answer
 
 # What whoever runs the tests has set must not reach the commands.
 UNSET: dict[str, Optional[str]] = dict.fromkeys(
@@ -112,14 +118,32 @@ def test_connecting_twice_doubles_nothing(engine: Engine, backend: DatabaseBacke
     assert accepted(engine, first.connection_id, first.token, "") == [True, False]
 
 
-def test_connecting_again_changes_the_options_that_are_given_and_no_other(
-    backend: DatabaseBackend,
-) -> None:
+def test_connecting_again_changes_nothing(engine: Engine, backend: DatabaseBackend) -> None:
+    onboard(backend, options={"strip_paths": True}, switches={"test_and_build_tasks": True})
+    before = content(engine)
+
+    onboard(backend, options={"strip_paths": True}, switches={"test_and_build_tasks": True})
+    with pytest.raises(ConfigurationError, match=r"`.* set fleet --no-strip-paths --pseudonyms`"):
+        onboard(backend, options={"strip_paths": False, "pseudonyms": True})
+    with pytest.raises(ConfigurationError, match=r"`.* set fleet --no-test-and-build-tasks`"):
+        onboard(backend, switches={"test_and_build_tasks": False})
+
+    assert content(engine) == before
+
+
+def test_settings_change_as_named_and_no_others(backend: DatabaseBackend) -> None:
     wanted = {"duplicate_strategy": "sum", "strip_paths": True, "raw_retention_days": 30}
     onboard(backend, options=wanted)
+    connection = find_connection(backend, "fleet")
 
-    again = onboard(backend, options={"strip_paths": False, "duplicate_strategy": "sum"})
+    changes = change_settings(
+        backend, connection, {"strip_paths": False, "duplicate_strategy": "sum"}, {}
+    )
 
+    assert changes == {"strip_paths": False}
+    assert describe_consequences(connection, changes) == [
+        "Reports that arrive from now on keep their paths. Those of earlier reports are gone."
+    ]
     [kept] = backend.connections()
     assert {name: kept.options[name] for name in OPTIONS} == {
         "duplicate_strategy": "sum",
@@ -128,7 +152,23 @@ def test_connecting_again_changes_the_options_that_are_given_and_no_other(
         "raw_retention_days": 30,
         "tool_retention_days": 0,
     }
-    assert ("Set", "strip_paths to False") in again.steps
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "similar"),
+    [
+        ("fleet", "flete", True),
+        ("fleet", "Fleet", True),
+        ("fleet", "fleets", True),
+        ("web team", "web-team", True),
+        ("web team", "ops team", False),
+        ("team 1", "team 2", False),
+        ("site a", "site b", False),
+    ],
+)
+def test_a_name_may_be_a_misspelling_of_another(name: str, other: str, similar: bool) -> None:
+    assert is_similar(name, other) is similar
+    assert is_similar(other, name) is similar
 
 
 def test_a_scope_that_is_missing_is_made(engine: Engine, backend: DatabaseBackend) -> None:
@@ -173,10 +213,12 @@ def test_a_project_needs_devlake(backend: DatabaseBackend) -> None:
 def test_switches_are_those_of_conversions(engine: Engine, backend: DatabaseBackend) -> None:
     made = onboard(backend, switches={"test_and_build_tasks": True})
     same = onboard(backend, switches={"test_and_build_tasks": True})
-    more = onboard(backend, switches={"keep_accounts_unlinked": True})
+    connection = find_connection(backend, "fleet")
+    more = change_settings(backend, connection, {}, {"keep_accounts_unlinked": True})
 
-    notes = [dict(done.steps)["Scope config"] for done in (made, same, more)]
-    assert notes == ["fleet, made", "there already", "fleet, changed"]
+    notes = [dict(done.steps)["Scope config"] for done in (made, same)]
+    assert notes == ["fleet, made", "there already"]
+    assert more == {"keep_accounts_unlinked": True}
     with engine.connect() as connection:
         assert read_options(connection, made.connection_id) == (True, False)
 
@@ -228,14 +270,15 @@ def test_an_unreadable_token_is_replaced(engine: Engine, backend: DatabaseBacken
     assert accepted(engine, connection_id, new) == [True]
 
 
-def test_a_connection_is_renamed_and_found_by_name_first(backend: DatabaseBackend) -> None:
+def test_a_connection_is_renamed_and_found_by_name_and_id(backend: DatabaseBackend) -> None:
     first, second = (onboard(backend, name).connection_id for name in ("fleet", "team"))
 
-    rename(backend, find_connection(backend, str(first)), f" {second} ")
+    rename(backend, find_connection(backend, str(first)), " other ")
 
-    assert find_connection(backend, str(second)).id == first
+    assert find_connection(backend, "other").id == first
+    assert find_connection(backend, str(second)).id == second
     with pytest.raises(ConfigurationError, match="named 'team' already"):
-        rename(backend, find_connection(backend, str(second)), "team")
+        rename(backend, find_connection(backend, "other"), "team")
     with pytest.raises(ConfigurationError, match="named 'team' already"):
         backend.change(first, {"name": "team"})  # as when another has just come to it
     with pytest.raises(ConfigurationError, match=r"no connection 'fleet'.*connections list"):
@@ -317,23 +360,60 @@ def test_an_operators_commands_on_the_embedded_database(
     made = json.loads(run("connect", "fleet", "--json"))
     url = f"https://lake.example/api/plugins/developer-telemetry/{made['id']}/report"
     assert made["config"] == {"webhook_url": url, "api_key": made["token"]}
-    again = run("connect", "fleet", "--pseudonyms")
+    again = run("connect", "fleet")
     assert made["token"] not in again
     assert "token rotate 1" in again
+    assert "connections set fleet --pseudonyms" in run("connect", "fleet", "--pseudonyms", status=2)
+    assert "give --new to make 'flete' beside it" in run("connect", "flete", status=2)
+    assert "name a setting to change" in run("connections", "set", "fleet", status=2)
+    changed = run("connections", "set", "fleet", "--pseudonyms")
+    assert "Earlier reports, days, machines and accounts keep their names" in changed
+    assert "Nothing changes." in run("connections", "set", "1", "--pseudonyms")
     shown = json.loads(run("connections", "show", "fleet", "--json"))
     assert (shown["pseudonyms"], shown["token"]) == (True, f"ends in {made['token'][-4:]}")
     assert shown["holds"] == {"reports": 0, "days": 0, "developers": 0, "machines": 0}
     assert "is now called team" in run("connections", "rename", "fleet", "team")
     assert "give a length of time" in run("token", "rotate", "team", "--keep-old", "7w", status=2)
     new = json.loads(run("token", "rotate", "team", "--keep-old", "7d", "--json"))
-    assert abs(new["old_token_until"] - time.time() - WEEK) < 60
+    until = datetime.fromisoformat(new["old_token_until"].replace("Z", "+00:00")).timestamp()
+    assert abs(until - time.time() - WEEK) < 60
     listed = json.loads(run("connections", "list", "--json"))
     assert [each["token"] for each in listed] == [f"ends in {new['token'][-4:]}"]
-    assert "the token before the current one ended" in run("token", "revoke", "1", "--previous")
+    assert "the token before the current one ended" in run(
+        "token", "revoke", "1", "--previous", "--yes"
+    )
     assert "has only one token" in run("token", "revoke", "1", "--previous", status=2)
-    assert "nothing was deleted" in run("connections", "delete", "team", status=2)
+    for command in (("connections", "delete"), ("token", "revoke")):
+        assert "nothing was changed; give --yes" in run(*command, "team", status=2)
+    assert "accepts no token any more" in run("token", "revoke", "team", "--yes")
     assert run("connections", "delete", "team", "--yes").endswith("deleted\n")
     assert run("connections", "list", "--json") == "[]\n"
+
+
+def test_a_misspelled_name_makes_no_second_fleet_unasked(tmp_path: Path) -> None:
+    settings = {"ENCRYPTION_SECRET": ""}
+    assert run_command(tmp_path, "connect", "fleet", **settings).returncode == 0
+
+    for keys, status in (("n\n", 130), ("y\n", 0)):
+        done, output = answer(tmp_path, ["connect", "flete"], keys, **settings)
+        assert done == status, output
+        assert "There is a connection 'fleet'. Make another one, 'flete'? [y/N]" in output
+    assert run_command(tmp_path, "connect", "Fleet", "--new", **settings).returncode == 0
+
+
+def test_a_token_need_not_be_on_the_command_line(tmp_path: Path, lake: SmallLake) -> None:
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    options = {"read": ["--secret-token", "-"], "file": ["--secret-token-file", tmp_path / "token"]}
+    for name, typed in options.items():
+        done = command_runner().invoke(
+            app,
+            ["connect", name, *map(str, typed)],
+            env={**UNSET, "DEVLAKE_URL": lake.url},
+            input=f"{TOKEN}\n",
+        )
+        assert done.exit_code == 0, done.output
+
+    assert [kept["secretToken"] for kept in lake.kept.values()] == [TOKEN, TOKEN]
 
 
 # Through DevLake's API.
@@ -373,7 +453,8 @@ def said(done: Result) -> str:
 
 
 def failed(done: Result) -> str:
-    assert done.exit_code == 2, done.output
+    """Return the error, by which an operator corrects something or tries again."""
+    assert done.exit_code in (USAGE_ERROR, TRY_AGAIN), done.output
     [line] = [line for line in done.stderr.splitlines() if line]
     return line
 
@@ -441,7 +522,7 @@ def test_an_advanced_blueprint_is_left_alone(lake: SmallLake, command: Command) 
 ALL = ("connect", "fleet", "--project", "shop", "--test-and-build-tasks", "--strip-paths")
 
 
-@pytest.mark.parametrize("number", range(1, 8))
+@pytest.mark.parametrize("number", range(1, 7))
 def test_a_connect_that_broke_off_is_finished_by_the_next(
     lake: SmallLake, command: Command, number: int
 ) -> None:
@@ -461,7 +542,7 @@ def test_a_connect_that_broke_off_is_finished_by_the_next(
     [blueprint] = lake.blueprints.values()
     assert blueprint["connections"] == [{**OURS, "connectionId": kept["id"]}]
     # As many changes as it takes, and the one that failed.
-    assert len(lake.changes) == 8
+    assert len(lake.changes) == 7
 
 
 def test_a_scope_config_that_is_used_is_changed(lake: SmallLake, command: Command) -> None:
@@ -469,13 +550,13 @@ def test_a_scope_config_that_is_used_is_changed(lake: SmallLake, command: Comman
     [config] = lake.configs.values()
     config["name"] = "renamed by hand"
 
-    again = said(command("connect", "fleet", "--keep-accounts-unlinked", DEVLAKE_URL=lake.url))
+    changing = ("connections", "set", "fleet", "--keep-accounts-unlinked")
+    assert "keep accounts unlinked: yes" in said(command(*changing, DEVLAKE_URL=lake.url))
 
-    assert "renamed by hand, changed" in again
     [config] = lake.configs.values()
     assert (config["testAndBuildTasks"], config["keepAccountsUnlinked"]) == (True, True)
     changes = list(lake.changes)
-    said(command("connect", "fleet", "--keep-accounts-unlinked", DEVLAKE_URL=lake.url))
+    assert "Nothing changes." in said(command(*changing, DEVLAKE_URL=lake.url))
     assert lake.changes == changes
 
 
@@ -512,12 +593,12 @@ def test_tokens_and_names_are_changed_through_devlake(lake: SmallLake, command: 
     )
     assert (kept["previousSecretToken"], kept["previousTokenUntil"]) == ("", 0)
     last = kept["secretToken"]
-    said(command("token", "revoke", "team", DEVLAKE_URL=lake.url))
+    said(command("token", "revoke", "team", "--yes", DEVLAKE_URL=lake.url))
     assert kept["secretToken"] not in ("", last)
 
 
 def test_a_connection_in_use_is_deleted_when_the_operator_agrees(
-    lake: SmallLake, command: Command
+    lake: SmallLake, command: Command, tmp_path: Path
 ) -> None:
     lake.add_blueprint("shop", GITHUB)
     for name in ("fleet", "other"):
@@ -525,14 +606,17 @@ def test_a_connection_in_use_is_deleted_when_the_operator_agrees(
     [before] = [dict(each) for each in lake.blueprints.values()]
     first = before["connections"][1]["connectionId"]
 
-    for answer in ("n\n", ""):
-        done = command("connections", "delete", "fleet", answer=answer, DEVLAKE_URL=lake.url)
-        assert "nothing was deleted; answer y, or give --yes" in failed(done)
-        assert "It is removed from the blueprint shop-Blueprint of project shop" in done.stdout
-        assert "set DB_URL to see how many" in done.stdout
+    done = command("connections", "delete", "fleet", answer="y\n", DEVLAKE_URL=lake.url)
+    assert "nothing was changed; give --yes" in failed(done)
+    assert "It is removed from the blueprint shop-Blueprint of project shop" in done.stdout
+    assert "set DB_URL to see how many" in done.stdout
+    typed = ["connections", "delete", "fleet"]
+    for keys in ("n\n", "\x03", "\x04"):  # no, Ctrl+C, Ctrl+D
+        status, output = answer(tmp_path, typed, keys, DEVLAKE_URL=lake.url)
+        assert (status, output.splitlines()[-1]) == (130, "cancelled")
     assert len(lake.kept) == len(lake.scopes) == 2
 
-    said(command("connections", "delete", "fleet", answer="y\n", DEVLAKE_URL=lake.url))
+    assert answer(tmp_path, typed, "y\n", DEVLAKE_URL=lake.url)[0] == 0
 
     [kept] = lake.kept.values()
     assert kept["name"] == "other"
@@ -614,8 +698,10 @@ def test_an_address_without_devlake_is_said(lake: SmallLake, command: Command) -
 def test_an_address_that_nobody_listens_at_is_said(command: Command) -> None:
     url = f"http://{HOST}:{free_port()}"
 
-    line = failed(command("connections", "list", DEVLAKE_URL=url))
+    done = command("connections", "list", DEVLAKE_URL=url)
+    line = failed(done)
 
+    assert done.exit_code == TRY_AGAIN
     assert f"can't reach DevLake at {url}: " in line
     assert "check DEVLAKE_URL, and that DevLake runs" in line
 
@@ -673,5 +759,6 @@ def test_the_guide_has_every_option_of_connect() -> None:
     # Those whose absence means no.
     assert "--project" in options
     options -= {"--no-test-and-build-tasks", "--no-keep-accounts-unlinked"}
+    options -= {"--devlake-url"}
 
     assert {each for each in options if f"`{each}" not in GUIDE} == set()

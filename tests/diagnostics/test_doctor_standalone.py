@@ -275,9 +275,9 @@ def test_status_shows_the_owner_and_the_last_conversion(site: StandaloneSite) ->
     [listed] = json.loads(site.status("--json"))
 
     assert listed["schema"]["owner"] == "standalone"
-    assert re.fullmatch(r"20\S+ [\d:.]+", listed["schema"]["since"])
+    assert re.fullmatch(r"20\S+T[\d:]+Z", listed["schema"]["since"])
     conversion: dict[str, Any] = listed["conversion"]
-    assert re.fullmatch(r"20\S+ [\d:.]+", conversion.pop("ended"))
+    assert re.fullmatch(r"20\S+T[\d:]+Z", conversion.pop("ended"))
     assert conversion == {"accounts": 1, "tasks": 0, "links": 0, "error": "", "overdue": False}
     assert re.search(
         rf"^connection {site.connection_id}: last converted at 20.* UTC; wrote 1 accounts, 0 ",

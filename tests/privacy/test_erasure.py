@@ -217,7 +217,7 @@ def test_nothing_of_a_person_is_left_anywhere_and_nothing_comes_back(lake: Lake)
     before = others(lake)
     assert found_in(dump(lake.url)) == TRACES
 
-    code, said = lake.erase(EMAIL.swapcase())
+    code, said = lake.erase(EMAIL.swapcase(), "--dry-run")
     assert code == 0
     assert f"{lake.overwriting}           Ann Lee" in said
     assert "Nothing was removed" in said
@@ -308,7 +308,7 @@ def test_a_developer_is_spelled_exactly_and_an_address_in_any_case(engine: Engin
     assert people(engine, "a@example.COM") == [Person(1, "Ann"), Person(1, "late")]
     assert people(engine, "é@X.com") == [Person(1, "esc")]
     assert PersonSearch(engine, SECRET, "ann", only=2).people() == [Person(2, "ann")]
-    with pytest.raises(ConfigurationError, match="no connection 7"):
+    with pytest.raises(ConfigurationError, match="no connection '7'"):
         PersonSearch(engine, SECRET, "ann", only=7)
 
 

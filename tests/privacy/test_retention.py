@@ -429,9 +429,12 @@ def test_an_operator_looks_before_anything_goes(tmp_path: Path) -> None:
     engine.dispose()
     query(url, f"UPDATE {CONNECTION_TABLE} SET raw_retention_days = 100")
 
-    shown = run_command(tmp_path, "prune", DB_URL=url)
+    shown = run_command(tmp_path, "prune", "--dry-run", DB_URL=url)
     assert shown.returncode == 0, shown.stderr
-    assert "--yes" in shown.stdout
+    assert "Nothing was removed" in shown.stdout
+    refused = run_command(tmp_path, "prune", DB_URL=url)
+    assert (refused.returncode, "give --yes" in refused.stderr) == (2, True)
+    assert shown.stdout.startswith(refused.stdout)
     assert query(url, f"SELECT COUNT(*) FROM {RAW_TABLE}") == [(1,)]
 
     done = run_command(tmp_path, "prune", "--yes", DB_URL=url)
@@ -440,4 +443,4 @@ def test_an_operator_looks_before_anything_goes(tmp_path: Path) -> None:
     assert query(url, f"SELECT COUNT(*) FROM {TOOL_TABLE}") == [(1,)]
     unknown = run_command(tmp_path, "prune", "--connection", "77", DB_URL=url)
     assert unknown.returncode == 2
-    assert "no connection 77" in unknown.stderr
+    assert "no connection '77'" in unknown.stderr

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
 import pytest
 
 from tests.support.receivers import environment, eventually, query
-from tests.support.servers import HOST, free_port
+from tests.support.servers import free_port
+from tests.support.terminals import Terminal
 
 ROOT = Path(__file__).parents[2]
 # A virtual environment is made, its packages come from the network.
@@ -52,15 +49,6 @@ class Running(NamedTuple):
     def rows(self, statement: str) -> list[tuple[object, ...]]:
         return query(f"sqlite:///{self.clone}/data/telemetry.db", statement)
 
-    def ready(self) -> bool:
-        try:
-            answer = httpx.get(
-                f"http://{HOST}:{self.port}/health/ready", trust_env=False, verify=False
-            )
-        except httpx.TransportError:
-            return False
-        return answer.status_code == 200
-
 
 def as_typed(**variables: str) -> dict[str, str]:
     """The environment of a shell that knows nothing of us, nor of the make that runs the tests."""
@@ -84,29 +72,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     (clone / PLUGIN / "__pycache__").mkdir()
     before = files_of(clone / PLUGIN)
     port = free_port()
-    output = clone.parent / "output"
-    settings = as_typed(TELEMETRY_PORT=str(port))
-    with output.open("wb") as file:
-        make = subprocess.Popen(
-            ["make", "run"],
-            cwd=clone,
-            env=settings,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + INSTALL_SECONDS
-        while not Running(clone, port, "", before).ready():
-            assert make.poll() is None, output.read_text()
-            assert time.monotonic() < deadline, output.read_text()
-            time.sleep(0.2)
-        yield Running(clone, port, output.read_text(), before)
-    finally:
-        if make.poll() is None:
-            os.killpg(make.pid, signal.SIGTERM)
-        make.wait(30)
+    with Terminal(["make", "run"], clone, as_typed(TELEMETRY_PORT=str(port))) as terminal:
+        terminal.read_until("ready for reports", INSTALL_SECONDS)
+        yield Running(clone, port, terminal.output, before)
+        terminal.type("\x03")
+        terminal.end()
+        assert re.search(r"\^C\n?$", terminal.output)
 
 
 def test_the_printed_line_stores_a_report(running: Running) -> None:

@@ -10,6 +10,7 @@ Run as a module, this is the process that forks.
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import importlib
 import json
@@ -20,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -147,14 +149,22 @@ def start(
     environment: Mapping[str, str],
     stdout: int,
     stderr: int,
+    stdin: Optional[int] = None,
 ) -> Process:
-    """Start a command without input, forked if it is ours and the start would not differ."""
-    with open(os.devnull, "rb") as stdin:
-        files = [stdin.fileno(), stdout, stderr]
+    """Start a command, by default without input, forked if it is ours and starts alike."""
+    with open(os.devnull, "rb") as nothing:
+        stdin = nothing.fileno() if stdin is None else stdin
+        files = [stdin, stdout, stderr]
         if _is_enabled and command[0] == str(COMMAND) and _starts_alike(environment):
             return _shared_forker().fork(command[1:], folder, environment, files)
         return subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=stdin, stdout=stdout, stderr=stderr
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            preexec_fn=_take_terminal if os.isatty(stdin) else None,
         )
 
 
@@ -253,12 +263,22 @@ def _become(request: Mapping[str, Any], files: Sequence[int]) -> None:
     for number, file in enumerate(files):
         os.dup2(file, number)
     os.closerange(3, 1024)
+    if os.isatty(1):  # the streams of this process are those of files, which can be sought in
+        sys.stdin = os.fdopen(os.dup(0))
+        sys.stdout, sys.stderr = os.fdopen(os.dup(1), "w"), os.fdopen(os.dup(2), "w")
+        _take_terminal()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
     time.tzset()
     sys.argv = [str(COMMAND), *request["arguments"]]
+
+
+def _take_terminal() -> None:
+    """Make the terminal at standard input that of this process, which Ctrl+C reaches then."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _fork_on_request(number: int) -> None:

@@ -326,7 +326,7 @@ def test_a_report_that_the_database_refuses_is_named(
             None,
             b'{"table": "_raw_developer_telemetry", "report_id": "x", "connection_id": 9,'
             b' "arrived_us": 1, "payload": "{}"}',
-            "there is no connection 9 here",
+            "there is no connection '9'",
         ),
     ],
 )
@@ -350,7 +350,7 @@ def test_a_connection_that_is_not_there_ends_the_import_before_it_begins(
     migrated: Callable[[str], str], opened: Callable[[str], Engine], tmp_path: Path
 ) -> None:
     engine = opened(migrated("sqlite"))
-    message = "there is no connection 7 here; name one with --connection"
+    message = "there is no connection '7'"
     with pytest.raises(ConfigurationError, match=message):
         imported(engine, file_of(tmp_path, b"{}"), to=7)
 

@@ -94,6 +94,7 @@ class Monitor(PeriodicThread):
         self._fault = ""
         self._only_checks_fail = False
         self._logged_problem = "starting"
+        self._is_listening = False
         self._remarks: set[str] = set()
         self._losses: list[str] = []
         self._server_read_at = float("-inf")
@@ -220,8 +221,15 @@ class Monitor(PeriodicThread):
     def _forget_server(self, connection: Any, record: Any) -> None:
         self._server_read_at = float("-inf")
 
+    def report_listening(self) -> None:
+        """Log from now on that the receiver is ready when it is."""
+        self._is_listening = True
+        self._log_readiness()
+
     def _log_readiness(self) -> None:
         problem = self.problem()
+        if not problem and not self._is_listening:
+            return
         if problem != self._logged_problem:
             log = logger.warning if problem else logger.info
             log("%s", f"not ready: {problem}" if problem else "ready for reports")
