@@ -133,20 +133,13 @@ def _database() -> "Iterator[tuple[Engine, Settings]]":
 
 def _connection_id(engine: Engine, name_or_id: str) -> int:
     """Return the id of a connection, 0 for all of them."""
-    from developer_telemetry.connections.registry import read_names
+    from developer_telemetry.connections.backend import StoredConnection
+    from developer_telemetry.connections.registry import find_by_name_or_id, read_names
 
-    text = name_or_id.strip()
-    if not text:
+    if not name_or_id.strip():
         return 0
-    names = read_names(engine)
-    for connection_id, name in names.items():
-        if name == text:
-            return connection_id
-    if text.isascii() and text.isdigit() and int(text) in names:
-        return int(text)
-    raise ConfigurationError(
-        f"there is no connection {name_or_id!r}; `developer-telemetry connections list` shows them"
-    )
+    connections = [StoredConnection(*item) for item in read_names(engine).items()]
+    return find_by_name_or_id(connections, name_or_id).id
 
 
 def _find(engine: Engine, connection: str, developer: str, host: str) -> "MachineKey":

@@ -2,19 +2,23 @@
 
 import re
 import time
-from typing import Optional
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Optional
 
 import typer
 
 from developer_telemetry.cli.common import (
     AS_JSON,
     YES,
+    chosen,
     clear_errors,
     confirm,
     curl_line,
     open_database,
     report_url,
     say,
+    table,
 )
 from developer_telemetry.cli.connections import (
     DEVLAKE_URL,
@@ -22,11 +26,15 @@ from developer_telemetry.cli.connections import (
     backend_of,
     moment,
 )
-from developer_telemetry.config import load_settings
+from developer_telemetry.config import Settings, load_settings
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import iso_time, printable_json
 
-token = typer.Typer(no_args_is_help=True, help="Change the secret token of a connection.")
+if TYPE_CHECKING:
+    from developer_telemetry.connections.named_tokens import NamedTokens
+    from developer_telemetry.connections.registry import Connection
+
+token = typer.Typer(no_args_is_help=True, help="List and change the secret tokens of a connection.")
 
 UNITS = {"m": 60, "h": 3600, "d": 86400}
 MOST_DAYS = 366
@@ -67,20 +75,92 @@ def rotate(
         say("Try it:", "", f"  {curl_line(url, made)}")
 
 
+GROUP = typer.Argument(help="The name of the token, for example that of a group of machines.")
+
+
+@token.command()
+def add(name: str = NAME, group: str = GROUP, as_json: bool = AS_JSON) -> None:
+    """Give a connection one more token, for a group of its machines.
+
+    It is valid beside the others until it is revoked. This needs the database, also with DevLake.
+    """
+    with _named_tokens(name) as (tokens, connection, settings):
+        made = tokens.add(connection, group)
+        url = report_url(settings, connection.id)
+        if as_json:
+            result = {"id": connection.id, "name": group.strip(), "token": made, "url": url}
+            say(printable_json(result))
+            return
+        say(f"Secret token   {made}", "               It is not shown again.")
+        say("Try it:", "", f"  {curl_line(url, made)}")
+
+
+@token.command("list")
+def list_tokens(name: str = NAME, as_json: bool = AS_JSON) -> None:
+    """List the tokens of a connection, and when each was last used.
+
+    A receiver writes the last use within seconds. This needs the database, also with DevLake.
+    """
+    with _named_tokens(name) as (tokens, connection, _):
+        rows = [
+            {
+                "name": listed.name,
+                "token": listed.fault or listed.hint,
+                "created": iso_time(listed.created_us),
+                "valid_until": iso_time(listed.valid_until_us),
+                "last_used": iso_time(listed.last_used_us),
+            }
+            for listed in tokens.list(connection)
+        ]
+        if as_json:
+            say(printable_json(rows))
+            return
+        empty = {"created": "", "valid_until": "", "last_used": "never"}
+        cells = [[value or empty[column] for column, value in row.items()] for row in rows]
+        say(*table([["name", "token", "created", "valid until", "last used"], *cells]))
+
+
+@contextmanager
+def _named_tokens(name: str) -> "Iterator[tuple[NamedTokens, Connection, Settings]]":
+    """Yield the named tokens in the database, and the connection of that name or id."""
+    with clear_errors():
+        from developer_telemetry.connections.named_tokens import NamedTokens
+
+        settings = load_settings(with_database=False)
+        if settings.devlake is not None and not settings.db_url:
+            raise ConfigurationError(
+                "named tokens and last uses are in the database, not behind DevLake's API: set"
+                " DB_URL and ENCRYPTION_SECRET to the values that DevLake's server has"
+            )
+        settings = load_settings()
+        engine = open_database(settings)
+        try:
+            [connection] = chosen(engine, settings, name)
+            yield NamedTokens(engine, settings.encryption_secret), connection, settings
+        finally:
+            engine.dispose()
+
+
 @token.command()
 def revoke(
     name: str = NAME,
+    group: str = typer.Argument("", help="Only the token of this name.", show_default=False),
     previous: bool = typer.Option(
         False, "--previous", help="End only the token that stayed valid after the last rotation."
     ),
     yes: bool = YES,
     devlake_url: Optional[str] = DEVLAKE_URL,
 ) -> None:
-    """End every token of a connection: machines are refused until it has a new one.
+    """End a named token, or every token of a connection until it has a new one.
 
     Receivers notice within seconds. DevLake's API keys stay; they end on its own page.
     """
-    with backend_of(devlake_url) as (backend, _):
+    if group:
+        if previous:
+            raise typer.BadParameter("--previous and the name of a token can't be given together")
+        _revoke_named(name, group, yes)
+        return
+    with backend_of(devlake_url) as (backend, settings):
         from developer_telemetry.connections import onboarding
 
         connection = onboarding.find_connection(backend, name)
@@ -98,11 +178,45 @@ def revoke(
                 " ended"
             )
         else:
+            _revoke_all_named(settings, connection.id)
             onboarding.revoke(backend, connection)
             say(
                 f"connection {connection.id} ({connection.name}) accepts no token any more;"
                 f" `developer-telemetry token rotate {connection.id}` gives it a new one"
             )
+
+
+def _revoke_named(name: str, group: str, yes: bool) -> None:
+    with _named_tokens(name) as (tokens, connection, _):
+        if group not in [named.name for named in connection.named_tokens]:
+            raise ConfigurationError(
+                f"connection {connection.id} ({connection.name}) has no token {group!r};"
+                f" `developer-telemetry token list {connection.id}` shows its tokens"
+            )
+        say(
+            f"Connection {connection.id} ({connection.name}) will refuse machines that send the"
+            f" token {group!r}."
+        )
+        confirm("End the token?", yes)
+        tokens.revoke(connection.id, group)
+        say(f"connection {connection.id} ({connection.name}): the token {group!r} ended")
+
+
+def _revoke_all_named(settings: Settings, connection_id: int) -> None:
+    if not settings.db_url:
+        say(
+            "Its named tokens, if it has any, stay valid: set DB_URL and ENCRYPTION_SECRET to end"
+            " them, too.",
+            err=True,
+        )
+        return
+    from developer_telemetry.connections.named_tokens import NamedTokens
+
+    engine = open_database(settings)
+    try:
+        NamedTokens(engine, settings.encryption_secret).revoke(connection_id)
+    finally:
+        engine.dispose()
 
 
 @token.command()
@@ -113,15 +227,18 @@ def rewrite() -> None:
     """
     with clear_errors():
         from developer_telemetry.connections.database_backend import DatabaseBackend
+        from developer_telemetry.connections.named_tokens import NamedTokens
 
         settings = load_settings()
         engine = open_database(settings)
         try:
             backend = DatabaseBackend(engine, settings.encryption_secret)
+            named = {target.id: target for target in chosen(engine, settings, None)}
+            tokens = NamedTokens(engine, settings.encryption_secret)
             for connection in backend.connections():
-                done = (
-                    "encrypted again" if backend.rewrite_secrets(connection.id) else "not changed"
-                )
+                changed = len(backend.rewrite_secrets(connection.id))
+                changed += tokens.rewrite(named[connection.id])
+                done = "encrypted again" if changed else "not changed"
                 fault = f"not changed: {connection.fault}" if connection.fault else done
                 say(f"connection {connection.id} ({connection.name})  {fault}")
         finally:

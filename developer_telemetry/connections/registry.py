@@ -28,6 +28,7 @@ from developer_telemetry.constants import (
     SCOPE_ID,
     SCOPE_NAME,
     SCOPE_TABLE,
+    TOKEN_TABLE,
     strategy_of,
 )
 from developer_telemetry.database.bulk_insert import insert
@@ -55,6 +56,14 @@ EMPTY_SECONDS = 600.0
 logger = logging.getLogger(__name__)
 
 
+class NamedToken(NamedTuple):
+    """A token for a group of machines; None with a reason if it can't be read."""
+
+    name: str
+    value: Optional[str]
+    fault: str = ""
+
+
 class Connection(NamedTuple):
     """A connection as the receiver needs it.
 
@@ -71,6 +80,9 @@ class Connection(NamedTuple):
     previous_until: int = 0
     fault: str = ""
     privacy: Optional[PrivacyRules] = None
+    named_tokens: tuple[NamedToken, ...] = ()
+    # Of each token, by its text: what the table of last uses has.
+    fingerprints: Mapping[str, str] = MappingProxyType({})
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -81,6 +93,8 @@ class Connection(NamedTuple):
             return (
                 f"{subject} refuses every report: {self.fault}; {remedy} (DevLake's API keys work)",
             )
+        if self.token_fault:
+            return (f"{subject} refuses a group of machines: {self.token_fault}",)
         if self.is_open:
             return (f"{subject} has no secret token: it accepts reports from everybody",)
         return ()
@@ -88,7 +102,12 @@ class Connection(NamedTuple):
     @property
     def is_open(self) -> bool:
         """Return true if reports need no token; a token that can't be read counts as one."""
-        return self.token is None and not self.fault
+        return self.token is None and not self.fault and not self.named_tokens
+
+    @property
+    def token_fault(self) -> str:
+        """Return the reason why its token, or a named one, can't be read; `""` if all can be."""
+        return self.fault or next((named.fault for named in self.named_tokens if named.fault), "")
 
     @property
     def takes_tokens(self) -> bool:
@@ -99,14 +118,19 @@ class Connection(NamedTuple):
     def tokens(self) -> tuple[str, ...]:
         """Return the tokens that are valid now, the current one first."""
         rotating = time.time() < self.previous_until
-        candidates = (self.token, self.previous_token if rotating else None)
+        named = (token.value for token in self.named_tokens)
+        candidates = (self.token, self.previous_token if rotating else None, *named)
         return tuple(filter(None, candidates))
 
     def accepts(self, token: bytes) -> bool:
         """Return true if `token` is this connection's; it is compared in constant time."""
-        current = _is_equal(token, self.token)
-        previous = _is_equal(token, self.previous_token) and time.time() < self.previous_until
-        return current or previous
+        return any(_is_equal(token, own) for own in self.tokens)
+
+    def match(self, token: bytes) -> str:
+        """Return the fingerprint of a token if it is this connection's, else `""`."""
+        if _is_equal(token, self.token):  # as nearly always
+            return self.fingerprints[self.token or ""]
+        return next((self.fingerprints[own] for own in self.tokens if _is_equal(token, own)), "")
 
     def parse(self, body: Union[bytes, str]) -> Report:
         """Parse a body with this connection's privacy settings; receiver and import both use this.
@@ -128,6 +152,8 @@ class StoredRows(NamedTuple):
     connections: list[list[Any]]
     # hash, allowed path, expiry in epoch seconds or None, name
     api_keys: list[list[Any]]
+    # connection, name, secret
+    tokens: list[list[Any]] = []  # the file of an older version lacks these
 
 
 class Connections:
@@ -228,9 +254,27 @@ class Connections:
         self._was_proven = self._secrets.is_proven
         # The previous tokens as well: a token that can be read narrows the reasons of the others.
         self._secrets.decrypt_all(text for row in stored.connections for text in row[2:4])
-        self._connections = {row[0]: self._connection(*row) for row in stored.connections}
+        self._secrets.decrypt_all(row[2] for row in stored.tokens)
+        named: dict[int, list[NamedToken]] = {}
+        for connection_id, name, secret in stored.tokens:
+            named.setdefault(connection_id, []).append(self._named_token(name, secret))
+        self._connections = {
+            row[0]: self._with_tokens(self._connection(*row), named.get(row[0], ()))
+            for row in stored.connections
+        }
         self._api_keys = {row[0]: read_api_key(*row[1:]) for row in stored.api_keys}
         self._stored = stored
+
+    def _named_token(self, name: str, secret: str) -> NamedToken:
+        value, reason = self._secrets.read(secret)
+        fault = f"its token {name!r} can't be decrypted: {reason}" if reason else ""
+        return NamedToken(name, value or None, fault)
+
+    def _with_tokens(self, connection: Connection, named: Iterable[NamedToken]) -> Connection:
+        connection = connection._replace(named_tokens=tuple(named))
+        own = filter(None, (connection.token, connection.previous_token, *connection.tokens))
+        fingerprints = {token: make_fingerprint(self._secret, token) for token in own}
+        return connection._replace(fingerprints=fingerprints)
 
     def _connection(
         self,
@@ -280,7 +324,11 @@ def _read(engine: Engine) -> StoredRows:
             [key, path, _to_epoch(expiry), name]
             for key, path, expiry, name in read_api_keys(connection)
         ]
-    return StoredRows([list(row) for row in connections], keys)
+        tokens = connection.exec_driver_sql(
+            f"SELECT connection_id, name, secret_token FROM {TOKEN_TABLE}"
+            " ORDER BY connection_id, name"
+        ).fetchall()
+    return StoredRows([list(row) for row in connections], keys, [list(row) for row in tokens])
 
 
 def _to_epoch(moment: Optional[datetime]) -> Optional[float]:
@@ -294,6 +342,13 @@ def read_names(engine: Engine) -> dict[int, str]:
     with reading(engine).connect() as connection:
         rows = connection.exec_driver_sql(f"SELECT id, name FROM {CONNECTION_TABLE} ORDER BY id")
         return {int(row[0]): row[1] for row in rows}
+
+
+def make_fingerprint(encryption_secret: str, token: str) -> str:
+    """Return a keyed hash of a token, by which its last use is stored."""
+    secret = encryption_secret.strip().encode()
+    purpose = f"developer_telemetry token {token}"
+    return hmac.new(secret, purpose.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def new_token() -> str:

@@ -634,14 +634,14 @@ TOKENS = Table(
     created_us BIGINT NOT NULL,
     PRIMARY KEY (connection_id, name)""",
 )
-# Also of the tokens in the connection's own row.
+# Also of the tokens in the connection's own row; the fingerprint is a keyed hash.
 TOKEN_USES = Table(
     "_tool_developer_telemetry_token_uses",
     """
     connection_id BIGINT NOT NULL,
-    name VARCHAR(64){exact} NOT NULL,
+    fingerprint VARCHAR(32){ascii} NOT NULL,
     last_used_us BIGINT NOT NULL,
-    PRIMARY KEY (connection_id, name)""",
+    PRIMARY KEY (connection_id, fingerprint)""",
 )
 FLEET_TABLES = (REFUSED_MACHINES, TOKENS, TOKEN_USES)
 # The time since which a machine is retired, 0 if it is not; the last report's User-Agent.

@@ -125,7 +125,7 @@ def encryption_secret(facts: Facts) -> Iterator[Check]:
 def _secret_fault(facts: Facts) -> Optional[Check]:
     name = "encryption secret"
     for connection in facts.database.connections.values():
-        if fault := connection.fault:
+        if fault := connection.token_fault:
             message = f"{_describe_kind(fault)} here: connection {connection.id}, {fault}"
             return Check(name, FAILED, message, remedy_of(fault))
     for finding in facts.receivers.faults(SECRET):

@@ -127,7 +127,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         conversion_job.note,
         partial(take_over_schema, open_engine(settings.db_url)) if is_standalone else None,
     )
-    authenticator = Authenticator(connections, settings.require_token)
+    authenticator = Authenticator(connections, settings.require_token, tallies.token_used)
     add_gauges(metrics, ingest, outage, spool, connections, conversion_job)
     self_test = SelfTest(engine, authenticator.check_own_token, spool)
     reading = open_reading_engine(settings.db_url)

@@ -28,6 +28,7 @@ from developer_telemetry.storage.refused_machines import (
     prune_refused_machines,
     write_refused_machines,
 )
+from developer_telemetry.storage.token_uses import TokenUses
 from developer_telemetry.storage.tombstones import TombstoneCache
 from developer_telemetry.storage.user_agents import SenderKey, UserAgents
 
@@ -52,6 +53,7 @@ class ReportCounts:
         self._refused_machines = NotedRefusals()
         self._pruned_us = 0
         self._user_agents = UserAgents()
+        self._token_uses = TokenUses()
         self._stored = True
         self._counted_id: Optional[int] = None
 
@@ -62,6 +64,10 @@ class ReportCounts:
     def sent_by(self, machine: SenderKey, user_agent: bytes) -> None:
         """Note the User-Agent of a machine's report."""
         self._user_agents.note(machine, user_agent)
+
+    def token_used(self, connection_id: int, fingerprint: str) -> None:
+        """Note that a token was accepted now."""
+        self._token_uses.note(connection_id, fingerprint)
 
     def refused(
         self, connection_id: int, reason: str, details: RefusalDetails = NO_DETAILS
@@ -79,6 +85,7 @@ class ReportCounts:
         It also fails if another transaction holds a row for longer than `engine` waits.
         """
         self._flush_refusals(engine)
+        self._token_uses.flush(engine)
         if self._stored:
             self._stored = False
             try:

@@ -223,7 +223,7 @@ TABLES = (
     Table(
         TOKEN_USE_TABLE,
         "uses of tokens",
-        impersonal=("name",),
+        impersonal=("fingerprint",),
         connection_column="connection_id",
     ),
     Table(HORIZON_TABLE, "retention marks", connection_column="connection_id"),

@@ -30,6 +30,8 @@ ARGUMENTS = {
     "connections delete": ["1"],
     "token rotate": ["1"],
     "token revoke": ["1", "--previous"],
+    "token add": ["1", "Größe"],
+    "token list": ["1"],
     "import": ["sent.json"],
     "erase": ["zoë"],
     "demo": ["--developers", "1", "--days", "1"],

@@ -27,6 +27,8 @@ ARGUMENTS = {
     "spool drop": ["--connection", "1", "--yes"],
     "token rotate": ["1"],
     "token revoke": ["1", "--yes"],
+    "token add": ["1", "laptops"],
+    "token list": ["1"],
 }
 # It makes one only from a backup.
 RESTORE = "restore"

@@ -25,12 +25,26 @@ ARGUMENTS = {
     "connections set": ["fleet", "--strip-paths"],
     "connect": ["fleet"],
     "token rotate": ["fleet", "--keep-old", "1h"],
+    "token add": ["fleet", "laptops"],
+    "token list": ["fleet"],
     "import": ["sent.json"],
     "prune": ["--yes"],
     "erase": ["ann.lee", "--dry-run"],
     "demo": ["--developers", "1", "--days", "1"],
 }
-TIMES = {"newest", "last_seen", "old_token_until", "oldest", "since", "ended", "arrived", "noticed"}
+TIMES = {
+    "created",
+    "valid_until",
+    "last_used",
+    "newest",
+    "last_seen",
+    "old_token_until",
+    "oldest",
+    "since",
+    "ended",
+    "arrived",
+    "noticed",
+}
 # These need a receiver, or print nothing here.
 ELSEWHERE = {"send-test", "spool list", "watch"}
 
@@ -135,6 +149,7 @@ def test_completion_knows_the_commands(run: Run) -> None:
         "connections delete",
         "token rotate",
         "token revoke",
+        "token list",
         "export --connection",
         "reextract --connection",
         "prune --connection",

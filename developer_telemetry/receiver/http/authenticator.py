@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Optional
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -43,9 +44,16 @@ class TokenUnreadable(Unavailable):
 class Authenticator:
     """Decides from memory; asks the database once more before it turns anyone away."""
 
-    def __init__(self, connections: Connections, require_token: bool) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        require_token: bool,
+        note_use: Callable[[int, str], None],
+    ) -> None:
+        """Take what notes the fingerprint of each token that is accepted."""
         self._connections = connections
         self._require_token = require_token
+        self._note_use = note_use
         self._reload: Optional[asyncio.Task[None]] = None
         self._reload_started = False
 
@@ -83,11 +91,15 @@ class Authenticator:
         scheme, _, token = authorization.strip().partition(b" ")
         token = token.strip()
         sent = scheme.lower() == b"bearer" and bool(token)
-        if sent and (connection.accepts(token) or self._key_allows(token, number)):
-            return connection
-        if connection.fault:
-            raise TokenUnreadable(number, connection.fault)
-        if connection.token is None:
+        if sent:
+            if fingerprint := connection.match(token):
+                self._note_use(number, fingerprint)
+                return connection
+            if self._key_allows(token, number):
+                return connection
+        if fault := connection.token_fault:
+            raise TokenUnreadable(number, fault)
+        if connection.is_open:
             raise Unauthorized(NO_TOKEN, number)
         if not sent:
             raise Unauthorized(NO_BEARER, number)
