@@ -213,8 +213,8 @@ def test_a_project_needs_devlake(backend: DatabaseBackend) -> None:
 def test_switches_are_those_of_conversions(engine: Engine, backend: DatabaseBackend) -> None:
     made = onboard(backend, switches={"test_and_build_tasks": True})
     same = onboard(backend, switches={"test_and_build_tasks": True})
-    connection = find_connection(backend, "fleet")
-    more = change_settings(backend, connection, {}, {"keep_accounts_unlinked": True})
+    stored = find_connection(backend, "fleet")
+    more = change_settings(backend, stored, {}, {"keep_accounts_unlinked": True})
 
     notes = [dict(done.steps)["Scope config"] for done in (made, same)]
     assert notes == ["fleet, made", "there already"]
@@ -403,11 +403,12 @@ def test_a_misspelled_name_makes_no_second_fleet_unasked(tmp_path: Path) -> None
 
 def test_a_token_need_not_be_on_the_command_line(tmp_path: Path, lake: SmallLake) -> None:
     (tmp_path / "token").write_text(f"{TOKEN}\n")
-    options = {"read": ["--secret-token", "-"], "file": ["--secret-token-file", tmp_path / "token"]}
+    file = str(tmp_path / "token")
+    options = {"read": ["--secret-token", "-"], "file": ["--secret-token-file", file]}
     for name, typed in options.items():
         done = command_runner().invoke(
             app,
-            ["connect", name, *map(str, typed)],
+            ["connect", name, *typed],
             env={**UNSET, "DEVLAKE_URL": lake.url},
             input=f"{TOKEN}\n",
         )
