@@ -28,6 +28,8 @@ ARGUMENTS = {
     "token rotate": ["1"],
     "token revoke": ["1", "--yes"],
     "token add": ["1", "laptops"],
+    "machines retire": ["ann"],
+    "machines restore": ["ann"],
     "token list": ["1"],
 }
 # It makes one only from a backup.
