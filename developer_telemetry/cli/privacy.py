@@ -175,17 +175,17 @@ class ErasureCall(NamedTuple):
     yes: bool
     as_json: bool
 
-    def is_agreed(self, found: _Found, remarks: Iterable[str]) -> bool:
+    def is_agreed(self, counted: _Found, remarks: Iterable[str]) -> bool:
         """Show what would be removed and ask; return False if nothing is to be removed."""
         is_result = self.dry_run and self.as_json
-        if found and not is_result:
-            say(*_people_table(found), err=self.as_json)
+        if counted and not is_result:
+            say(*_people_table(counted), err=self.as_json)
         for remark in remarks:
             say(remark, err=self.as_json)
         if self.dry_run:
             say("Nothing was removed.", err=self.as_json)
             if is_result:
-                say(printable_json(_describe_erasure(found, {}, [])))
+                say(printable_json(_describe_erasure(counted, {}, [])))
             return False
         confirm("Remove this, and what receivers have spooled?", self.yes)
         return True
@@ -196,8 +196,8 @@ def _erase(call: ErasureCall, search: "PersonSearch", block: bool, gone: Sequenc
     from developer_telemetry.privacy.erasure import forget_receiver
 
     people = search.people()
-    found = _count_rows(call.engine, people)
-    if not call.is_agreed(found, _remarks(call, search, people, block)):
+    counted = _count_rows(call.engine, people)
+    if not call.is_agreed(counted, _remarks(call, search, people, block)):
         return
     for name in gone:
         if not forget_receiver(call.engine, name):
@@ -206,7 +206,7 @@ def _erase(call: ErasureCall, search: "PersonSearch", block: bool, gone: Sequenc
                 " shows it"
             )
     outcome = run(call.engine, call.key, search, people, block)
-    _show_removed(call, found, outcome.removed, outcome.answers)
+    _show_removed(call, counted, outcome.removed, outcome.answers)
 
 
 def _remarks(
@@ -234,13 +234,13 @@ def _erase_again(call: ErasureCall, only: Optional[int]) -> None:
 
     scope = read_strategies(call.engine, only)
     people = find_returned(call.engine, call.key, scope)
-    found = _count_rows(call.engine, people)
+    counted = _count_rows(call.engine, people)
     if not people:  # nothing to ask about
         call = call._replace(yes=True)
     remarks = [] if people else ["The database has nothing of anybody who was erased."]
-    if call.is_agreed(found, remarks):
+    if call.is_agreed(counted, remarks):
         removed = erase_again(call.engine, scope, people) if people else Counter[str]()
-        _show_removed(call, found, removed, [])
+        _show_removed(call, counted, removed, [])
 
 
 def _count_rows(engine: "Engine", people: "Iterable[Person]") -> _Found:
@@ -250,22 +250,22 @@ def _count_rows(engine: "Engine", people: "Iterable[Person]") -> _Found:
     return [(person, PersonData(engine, person, tables).counts()) for person in people]
 
 
-def _people_table(found: _Found) -> list[str]:
+def _people_table(counted: _Found) -> list[str]:
     rows = [["connection", "developer", *_COLUMNS.values()]]
-    for person, counts in found:
+    for person, counts in counted:
         rows.append([*map(str, person), *(str(counts[name]) for name in _COLUMNS)])
     return table(rows)
 
 
 def _show_removed(
     call: ErasureCall,
-    found: _Found,
+    counted: _Found,
     removed: Mapping[str, int],
     answers: "Sequence[ReceiverAnswer]",
 ) -> None:
     """Show what was removed; end the command if a receiver did not confirm."""
     if call.as_json:
-        say(printable_json(_describe_erasure(found, removed, answers)))
+        say(printable_json(_describe_erasure(counted, removed, answers)))
     else:
         gone = [f"{count} {_COLUMNS[name]}" for name, count in removed.items() if count]
         say(f"Removed: {', '.join(gone) or 'nothing from the database'}.")
@@ -285,14 +285,14 @@ def _show_removed(
 
 
 def _describe_erasure(
-    found: _Found, removed: Mapping[str, int], answers: "Sequence[ReceiverAnswer]"
+    counted: _Found, removed: Mapping[str, int], answers: "Sequence[ReceiverAnswer]"
 ) -> dict[str, object]:
     def words(counts: Mapping[str, int]) -> dict[str, int]:
         return {label.replace(" ", "_"): counts.get(name, 0) for name, label in _COLUMNS.items()}
 
     people = [
         {"connection": person.connection_id, "developer": person.developer_id, "rows": words(rows)}
-        for person, rows in found
+        for person, rows in counted
     ]
     receivers = [answer._asdict() for answer in answers]
     return {"people": people, "removed": words(removed), "receivers": receivers}

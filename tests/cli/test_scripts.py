@@ -1,4 +1,4 @@
-"""What programs rely on: exit codes, questions, names and the fields of `--json`."""
+"""Rules for programs that call commands: exit codes, questions, names, fields of `--json`."""
 
 from __future__ import annotations
 

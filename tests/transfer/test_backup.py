@@ -61,6 +61,9 @@ WAYS = ("sqlite", "mariadb", "sqlite", "postgresql", "mariadb", "postgresql", "s
 TEXT = 'Zoë\'s "quotes" \\ 🐙\n'
 
 
+ASCII_COLUMNS = ("id", "subject", "address", "matched_by", "fingerprint")
+
+
 def fill(engine: Engine) -> None:
     """Insert reports, days without reports, and a row of odd values into each other table."""
     for name in ("fleet", f"other {TEXT}"):
@@ -93,7 +96,7 @@ def odd_value(engine: Engine, table: str, column: str) -> Any:
         return 1
     if re.match("BIGINT|INT", declared):
         return 7 if column.endswith("id") else 1 << 40
-    return "ascii" if column in ("id", "subject", "address", "matched_by") else TEXT
+    return "ascii" if column in ASCII_COLUMNS else TEXT
 
 
 def back_up_to(path: Path, engine: Engine) -> BackupManifest:
