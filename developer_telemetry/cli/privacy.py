@@ -163,7 +163,7 @@ def erase(
 
 
 # A person with the number of rows in each table.
-_Found = list[tuple["Person", "Counter[str]"]]
+_PersonCounts = list[tuple["Person", "Counter[str]"]]
 
 
 class ErasureCall(NamedTuple):
@@ -175,7 +175,7 @@ class ErasureCall(NamedTuple):
     yes: bool
     as_json: bool
 
-    def is_agreed(self, counted: _Found, remarks: Iterable[str]) -> bool:
+    def is_agreed(self, counted: _PersonCounts, remarks: Iterable[str]) -> bool:
         """Show what would be removed and ask; return False if nothing is to be removed."""
         is_result = self.dry_run and self.as_json
         if counted and not is_result:
@@ -243,14 +243,14 @@ def _erase_again(call: ErasureCall, only: Optional[int]) -> None:
         _show_removed(call, counted, removed, [])
 
 
-def _count_rows(engine: "Engine", people: "Iterable[Person]") -> _Found:
+def _count_rows(engine: "Engine", people: "Iterable[Person]") -> _PersonCounts:
     from developer_telemetry.privacy.person_data import PersonData, list_erased_tables
 
     tables = list_erased_tables(engine)
     return [(person, PersonData(engine, person, tables).counts()) for person in people]
 
 
-def _people_table(counted: _Found) -> list[str]:
+def _people_table(counted: _PersonCounts) -> list[str]:
     rows = [["connection", "developer", *_COLUMNS.values()]]
     for person, counts in counted:
         rows.append([*map(str, person), *(str(counts[name]) for name in _COLUMNS)])
@@ -259,7 +259,7 @@ def _people_table(counted: _Found) -> list[str]:
 
 def _show_removed(
     call: ErasureCall,
-    counted: _Found,
+    counted: _PersonCounts,
     removed: Mapping[str, int],
     answers: "Sequence[ReceiverAnswer]",
 ) -> None:
@@ -285,7 +285,7 @@ def _show_removed(
 
 
 def _describe_erasure(
-    counted: _Found, removed: Mapping[str, int], answers: "Sequence[ReceiverAnswer]"
+    counted: _PersonCounts, removed: Mapping[str, int], answers: "Sequence[ReceiverAnswer]"
 ) -> dict[str, object]:
     def words(counts: Mapping[str, int]) -> dict[str, int]:
         return {label.replace(" ", "_"): counts.get(name, 0) for name, label in _COLUMNS.items()}
