@@ -251,8 +251,9 @@ def test_a_connection_that_was_deleted_a_moment_ago_is_unknown(
 
 
 def test_no_secret_and_no_body_is_in_the_log_even_at_debug(lake: Lake) -> None:
+    """Of a refused report with a valid token, the log has the developer and the host alone."""
     receiver = lake.receivers[0]
-    secret_body = report("xyzzy-developer", email="xyzzy-mail", metrics={"projects": ["xyzzy"]})
+    secret_body = report("refused-developer", email="xyzzy-mail", metrics={"projects": ["xyzzy"]})
     broken = json.dumps(secret_body)[:-1].encode()
     locked = add_connection(lake.url)
     query(
@@ -277,6 +278,7 @@ def test_no_secret_and_no_body_is_in_the_log_even_at_debug(lake: Lake) -> None:
     assert "ready for reports" in log
     for secret in ("xyzzy", TOKEN, SECRET, PASSWORD):
         assert secret not in log
+    assert log.count("refused-developer") == 1
 
 
 def test_all_that_was_answered_200_before_a_stop_is_stored(
