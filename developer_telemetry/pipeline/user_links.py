@@ -21,10 +21,14 @@ from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.domain_texts import read_table_texts
 from developer_telemetry.database.engine import now_us, reading, transact
 from developer_telemetry.reports.daily_metrics import build_raw_params, format_timestamp
-from developer_telemetry.storage.devlake_schema import USER_TABLE, has_users, make_account_id
+from developer_telemetry.storage.devlake_schema import (
+    LINK_COLUMNS,
+    USER_TABLE,
+    has_users,
+    make_account_id,
+)
 
 _ORIGIN = ("_raw_data_params", "_raw_data_table", "_raw_data_id", "_raw_data_remark")
-_LINK_COLUMNS = ("account_id", "user_id", "created_at", "updated_at", *_ORIGIN)
 _RECORD_COLUMNS = ("account_id", "connection_id", "user_id", "matched_by", "matched_text")
 # The one letter whose lower case is two in Python and one in Go.
 _CAPITAL_I_WITH_DOT = "\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}"
@@ -221,6 +225,6 @@ def _write_links(
 ) -> None:
     dialect = dialect_of(connection)
     keys = ("account_id",)
-    insert(connection, LINK_TABLE, _LINK_COLUMNS, links, dialect.on_conflict(keys, ()))
+    insert(connection, LINK_TABLE, LINK_COLUMNS, links, dialect.on_conflict(keys, ()))
     update = [(column, dialect.new(column)) for column in _RECORD_COLUMNS[1:]]
     insert(connection, MADE_LINK_TABLE, _RECORD_COLUMNS, records, dialect.on_conflict(keys, update))

@@ -25,7 +25,7 @@ from developer_telemetry.transfer.backup_file import FORMAT, BackupHeader, Backu
 from developer_telemetry.transfer.exporter import to_exported
 
 # Rows that a driver holds at once, each of up to 4 MiB.
-_BUFFERED_ROWS = 10
+_BUFFERED_ROWS = 5
 
 
 class BackupTable(NamedTuple):

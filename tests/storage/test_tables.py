@@ -16,6 +16,7 @@ from developer_telemetry.pipeline.accounts import convert_accounts
 from developer_telemetry.pipeline.cicd_tasks import convert_tasks
 from developer_telemetry.reports.daily_metrics import LONG_COLUMNS, TOOL_COLUMNS
 from developer_telemetry.storage.tables import (
+    BACKUP_TABLES,
     CONNECTION_TABLES,
     DEVELOPER_TABLES,
     ERASED_TABLES,
@@ -90,6 +91,13 @@ def test_a_table_with_a_person_is_covered_by_everything_or_says_why_not(table: T
     assert not table.personal or all(covers) or table.exemption
     assert table.personal or not any(covers[:3])
     assert not any(covers[:3]) or (table.key is not None and table.label)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=NAMES)
+def test_a_table_is_backed_up_or_says_why_not(table: Table) -> None:
+    # `tests/transfer/test_backup.py` has a row in each of the first.
+    assert bool(table.label) or bool(table.backup_exemption)
+    assert table.backup_exemption == "" or table not in BACKUP_TABLES
 
 
 def test_a_person_is_in_columns_that_are_declared_personal_alone(lake: Engine) -> None:

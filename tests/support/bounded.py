@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import resource
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Callable
@@ -20,11 +21,15 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import OVERWRITE, SUM
 from developer_telemetry.database.engine import open_engine
+from developer_telemetry.database.migrate import migrate
 from developer_telemetry.pipeline.extract import reextract
 from developer_telemetry.privacy.person_data import ErasureEnd, PersonData
 from developer_telemetry.privacy.person_search import Person, PersonSearch
 from developer_telemetry.storage.writer import store
+from developer_telemetry.transfer.backup import back_up, make_header
+from developer_telemetry.transfer.backup_file import BackupWriter, open_backup, read_backup
 from developer_telemetry.transfer.exporter import ExportSelection, read_raw_rows, read_tool_rows
+from developer_telemetry.transfer.restorer import Restorer
 from tests.support.factories import arrival, body
 
 HEAVY = "ann.lee"
@@ -73,13 +78,34 @@ def export(engine: Engine) -> None:
     assert len(list(read_tool_rows(engine, ExportSelection(connection_id=1)))) == 1
 
 
+def back_up_and_restore(engine: Engine) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        other = open_engine(f"sqlite:///{folder}/other.db")
+        migrate(other)
+        with open_backup(f"{folder}/backup") as file:
+            writer = BackupWriter(file, make_header(engine, "secret"))
+            written = list(back_up(engine, writer))[-1]
+            writer.finish()
+        with read_backup(f"{folder}/backup") as reader:
+            assert list(Restorer(other, reader).restore())[-1] == written
+        other.dispose()
+
+
 def erase(engine: Engine) -> None:
     PersonData(engine, Person(1, HEAVY), []).remove_days(
         SUM, ErasureEnd(1, 0)
     )  # the other hosts stay
 
 
-STEPS: list[Callable[[Engine], None]] = [push, extract, extract_new, search, export, erase]
+STEPS: list[Callable[[Engine], None]] = [
+    push,
+    extract,
+    extract_new,
+    search,
+    export,
+    back_up_and_restore,
+    erase,
+]
 
 
 def main(url: str, mebibytes: int) -> None:
