@@ -251,7 +251,7 @@ def test_a_connection_that_was_deleted_a_moment_ago_is_unknown(
 
 
 def test_no_secret_and_no_body_is_in_the_log_even_at_debug(lake: Lake) -> None:
-    """Of a refused report with a valid token, the log has the developer and the host alone."""
+    """The log has the developer and the host of a refused report, if its token is valid."""
     receiver = lake.receivers[0]
     secret_body = report("refused-developer", email="xyzzy-mail", metrics={"projects": ["xyzzy"]})
     broken = json.dumps(secret_body)[:-1].encode()
