@@ -20,17 +20,18 @@ _TYPES = {
     **dict.fromkeys(("date", "day"), "date"),
     **dict.fromkeys(("created_at", "updated_at", "stored_at"), "timestamptz"),
     **dict.fromkeys(("first_seen", "last_seen"), "timestamptz"),
-    **dict.fromkeys(
-        ("connection_id", "_raw_data_id", "raw_id", "arrived_us", "active_hours"), "bigint"
-    ),
+    **dict.fromkeys(("connection_id", "_raw_data_id", "raw_id", "active_hours"), "bigint"),
     **dict.fromkeys(("commits", "lines_added", "lines_deleted", "files_changed"), "bigint"),
     **dict.fromkeys(("test_runs", "builds", "reports", "count"), "bigint"),
-    **dict.fromkeys(
-        ("started_us", "ended_us", "accounts", "tasks", "links", "first_us", "last_us"), "bigint"
-    ),
+    **dict.fromkeys(("accounts", "tasks", "links"), "bigint"),
     **dict.fromkeys(("created_date", "started_date", "finished_date"), "timestamptz"),
     "duration_sec": "double precision",
 }
+
+
+def _type_of(column: str) -> str:
+    # Each time in microseconds is named so.
+    return "bigint" if column.endswith("_us") else _TYPES.get(column, "text")
 
 
 class PostgreSQL(Dialect):
@@ -141,7 +142,7 @@ class PostgreSQL(Dialect):
 
     def source(self, columns: Sequence[str], count: int) -> str:
         # All rows in one parameter: the statement is the same for any count, and is escaped once.
-        typed = ", ".join(f"{column} {_TYPES.get(column, 'text')}" for column in columns)
+        typed = ", ".join(f"{column} {_type_of(column)}" for column in columns)
         return f"SELECT {', '.join(columns)} FROM json_to_recordset(%s::json) AS r({typed})"
 
     def parameters(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
