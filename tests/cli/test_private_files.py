@@ -3,6 +3,7 @@ start."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -21,7 +22,7 @@ from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from developer_telemetry.transfer.exporter import open_output
 from developer_telemetry.transfer.input_files import InputItem, RejectFile
-from tests.support.receivers import SECRET, Receiver, report, run_command
+from tests.support.receivers import SECRET, Receiver, eventually, report, run_command
 from tests.support.warm_starts import COMMAND
 
 SETTINGS = {"ENCRYPTION_SECRET": "", "TELEMETRY_SPOOL_DIR": ""}
@@ -51,8 +52,9 @@ def test_all_that_a_receiver_makes_is_private_whatever_the_umask(
     kind: type[Receiver], tmp_path: Path
 ) -> None:
     with kind("", tmp_path, **SETTINGS) as receiver:
-        token = receiver.log.partition("Secret token   ")[2].split()[0]
-        assert receiver.send(report("ann"), 1, token).status_code == 200
+        rotated = run_command(tmp_path, "token", "rotate", "1", "--json", **SETTINGS)
+        token = json.loads(rotated.stdout)["token"]
+        eventually(lambda: receiver.send(report("ann"), 1, token).status_code == 200, 20)
         made = [tmp_path / "data", *(tmp_path / "data").rglob("*")]
     names = {each.name for each in made}
 

@@ -339,7 +339,7 @@ def test_a_token_that_can_not_be_read_is_said_and_counted_everywhere(
     assert f"{reason}; {REMEDIES[reason]}" in shown
     listed = json.loads(run_command(lake.folder, "status", "--json", DB_URL=lake.url).stdout)
     assert [reason in each["fault"] for each in listed if each["id"] == connection] == [True]
-    page = lake.receiver.client.get(f"/?connection={connection}").text.partition('id="set-up"')[2]
+    page = lake.receiver.client.get(f"/set-up?connection={connection}").text
     assert "no secret token" not in page
     assert "accepts no reports now" in page
     assert "Authorization: Bearer" in page

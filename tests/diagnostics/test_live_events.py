@@ -165,7 +165,7 @@ def test_it_follows_a_receiver_until_ctrl_c(tmp_path: Path) -> None:
         "developer": "ann\x1b[2J",
         "host": "laptop",
         "date": "2026-11-23",
-        "arrived": stored[0][:23],
+        "arrived": f"{stored[0][:19].replace(' ', 'T')}Z",
     }
     title = "token is missing or wrong"
     assert f"connection {number} from 127.0.0.1  refused: {title} 1\n" in refused[0]

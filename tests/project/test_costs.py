@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
 import pkgutil
 import re
@@ -372,8 +373,11 @@ def _methods(name: str) -> set[str]:
     """Return how a pattern is used: what begins anywhere in a text has more to go back over."""
     if name.partition(":")[0] in USES:
         return {name.partition(":")[0]}
-    attribute = name.rpartition(".")[2]
-    used = set(re.findall(rf"\b{attribute}\.([a-z]+)\(", SOURCE)) & USES
+    module, _, attribute = name.rpartition(".")
+    # Another module may have a private pattern of the same name.
+    private = attribute.startswith("_")
+    source = inspect.getsource(importlib.import_module(module)) if private else SOURCE
+    used = set(re.findall(rf"\b{attribute}\.([a-z]+)\(", source)) & USES
     return used or {"search"}
 
 

@@ -19,11 +19,16 @@ from developer_telemetry.database.dialects.base import (
 _TYPES = {
     **dict.fromkeys(("date", "day"), "date"),
     **dict.fromkeys(("created_at", "updated_at", "stored_at"), "timestamptz"),
-    **dict.fromkeys(("first_seen", "last_seen"), "timestamptz"),
+    **dict.fromkeys(("first_seen", "last_seen", "seen"), "timestamptz"),
     **dict.fromkeys(("connection_id", "_raw_data_id", "raw_id", "active_hours"), "bigint"),
     **dict.fromkeys(("commits", "lines_added", "lines_deleted", "files_changed"), "bigint"),
     **dict.fromkeys(("test_runs", "builds", "reports", "count"), "bigint"),
-    **dict.fromkeys(("accounts", "tasks", "links"), "bigint"),
+    **dict.fromkeys(("accounts", "tasks", "links", "confirmed", "removed"), "bigint"),
+    **dict.fromkeys(("raw_retention_days", "tool_retention_days"), "bigint"),
+    **dict.fromkeys(("previous_token_until", "scope_config_id", "script_version"), "bigint"),
+    **dict.fromkeys(("strip_paths", "pseudonyms", "blocked"), "boolean"),
+    **dict.fromkeys(("keep_accounts_unlinked", "test_and_build_tasks"), "boolean"),
+    **dict.fromkeys(("raw_before", "pruned_on"), "date"),
     **dict.fromkeys(("created_date", "started_date", "finished_date"), "timestamptz"),
     "duration_sec": "double precision",
 }
