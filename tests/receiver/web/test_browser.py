@@ -158,7 +158,8 @@ def large(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     migrate(engine)
     fill(engine, 5_000, today())
     engine.dispose()
-    with Patient(url, folder) as receiver:
+    # Many of them have been quiet for long.
+    with Patient(url, folder, TELEMETRY_RETIRE_DAYS="0") as receiver:
         yield Window(browser, receiver.url)
 
 
