@@ -21,6 +21,7 @@ TOKEN_TABLE = "_tool_developer_telemetry_tokens"
 TOKEN_USE_TABLE = "_tool_developer_telemetry_token_uses"
 RUN_TABLE = "_tool_developer_telemetry_runs"
 HORIZON_TABLE = "_tool_developer_telemetry_horizons"
+ACCESS_TABLE = "_tool_developer_telemetry_accesses"
 TOMBSTONE_TABLE = "_tool_developer_telemetry_tombstones"
 RECEIVER_TABLE = "_tool_developer_telemetry_receivers"
 PROBE_TABLE = "_tool_developer_telemetry_probes"
@@ -44,6 +45,9 @@ SCOPE_NAME = "All reports"
 OVERWRITE = "overwrite"
 SUM = "sum"
 
+# How many different developers a figure about people has to be over, unless a connection sets it.
+DEFAULT_SMALLEST_GROUP = 5
+
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 # A machine is quiet after this time: longer than a weekend with a holiday after it.
@@ -58,3 +62,8 @@ def strategy_of(text: Optional[str]) -> str:
             f"duplicateStrategy is {text!r}; set it to {OVERWRITE!r} or {SUM!r}"
         )
     return strategy
+
+
+def smallest_group_of(number: Optional[int]) -> int:
+    """Return the smallest group that a connection's field sets; 0 and none mean the default."""
+    return number if number is not None and number > 0 else DEFAULT_SMALLEST_GROUP

@@ -43,6 +43,8 @@ class TelemetryConnection(Connection):
     # deleted with their rows at the latest.
     raw_retention_days: Optional[int] = None
     tool_retention_days: Optional[int] = None
+    # The fewest developers that a figure of the dashboards is over; 0 is 5, and 1 switches it off.
+    smallest_group: Optional[int] = None
 
 
 class TelemetryScope(ToolScope, table=True):

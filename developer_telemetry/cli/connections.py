@@ -27,6 +27,7 @@ from developer_telemetry.cli.common import (
 )
 from developer_telemetry.config import Settings, load_settings
 from developer_telemetry.connections.backend import OPTIONS
+from developer_telemetry.constants import smallest_group_of
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import iso_time, printable_json
 
@@ -58,6 +59,11 @@ RAW_RETENTION_DAYS = typer.Option(
 )
 TOOL_RETENTION_DAYS = typer.Option(
     None, min=0, help="Days until rows of days are deleted; 0: never."
+)
+SMALLEST_GROUP = typer.Option(
+    None,
+    min=1,
+    help="The fewest developers that a figure of the dashboards is over (5); 1: no limit.",
 )
 TEST_AND_BUILD_TASKS = typer.Option(
     None, help="In its scope config: make test runs and builds tasks of DevLake's."
@@ -137,6 +143,7 @@ def connect(
     pseudonyms: Optional[bool] = PSEUDONYMS,
     raw_retention_days: Optional[int] = RAW_RETENTION_DAYS,
     tool_retention_days: Optional[int] = TOOL_RETENTION_DAYS,
+    smallest_group: Optional[int] = SMALLEST_GROUP,
     test_and_build_tasks: Optional[bool] = TEST_AND_BUILD_TASKS,
     keep_accounts_unlinked: Optional[bool] = KEEP_ACCOUNTS_UNLINKED,
     devlake_url: Optional[str] = DEVLAKE_URL,
@@ -246,8 +253,8 @@ def list_connections(devlake_url: Optional[str] = DEVLAKE_URL, as_json: bool = A
         if as_json:
             say(printable_json(rows))
             return
-        names = ("id", "name", "duplicate_strategy", "token", "projects")
-        head = ["id", "name", "strategy", "secret token", "projects"]
+        names = ("id", "name", "duplicate_strategy", "smallest_group", "token", "projects")
+        head = ["id", "name", "strategy", "smallest group", "secret token", "projects"]
         cells = [[_cell(row[name]) for name in names] for row in rows]
         say(*table([head, *cells]))
 
@@ -292,6 +299,7 @@ def change(
     pseudonyms: Optional[bool] = PSEUDONYMS,
     raw_retention_days: Optional[int] = RAW_RETENTION_DAYS,
     tool_retention_days: Optional[int] = TOOL_RETENTION_DAYS,
+    smallest_group: Optional[int] = SMALLEST_GROUP,
     test_and_build_tasks: Optional[bool] = TEST_AND_BUILD_TASKS,
     keep_accounts_unlinked: Optional[bool] = KEEP_ACCOUNTS_UNLINKED,
     devlake_url: Optional[str] = DEVLAKE_URL,
@@ -392,6 +400,7 @@ def _described(connection: "StoredConnection") -> dict[str, Any]:
         "duplicate_strategy": options.pop("duplicate_strategy", "") or "overwrite",
         "strip_paths": bool(options.pop("strip_paths", False)),
         "pseudonyms": bool(options.pop("pseudonyms", False)),
+        "smallest_group": smallest_group_of(options.pop("smallest_group", None)),
         **{name: value or None for name, value in options.items()},
         "token": connection.fault or token_hint(connection.token),
         "old_token_until": iso_time(connection.previous_until * 1_000_000)

@@ -18,6 +18,7 @@ OPTIONS = (
     "pseudonyms",
     "raw_retention_days",
     "tool_retention_days",
+    "smallest_group",
 )
 
 

@@ -18,7 +18,7 @@ from developer_telemetry.connections.registry import (
     new_token,
     normalize_name,
 )
-from developer_telemetry.constants import strategy_of
+from developer_telemetry.constants import smallest_group_of, strategy_of
 from developer_telemetry.errors import ConfigurationError
 
 # Parts of names by which a series is told apart: numbers, and single letters.
@@ -142,6 +142,8 @@ class Onboarding:
 
 
 def _normalize_option(name: str, value: Any) -> Any:
+    if name == "smallest_group":
+        return smallest_group_of(value)
     if name != "duplicate_strategy":
         return value or 0
     try:
@@ -238,12 +240,22 @@ def describe_consequences(connection: StoredConnection, changes: Mapping[str, An
     lines = [_CONSEQUENCES[item] for item in changes.items() if item in _CONSEQUENCES]
     if "duplicate_strategy" in changes:
         lines.append("For earlier days re-transform its blueprint, or `reextract`.")
+    if "smallest_group" in changes:
+        lines.append(_describe_group(smallest_group_of(changes["smallest_group"])))
     if any(name.endswith("retention_days") for name in changes):
         lines.append(
             f"`developer-telemetry prune --connection {connection.id} --dry-run` shows the rows"
             " that the next daily prune removes."
         )
     return lines
+
+
+def _describe_group(smallest: int) -> str:
+    if smallest == 1:
+        return "The dashboards show figures of single developers, also of all earlier days."
+    return (
+        f"The dashboards show figures of {smallest} developers or more, also for all earlier days."
+    )
 
 
 def _find_by_name(backend: Backend, name: str) -> Optional[StoredConnection]:

@@ -28,6 +28,7 @@ ADD_PROBES = 20261123000110
 JOIN_MACHINES = 20261128000200
 ADD_STANDALONE = 20261128000300
 ADD_FLEET = 20261129000100
+ADD_READING = 20261129000200
 
 
 class Table(NamedTuple):
@@ -662,6 +663,32 @@ def add_fleet(b: MigrationScriptBuilder) -> None:
             b.execute(statement, Dialect.POSTGRESQL)
 
 
+ACCESSES = Table(
+    "_tool_developer_telemetry_accesses",
+    """
+    id {id},
+    connection_id BIGINT NOT NULL,
+    developer_id VARCHAR(255){exact} NOT NULL,
+    looked_us BIGINT NOT NULL,
+    who VARCHAR(255){exact} NOT NULL,
+    how VARCHAR(32){ascii} NOT NULL,
+    what VARCHAR(255){exact} NOT NULL""",
+    [("idx_developer_telemetry_accesses", "connection_id, developer_id, looked_us")],
+)
+# DevLake's server writes 0 where an operator names no value, which means the default as well.
+SMALLEST_GROUP = {"smallest_group": "BIGINT NOT NULL DEFAULT 5"}
+
+
+@migration(ADD_READING, name="developer telemetry: add smallest groups, and who looked")
+def add_reading(b: MigrationScriptBuilder) -> None:
+    """Add the smallest group of connections, and the accesses to a person's rows."""
+    for column, definition in SMALLEST_GROUP.items():
+        b.add_column(CONNECTIONS, column, definition)
+    b.execute(mysql_table(ACCESSES), Dialect.MYSQL)
+    for statement in other_table(ACCESSES, POSTGRESQL_WORDS):
+        b.execute(statement, Dialect.POSTGRESQL)
+
+
 SQLITE_STATEMENTS: dict[int, list[str]] = {
     CREATE_TABLES: [
         *(statement for table in TABLES for statement in other_table(table, SQLITE_WORDS)),
@@ -701,6 +728,13 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
         ),
         *(statement for table in FLEET_TABLES for statement in other_table(table, SQLITE_WORDS)),
     ],
+    ADD_READING: [
+        *(
+            f"ALTER TABLE {CONNECTIONS} ADD COLUMN {column} {definition}"
+            for column, definition in SMALLEST_GROUP.items()
+        ),
+        *other_table(ACCESSES, SQLITE_WORDS),
+    ],
 }
 
 SCRIPTS = (
@@ -716,4 +750,5 @@ SCRIPTS = (
     join_machines,
     add_standalone,
     add_fleet,
+    add_reading,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from functools import partial
 from operator import add
 from typing import Callable, NamedTuple, Optional
@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import (
+    ACCESS_TABLE,
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
     HORIZON_TABLE,
@@ -179,6 +180,8 @@ class _Pruning:
             for page in read_developers(self._engine, table, self._id):
                 yield from self._repeat(partial(remove, developers=page))
         yield from self._repeat(self._remove_machines)
+        while transact(self._engine, self._remove_accesses):
+            yield PrunedRows()
         transact(self._engine, self._complete)
 
     def _repeat(self, remove: Callable[[SqlConnection], PrunedRows]) -> Iterator[PrunedRows]:
@@ -255,6 +258,10 @@ class _Pruning:
                 f"DELETE FROM {MACHINE_TABLE} WHERE {self._condition(developers)}",
                 (self._id, *developers),
             ).rowcount
+            connection.exec_driver_sql(
+                f"DELETE FROM {ACCESS_TABLE} WHERE {self._condition(developers)}",
+                (self._id, *developers),
+            )
         return removed_days._replace(developers=len(developers), machines=machines)
 
     def _remove_machines(self, connection: SqlConnection) -> PrunedRows:
@@ -268,6 +275,16 @@ class _Pruning:
         ).fetchall()
         self._delete_keys(connection, MACHINE_TABLE, columns, [tuple(key) for key in keys])
         return PrunedRows(machines=len(keys))
+
+    def _remove_accesses(self, connection: SqlConnection) -> int:
+        """Remove accesses from before the first day to keep, some at a time."""
+        limits = self._begin(connection)
+        rows = connection.exec_driver_sql(
+            f"SELECT id FROM {ACCESS_TABLE} WHERE connection_id = {self._param}"
+            f" AND looked_us < {self._param} LIMIT {MAX_ROWS}",
+            (self._id, _midnight_us(limits.tool)),
+        ).fetchall()
+        return self._delete(connection, ACCESS_TABLE, "id", [row[0] for row in rows])
 
     def _complete(self, connection: SqlConnection) -> None:
         self._begin(connection)
@@ -315,3 +332,7 @@ def _read_limits(connection: SqlConnection, connection_id: int, today: date) -> 
 
 def _midnight(day: str) -> str:
     return f"{day} 00:00:00"
+
+
+def _midnight_us(day: str) -> int:
+    return int(datetime.fromisoformat(day).replace(tzinfo=timezone.utc).timestamp()) * 1_000_000

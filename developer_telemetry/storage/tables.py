@@ -10,6 +10,7 @@ from enum import Enum
 from typing import NamedTuple, Optional
 
 from developer_telemetry.constants import (
+    ACCESS_TABLE,
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
     CONVERSION_TABLE,
@@ -178,6 +179,17 @@ TABLES = (
         "account_id",
         personal=("account_id", "user_id", "matched_text"),
         impersonal=("matched_by",),
+        connection_column="connection_id",
+        is_erased=True,
+        is_pruned=True,
+        is_exported=True,
+    ),
+    Table(
+        ACCESS_TABLE,
+        "accesses",
+        PersonKey.DEVELOPER,
+        personal=("developer_id", "who", "what"),
+        impersonal=("how",),
         connection_column="connection_id",
         is_erased=True,
         is_pruned=True,

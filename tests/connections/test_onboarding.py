@@ -151,6 +151,7 @@ def test_settings_change_as_named_and_no_others(backend: DatabaseBackend) -> Non
         "pseudonyms": False,
         "raw_retention_days": 30,
         "tool_retention_days": 0,
+        "smallest_group": 5,
     }
 
 

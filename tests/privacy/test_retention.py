@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import (
+    ACCESS_TABLE,
     CONNECTION_TABLE,
     MACHINE_TABLE,
     OVERWRITE,
@@ -444,3 +445,41 @@ def test_an_operator_looks_before_anything_goes(tmp_path: Path) -> None:
     unknown = run_command(tmp_path, "prune", "--connection", "77", DB_URL=url)
     assert unknown.returncode == 2
     assert "no connection '77'" in unknown.stderr
+
+
+def add_access(engine: Engine, developer: str, days: int, connection_id: int = 1) -> None:
+    looked_us = int(time.mktime((TODAY - timedelta(days)).timetuple())) * 1_000_000
+    change(
+        engine,
+        f"INSERT INTO {ACCESS_TABLE} (connection_id, developer_id, looked_us, who, how, what)"
+        f" VALUES ({connection_id}, '{developer}', {looked_us}, 'an operator', 'page', 'days')",
+    )
+
+
+def stored_accesses(engine: Engine) -> Sequence[dict[str, Any]]:
+    return rows(engine, ACCESS_TABLE, ("connection_id", "developer_id"), "connection_id")
+
+
+def test_accesses_are_kept_as_long_as_the_rows_that_were_looked_at(engine: Engine) -> None:
+    push(engine, aged(200, "gone"), aged(0))
+    for developer, days in (("gone", 1), ("ann", 100), ("ann", 1)):
+        add_access(engine, developer, days)
+    add_access(engine, "ann", 100, 2)
+    keep(engine, tool=30)
+
+    list(prune(engine, 1))
+
+    assert [(row["connection_id"], row["developer_id"]) for row in stored_accesses(engine)] == [
+        (1, "ann"),
+        (2, "ann"),
+    ]
+
+
+def test_accesses_are_kept_for_ever_where_rows_are(engine: Engine) -> None:
+    push(engine, aged(9000))
+    add_access(engine, "ann", 9000)
+    keep(engine, raw=30)
+
+    list(prune(engine, 1))
+
+    assert len(stored_accesses(engine)) == 1

@@ -35,6 +35,7 @@ CONNECTION = {
     "pseudonyms": False,
     "rawRetentionDays": 0,
     "toolRetentionDays": 0,
+    "smallestGroup": 0,
 }
 CONFIG = {"name": "", "entities": None, "testAndBuildTasks": False, "keepAccountsUnlinked": False}
 TIMES = {"createdAt": "2026-11-23T18:20:42.076Z", "updatedAt": "2026-11-23T18:20:42.076Z"}

@@ -61,7 +61,7 @@ WAYS = ("sqlite", "mariadb", "sqlite", "postgresql", "mariadb", "postgresql", "s
 TEXT = 'Zoë\'s "quotes" \\ 🐙\n'
 
 
-ASCII_COLUMNS = ("id", "subject", "address", "matched_by", "fingerprint")
+ASCII_COLUMNS = ("id", "how", "subject", "address", "matched_by", "fingerprint")
 
 
 def fill(engine: Engine) -> None:

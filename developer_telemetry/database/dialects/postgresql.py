@@ -24,7 +24,7 @@ _TYPES = {
     **dict.fromkeys(("commits", "lines_added", "lines_deleted", "files_changed"), "bigint"),
     **dict.fromkeys(("test_runs", "builds", "reports", "count"), "bigint"),
     **dict.fromkeys(("accounts", "tasks", "links", "confirmed", "removed"), "bigint"),
-    **dict.fromkeys(("raw_retention_days", "tool_retention_days"), "bigint"),
+    **dict.fromkeys(("raw_retention_days", "tool_retention_days", "smallest_group"), "bigint"),
     **dict.fromkeys(("previous_token_until", "scope_config_id", "script_version"), "bigint"),
     **dict.fromkeys(("strip_paths", "pseudonyms", "blocked"), "boolean"),
     **dict.fromkeys(("keep_accounts_unlinked", "test_and_build_tasks"), "boolean"),
