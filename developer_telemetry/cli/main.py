@@ -26,7 +26,7 @@ from developer_telemetry.cli.spool import spool
 from developer_telemetry.cli.tokens import token
 from developer_telemetry.config import SETTINGS
 from developer_telemetry.database.error_texts import describe_error
-from developer_telemetry.printable import printable, printable_lines
+from developer_telemetry.printable import printable
 from developer_telemetry.receiver.logging import PlainLines
 
 app = typer.Typer(
@@ -87,7 +87,7 @@ def main() -> None:
     _prepare()
     try:
         os.getcwd()
-        status = int(app(prog_name="developer-telemetry", standalone_mode=False) or 0)
+        status = _run_app()
     except SystemExit as ending:
         status = ending.code if isinstance(ending.code, int) else 1 if ending.code else 0
     except KeyboardInterrupt:  # before the command began
@@ -97,6 +97,18 @@ def main() -> None:
     except Exception as error:
         status = _failed(error)
     raise SystemExit(_flushed(status))
+
+
+def _run_app() -> int:
+    try:
+        return int(app(prog_name="developer-telemetry", standalone_mode=False) or 0)
+    except Exception as error:
+        if type(error).__name__ != "NoArgsIsHelpError":
+            raise
+        text = str(error)
+    # Nothing is wrong, and the text is our own.
+    say(*text.split("\n"))
+    return 0
 
 
 class _FolderGone(OutputFailed):
@@ -120,7 +132,7 @@ def _prepare() -> None:
 
 def _failed(error: Exception) -> int:
     """Report an error that the command does not handle, and return the exit status."""
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, (BrokenPipeError, typer.Exit)):  # an output's reader has closed it
         return 1
     if isinstance(error, typer.Abort):  # Ctrl+C, or the end of what is typed at a question
         with suppress(Exception):
@@ -148,8 +160,7 @@ def _failed(error: Exception) -> int:
 
 def _misused(error: Any) -> int:
     """Report wrong arguments; the message repeats them, so it is made printable."""
-    is_help = type(error).__name__ == "NoArgsIsHelpError"  # our own text
-    error.message = printable_lines(error.message) if is_help else printable(error.message)
+    error.message = printable(error.message)
     with suppress(OSError, ValueError):
         error.show()
     return int(error.exit_code)

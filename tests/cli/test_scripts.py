@@ -128,6 +128,32 @@ def test_each_command_with_json_is_documented(run: Run) -> None:
     assert with_json == set(documented())
 
 
+@pytest.mark.parametrize("group", [[], ["token"], ["connections"]])
+def test_a_group_without_a_command_prints_its_help(group: list[str], run: Run) -> None:
+    done = run(*group)
+
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(" ".join(["Usage: developer-telemetry", *group]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'."),
+        (["erase", "--nonsense"], "No such option: --nonsense"),
+        (["connect"], "Missing argument 'name'."),
+    ],
+)
+def test_wrong_usage_is_explained_on_standard_error(
+    arguments: list[str], message: str, run: Run
+) -> None:
+    done = run(*arguments)
+
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("Usage: developer-telemetry")
+    assert done.err.splitlines()[-1].startswith(f"Error: {message}")
+
+
 def test_no_option_is_cut_off_at_80_columns(run: Run) -> None:
     for command in command_names():
         shown = run(*command.split(), "--help", COLUMNS="80").out
@@ -213,6 +239,5 @@ def test_what_follows_from_one_fault_is_one_line(run: Run) -> None:
 def test_ctrl_c_is_no_error(folder: Path, run: Run) -> None:
     with open_terminal(folder, "connections", "delete", "fleet", ENCRYPTION_SECRET="") as terminal:
         terminal.read_until("[y/N]: ")
-        terminal.type("\x03")
-        assert terminal.end() == CANCELLED
+        assert terminal.interrupt() == CANCELLED
         assert terminal.output.endswith("cancelled\n")

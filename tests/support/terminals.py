@@ -6,12 +6,15 @@ import os
 import pty
 import select
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
 from tests.support import warm_starts
 from tests.support.receivers import environment
 from tests.support.warm_starts import COMMAND
+
+INTERRUPT = "\x03"  # as Ctrl+C types
 
 
 class Terminal:
@@ -63,6 +66,18 @@ class Terminal:
         self.read_until(None)
         return self._process.wait(30)
 
+    def interrupt(self) -> int:
+        """Type Ctrl+C until the command ends, and return its exit status.
+
+        Python does not notice one that arrives right before it begins to wait for a key.
+        """
+        for _ in range(6):
+            self.type(INTERRUPT)
+            with suppress(AssertionError):
+                self.read_until(None, seconds=5)
+                break
+        return self._process.wait(1)
+
 
 def open_terminal(folder: Path, *arguments: str, **settings: str) -> Terminal:
     """Start `developer-telemetry` on a terminal, in `folder`."""
@@ -73,5 +88,7 @@ def answer(folder: Path, arguments: list[str], keys: str, **settings: str) -> tu
     """Type keys at a command's first question; return its exit status and its output."""
     with open_terminal(folder, *arguments, **settings) as terminal:
         terminal.read_until("[y/N]: ")
+        if keys == INTERRUPT:
+            return terminal.interrupt(), terminal.output
         terminal.type(keys)
         return terminal.end(), terminal.output
