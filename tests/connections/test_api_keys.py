@@ -27,9 +27,9 @@ from tests.support.receivers import (
     migrate,
     query,
     report,
-    run_simultaneously,
 )
 from tests.support.servers import create_database, drop_database, in_database
+from tests.support.threads import run_simultaneously
 
 PLAIN = "/plugins/developer-telemetry/{}/report"
 UNDERSCORED = "/plugins/developer_telemetry/connections/{}/report"

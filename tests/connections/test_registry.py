@@ -23,8 +23,8 @@ from tests.support.receivers import (
     query,
     report,
     run_command,
-    run_simultaneously,
 )
+from tests.support.threads import run_simultaneously
 
 REST = "/rest/plugins/developer_telemetry/connections/{}/report"
 

@@ -26,11 +26,11 @@ from tests.support.receivers import (
     eventually,
     query,
     report,
-    run_simultaneously,
 )
 from tests.support.rows import tool_rows
 from tests.support.servers import PgBouncer, ServerMissing, in_database
 from tests.support.sites import missing
+from tests.support.threads import run_simultaneously
 
 MODES = ("session", "transaction")
 

@@ -29,8 +29,8 @@ from tests.support.layers import (
     senders,
     traffic,
 )
-from tests.support.receivers import run_simultaneously
 from tests.support.rows import raw_rows, tool_rows
+from tests.support.threads import run_simultaneously
 
 
 @pytest.mark.parametrize("seed", [1, 2])

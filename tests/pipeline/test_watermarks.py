@@ -34,8 +34,8 @@ from tests.support.layers import (
     insert_go_plugin_row,
     traffic,
 )
-from tests.support.receivers import run_simultaneously
 from tests.support.rows import tool_rows
+from tests.support.threads import run_simultaneously
 
 DAY_SECONDS = 86_400
 SCHEDULED = (0, 0)

@@ -18,6 +18,8 @@ from conformance.outcomes import LeftOut, Outcomes, Table, Unmet, failures
 from conformance.sdks import OURS, answers, copy_of, plugins_of
 
 ROOT = Path(__file__).parents[2]
+# httpx is a tool of tests there, too.
+RECEIVER_LIBRARIES = ("typer", "rich", "starlette", "jinja2", "uvicorn", "prometheus_client")
 GUESTBOOK = ROOT / "sdk" / "tests" / "guestbook"
 
 
@@ -176,6 +178,19 @@ def test_every_test_that_meets_an_sdk_is_run_on_the_genuine_one_too() -> None:
     }
     assert len(ours) > 2
     assert ours - set(OURS) <= {"project/test_conformance"}
+
+
+def test_tests_that_run_on_the_genuine_sdk_import_nothing_of_the_receivers_libraries() -> None:
+    """DevLake's image has none of them."""
+    code = (
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({RECEIVER_LIBRARIES}))\n"
+        f"for name in {OURS}: importlib.import_module('tests.' + name.replace('/', '.'))\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_install_calls_tried_exactly_the_devlakes_of_the_page() -> None:

@@ -22,8 +22,8 @@ from tests.support.receivers import (
     eventually,
     query,
     report,
-    run_simultaneously,
 )
+from tests.support.threads import run_simultaneously
 
 TOOL = "_tool_developer_metrics"
 BULK = "/plugins/developer-telemetry/{}/reports"

@@ -30,7 +30,6 @@ from tests.support.receivers import (
     query,
     report,
     run_command,
-    run_simultaneously,
 )
 from tests.support.servers import (
     HOST,
@@ -40,6 +39,7 @@ from tests.support.servers import (
     free_port,
     in_database,
 )
+from tests.support.threads import run_simultaneously
 
 RAW = "_raw_developer_telemetry"
 TOOL = "_tool_developer_metrics"

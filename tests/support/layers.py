@@ -16,8 +16,8 @@ from developer_telemetry.pipeline.extract import reextract
 from developer_telemetry.reports.daily_metrics import TOOL_COLUMNS, ReceivedReport, build_tool_row
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
-from tests.support.receivers import run_simultaneously
 from tests.support.rows import Row, raw_rows, tool_rows
+from tests.support.threads import run_simultaneously
 
 STRATEGIES = {1: OVERWRITE, 2: SUM}
 BOTH = pytest.mark.parametrize("strategy", [OVERWRITE, SUM])

@@ -17,10 +17,8 @@ import re
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar, Union
@@ -291,15 +289,3 @@ def eventually(check: Callable[[], T], seconds: float) -> T:
         assert time.monotonic() < deadline, f"not within {seconds} s; last: {value!r}"
         time.sleep(0.05)
     return value
-
-
-def run_simultaneously(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Start these calls at the same moment and return their results."""
-    start = threading.Barrier(len(calls))
-
-    def run(call: Callable[[], T]) -> T:
-        start.wait(30)
-        return call()
-
-    with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(run, calls))

@@ -25,8 +25,8 @@ from tests.support.receivers import (
     add_connection,
     query,
     report,
-    run_simultaneously,
 )
+from tests.support.threads import run_simultaneously
 
 MEBIBYTE = 1 << 20
 # The first one is made by the receiver.

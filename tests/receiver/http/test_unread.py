@@ -19,9 +19,9 @@ from tests.support.receivers import (
     add_connection,
     eventually,
     report,
-    run_simultaneously,
 )
 from tests.support.servers import HOST
+from tests.support.threads import run_simultaneously
 
 CONNECTION = 2  # the first one is made by the receiver
 ROUTE = f"/plugins/developer-telemetry/{CONNECTION}/report"

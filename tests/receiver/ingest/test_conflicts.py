@@ -11,12 +11,13 @@ import pytest
 
 from developer_telemetry.constants import MACHINE_TABLE, RAW_TABLE, TOOL_TABLE
 from developer_telemetry.receiver.ingest.spool import dead_letters
-from tests.support.receivers import DAY, eventually, query, report, run_simultaneously
+from tests.support.receivers import DAY, eventually, query, report
 from tests.support.servers import (
     PostgreSQL,
     execute,
 )
 from tests.support.sites import Site, own_server, server_of
+from tests.support.threads import run_simultaneously
 from tests.support.transactions import kill_sessions, transaction
 
 # Longer than a receiver waits for a lock, and so than anybody must wait for an answer.

@@ -10,7 +10,7 @@ import pytest
 
 from developer_telemetry.constants import RAW_TABLE, TOOL_TABLE
 from developer_telemetry.receiver.ingest.spool import dead_letters
-from tests.support.receivers import eventually, query, report, run_simultaneously
+from tests.support.receivers import eventually, query, report
 from tests.support.servers import MariaDB, create_database
 from tests.support.sites import (
     CONNECTION_TABLE,
@@ -20,6 +20,7 @@ from tests.support.sites import (
     server_of,
     set_to,
 )
+from tests.support.threads import run_simultaneously
 
 STOP_SECONDS = 15.0
 
