@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Optional
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.connections.database_backend import DatabaseBackend
@@ -27,7 +32,7 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.advisory_lock import hold_connection
 from developer_telemetry.database.bulk_insert import MAX_KEYS, insert
-from developer_telemetry.database.engine import database_now_us, transact
+from developer_telemetry.database.engine import database_now_us, open_engine, transact
 from developer_telemetry.database.schema_owner import SchemaOwner, record_owner
 from developer_telemetry.privacy.erasure import erase
 from developer_telemetry.privacy.person_search import PersonSearch
@@ -171,6 +176,49 @@ def test_the_next_receiver_finishes_what_one_that_stopped_has_begun(engine: Engi
     conversion = last(engine, connection_id)
     assert conversion is not None
     assert conversion.error == ""
+
+
+@pytest.mark.parametrize("commits", [0, 1, 2])
+def test_the_next_receiver_finishes_what_a_killed_one_has_begun(
+    engine: Engine, migrated_url: str, commits: int
+) -> None:
+    connection_id = create(engine, SECRET, "fleet", "token", OVERWRITE)
+    reports = [
+        arrival(connection_id=connection_id, developer=f"dev-{number:03d}")
+        for number in range(2 * MAX_KEYS + 1)
+    ]
+    store(engine, reports, {connection_id: OVERWRITE})
+
+    assert killed_at_commit(migrated_url, commits) == signal.SIGKILL
+    assert last(engine, connection_id) is None
+    make_job(engine)._work()
+
+    assert accounts(engine) == sorted(f"dev-{number:03d}" for number in range(2 * MAX_KEYS + 1))
+    conversion = last(engine, connection_id)
+    assert conversion is not None
+    assert conversion.error == ""
+
+
+def killed_at_commit(url: str, commits: int) -> int:
+    """Convert in another process, which is killed right before one more commit than `commits`.
+
+    Returns the signal that ended it.
+    """
+    process = os.fork()
+    if process == 0:
+        own = open_engine(url)
+        job = make_job(own)
+        made = itertools.count()
+
+        @event.listens_for(own, "commit")
+        def kill(_: object) -> None:
+            if next(made) == commits:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        with suppress(BaseException):
+            job._work()
+        os._exit(0)
+    return os.WTERMSIG(os.waitpid(process, 0)[1])
 
 
 def test_of_a_connection_deleted_meanwhile_nothing_is_converted(engine: Engine) -> None:
