@@ -67,7 +67,8 @@ def _read_names(text: str) -> _SentNames:
         return _SENT_NAMES.decode(text)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         fields = _FIELD.findall(text[:SEARCHED_CHARACTERS])
-        return _SentNames(**{field: _unquote(quoted) for field, quoted in fields})
+        # Of several, as in a list of reports, the first.
+        return _SentNames(**{field: _unquote(quoted) for field, quoted in reversed(fields)})
 
 
 def _unquote(quoted: str) -> str:
