@@ -33,6 +33,9 @@ if have promtool deploy/prometheus; then
     quietly promtool check rules deploy/prometheus/alerts.yml
     quietly promtool test rules deploy/prometheus/*_test.yml
 fi
+if have amtool deploy/prometheus/alertmanager.yml; then
+    quietly amtool check-config deploy/prometheus/alertmanager.yml
+fi
 
 if have nginx deploy/nginx; then
     cat >"$folder/nginx.conf" <<END

@@ -12,6 +12,7 @@ packages=()
 command -v nginx >/dev/null || packages+=(nginx-light)
 command -v promtool >/dev/null || packages+=(prometheus)
 if [ "${1:-}" = check ]; then
+    command -v amtool >/dev/null || packages+=(prometheus-alertmanager)
     command -v shellcheck >/dev/null || packages+=(shellcheck)
     command -v systemd-analyze >/dev/null || packages+=(systemd)
 else
