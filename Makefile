@@ -10,7 +10,7 @@ SHELL_SCRIPTS := $(wildcard run.sh build.sh sdk/*.sh scripts/*.sh .ci/run)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test test-quick test-cluster pictures soak check bench conformance reference constraints clean
+.PHONY: help install run demo test test-quick test-cluster pictures soak check collector bench conformance reference constraints clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -53,15 +53,20 @@ check: .venv/installed-dev ## lint, types, what deploy/ has, and that it all wor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/check_names.py
-	$(BIN)/mypy developer_telemetry tests benchmarks conformance dashboards scripts conftest.py
+	$(BIN)/mypy collector developer_telemetry tests benchmarks conformance dashboards scripts conftest.py
 	cd sdk && ../$(BIN)/mypy --config-file ../pyproject.toml pydevlake tests
 	@if [ -x $(BIN)/lint-imports ]; then $(BIN)/lint-imports --no-cache; \
 	else echo "NOT CHECKED: imports between rooms (import-linter wants Python 3.11)" >&2; [ "$$CI" != true ]; fi
 	$(BIN)/vermin --quiet --no-tips --target=3.9- --violations developer_telemetry sdk scripts tests benchmarks conformance dashboards
+	$(BIN)/vermin --quiet --no-tips --target=3.8- --violations collector
 	$(BIN)/python scripts/pip_as.py 3.9.2 --quiet --no-build-isolation ./sdk .
 	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SCRIPTS); \
 	else echo "NOT CHECKED: shell scripts (there is no shellcheck)" >&2; [ "$$CI" != true ]; fi
 	@scripts/check_deploy.sh
+
+collector: ## build the collector for developers' machines, the same bytes from the same sources
+	@$(PYTHON) developer_telemetry/receiver/collector_archive.py dist/developer-telemetry-collector.pyz
+	@ls -l dist/developer-telemetry-collector.pyz
 
 bench: .venv/installed-dev ## measure receiver, runs, dashboards, page and conversions; renews docs/benchmarks.md
 	@scripts/install_servers.sh

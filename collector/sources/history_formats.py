@@ -1,0 +1,156 @@
+"""Parse the histories of shells into times and commands of the fixed list.
+
+Of a line only the first word of each simple command, and of runs of tests and builds the
+sub-command, are looked up in `catalogue`; nothing else of it is stored or returned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from collector.catalogue import CommandUse, recognize_command
+
+ZSH_LINE = re.compile(rb": (\d{9,11}):\d+;(.*)", re.S)
+BASH_TIME = re.compile(rb"#(\d{9,11})")
+FISH_COMMAND = b"- cmd: "
+FISH_TIME = re.compile(rb"  when: (\d{9,11})")
+# Quoted texts and escaped characters are words or parts of words; operators end a command.
+TOKENS = re.compile(
+    r"""(?P<end>&&|\|\||[;|&(){}\n])|(?P<space>\s+)|(?P<comment>\#.*)"""
+    r"""|(?P<word>(?:'[^']*'?|"(?:\\.|[^"\\])*"?|\\.|[^\s;|&(){}'"\\]|\\$)+)""",
+    re.S,
+)
+LONGEST_LINE = 2000
+
+
+class Entry(NamedTuple):
+    """A line of a history, with the bytes that it takes; `when` is None if it has no time."""
+
+    when: Optional[int]
+    uses: List[CommandUse]
+    line: bytes
+
+
+class Format(NamedTuple):
+    """A format of histories: how many bytes are complete entries, and these."""
+
+    complete: Callable[[bytes], int]
+    parse: Callable[[bytes], Iterator[Entry]]
+
+
+def command_uses(line: str) -> List[CommandUse]:
+    """Return the uses of commands of the fixed list in the first line of a command line."""
+    uses = []
+    words: List[str] = []
+    for token in TOKENS.finditer(line[:LONGEST_LINE].partition("\n")[0] + "\n"):
+        if token.lastgroup == "word":
+            if len(words) < 8:
+                words.append(token[0])
+        elif token.lastgroup in ("end", "comment"):
+            use = recognize_command(words)
+            if use is not None:
+                uses.append(use)
+            words = []
+            if token.lastgroup == "comment":
+                break
+    return uses
+
+
+def _uses(line: bytes) -> List[CommandUse]:
+    return command_uses(line.decode("utf-8", "replace"))
+
+
+def _complete_lines(content: bytes) -> int:
+    return content.rfind(b"\n") + 1
+
+
+def parse_zsh(content: bytes) -> Iterator[Entry]:
+    """Yield the entries of a zsh history, with or without EXTENDED_HISTORY."""
+    for line in _joined(content.split(b"\n"), b"\\"):
+        match = ZSH_LINE.match(line)
+        if match:
+            yield Entry(int(match[1]), _uses(match[2]), line)
+        elif line:
+            yield Entry(None, _uses(line), line)
+
+
+def parse_lines(content: bytes) -> Iterator[Entry]:
+    """Yield the entries of PowerShell's history."""
+    for line in _joined(content.split(b"\n"), b"`"):
+        if line.strip():
+            yield Entry(None, _uses(line), line)
+
+
+def _joined(lines: List[bytes], continued: bytes) -> Iterator[bytes]:
+    """Yield lines, those that end with `continued` together with the next."""
+    parts: List[bytes] = []
+    for line in lines:
+        parts.append(line)
+        if not line.rstrip(b"\r").endswith(continued):
+            yield b"\n".join(parts)
+            parts = []
+    if parts:
+        yield b"\n".join(parts)
+
+
+def parse_bash(content: bytes) -> Iterator[Entry]:
+    """Yield the entries of a bash history; with HISTTIMEFORMAT, times stand above them."""
+    when: Optional[int] = None
+    is_first = True
+    for line in content.split(b"\n"):
+        match = BASH_TIME.fullmatch(line)
+        if match:
+            when, is_first = int(match[1]), True
+        elif line and when is None:
+            yield Entry(None, _uses(line), line)
+        elif line and is_first:
+            yield Entry(when, _uses(line), line)
+            is_first = False  # more lines until the next time belong to the same command
+
+
+def _complete_bash(content: bytes) -> int:
+    end = _complete_lines(content)
+    start = content.rfind(b"\n", 0, max(0, end - 1)) + 1
+    # A time whose command is not written yet waits for it.
+    return start if BASH_TIME.fullmatch(content[start:end].rstrip(b"\n")) else end
+
+
+def parse_fish(content: bytes) -> Iterator[Entry]:
+    """Yield the entries of a fish history."""
+    command: Optional[bytes] = None
+    for line in content.split(b"\n"):
+        match = FISH_TIME.fullmatch(line)
+        if line.startswith(FISH_COMMAND):
+            command = line[len(FISH_COMMAND) :]
+        elif match and command is not None:
+            text = command.replace(b"\\\\", b"\0").replace(b"\\n", b"\n").replace(b"\0", b"\\")
+            yield Entry(int(match[1]), _uses(text), line)
+            command = None
+
+
+def _complete_fish(content: bytes) -> int:
+    end = _complete_lines(content)
+    start = content.rfind(b"\n" + FISH_COMMAND, 0, end) + 1
+    has_time = b"\n  when: " in content[start:end]
+    return end if has_time or (start == 0 and not content.startswith(FISH_COMMAND)) else start
+
+
+FORMATS: Dict[str, Format] = {
+    "zsh": Format(_complete_lines, parse_zsh),
+    "bash": Format(_complete_bash, parse_bash),
+    "fish": Format(_complete_fish, parse_fish),
+    "powershell": Format(_complete_lines, parse_lines),
+}
+
+
+def fold_uses(
+    entries: List[Tuple[int, List[CommandUse]]],
+) -> Dict[Tuple[int, CommandUse], int]:
+    """Return how often each command was used in each second."""
+    counts: Dict[Tuple[int, CommandUse], int] = {}
+    for second, uses in entries:
+        for use in uses:
+            counts[second, use] = counts.get((second, use), 0) + 1
+    return counts
