@@ -138,45 +138,17 @@ ollama"""
 )
 _PROCESSES = {name.lower(): tool for name, tool in PROCESSES.items()}
 
-# Words before the command that a line is about.
+# Words before the command itself.
 PREFIXES = frozenset(
-    [
-        "sudo",
-        "doas",
-        "time",
-        "nohup",
-        "nice",
-        "env",
-        "command",
-        "exec",
-        "builtin",
-        "noglob",
-        "nocorrect",
-        "winpty",
-    ]
+    {"sudo", "doas", "time", "nohup", "nice", "env", "command", "exec", "builtin", "winpty"}
+    | {"noglob", "nocorrect", "if", "then", "elif", "else", "while", "until", "do", "!"}
 )
 
 TEST, BUILD = "test", "build"
 # A command without a sub-command that is a run of tests or a build by itself.
-_RUNS = {
-    **dict.fromkeys(
-        [
-            "pytest",
-            "tox",
-            "nox",
-            "jest",
-            "vitest",
-            "mocha",
-            "cypress",
-            "ctest",
-            "rspec",
-            "phpunit",
-            "prove",
-        ],
-        TEST,
-    ),
-    **dict.fromkeys(["ninja", "msbuild", "tsc", "webpack", "ant", "xcodebuild"], BUILD),
-}
+_TESTERS = _table("test: pytest tox nox jest vitest mocha cypress ctest rspec phpunit prove")
+_BUILDERS = _table("build: ninja msbuild tsc webpack ant xcodebuild")
+_RUNS = {**_TESTERS, **_BUILDERS}
 
 
 def _subcommands(text: str) -> Dict[str, Tuple[FrozenSet[str], FrozenSet[str]]]:

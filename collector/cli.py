@@ -13,13 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import List, NoReturn, Optional
 
-from collector.collecting import Collection
 from collector.errors import AnotherRun, CollectorError
-from collector.figures import Identity, NameRules
+from collector.figures import NameRules
 from collector.installer import Machine, install, uninstall
 from collector.paths import Folders, default_folders, home_folder, this_system
-from collector.run_lock import run_lock
-from collector.sender import Sender, poster
+from collector.runs import last_run, make_sender, run_once, send_now
 from collector.settings import (
     Settings,
     check_token,
@@ -27,15 +25,13 @@ from collector.settings import (
     read_settings,
     write_settings,
 )
-from collector.sources.git import Git, find_git
 from collector.sources.system import user_name
-from collector.status import clock, describe, pause_at
+from collector.status import clock, describe, describe_pause
 from collector.store import Store
 from collector.timers.base import MINUTES
 from collector.timers.choice import timers
 from collector.version import NAME, VERSION
 
-LOCK_FILE = "run.lock"
 # A run that hangs ends here; the next one repeats it.
 LONGEST_RUN_SECONDS = 600.0
 TEMPORARY_FAILURE = 75
@@ -86,24 +82,6 @@ def _opened(options: argparse.Namespace) -> Iterator[tuple[Settings, Store]]:
         store.close()
 
 
-def _identity(settings: Settings) -> Identity:
-    program = find_git()
-    git = Git(program) if program else None
-    email = settings.emails[0] if settings.emails else ""
-    return Identity(
-        settings.developer,
-        email or (git.global_setting("user.email") if git else ""),
-        settings.name or (git.global_setting("user.name") if git else ""),
-    )
-
-
-def _last_run(settings: Settings) -> float:
-    try:
-        return os.stat(os.path.join(settings.state, LOCK_FILE)).st_mtime
-    except OSError:
-        return 0.0
-
-
 # Commands.
 
 
@@ -128,7 +106,7 @@ def _install(options: argparse.Namespace) -> None:
     if not settings.developer:
         raise CollectorError("this user has no name; name the developer with --developer")
     settings = install(here, settings, not options.no_timer)
-    _collect(settings)
+    run_once(settings, sends=False)
     print(f"Installed. It reports as {settings.developer} to {settings.url}.")
     for command, purpose in (
         ("status", "shows what it does"),
@@ -146,33 +124,10 @@ def _uninstall(options: argparse.Namespace) -> None:
     print("Removed: the timer, the program, the settings and the stored days.")
 
 
-def _collect(settings: Settings) -> None:
-    os.makedirs(settings.state, mode=0o700, exist_ok=True)
-    lock = os.path.join(settings.state, LOCK_FILE)
-    last_run = _last_run(settings)
-    with run_lock(lock):
-        store = Store(settings.state)
-        try:
-            now = time.time()
-            Collection(store, settings, last_run, now).run()
-            os.utime(lock, (now, now))
-        finally:
-            store.close()
-
-
 def _run(options: argparse.Namespace) -> None:
     _refuse_root()
     _begin_politely()
-    with _opened(options) as (settings, store):
-        lock = os.path.join(settings.state, LOCK_FILE)
-        last_run = _last_run(settings)
-        with run_lock(lock):
-            now = time.time()
-            if pause_at(store, now):
-                return
-            Collection(store, settings, last_run, now).run()
-            os.utime(lock, (now, now))
-            Sender(store, settings, _identity(settings), poster(settings), now).run()
+    run_once(read_settings(machine(options.config).config))
 
 
 def _begin_politely() -> None:
@@ -187,11 +142,9 @@ def _begin_politely() -> None:
 def _send(options: argparse.Namespace) -> None:
     _refuse_root()
     with _opened(options) as (settings, store):
-        with run_lock(os.path.join(settings.state, LOCK_FILE)):
-            if pause_at(store, time.time()):
-                raise CollectorError("it is paused; `resume` first")
-            sender = Sender(store, settings, _identity(settings), poster(settings), time.time())
-            sender.run(at_once=True)
+        if describe_pause(store, time.time()):
+            raise CollectorError("it is paused; `resume` first")
+        send_now(settings, time.time())
         _print_waiting(store)
 
 
@@ -210,12 +163,12 @@ def _status(options: argparse.Namespace) -> None:
     with _opened(options) as (settings, store):
         on = next((timer for timer in here.timers if timer.is_on()), None)
         timer = f"every {MINUTES} minutes, by a {on.description}" if on else "not by itself"
-        print(describe(store, settings, timer, _last_run(settings), time.time()))
+        print(describe(store, settings, timer, last_run(settings), time.time()))
 
 
 def _show(options: argparse.Namespace) -> None:
     with _opened(options) as (settings, store):
-        sender = Sender(store, settings, _identity(settings), poster(settings), time.time())
+        sender = make_sender(store, settings, time.time())
         bodies = sender.next_bodies()
         if options.day:
             bodies = {day: body for day, body in bodies.items() if day == options.day}
@@ -247,7 +200,7 @@ def _pause(options: argparse.Namespace) -> None:
     with _opened(options) as (_, store):
         with store.transaction():
             store.pause(time.time(), until)
-        print(f"Paused {pause_at(store, time.time())}: nothing is read or sent.")
+        print(f"Paused {describe_pause(store, time.time())}: nothing is read or sent.")
 
 
 def parse_time(text: str) -> float:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
+from collector.errors import AnotherRun
 from collector.evidence import Command, Commit, Moment, local_moment
 from collector.figures import NameRules
 from collector.paths import home_folder, this_system
@@ -29,6 +30,8 @@ from collector.store import EDITORS, RepositoryState, Store
 COMMIT_SECONDS = 60.0
 TREE_SECONDS = 0.4
 DAY_SECONDS = 86400.0
+# Repositories are searched anew after this many times the last search's time, at most a day.
+SEARCH_FACTOR = 10000
 LONGEST_LOOK_BACK = 60 * DAY_SECONDS
 
 
@@ -59,6 +62,12 @@ class Collection:
 
     def run(self) -> None:
         """Collect what is new and store it."""
+        self.collect()
+        self.write()
+
+    def collect(self) -> None:
+        """Ask all sources; what they report is in memory alone."""
+        self._generation = self._store.meta("generation", "0")
         with self._store.transaction():
             self._store.set_meta("hostname", system.hostname())
             self._store.set_meta("os_info", system.os_info())
@@ -75,20 +84,26 @@ class Collection:
             for problem in _problems_of(source)
         ]
         self._seen.notes.append(lambda store: store.set_meta("problems", "\n".join(problems)))
+
+    def write(self) -> None:
+        """Store what was collected.
+
+        Raises:
+            AnotherRun: another run has stored something since; it was not held back by the lock.
+        """
         with self._store.transaction():
+            if self._store.meta("generation", "0") != self._generation:
+                raise AnotherRun("another run was faster; the next one finds what is left")
+            if self._seen.positions:
+                self._store.set_meta("generation", str(int(self._generation) + 1))
             self._write()
             self._store.prune()
 
     # Repositories.
 
     def _look_at_repositories(self) -> None:
-        if self._store.meta("discovered") != self._today:
-            repositories = find_repositories(
-                self._settings.roots or [home_folder()], self._settings.depth
-            )
-            with self._store.transaction():
-                self._store.set_repositories(repositories)
-                self._store.set_meta("discovered", self._today)
+        if self._search_is_due():
+            self._search_repositories()
         program = find_git()
         states = self._store.repositories()
         rules = NameRules(self._settings, [state.repository for state in states])
@@ -103,6 +118,22 @@ class Collection:
         self._look_at_indexes(states)
         if git is not None:
             self._look_at_trees(git, states, ages)
+
+    def _search_is_due(self) -> bool:
+        at, _, took = self._store.meta("searched").partition(" ")
+        if not at:
+            return True
+        pause = min(float(took) * SEARCH_FACTOR, DAY_SECONDS)
+        return not 0 <= self._now - float(at) < pause
+
+    def _search_repositories(self) -> None:
+        start = time.monotonic()
+        roots = self._settings.roots or [home_folder()]
+        repositories = find_repositories(roots, self._settings.depth)
+        took = time.monotonic() - start
+        with self._store.transaction():
+            self._store.set_repositories(repositories)
+            self._store.set_meta("searched", f"{self._now!r} {took:.3f}")
 
     def _emails(self, git: Optional[Git]) -> FrozenSet[str]:
         own = [email.lower() for email in self._settings.emails]
@@ -149,7 +180,9 @@ class Collection:
         A commit that was read before changes nothing, so that looking far back costs time alone;
         a clock that was ahead has no effect.
         """
-        until = min(read_until or self._now, self._now) - DAY_SECONDS
+        if not read_until:
+            return max(self._since, self._now - LONGEST_LOOK_BACK)
+        until = min(read_until, self._now) - DAY_SECONDS
         year, month, day = time.localtime(until)[:3]
         midnight = time.mktime((year, month, day, 0, 0, 0, 0, 0, -1))
         return max(midnight, self._since, self._now - LONGEST_LOOK_BACK)
@@ -202,7 +235,9 @@ class Collection:
 
         Later the same time may be another hour, if the machine has moved to another time zone.
         """
-        if written < self._since or self._store.position("file:" + path) == repr(written):
+        if not self._since <= written <= self._now:
+            return
+        if self._store.position("file:" + path) == repr(written):
             return
         at = local_moment(written)
         self._seen.positions["file:" + path] = repr(written)

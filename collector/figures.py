@@ -121,9 +121,9 @@ def _git_activity(store: Store, day: str, rules: NameRules) -> Dict[str, Any]:
     for key, branch in store.day_branches(day):
         sums = repositories.get(rules.name(key), {})
         branches: List[str] = sums.get("branches_worked", [])
-        if key not in rules.excluded and not rules.hides(key) and branch not in branches:
-            if len(branches) < MOST_BRANCHES:
-                branches.append(branch)
+        is_named = key not in rules.excluded and not rules.hides(key)
+        if is_named and branch not in branches and len(branches) < MOST_BRANCHES:
+            branches.append(branch)
     listed = [repositories[name] for name in sorted(repositories)]
     return {
         "total_commits": sum(one["commits"] for one in listed),

@@ -5,8 +5,8 @@ What becomes of a day depends on the answer:
 - 2xx with the receiver's `"success": true`: delivered.
 - 408, 425, 429, 5xx, no answer, or a 2xx of something else, such as the page of a hotel's network:
   tried again by the next run, or after the answer's `Retry-After`.
-- 401, 403, 404, 405 and redirects concern the connection: all waiting days are tried again in a day,
-  or as soon as one is accepted.
+- 401, 403, 404, 405 and redirects concern the connection: all waiting days are tried again in a
+  day, or as soon as one is accepted.
 - Any other 4xx concerns this day's body: the day is tried again in a day, and the others are sent.
 """
 

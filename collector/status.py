@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from typing import List, Optional
+from typing import List
 
 from collector.evidence import local_moment
 from collector.sender import OF_THE_CONNECTION, is_ahead, read_hold
@@ -51,16 +51,16 @@ def clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def pause_at(store: Store, now: float) -> Optional[str]:
-    """Return until when the collector is paused; None if it is not."""
-    for since, until in store.pauses():
-        if since <= now and (until is None or now < until):
-            return "until " + clock(until) if until else "until `resume`"
-    return None
+def describe_pause(store: Store, now: float) -> str:
+    """Return until when the collector is paused; "" if it is not."""
+    until = store.paused_until(now)
+    if until is None:
+        return ""
+    return "until `resume`" if until == float("inf") else "until " + clock(until)
 
 
 def _pause(store: Store, now: float) -> str:
-    until = pause_at(store, now)
+    until = describe_pause(store, now)
     return f"{until}: nothing is read or sent" if until else "no"
 
 

@@ -94,6 +94,12 @@ class Store:
         self.path = os.path.join(folder, STORE_FILE)
         self._database = _open_or_replace(self.path)
 
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
@@ -154,6 +160,13 @@ class Store:
     def pauses(self) -> List[Tuple[float, Optional[float]]]:
         """Return the begin and end of every pause."""
         return [(since, until) for since, until in self._rows("SELECT since, until FROM pauses")]
+
+    def paused_until(self, now: float) -> Optional[float]:
+        """Return when the pause that lasts at `now` ends, infinity for open; None for no pause."""
+        for since, until in self.pauses():
+            if since <= now and (until is None or now < until):
+                return float("inf") if until is None else until
+        return None
 
     # Figures.
 

@@ -97,8 +97,7 @@ class Git:
             done = subprocess.run(
                 command,
                 input=given.encode("ascii", "ignore"),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 env=self._environment,
                 cwd=folder,
                 timeout=SECONDS,

@@ -18,7 +18,7 @@ FISH_COMMAND = b"- cmd: "
 FISH_TIME = re.compile(rb"  when: (\d{9,11})")
 # Quoted texts and escaped characters are words or parts of words; operators end a command.
 TOKENS = re.compile(
-    r"""(?P<end>&&|\|\||[;|&(){}\n])|(?P<space>\s+)|(?P<comment>\#.*)"""
+    r"""(?P<end>&&|\|\||[;|&(){}\n])|(?P<space>[^\S\n]+)|(?P<comment>\#.*)"""
     r"""|(?P<word>(?:'[^']*'?|"(?:\\.|[^"\\])*"?|\\.|[^\s;|&(){}'"\\]|\\$)+)""",
     re.S,
 )
@@ -44,7 +44,8 @@ def command_uses(line: str) -> List[CommandUse]:
     """Return the uses of commands of the fixed list in the first line of a command line."""
     uses = []
     words: List[str] = []
-    for token in TOKENS.finditer(line[:LONGEST_LINE].partition("\n")[0] + "\n"):
+    text = line[:LONGEST_LINE].partition("\n")[0].rstrip("\\")
+    for token in TOKENS.finditer(text + "\n"):
         if token.lastgroup == "word":
             if len(words) < 8:
                 words.append(token[0])
@@ -80,7 +81,8 @@ def parse_lines(content: bytes) -> Iterator[Entry]:
     """Yield the entries of PowerShell's history."""
     for line in _joined(content.split(b"\n"), b"`"):
         if line.strip():
-            yield Entry(None, _uses(line), line)
+            # Here a backslash is a part of a path.
+            yield Entry(None, _uses(line.replace(b"\\", b"/")), line)
 
 
 def _joined(lines: List[bytes], continued: bytes) -> Iterator[bytes]:

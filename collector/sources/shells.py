@@ -19,6 +19,7 @@ from collector.sources.history_formats import FORMATS, Entry, fold_uses
 
 TAIL_BYTES = 512
 TAIL_LINES = 12
+FEWEST_LINES = 3
 MOST_MARKS = 20
 MOST_BYTES = 64 * 1024 * 1024
 
@@ -148,8 +149,11 @@ def _after_marks(entries: List[Entry], before: Dict[str, Any], key: bytes) -> Li
     hashes = [_hash(entry.line, key) for entry in entries]
     for mark in reversed(before.get("marks", [])):
         lines = mark["lines"]
-        for end in range(len(hashes), len(lines) - 1, -1):
-            if hashes[end - len(lines) : end] == lines and lines:
+        for end in range(len(hashes), 0, -1):
+            # The beginning of a file that was cut may be in the middle of a mark.
+            size = min(end, len(lines))
+            is_enough = size == len(lines) or size >= FEWEST_LINES
+            if size and is_enough and hashes[end - size : end] == lines[-size:]:
                 return entries[end:]
     marks = before.get("marks") or [{"count": 0}]
     return entries if len(entries) < marks[-1]["count"] else []

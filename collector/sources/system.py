@@ -45,7 +45,7 @@ def os_info() -> str:
 
 
 def windows_name(release: str, version: str) -> str:
-    """Return Windows' name; Windows 11 calls itself 10 to older programs, with builds from 22000."""
+    """Return Windows' name; Windows 11 calls itself 10 to older programs, from build 22000."""
     build = version.rpartition(".")[2]
     if release == "10" and build.isdigit() and int(build) >= 22000:
         release = "11"
