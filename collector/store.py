@@ -8,6 +8,7 @@ or that finds the disk full, is repeated by the next one.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import time
@@ -93,6 +94,7 @@ class Store:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self.path = os.path.join(folder, STORE_FILE)
         self._database = _open_or_replace(self.path)
+        self._first_day = self.meta("first_day")
 
     def __enter__(self) -> Store:
         return self
@@ -146,7 +148,11 @@ class Store:
     # Pauses.
 
     def pause(self, since: float, until: Optional[float]) -> None:
-        """Begin a pause; without `until` it lasts until `resume`."""
+        """Begin a pause; without `until` it lasts until `resume`.
+
+        Histories have full seconds: what was done in the first one belongs to the pause.
+        """
+        since = math.floor(since)
         self.resume(since)
         self._change("REPLACE INTO pauses (since, until) VALUES (?, ?)", since, until)
 
@@ -171,16 +177,20 @@ class Store:
     # Figures.
 
     def first_day(self, today: str) -> str:
-        """Return the day of the first run, before which nothing is measured."""
+        """Return the day of the first run, before which nothing is measured.
+
+        A clock that is behind makes it earlier while it is, so that this day is measured; it must not
+        take in what histories have from before the first run for good.
+        """
         stored = self.meta("first_day")
-        if not stored or today < stored:
+        if not stored:
             self.set_meta("first_day", today)
-            return today
-        return stored
+        self._first_day = min(stored or today, today)
+        return self._first_day
 
     def accepts(self, day: str) -> bool:
         """Return true if figures of a day may change: it is neither before us nor pruned."""
-        return day >= self.meta("first_day") and day > self.meta("pruned_until")
+        return day >= self._first_day and day > self.meta("pruned_until")
 
     def touch_day(self, day: str, hostname: str = "", os_info: str = "") -> None:
         """Give a day that has changed its next revision; make it if there is none."""

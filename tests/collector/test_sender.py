@@ -19,7 +19,7 @@ from tests.support.developers import Developer, seconds
 DAY = "2026-11-02"
 NEXT = "2026-11-03"
 START = f"{DAY} 08:00"
-STORED = (200, {}, b'{"success": true, "message": "report stored"}')
+STORED: Any = (200, {}, b'{"success": true, "message": "report stored"}')
 
 
 class Server:

@@ -43,8 +43,7 @@ def add_days(store: Store, count: int, sent: bool) -> None:
 
 @pytest.mark.parametrize(("sent", "stored"), [(True, KEPT_DAYS), (False, KEPT_UNSENT_DAYS)])
 def test_old_days_go_and_never_return(store: Store, sent: bool, stored: int) -> None:
-    with store.transaction():
-        store.set_meta("first_day", "1000-01-01")
+    store.first_day("1000-01-01")
     add_days(store, KEPT_UNSENT_DAYS + 50, sent)
     days = [day.day for day in store.days()]
     assert len(days) == stored
@@ -143,3 +142,16 @@ def test_a_store_of_another_process_is_seen_at_once(store: Store, tmp_path: Path
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     assert store.day_hours(DAY) == [(9, SHELLS)]
+
+
+def test_a_clock_that_was_behind_takes_in_nothing_from_before_the_first_run(ann: Developer) -> None:
+    ann.type("git push", "2026-10-05 09:00")
+    ann.commit("shop", "2026-10-05 09:10")
+    ann.run(START)
+    ann.run("2019-01-01 09:00")
+    ann.run(f"{DAY} 09:00")
+    history = ann.home / ".zsh_history"
+    ann.write(".zsh_history", "\n" + history.read_text(encoding="utf-8"), f"{DAY} 09:10")
+    (ann.home / "shop/.git/HEAD").touch()
+    ann.run(f"{DAY} 09:15")
+    assert ann.report("2026-10-05") is None

@@ -44,9 +44,8 @@ def test_a_line_of_cron_runs_the_program_whatever_its_path_has(tmp_path: Path) -
     times, command = line[: line.index(" * ")], line.split(" * * * * ")[1]
     assert times == "7,22,37,52"
     as_cron_does = command.replace("\\%", "%").replace(">/dev/null 2>&1", "")
-    done = subprocess.run(
-        ["/bin/sh", "-c", as_cron_does], capture_output=True, text=True, check=True
-    )
+    command_line = ["/bin/sh", "-c", as_cron_does]
+    done = subprocess.run(command_line, capture_output=True, text=True, check=True)
     assert done.stdout == "--config /c o.json run\n"
 
 
