@@ -1,4 +1,4 @@
-"""What sources report to the store: counts and names at moments, nothing else."""
+"""The evidence that sources report to the store: counts and names at moments, nothing else."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Identity(NamedTuple):
 
 
 class NameRules:
-    """Which repositories are left out, and under which name the others are sent."""
+    """The rules by which repositories are left out, or sent under another name."""
 
     def __init__(self, settings: Settings, repositories: Sequence[Repository]) -> None:
         self._salt = settings.name_salt

@@ -17,7 +17,7 @@ REPORT_PATH = re.compile(
 
 
 class Settings(NamedTuple):
-    """What `install` and `exclude` write down."""
+    """The settings that `install` and `exclude` write."""
 
     url: str
     token: str = ""

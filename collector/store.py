@@ -79,7 +79,7 @@ class Day(NamedTuple):
 
 
 class RepositoryState(NamedTuple):
-    """What the last run knew of a repository."""
+    """A repository as the last run left it."""
 
     repository: Repository
     signature: str
@@ -179,8 +179,8 @@ class Store:
     def first_day(self, today: str) -> str:
         """Return the day of the first run, before which nothing is measured.
 
-        A clock that is behind makes it earlier while it is, so that this day is measured; it must not
-        take in what histories have from before the first run for good.
+        While a clock is behind, the day that it shows counts as the first, so that it is measured.
+        That is not stored: histories have entries from before the first run.
         """
         stored = self.meta("first_day")
         if not stored:

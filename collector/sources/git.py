@@ -86,7 +86,7 @@ class Git:
             GIT_OPTIONAL_LOCKS="0", GIT_TERMINAL_PROMPT="0", LC_ALL="C", GIT_NO_LAZY_FETCH="1"
         )
 
-    def run(self, folder: str, *arguments: str, given: str = "") -> bytes:
+    def run(self, folder: str, *arguments: str, text_input: str = "") -> bytes:
         """Return what a git command prints.
 
         Raises:
@@ -96,7 +96,7 @@ class Git:
         try:
             done = subprocess.run(
                 command,
-                input=given.encode("ascii", "ignore"),
+                input=text_input.encode("ascii", "ignore"),
                 capture_output=True,
                 env=self._environment,
                 cwd=folder,
@@ -208,7 +208,7 @@ def read_work(git: Git, repository: Repository, emails: FrozenSet[str], since: f
         *("log", "--exclude=refs/stash", "--all", "--ignore-missing", "--stdin"),
         *(f"--since={int(since)}", "--date=raw", "--format=" + FORMAT),
         *("--numstat", "-z", "--no-ext-diff", "--no-textconv", "--no-color", "--no-mailmap"),
-        given="".join(id + "\n" for id in sorted({id for _, id, _ in logs or ()})),
+        text_input="".join(id + "\n" for id in sorted({id for _, id, _ in logs or ()})),
     )
     own = [entry for entry in _entries(output) if entry.author in emails]
     branches = {entry.id: _branches(entry, logs or ()) for entry in own}

@@ -32,7 +32,7 @@ class History(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What is new in a history; `again` if it was read from its start."""
+    """The new part of a history; `again` if it was read from its start."""
 
     commands: List[Command]
     again: bool
@@ -147,8 +147,8 @@ def _after_marks(entries: List[Entry], before: Dict[str, Any], key: bytes) -> Li
     shorter was cleared, so that all its lines are new; in a longer one none can be told from old.
     """
     hashes = [_hash(entry.line, key) for entry in entries]
-    for mark in reversed(before.get("marks", [])):
-        lines = mark["lines"]
+    for reading_end in reversed(before.get("marks", [])):
+        lines = reading_end["lines"]
         for end in range(len(hashes), 0, -1):
             # The beginning of a file that was cut may be in the middle of a mark.
             size = min(end, len(lines))
@@ -168,8 +168,8 @@ def _marks(
         return marks
     last: Dict[str, Any] = marks[-1] if marks and start else {"lines": [], "count": 0}
     lines = [*last["lines"], *(_hash(entry.line, key) for entry in untimed[-TAIL_LINES:])]
-    mark = {"lines": lines[-TAIL_LINES:], "count": last["count"] + len(untimed)}
-    return [*marks, mark][-MOST_MARKS:]
+    reading_end = {"lines": lines[-TAIL_LINES:], "count": last["count"] + len(untimed)}
+    return [*marks, reading_end][-MOST_MARKS:]
 
 
 def _commands(history: History, entries: Sequence[Tuple[int, Entry]]) -> Iterator[Command]:

@@ -1,4 +1,4 @@
-"""What a timer of a system is: a text for the system, and the commands that turn it on and off."""
+"""The parts of a timer: texts for the system, and the commands that turn it on and off."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMAND_SECONDS = 60.0
 
 
 class Program(NamedTuple):
-    """How a timer starts the collector: an interpreter, the zipapp, the file of settings."""
+    """The command of a timer: an interpreter, the zipapp, the file of settings."""
 
     python: str
     program: str
@@ -53,12 +53,12 @@ class Timer:
         raise NotImplementedError
 
 
-def call(*command: str, given: str = "") -> subprocess.CompletedProcess[str]:
+def call(*command: str, text_input: str = "") -> subprocess.CompletedProcess[str]:
     """Run a program of the system."""
     try:
         return subprocess.run(
             command,
-            input=given,
+            input=text_input,
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,
@@ -68,12 +68,12 @@ def call(*command: str, given: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(list(command), 127, "", str(error))
 
 
-def call_or_fail(command: Sequence[str], given: str = "") -> None:
+def call_or_fail(command: Sequence[str], text_input: str = "") -> None:
     """Run a program of the system.
 
     Raises:
         CollectorError: it failed.
     """
-    done = call(*command, given=given)
+    done = call(*command, text_input=text_input)
     if done.returncode:
         raise CollectorError("`{}` failed: {}".format(" ".join(command), done.stderr.strip()[:500]))

@@ -60,6 +60,6 @@ class CronTimer(Timer):
 
     def _write(self, crontab: str) -> None:
         if crontab.strip():
-            call_or_fail(["crontab", "-"], given=crontab)
+            call_or_fail(["crontab", "-"], text_input=crontab)
         else:
             call_or_fail(["crontab", "-r"])

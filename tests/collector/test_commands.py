@@ -73,7 +73,9 @@ class Machine:
             cwd=self.home,
             env={"HOME": str(self.home), "PATH": f"{self.folder}/bin:/usr/bin:/bin"},
             check=False,
-            **({"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}),
+            user=NOBODY if os.geteuid() == 0 else None,
+            group=NOBODY if os.geteuid() == 0 else None,
+            extra_groups=[] if os.geteuid() == 0 else None,
         )
 
     def install(self, url: str, *options: str) -> subprocess.CompletedProcess[str]:
