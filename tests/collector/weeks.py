@@ -112,7 +112,7 @@ class Weather:
 
 @dataclass
 class Expected:
-    """What was done on a day."""
+    """The work of a day."""
 
     hours: set[int] = field(default_factory=set)
     commands: Counter[str] = field(default_factory=Counter)
