@@ -8,6 +8,7 @@ USER 0
 WORKDIR /app/python/plugins/developer_telemetry
 COPY pyproject.toml README.md build.sh run.sh ./
 COPY scripts/pip_install.sh ./scripts/
+COPY collector ./collector
 COPY developer_telemetry ./developer_telemetry
 # Uses DevLake's SDK, which is next to the plugins with Poetry and with uv. DevLake's user can't write
 # here, so Python's bytecode is compiled now.

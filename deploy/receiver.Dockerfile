@@ -5,6 +5,7 @@ FROM python:3.13-slim-bookworm AS build
 WORKDIR /source
 COPY pyproject.toml README.md constraints.txt ./
 COPY sdk ./sdk
+COPY collector ./collector
 COPY developer_telemetry ./developer_telemetry
 # Build tools stay in this stage. The SDK is installed from its file: its name on the package index is
 # not ours, so it must not be looked up there.

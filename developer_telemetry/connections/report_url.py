@@ -9,6 +9,7 @@ REPORT_PATHS = (
     "/plugins/developer_telemetry/connections/{connection_id}/report",
     "/rest/plugins/developer_telemetry/connections/{connection_id}/report",
 )
+COLLECTOR_PATH = "/plugins/developer-telemetry/collector.pyz"
 BULK_PATH = "/plugins/developer-telemetry/{connection_id}/reports"
 
 

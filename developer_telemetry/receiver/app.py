@@ -15,9 +15,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from developer_telemetry.config import Network
-from developer_telemetry.connections.report_url import BULK_PATH, REPORT_PATHS
+from developer_telemetry.connections.report_url import BULK_PATH, COLLECTOR_PATH, REPORT_PATHS
 from developer_telemetry.errors import Unavailable
-from developer_telemetry.receiver import metrics
+from developer_telemetry.receiver import collector_archive, metrics
 from developer_telemetry.receiver.http import openapi
 from developer_telemetry.receiver.http.authenticator import Authenticator
 from developer_telemetry.receiver.http.report_endpoint import PREFIXES, ReportEndpoint
@@ -91,6 +91,7 @@ class Receiver:
             "/metrics": self.metrics,
             "/openapi.json": self.openapi,
         }
+        handlers.update({prefix + COLLECTOR_PATH: self.collector for prefix in PREFIXES})
         errors: dict[Any, Any] = {HTTPException: _http_error, Exception: _server_error}
         routes = [Route(path, handler, methods=["GET"]) for path, handler in handlers.items()]
         report_paths = [prefix + path for prefix in PREFIXES for path in (*REPORT_PATHS, BULK_PATH)]
@@ -135,6 +136,11 @@ class Receiver:
     async def metrics(self, request: Request) -> Response:
         """Return the metrics in the format of Prometheus."""
         return Response(self._metrics.exposition(), media_type=metrics.CONTENT_TYPE)
+
+    async def collector(self, request: Request) -> Response:
+        """Return the collector, which machines fetch before they have a token."""
+        archive = await asyncio.to_thread(collector_archive.build_archive)
+        return Response(archive, media_type="application/zip")
 
     async def openapi(self, request: Request) -> Response:
         """Return the OpenAPI document of the receiver."""

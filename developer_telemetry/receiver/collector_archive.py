@@ -9,8 +9,10 @@ and compression.
 from __future__ import annotations
 
 import io
+import re
 import sys
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 
 # In a wheel the sources are beside this file; in a checkout they are at its top.
@@ -20,15 +22,22 @@ MAIN = "from collector.cli import main\n\nmain()\n"
 FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 
 
-def build_archive() -> bytes:
-    """Return the zipapp.
+def _sources() -> Path:
+    """Return the folder of the collector's sources."""
+    return next(folder for folder in FOLDERS if (folder / "version.py").exists())
 
-    Raises:
-        FileNotFoundError: its sources are not here.
-    """
-    folder = next((folder for folder in FOLDERS if (folder / "version.py").exists()), None)
-    if folder is None:
-        raise FileNotFoundError(f"the collector's sources are in none of {FOLDERS}")
+
+def collector_version() -> str:
+    """Return the version of the collector that this receiver serves."""
+    text = (_sources() / "version.py").read_text(encoding="utf-8")
+    [version] = re.findall(r'^VERSION = "(.+)"$', text, re.M)
+    return version
+
+
+@lru_cache(maxsize=1)
+def build_archive() -> bytes:
+    """Return the zipapp."""
+    folder = _sources()
     content = io.BytesIO(SHEBANG)
     content.seek(0, io.SEEK_END)
     with zipfile.ZipFile(content, "a", zipfile.ZIP_STORED) as archive:

@@ -16,6 +16,8 @@ from typing import Optional
 
 import pytest
 
+from collector.version import VERSION
+from developer_telemetry.connections.report_url import COLLECTOR_PATH
 from developer_telemetry.receiver.collector_archive import build_archive
 from tests.support.receivers import TOKEN, Receiver, add_connection, migrate, query
 
@@ -155,6 +157,15 @@ def test_from_the_first_line_to_the_tool_row_and_back_out(
     assert done.returncode == 0, done.stderr
     assert machine.files == set()
     assert "disable --now" in (machine.folder / "systemctl.log").read_text()
+
+
+def test_the_receiver_serves_it_and_its_version(receiver: tuple[Receiver, str, int]) -> None:
+    running, _, _ = receiver
+    for prefix in ("", "/api"):
+        answer = running.client.get(prefix + COLLECTOR_PATH)
+        assert (answer.status_code, answer.content) == (200, build_archive())
+    document = running.client.get("/openapi.json").json()
+    assert document["info"]["x-collector-version"] == VERSION
 
 
 def test_a_wrong_token_is_explained_and_the_right_one_sends_the_day(

@@ -40,6 +40,8 @@ ASKED = """\
 /api//plugins/developer-telemetry/1/report
 GET /api/plugins/developer-telemetry/1/report
 OPTIONS /api/plugins/developer-telemetry/1/report
+GET /api/plugins/developer-telemetry/collector.pyz
+GET /api/plugins/developer-telemetry/collectorxpyz
 /api/plugins/developer-telemetry/1/report/
 /api/plugins/developer-telemetry/1/reporting
 /api/plugins/developer-telemetry/one/report

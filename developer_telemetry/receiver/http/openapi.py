@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from developer_telemetry import __version__
+from developer_telemetry.receiver.collector_archive import collector_version
 
 
 def document() -> dict[str, Any]:
@@ -20,6 +21,7 @@ def document() -> dict[str, Any]:
         Path(__file__).with_suffix(".json").read_text(encoding="utf-8")
     )
     content["info"]["version"] = __version__
+    content["info"]["x-collector-version"] = collector_version()
     return content
 
 

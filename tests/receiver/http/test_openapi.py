@@ -44,6 +44,7 @@ ROUTES = {
     "/plugins/developer_telemetry/connections/{connection_id}/report": "post",
     "/rest/plugins/developer_telemetry/connections/{connection_id}/report": "post",
     "/plugins/developer-telemetry/{connection_id}/reports": "post",
+    "/plugins/developer-telemetry/collector.pyz": "get",
     "/health/live": "get",
     "/health/ready": "get",
     "/metrics": "get",
