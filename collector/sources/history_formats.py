@@ -26,11 +26,16 @@ LONGEST_LINE = 2000
 
 
 class Entry(NamedTuple):
-    """A line of a history, with the bytes that it takes; `when` is None if it has no time."""
+    """An entry of a history; `when` is None if it has no time, `line` is what marks are made of."""
 
     when: Optional[int]
-    uses: List[CommandUse]
+    command: bytes
     line: bytes
+
+    @property
+    def uses(self) -> List[CommandUse]:
+        """Return the uses of commands of the fixed list; all else of the entry is dropped."""
+        return command_uses(self.command.decode("utf-8", "replace"))
 
 
 class Format(NamedTuple):
@@ -59,10 +64,6 @@ def command_uses(line: str) -> List[CommandUse]:
     return uses
 
 
-def _uses(line: bytes) -> List[CommandUse]:
-    return command_uses(line.decode("utf-8", "replace"))
-
-
 def _complete_lines(content: bytes) -> int:
     return content.rfind(b"\n") + 1
 
@@ -72,9 +73,9 @@ def parse_zsh(content: bytes) -> Iterator[Entry]:
     for line in _joined(content.split(b"\n"), b"\\"):
         match = ZSH_LINE.match(line)
         if match:
-            yield Entry(int(match[1]), _uses(match[2]), line)
+            yield Entry(int(match[1]), match[2], line)
         elif line:
-            yield Entry(None, _uses(line), line)
+            yield Entry(None, line, line)
 
 
 def parse_lines(content: bytes) -> Iterator[Entry]:
@@ -82,7 +83,7 @@ def parse_lines(content: bytes) -> Iterator[Entry]:
     for line in _joined(content.split(b"\n"), b"`"):
         if line.strip():
             # Here a backslash is a part of a path.
-            yield Entry(None, _uses(line.replace(b"\\", b"/")), line)
+            yield Entry(None, line.replace(b"\\", b"/"), line)
 
 
 def _joined(lines: List[bytes], continued: bytes) -> Iterator[bytes]:
@@ -106,9 +107,9 @@ def parse_bash(content: bytes) -> Iterator[Entry]:
         if match:
             when, is_first = int(match[1]), True
         elif line and when is None:
-            yield Entry(None, _uses(line), line)
+            yield Entry(None, line, line)
         elif line and is_first:
-            yield Entry(when, _uses(line), line)
+            yield Entry(when, line, line)
             is_first = False  # more lines until the next time belong to the same command
 
 
@@ -128,7 +129,7 @@ def parse_fish(content: bytes) -> Iterator[Entry]:
             command = line[len(FISH_COMMAND) :]
         elif match and command is not None:
             text = command.replace(b"\\\\", b"\0").replace(b"\\n", b"\n").replace(b"\0", b"\\")
-            yield Entry(int(match[1]), _uses(text), line)
+            yield Entry(int(match[1]), text, line)
             command = None
 
 

@@ -93,7 +93,9 @@ def read_history(
     length = form.complete(content)
     if not content and status.st_size:
         return None
-    entries = list(form.parse(content[:length]))
+    parsed = form.parse(content[:length])
+    # Most of a long history is from before us.
+    entries = [entry for entry in parsed if entry.when is None or entry.when >= since]
     grew_at = min(status.st_mtime, now)
     again = start == 0 and bool(before.get("end"))
     new = _new_entries(entries, before, key, start, grew_at if untimed else None)

@@ -30,7 +30,7 @@ def _sources() -> Path:
 def collector_version() -> str:
     """Return the version of the collector that this receiver serves."""
     text = (_sources() / "version.py").read_text(encoding="utf-8")
-    [version] = re.findall(r'^VERSION = "(.+)"$', text, re.M)
+    version: str = re.findall(r'^VERSION = "(.+)"$', text, re.M)[0]
     return version
 
 
