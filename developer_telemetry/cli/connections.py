@@ -146,6 +146,9 @@ def connect(
     smallest_group: Optional[int] = SMALLEST_GROUP,
     test_and_build_tasks: Optional[bool] = TEST_AND_BUILD_TASKS,
     keep_accounts_unlinked: Optional[bool] = KEEP_ACCOUNTS_UNLINKED,
+    print_installer: str = typer.Option(
+        "", help="Print a script that installs the collector: linux, macos or windows."
+    ),
     devlake_url: Optional[str] = DEVLAKE_URL,
     as_json: bool = AS_JSON,
 ) -> None:
@@ -155,6 +158,7 @@ def connect(
     """
     options, switches = _settings_of(locals())
     with clear_errors():
+        _check_installer(print_installer, as_json)
         token = _read_token(secret_token, secret_token_file)
     with backend_of(devlake_url, making=True) as (backend, settings):
         from developer_telemetry.connections.onboarding import ConnectRequest, Onboarding
@@ -167,7 +171,9 @@ def connect(
         try:
             onboarding.run()
         finally:  # a token is shown once, so also if a later step failed
-            if onboarding.connection_id:
+            if onboarding.connection_id and print_installer:
+                _show_installer(onboarding, settings, print_installer)
+            elif onboarding.connection_id:
                 _show_onboarding(onboarding, settings, as_json)
 
 
@@ -206,7 +212,31 @@ def _ask_about_similar(name: str, similar: Sequence[str]) -> None:
     confirm(f"There is a connection {names}. Make another one, {name!r}?", yes=False)
 
 
+def _check_installer(system: str, as_json: bool) -> None:
+    """Refuse a system without an installer before a connection is made."""
+    from developer_telemetry.connections.collector_setup import SYSTEMS
+
+    if not system:
+        return
+    if system not in SYSTEMS:
+        raise ConfigurationError(f"--print-installer is one of {', '.join(SYSTEMS)}")
+    if as_json:
+        raise ConfigurationError("give one of --print-installer and --json")
+
+
+def _show_installer(made: "Onboarding", settings: Settings, system: str) -> None:
+    """Print the script on standard output, and a new token beside it on standard error."""
+    from developer_telemetry.connections.collector_setup import installer_script
+
+    if made.token:
+        say(f"Secret token, not shown again: {made.token}", err=True)
+    url = report_url(settings, made.connection_id)
+    say(*installer_script(system, url, made.has_token).splitlines())
+
+
 def _show_onboarding(made: "Onboarding", settings: Settings, as_json: bool) -> None:
+    from developer_telemetry.connections.collector_setup import install_lines
+
     url = report_url(settings, made.connection_id)
     shown = made.token or ("$TOKEN" if made.has_token else "")
     config = collector_config(url, made.token or ("PASTE-THE-TOKEN-HERE" if made.has_token else ""))
@@ -231,7 +261,10 @@ def _show_onboarding(made: "Onboarding", settings: Settings, as_json: bool) -> N
         say(f"Secret token   not shown again; {rotate} gives another")
     else:
         say(f"Secret token   none: anybody can send; {rotate} gives it one")
-    say("Try it:", "", f"  {curl_line(url, shown)}", "")
+    lines = install_lines(url, made.has_token)
+    say("Install the collector on Linux or macOS (docs/collector.md):", "", f"  {lines.unix}", "")
+    say("on Windows, in PowerShell:", "", f"  {lines.windows}", "")
+    say("Or try it:", "", f"  {curl_line(url, shown)}", "")
     say("The collector's config.json:", "", *printable_json(config, indent=2).split("\n"), "")
     if not settings.public_url:
         say("Set TELEMETRY_PUBLIC_URL to see the address that machines reach.")

@@ -141,7 +141,7 @@ def rows(database_url: str) -> list[tuple[Any, ...]]:
 def test_what_connect_prints_can_be_pasted(run_embedded: Run, tmp_path: Path) -> None:
     printed = said(run_embedded("connect", "fleet", TELEMETRY_PORT="1234"))
 
-    [line] = [line for line in printed.splitlines() if line.startswith("  curl ")]
+    install, line = (line for line in printed.splitlines() if line.startswith("  curl "))
     command = shlex.split(line)
     url = "http://127.0.0.1:1234/plugins/developer-telemetry/1/report"
     assert command[:2] == ["curl", url]
@@ -151,6 +151,11 @@ def test_what_connect_prints_can_be_pasted(run_embedded: Run, tmp_path: Path) ->
     assert token
     assert f"Secret token   {token.group(1)}\n" in printed
     assert json.loads(command[command.index("-d") + 1])["date"]
+    assert (
+        shlex.split(install)[2] == "http://127.0.0.1:1234/plugins/developer-telemetry/collector.pyz"
+    )
+    assert shlex.split(install)[-2:] == ["--url", url]
+    assert token.group(1) not in install
 
 
 def test_the_token_is_not_in_the_database_in_clear(run_embedded: Run, tmp_path: Path) -> None:
