@@ -21,6 +21,8 @@ from developer_telemetry.connections.report_url import COLLECTOR_PATH
 from developer_telemetry.receiver.collector_archive import build_archive
 from tests.support.receivers import TOKEN, Receiver, add_connection, migrate, query
 
+# Each call compiles the zipapp anew, which takes long on a busy machine.
+pytestmark = pytest.mark.timeout(400)
 NAME = "developer-telemetry-collector"
 NOBODY = 65534
 # The programs of a system that turn a timer on; they note what they were told.
