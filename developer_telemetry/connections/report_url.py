@@ -10,6 +10,8 @@ REPORT_PATHS = (
     "/rest/plugins/developer_telemetry/connections/{connection_id}/report",
 )
 COLLECTOR_PATH = "/plugins/developer-telemetry/collector.pyz"
+# The version of the collector that a receiver sends there.
+COLLECTOR_HEADER = "X-Collector-Version"
 BULK_PATH = "/plugins/developer-telemetry/{connection_id}/reports"
 
 

@@ -372,6 +372,7 @@ CHECKS: tuple[Callable[[Facts], Iterable[Check]], ...] = (
     receiver_checks.encryption_secret,
     receiver_checks.clocks,
     receiver_checks.spool,
+    receiver_checks.collector,
     last_report,
     conversions,
     blueprint,

@@ -1,4 +1,4 @@
-"""The checks of receivers: their address, tokens, database, secret, clocks and spools."""
+"""The checks of receivers: address, tokens, database, secret, clocks, spools, the collector."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ MIN_FREE_BYTES = 64 << 20
 
 SEE_RECEIVER = "see `receiver` above"
 SEE_SECRET = "see `encryption secret` below"
+PASS_COLLECTOR = (
+    "let the front proxy pass this path to the receiver, as deploy/nginx/developer-telemetry.conf"
+    " does, and update a receiver of an older release"
+)
 GIVE_SECRET = "give it the ENCRYPTION_SECRET of DevLake's server"
 
 
@@ -251,6 +255,20 @@ def _spool_fault(state: ReceiverState) -> tuple[str, str]:
             "see its log for what was recovered; check the disk",
         )
     return "", ""
+
+
+def collector(facts: Facts) -> Iterator[Check]:
+    """Judge whether machines can fetch the collector from the address that they report to."""
+    name = "collector"
+    answer = facts.receivers.collector
+    if not facts.receivers.findings:
+        yield _without_token(facts, name)
+    elif answer is None:
+        yield _not_reached(name)
+    elif answer.fault:
+        yield Check(name, FAILED, f"{answer.url} {answer.fault}", PASS_COLLECTOR)
+    else:
+        yield Check(name, OK, f"{answer.url} has version {answer.version}")
 
 
 def _without_token(facts: Facts, name: str) -> Check:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
+from developer_telemetry.connections.collector_setup import collector_url
 from developer_telemetry.connections.crypto import remedy_of
 from developer_telemetry.connections.http_client import NoAnswer, Reply, ask
+from developer_telemetry.connections.report_url import COLLECTOR_HEADER
 from developer_telemetry.connections.sign_on import HttpAnswer
 from developer_telemetry.database.engine import now_us
 from developer_telemetry.diagnostics.probe import (
@@ -48,11 +50,20 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
+class CollectorAnswer(NamedTuple):
+    """The answer to a request for the collector, as a machine fetches it."""
+
+    url: str
+    version: str = ""  # of the collector; "" if the answer is none
+    fault: str = ""
+
+
 class Survey(NamedTuple):
     """The results of all requests, and the URL of the first one."""
 
     url: str = ""
     findings: Sequence[Finding] = ()
+    collector: Optional[CollectorAnswer] = None  # None unless a receiver was reached
 
     @property
     def states(self) -> dict[str, ReceiverState]:
@@ -81,9 +92,24 @@ def survey(report_url: Callable[[int], str], tokens: Mapping[int, str], nonce: s
         earlier = findings.setdefault(number, [])
         if not earlier or earlier[-1].state is not None:
             earlier.append(ask_state(report_url(number), number, tokens[number], nonce))
-    return Survey(
-        report_url(first), tuple(finding for results in findings.values() for finding in results)
-    )
+    url = report_url(first)
+    all_findings = tuple(finding for results in findings.values() for finding in results)
+    is_reached = any(finding.state for finding in all_findings)
+    return Survey(url, all_findings, ask_collector(collector_url(url)) if is_reached else None)
+
+
+def ask_collector(url: str) -> CollectorAnswer:
+    """Fetch the collector, without a token as a new machine does."""
+    try:
+        reply = ask(url, {})
+    except NoAnswer as error:
+        return CollectorAnswer(url, fault=str(error))
+    version = reply.headers.get(COLLECTOR_HEADER.lower(), "")
+    if reply.status == 200 and version:
+        return CollectorAnswer(url, version)
+    kind = reply.headers.get("content-type", "nothing").partition(";")[0]
+    content = reply.message if reply.status != 200 else f"{kind} that is no collector"
+    return CollectorAnswer(url, fault=f"answers {reply.status} ({content})")
 
 
 def ask_state(url: str, connection_id: int, token: str, nonce: str = "") -> Finding:

@@ -15,7 +15,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from developer_telemetry.config import Network
-from developer_telemetry.connections.report_url import BULK_PATH, COLLECTOR_PATH, REPORT_PATHS
+from developer_telemetry.connections.report_url import (
+    BULK_PATH,
+    COLLECTOR_HEADER,
+    COLLECTOR_PATH,
+    REPORT_PATHS,
+)
 from developer_telemetry.errors import Unavailable
 from developer_telemetry.receiver import collector_archive, metrics
 from developer_telemetry.receiver.http import openapi
@@ -140,7 +145,8 @@ class Receiver:
     async def collector(self, request: Request) -> Response:
         """Return the collector, which machines fetch before they have a token."""
         archive = await asyncio.to_thread(collector_archive.build_archive)
-        return Response(archive, media_type="application/zip")
+        headers = {COLLECTOR_HEADER: collector_archive.collector_version()}
+        return Response(archive, media_type="application/zip", headers=headers)
 
     async def openapi(self, request: Request) -> Response:
         """Return the OpenAPI document of the receiver."""

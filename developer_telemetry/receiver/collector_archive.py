@@ -27,6 +27,7 @@ def _sources() -> Path:
     return next(folder for folder in FOLDERS if (folder / "version.py").exists())
 
 
+@lru_cache(maxsize=1)
 def collector_version() -> str:
     """Return the version of the collector that this receiver serves."""
     text = (_sources() / "version.py").read_text(encoding="utf-8")

@@ -49,6 +49,7 @@ NAMES = [
         "devlake database",
     ),
     *("receiver", "token", "receiver database", "encryption secret", "clocks", "spool"),
+    "collector",
     *("last report", "conversions", "blueprint", "people"),
 ]
 SCOPES = "_devlake_blueprint_scopes"
@@ -64,7 +65,7 @@ DEVLAKE_TABLES = (
 ACCOUNT = "developer_telemetry:Account:1:ann"
 SCOPED = {"pluginName": "developer_telemetry", "connectionId": 1, "scopes": [{"scopeId": "all"}]}
 LOCATION = r"""
-location ~ ^/api/plugins/developer-telemetry/[0-9]+/report$ {{
+location ~ ^/api/plugins/developer-telemetry/([0-9]+/report|collector\.pyz)$ {{
     {more}
     rewrite ^/api(/.*)$ $1 break;
     proxy_pass http://127.0.0.1:{port};
@@ -417,6 +418,17 @@ def test_a_proxy_that_does_not(site: Site, location: str, said: str, remedy: str
     assert check.name == "receiver"
     assert re.search(said, check.message)
     assert remedy in check.remedy
+
+
+def test_a_proxy_that_does_not_pass_the_collector(site: Site) -> None:
+    location = LOCATION.replace(r"|collector\.pyz", "").format(more="", port=site.receiver.port)
+    with proxy(site.lake, location) as url:
+        check = site.failure("--url", f"{url}/api")
+
+    assert check.name == "collector"
+    path = "/api/plugins/developer-telemetry/collector.pyz"
+    assert check.message == f"{url}{path} answers 404 (404 page not found)"
+    assert "let the front proxy pass this path" in check.remedy
 
 
 def test_nobody_at_the_address(site: Site) -> None:

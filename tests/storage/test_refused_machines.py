@@ -195,6 +195,27 @@ def test_the_user_agent_of_the_last_report_is_kept(engine: Engine) -> None:
     assert send(b"", "bob") == ""
 
 
+def test_the_user_agent_of_a_spooled_report_is_written_once_it_is_stored(engine: Engine) -> None:
+    fleet = create(engine, SECRET, "fleet", "token")
+    counts = ReportCounts()
+    reports = {
+        name: arrival(developer=name, hostname="laptop", connection_id=fleet)
+        for name in ("ann", "bob")
+    }
+    counts.sent_by((fleet, "ann", "laptop"), b"collector/2")  # its report is in the spool
+    store(engine, [reports["bob"]], {fleet: OVERWRITE})
+    counts.sent_by((fleet, "bob", "laptop"), b"collector/1")
+    for spooled in ("", "ann"):
+        if spooled:
+            store(engine, [reports[spooled]], {fleet: OVERWRITE})
+        counts.stored()
+        counts.flush(engine)
+    with reading(engine).connect() as connection:
+        machines = read_machines(connection, MachineSelection(fleet))
+    agents = {machine.key.developer_id: machine.user_agent for machine in machines}
+    assert agents == {"ann": "collector/2", "bob": "collector/1"}
+
+
 def test_an_erasure_deletes_the_refused_machines_of_a_person(engine: Engine) -> None:
     fleet = create(engine, SECRET, "fleet", "token")
     counts = ReportCounts()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
+from developer_telemetry.connections.collector_setup import InstallLines, install_lines
 from developer_telemetry.connections.registry import Connection, token_hint
 from developer_telemetry.connections.report_url import report_url
 
@@ -16,9 +17,17 @@ BODY = r"{\"developer\": \"$(id -un)\", \"date\": \"$(date +%F)\", \"hostname\":
 
 
 class Instructions(NamedTuple):
-    """The texts for one connection: its report URL, a shell command, a collector's settings."""
+    """The texts for one connection.
+
+    Attributes:
+        url: the report URL.
+        install: the lines that install the collector.
+        curl: a shell command that sends a report.
+        config: the settings of another collector.
+    """
 
     url: str
+    install: InstallLines
     curl: str
     config: str
 
@@ -38,7 +47,10 @@ def instructions(base_url: str, connection: Connection) -> Instructions:
     first = 0 if connection.is_open else 1
     command = " \\\n  ".join(lines[first:])
     return Instructions(
-        url, "\n".join([*lines[:first], command]), json.dumps(config, indent=2, ensure_ascii=False)
+        url,
+        install_lines(url, has_token=not connection.is_open),
+        "\n".join([*lines[:first], command]),
+        json.dumps(config, indent=2, ensure_ascii=False),
     )
 
 

@@ -270,7 +270,7 @@ def test_texts_are_copied_with_one_click(large: Window) -> None:
     rights = ["clipboard-read", "clipboard-write"]
     with large.look("/set-up", permissions=rights) as look:
         page = look.page
-        for name in ("curl", "config"):
+        for name in ("install", "install-windows", "curl", "config"):
             button = page.locator(f'[data-copy="{name}"]')
             button.click()
             expect(button).to_have_text("Copied")

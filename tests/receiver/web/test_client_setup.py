@@ -40,6 +40,18 @@ def test_the_command_sends_a_report_of_that_machine(shell: str, token: Optional[
     assert date.fromisoformat(body["date"])
 
 
+def test_the_lines_that_install_the_collector_wait_for_a_token_where_one_is_needed() -> None:
+    for token in (TOKEN, None):
+        lines = instructions("https://lake.example", connection_of(token)).install
+        for line in lines:
+            assert "https://lake.example/plugins/developer-telemetry/collector.pyz" in line
+            assert "--url https://lake.example/plugins/developer-telemetry/3/report" in (
+                line.replace("'", "")
+            )
+            assert ("--token-stdin" in line) == (token is not None)
+            assert TOKEN not in line
+
+
 def test_the_collectors_settings_have_no_token() -> None:
     given = json.loads(instructions("https://lake.example", connection_of(TOKEN)).config)
 
