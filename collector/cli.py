@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import os
 import re
 import sqlite3
@@ -87,7 +88,7 @@ def _opened(options: argparse.Namespace) -> Iterator[tuple[Settings, Store]]:
 
 def _install(options: argparse.Namespace) -> None:
     _refuse_root()
-    token = check_token(sys.stdin.readline()) if options.token_stdin else ""
+    token = check_token(_read_token()) if options.token_stdin else ""
     here = machine(options.config)
     settings = Settings(
         url=check_url(options.url),
@@ -115,6 +116,13 @@ def _install(options: argparse.Namespace) -> None:
         ("uninstall", "removes all of it"),
     ):
         print(f'  python3 "{here.program}" {command:10} {purpose}')
+
+
+def _read_token() -> str:
+    """Return a line of the standard input; ask for it at a terminal, which does not show it."""
+    if sys.stdin.isatty():
+        return getpass.getpass("Paste the token and press Enter (it is not shown): ")
+    return sys.stdin.readline()
 
 
 def _uninstall(options: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ def _reported(d: Sql) -> str:
     """Return the chosen machines in use, with their silence before the end of the range."""
     return (
         f"SELECT m.connection_id, m.developer_id, m.hostname, m.reports, m.last_seen,"
+        " m.user_agent,"
         f" {END} - {d.epoch('m.last_seen')} AS age FROM {MACHINES} m"
         f" WHERE {d.epoch('m.first_seen')} <= {END} AND m.retired_us = 0"
         f" AND {d.chosen('m')}"
@@ -69,6 +70,15 @@ FROM (
 ) known
 WHERE age > {QUIET_DAYS} * 86400 AND age <= {END} - $__unixEpochFrom()
 ORDER BY developer_id, hostname"""
+
+
+def collectors(d: Sql) -> str:
+    return f"""SELECT CASE WHEN user_agent = '' THEN 'unknown' ELSE user_agent END AS collector,
+  COUNT(*) AS machines, MAX(last_seen) AS {d.quoted("last heard from")}
+FROM (
+  {_reported(d)}
+) known
+GROUP BY user_agent ORDER BY COUNT(*) DESC, user_agent"""
 
 
 def coverage(d: Sql) -> str:
@@ -207,6 +217,15 @@ at *now*.""",
                     quiet_machines,
                     empty="No machine is quiet",
                     units=(("silence", "s"),),
+                ),
+                Panel(
+                    "Machines by Collector",
+                    "The name and version that each machine's newest report was sent with. Retired"
+                    " machines are left out. docs/collector.md describes how to update them.",
+                    "table",
+                    collectors,
+                    width=24,
+                    empty="No machine has reported",
                 ),
             ),
         ),

@@ -7,7 +7,7 @@ sub-command, are looked up in `catalogue`; nothing else of it is stored or retur
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from collector.catalogue import CommandUse, recognize_command
@@ -131,6 +131,25 @@ def parse_fish(content: bytes) -> Iterator[Entry]:
             text = command.replace(b"\\\\", b"\0").replace(b"\\n", b"\n").replace(b"\0", b"\\")
             yield Entry(int(match[1]), text, line)
             command = None
+
+
+def without_copies(entries: Iterator[Entry], copied: Container[bytes]) -> Iterator[Entry]:
+    """Leave out what fish has copied from bash's history when it was first started.
+
+    It gives all of these the time of the copy, at the top of its history.
+
+    Args:
+        copied: The lines of bash's history, which are counted there.
+    """
+    first: Optional[Entry] = None
+    for entry in entries:
+        first = first or entry
+        if entry.when != first.when:
+            yield entry
+            break
+        if entry.command not in copied:
+            yield entry
+    yield from entries
 
 
 def _complete_fish(content: bytes) -> int:

@@ -12,10 +12,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from collector.evidence import Command, local_moment
-from collector.sources.history_formats import FORMATS, Entry, fold_uses
+from collector.sources.history_formats import FORMATS, Entry, fold_uses, without_copies
 
 TAIL_BYTES = 512
 TAIL_LINES = 12
@@ -25,10 +25,11 @@ MOST_BYTES = 64 * 1024 * 1024
 
 
 class History(NamedTuple):
-    """A history file and its format."""
+    """A history file, its format, and the history that a shell fills a new one from."""
 
     path: str
     format: str
+    copied_from: str = ""
 
 
 class Reading(NamedTuple):
@@ -43,14 +44,15 @@ def usual_histories(home: str, environment: Dict[str, str]) -> List[History]:
     """Return the places where shells keep their histories, whether they exist or not."""
     data = environment.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
     zsh = environment.get("ZDOTDIR") or home
+    bash = os.path.join(home, ".bash_history")
     roaming = environment.get("APPDATA") or os.path.join(home, "AppData", "Roaming")
     console = os.path.join("PSReadLine", "ConsoleHost_history.txt")
     return [
         History(os.path.join(zsh, ".zsh_history"), "zsh"),
         History(os.path.join(zsh, ".zhistory"), "zsh"),
         History(os.path.join(home, ".histfile"), "zsh"),
-        History(os.path.join(home, ".bash_history"), "bash"),
-        History(os.path.join(data, "fish", "fish_history"), "fish"),
+        History(bash, "bash"),
+        History(os.path.join(data, "fish", "fish_history"), "fish", copied_from=bash),
         History(os.path.join(data, "powershell", console), "powershell"),
         History(os.path.join(roaming, "Microsoft", "Windows", "PowerShell", console), "powershell"),
     ]
@@ -94,6 +96,8 @@ def read_history(
     if not content and status.st_size:
         return None
     parsed = form.parse(content[:length])
+    if start == 0 and history.copied_from:
+        parsed = without_copies(parsed, _lines(history.copied_from))
     # Most of a long history is from before us.
     entries = [entry for entry in parsed if entry.when is None or entry.when >= since]
     grew_at = min(status.st_mtime, now)
@@ -109,6 +113,14 @@ def read_history(
     if after == before:
         return None
     return Reading(list(_commands(history, new)), again, json.dumps(after))
+
+
+def _lines(path: str) -> Set[bytes]:
+    try:
+        with open(path, "rb") as file:
+            return set(file.read(MOST_BYTES).split(b"\n"))
+    except OSError:
+        return set()
 
 
 def _appended_from(file: Any, before: Dict[str, Any], key: bytes) -> int:

@@ -41,11 +41,12 @@ def status(
         False, "--refused", help="Show the machines that were refused in 14 days, and why."
     ),
 ) -> None:
-    """Show the reports and refusals of each connection, and machines that stopped reporting.
+    """Show the reports and refusals of each connection, and machines that need attention.
 
     Below the table, a line names the owner of the schema. Where receivers convert reports, a line
     for each connection shows its last conversion.
-    A machine is quiet if its last report is older than 7 days and it is not retired.
+    A machine is quiet if its last report is older than 7 days and it is not retired. A collector is
+    old if a tenth of the machines that have it have a newer version.
     """
     if refused:
         show_refused(0, as_json)
@@ -127,6 +128,11 @@ def status(
                 say(
                     f"quiet: {_machine(machine.developer, machine.host)}"
                     f" (connection {status.id}), last heard from at {machine.last_seen}"
+                )
+            for agent, count in status.outdated.items():
+                say(
+                    f"old collector: {agent} on {count} machines of connection {status.id};"
+                    " `developer-telemetry machines list` names them"
                 )
             if len(status.quiet) > MOST_QUIET:
                 say(

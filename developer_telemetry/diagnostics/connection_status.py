@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Connection as SqlConnection
@@ -21,6 +22,7 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading
+from developer_telemetry.reports.collectors import find_outdated
 from developer_telemetry.reports.daily_metrics import format_timestamp
 from developer_telemetry.storage.statistics import machine_reports_sql
 
@@ -44,6 +46,7 @@ class ConnectionStatus(NamedTuple):
         refused: The refusals of the last REFUSAL_DAYS days by reason.
         unread: The tool rows of those days in which a text that is no number counts as 0.
         retired: The number of `machines` that are retired; they are not quiet.
+        outdated: The machines in use with an old collector, by its User-Agent.
     """
 
     id: int
@@ -57,12 +60,14 @@ class ConnectionStatus(NamedTuple):
     refused: dict[str, int]
     unread: int = 0
     retired: int = 0
+    outdated: Mapping[str, int] = {}
 
 
 class _Machine(NamedTuple):
     reports: int = 0
     last_seen: str = ""
     is_retired: bool = False
+    user_agent: str = ""
 
 
 # By developer and host.
@@ -80,12 +85,27 @@ def connection_statuses(engine: Engine) -> list[ConnectionStatus]:
         since = format_timestamp(now - (REFUSAL_DAYS - 1) * DAY_US)[:10]
         refused = _refusals(connection, since)
         unread = _unread(connection, since)
+    agents = {number: _user_agents(own) for number, own in machines.items()}
+    # A version is old or not in comparison with those of the whole fleet.
+    outdated = find_outdated(sum(agents.values(), Counter()))
     return [
         _status(
             number, name, machines.get(number, {}), today[number], refused.get(number, {}), now
-        )._replace(unread=unread[number])
+        )._replace(
+            unread=unread[number],
+            outdated={
+                agent: count
+                for agent, count in sorted(agents.get(number, {}).items())
+                if agent in outdated
+            },
+        )
         for number, name in connections
     ]
+
+
+def _user_agents(machines: _Machines) -> Counter[str]:
+    """Count the machines in use by User-Agent."""
+    return Counter(machine.user_agent for machine in machines.values() if not machine.is_retired)
 
 
 def _status(
@@ -124,12 +144,12 @@ def _machines(connection: SqlConnection) -> dict[int, _Machines]:
     machines: dict[int, _Machines] = {}
     rows = connection.exec_driver_sql(
         "SELECT connection_id, developer_id, hostname, reports, last_seen, _raw_data_id,"
-        f" retired_us FROM {MACHINE_TABLE}"
+        f" retired_us, user_agent FROM {MACHINE_TABLE}"
     )
     counted = 0
-    for number, developer, host, reports, last_seen, raw_id, retired_us in rows:
+    for number, developer, host, reports, last_seen, raw_id, retired_us, agent in rows:
         machines.setdefault(number, {})[developer, host] = _Machine(
-            int(reports), text_of_moment(last_seen), retired_us > 0
+            int(reports), text_of_moment(last_seen), retired_us > 0, agent
         )
         counted = max(counted, raw_id or 0)
     uncounted = connection.exec_driver_sql(
@@ -144,7 +164,7 @@ def _machines(connection: SqlConnection) -> dict[int, _Machines]:
         # As it is counted in a few seconds, a report later than the others restores the machine.
         is_retired = before.is_retired and last_seen == before.last_seen
         machines[number][developer, host] = _Machine(
-            before.reports + int(reports), last_seen, is_retired
+            before.reports + int(reports), last_seen, is_retired, before.user_agent
         )
     return machines
 

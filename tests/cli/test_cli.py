@@ -107,6 +107,7 @@ def test_a_day_of_an_operator(run: Run, database_url: str, tmp_path: Path) -> No
         "newest": status["newest"],
         "quiet": [],
         "retired": 0,
+        "outdated": {},
         "refused": {},
         "unread": 0,
         "fault": "",

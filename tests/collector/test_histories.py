@@ -196,6 +196,18 @@ def test_what_real_shells_write_is_read(ann: Developer, shell: str) -> None:
     assert ann.metrics(today)["commands"] == {"git": 2, "make all": 1, "make test": 1}
 
 
+def test_fish_counts_nothing_that_it_copies_from_bash_at_its_first_start(ann: Developer) -> None:
+    program = shell_or_skip("fish")
+    for _ in range(4):
+        ann.type("git push", START, "bash")
+    run_now(ann)
+    typed(program, SHELLS["fish"], "docker ps\nexit\n", ann.home)
+    history = (ann.home / ".local/share/fish/fish_history").read_text(encoding="utf-8")
+    assert history.count("git push") > 0  # fish does copy
+    run_now(ann)
+    assert ann.metrics(time.strftime("%Y-%m-%d"))["commands"] == {"docker": 1}
+
+
 def run_now(ann: Developer) -> None:
     run_once(ann.settings)
 

@@ -52,7 +52,7 @@ def test_reports_are_counted_whether_receivers_have_counted_them_or_not(
     one, other = connection_statuses(engine)
 
     assert one[:7] == (first, "first", 5, one.today, 2, 3, format_timestamp(now))
-    assert other == (second, "second", 0, 0, 0, 0, "", (), {}, 0, 0)
+    assert other == (second, "second", 0, 0, 0, 0, "", (), {}, 0, 0, {})
     # What arrived a second ago may have been yesterday.
     assert one.today == 2 - (now % DAY_US < 1_000_000)
 
@@ -67,6 +67,18 @@ def test_who_was_silent_for_a_week_is_quiet(engine: Engine, now: int) -> None:
     assert [(each.developer, each.host) for each in status.quiet] == [("c", "host"), ("d", "host")]
     assert abs(moment_us(status.quiet[1].last_seen) - (now - 700 * HOUR_US)) < 60_000_000
     assert (status.machines, status.reports) == (4, 28)
+
+
+def test_old_collectors_are_old_beside_those_of_the_whole_fleet(engine: Engine) -> None:
+    first, second = (create(engine, SECRET, name, "token") for name in ("first", "second"))
+    name = "developer-telemetry-collector"
+    add_machines(engine, [("ann", "a", 1), ("bob", "b", 1)], first, user_agent=f"{name}/1.1")
+    add_machines(engine, [("cid", "c", 1)], first, user_agent="curl/7.88")
+    add_machines(engine, [("dan", "d", 1)], second, user_agent=f"{name}/1.0")
+
+    one, other = connection_statuses(engine)
+
+    assert (one.outdated, other.outdated) == ({}, {f"{name}/1.0": 1})
 
 
 def moment_us(text: str) -> int:

@@ -18,7 +18,7 @@ from dashboards.__main__ import PAGES
 from dashboards.dialects import DATABASES
 from dashboards.panels import dashboard
 from dashboards.sql import METRICS
-from developer_telemetry.constants import REFUSED_MACHINE_TABLE, SUM
+from developer_telemetry.constants import MACHINE_TABLE, REFUSED_MACHINE_TABLE, SUM
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import open_engine
@@ -126,6 +126,7 @@ def filled(engine: Engine, database: str, made: Fleet) -> Lake:
         (connections[name], day, why): count for (name, day, why), count in made.refused.items()
     }
     retired = retire_oldest(engine)
+    set_user_agents(engine)
     with engine.begin() as connection:
         connection.exec_driver_sql(f"DELETE FROM {REFUSED_MACHINE_TABLE}")
     for connection_id in connections.values():
@@ -141,6 +142,20 @@ def retire_oldest(engine: Engine) -> MachineKey:
     oldest = [machine.key for machine in machines if str(machine.last_seen) > first][-1]
     assert retire_machines(engine, [oldest]) == 1
     return oldest
+
+
+def user_agent_of(developer: str) -> str:
+    return "" if len(developer) % 3 == 0 else f"collector/1.{len(developer) % 3}"
+
+
+def set_user_agents(engine: Engine) -> None:
+    param = dialect_of(engine).placeholder
+    with engine.begin() as connection:
+        for machine in read_machines(connection, MachineSelection()):
+            connection.exec_driver_sql(
+                f"UPDATE {MACHINE_TABLE} SET user_agent = {param} WHERE developer_id = {param}",
+                (user_agent_of(machine.key.developer_id), machine.key.developer_id),
+            )
 
 
 def refused_machines(connection_id: int) -> list[RefusedMachine]:
@@ -286,7 +301,16 @@ def data_of(lake: Lake, chosen: Chosen) -> Data:
         times = [each[3] for each in group]
         is_retired = key == lake.retired
         machines.append(
-            Machine(key[0], key[1], key[2], times[0], times[-1], len(times), is_retired)
+            Machine(
+                key[0],
+                key[1],
+                key[2],
+                times[0],
+                times[-1],
+                len(times),
+                is_retired,
+                user_agent_of(key[1]),
+            )
         )
     linked = {who for who in lake.users if is_chosen(*who)}
     known = {(row.connection_id, row.developer_id) for row in lake.rows}

@@ -38,6 +38,7 @@ class Machine(NamedTuple):
     last_us: int
     reports: int
     is_retired: bool = False
+    user_agent: str = ""
 
 
 class Data(NamedTuple):
@@ -186,6 +187,14 @@ def quiet(data: Data) -> Rows:
         if 7 * 86400 < age <= data.end - data.start
     ]
     return sorted(silent)
+
+
+def collectors(data: Data) -> Rows:
+    groups: dict[str, list[int]] = {}
+    for machine, _ in ages(data):
+        groups.setdefault(machine.user_agent, []).append(machine.last_us // 1_000_000)
+    ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
+    return [(agent or "unknown", len(times), max(times)) for agent, times in ordered]
 
 
 def coverage(data: Data) -> Rows:
@@ -355,6 +364,7 @@ ANSWERS: dict[str, Callable[[Data], Rows]] = {
     "Developers with a Report about the Day": lambda data: by_day(data, data.rows, len),
     "Machines by Age of Newest Report": freshness,
     "Quiet Machines [Silent for More than 7 Days]": quiet,
+    "Machines by Collector": collectors,
     "Refused Reports [Selected Time Range]": lambda data: [(sum(data.refusals.values()),)],
     "Refused Reports by Day and Reason": refused_by_day,
     "Refused Machines [Last 14 Days at Most]": lambda data: data.refused_machines,

@@ -17,7 +17,6 @@ from developer_telemetry.receiver.web import (
     queries,
     refusal_queries,
 )
-from developer_telemetry.receiver.web.collectors import find_outdated
 from developer_telemetry.receiver.web.day_queries import Period
 from developer_telemetry.receiver.web.listing import (
     Column,
@@ -32,6 +31,7 @@ from developer_telemetry.receiver.web.problems import REMEDIES
 from developer_telemetry.receiver.web.queries import FILE_ROWS, ROWS_A_PAGE, Slice
 from developer_telemetry.receiver.web.reader import Reader
 from developer_telemetry.receiver.web.selection import DEFAULT_DAYS, Selection
+from developer_telemetry.reports.collectors import find_outdated
 from developer_telemetry.reports.refusal_reasons import TITLES
 from developer_telemetry.storage.machines import MachineKey, restore_machines, retire_machines
 

@@ -29,7 +29,6 @@ from developer_telemetry.receiver.web import (
 )
 from developer_telemetry.receiver.web.cached_query import CachedQuery, refresh
 from developer_telemetry.receiver.web.client_setup import describe_token, instructions
-from developer_telemetry.receiver.web.collectors import find_outdated
 from developer_telemetry.receiver.web.day_queries import Hours, Period
 from developer_telemetry.receiver.web.fleet_queries import add_up
 from developer_telemetry.receiver.web.lists import list_machines
@@ -39,6 +38,7 @@ from developer_telemetry.receiver.web.refusal_queries import RefusalCount
 from developer_telemetry.receiver.web.selection import Selection
 from developer_telemetry.receiver.web.self_test import SelfTest
 from developer_telemetry.receiver.web.templating import render
+from developer_telemetry.reports.collectors import find_outdated
 from developer_telemetry.reports.refusal_reasons import TITLES, WITHOUT_TOKEN, describe_reason
 
 # The time that a request waits for new figures; then it shows older ones, or none.

@@ -9,7 +9,6 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from developer_telemetry.receiver.web.collectors import find_outdated, parse_collector
 from developer_telemetry.receiver.web.day_queries import Day
 from developer_telemetry.receiver.web.fleet_queries import Machine
 from developer_telemetry.receiver.web.listing import (
@@ -22,6 +21,7 @@ from developer_telemetry.receiver.web.listing import (
 from developer_telemetry.receiver.web.problems import FleetFacts, find_problems
 from developer_telemetry.receiver.web.selection import Selection, parse_selection
 from developer_telemetry.receiver.web.templating import format_change
+from developer_telemetry.reports.collectors import find_outdated, parse_collector
 
 DAY = date(2026, 11, 23)
 SEEN = datetime(2026, 11, 23, 20, 26, 40, 123456, tzinfo=timezone.utc)
