@@ -68,13 +68,14 @@ collector: ## build the collector for developers' machines, the same bytes from 
 	@$(PYTHON) developer_telemetry/receiver/collector_archive.py dist/developer-telemetry-collector.pyz
 	@ls -l dist/developer-telemetry-collector.pyz
 
-bench: .venv/installed-dev ## measure receiver, runs, dashboards, page and conversions; renews docs/benchmarks.md
+bench: .venv/installed-dev ## measure receiver, runs, dashboards, page, conversions and collector; renews docs/benchmarks.md
 	@scripts/install_servers.sh
 	$(BIN)/python -m benchmarks.receiver
 	$(BIN)/python -m benchmarks.runs
 	$(BIN)/python -m benchmarks.panels
 	$(BIN)/python -m benchmarks.page_views
 	$(BIN)/python -m benchmarks.conversions
+	$(BIN)/python -m benchmarks.collector
 
 conformance: .venv/installed-dev ## try it with DevLake itself (DEVLAKE="checkouts" LAKE="servers")
 	@scripts/install_servers.sh

@@ -1,24 +1,27 @@
-"""The cost of a run of the collector, on a home with 200 repositories and a long history.
+"""Measure a run of the collector, on a home with many repositories and a long history.
+
+Beside the first run, one without and one with new work are `find` over the home and `git log` in
+each repository, which the public script calls each hour.
 
     python -m benchmarks.collector
-
-Prints time, memory and bytes read of the first run, of one without and of one with new work;
-beside them those of `find` over the home and `git log` in each repository, which the public script
-calls each hour.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
+from benchmarks.page import PAGE, put, table
 from developer_telemetry.receiver.collector_archive import build_archive
 
+TITLE = "The collector"
 REPOSITORIES = 200
 LINES = 100_000
 FOLDERS = 10  # of installed packages in each repository, with 20 files each
@@ -41,6 +44,13 @@ RUN = (
 )
 
 
+class Sizes(NamedTuple):
+    """The sizes of the home."""
+
+    repositories: int
+    lines: int
+
+
 class Cost(NamedTuple):
     """Seconds on the clock and of the processor, MiB of memory, MiB read."""
 
@@ -50,7 +60,7 @@ class Cost(NamedTuple):
     read: float
 
 
-def make_home(home: Path) -> None:
+def make_home(home: Path, sizes: Sizes) -> None:
     """Make the repositories, each with installed packages, and the history."""
     home.mkdir()
     (home / ".gitconfig").write_text(f"[user]\n\tname = B\n\temail = {AUTHOR}\n", encoding="utf-8")
@@ -66,14 +76,16 @@ def make_home(home: Path) -> None:
             (package / f"{file}.js").touch()
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "all"]):
         subprocess.run(["git", *command], cwd=template, check=True, env=environment(home))
-    for number in range(1, REPOSITORIES):
+    for number in range(1, sizes.repositories):
         copy = home / "code" / f"group{number % 10}" / f"r{number}"
         copy.parent.mkdir(exist_ok=True)
         subprocess.run(["cp", "-a", str(template), str(copy)], check=True)
     now = int(time.time())
     with (home / ".zsh_history").open("w", encoding="utf-8") as history:
-        for number in range(LINES):
-            history.write(f": {now - 100 * (LINES - number)}:0;git commit -m 'change {number}'\n")
+        for number in range(sizes.lines):
+            history.write(
+                f": {now - 100 * (sizes.lines - number)}:0;git commit -m 'change {number}'\n"
+            )
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -96,30 +108,62 @@ def measure(home: Path, *command: str) -> Cost:
     return Cost(seconds, processor, kibibytes / 1024, read / 1024 / 1024)
 
 
-def main() -> None:
-    """Measure and print."""
-    with tempfile.TemporaryDirectory() as folder:
-        home, archive = Path(folder) / "home", Path(folder) / "collector.pyz"
-        make_home(home)
-        archive.write_bytes(build_archive())
-        run = (sys.executable, "-c", RUN, str(archive), str(Path(folder) / "state"))
-        costs = {"first run": measure(home, *run)}
-        costs["nothing new"] = measure(home, *run)
-        work = home / "code" / "group1" / "r1"
-        (work / "new.py").write_text("new\n", encoding="utf-8")
-        for command in (["add", "new.py"], ["commit", "--quiet", "-m", "new"]):
-            subprocess.run(["git", *command], cwd=work, check=True, env=environment(home))
-        with (home / ".zsh_history").open("a", encoding="utf-8") as history:
-            history.write(f": {int(time.time())}:0;make test\n" * 20)
-        costs["new work"] = measure(home, *run)
-        script = (
-            f"find {home} -type d -name .git 2>/dev/null | while read -r d; do"
-            f' git -C "$d/.." log --all --author={AUTHOR} --since=midnight --numstat; done'
+def measure_all(folder: Path, sizes: Sizes) -> dict[str, Cost]:
+    """Measure each kind of run, in this order."""
+    home, archive = folder / "home", folder / "collector.pyz"
+    make_home(home, sizes)
+    archive.write_bytes(build_archive())
+    run = (sys.executable, "-c", RUN, str(archive), str(folder / "state"))
+    costs = {"first run": measure(home, *run), "nothing new": measure(home, *run)}
+    work = home / "code" / "r0"
+    (work / "new.py").write_text("new\n", encoding="utf-8")
+    for command in (["add", "new.py"], ["commit", "--quiet", "-m", "new"]):
+        subprocess.run(["git", *command], cwd=work, check=True, env=environment(home))
+    with (home / ".zsh_history").open("a", encoding="utf-8") as history:
+        history.write(f": {int(time.time())}:0;make test\n" * 20)
+    costs["new work"] = measure(home, *run)
+    script = (
+        f"find {home} -type d -name .git 2>/dev/null | while read -r d; do"
+        f' git -C "$d/.." log --all --author={AUTHOR} --since=midnight --numstat; done'
+    )
+    costs["the public script's `find` and `git log`"] = measure(home, "sh", "-c", script)
+    return costs
+
+
+def report(costs: dict[str, Cost], sizes: Sizes) -> str:
+    """Return the section of the page."""
+    rows = [
+        (
+            name,
+            f"{cost.seconds:.2f}",
+            f"{cost.processor:.2f}",
+            f"{cost.memory:.0f}",
+            f"{cost.read:.1f}",
         )
-        costs["the public script's find and git log"] = measure(home, "sh", "-c", script)
-    print(f"{'':40}{'seconds':>10}{'processor':>11}{'MiB':>7}{'MiB read':>10}")
-    for name, cost in costs.items():
-        print(f"{name:40}{cost[0]:10.2f}{cost[1]:11.2f}{cost[2]:7.0f}{cost[3]:10.1f}")
+        for name, cost in costs.items()
+    ]
+    head = ("run", "s", "processor s", "peak memory MiB", "MiB read")
+    return f"""
+A home with {sizes.repositories:,} repositories, each with {FOLDERS * 20} files of installed
+packages, and a zsh history of {sizes.lines:,} lines. The figures include the start of Python and
+every `git` that is called; the first run searches the home.
+
+{table(head, rows)}
+"""
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> None:
+    """Run it all and renew the page."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--repositories", type=int, default=REPOSITORIES, help="in the home")
+    parser.add_argument("--lines", type=int, default=LINES, help="of the history")
+    parser.add_argument("--output", type=Path, default=PAGE, help="the page to renew")
+    options = parser.parse_args(arguments)
+    sizes = Sizes(options.repositories, options.lines)
+    with tempfile.TemporaryDirectory() as folder:
+        text = report(measure_all(Path(folder), sizes), sizes)
+    put(options.output, TITLE, text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,10 @@ HEADLESS = re.compile(r"(What|Whether|Whom?|Whoever|Whose|Which|When|How|Of|Thos
 RIDDLES = re.compile(
     r"\b(mend(s|ed|ing)?|heard of|leaves with|left with status|week-end|bank holidays?)\b", re.I
 )
-CODE = ("collector", "developer_telemetry", "sdk", "benchmarks", "conformance", "dashboards")
-CODE = (*CODE, "scripts", "tests")
+CODE = (
+    *("collector", "developer_telemetry", "sdk", "benchmarks", "conformance", "dashboards"),
+    *("scripts", "tests"),
+)
 # Names in tests are used within few lines.
 WITHOUT_BANNED_NAMES = ("tests", "sdk/tests")
 

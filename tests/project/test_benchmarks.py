@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import page, page_views, panels, receiver, runs, subtasks
+from benchmarks import collector, page, page_views, panels, receiver, runs, subtasks
 from benchmarks.concurrent_pushes import measure_concurrent_pushes
 from benchmarks.databases import database
 from benchmarks.fleet import body, date_of, developer_of, raw_row, tool_row_of
@@ -45,6 +45,14 @@ def test_panels_are_measured(tmp_path: Path) -> None:
     written = output.read_text()
     assert "mariadb, median s | postgresql, first s" in written
     assert "| tools: Commands Most Run [Selected Time Range] | 0." in written
+
+
+def test_the_collector_is_measured(tmp_path: Path) -> None:
+    output = tmp_path / "benchmarks.md"
+    collector.main(["--repositories", "2", "--lines", "10", "--output", str(output)])
+    written = output.read_text()
+    assert "| nothing new |" in written
+    assert "| the public script's `find` and `git log` |" in written
 
 
 def test_the_page_is_measured(tmp_path: Path) -> None:
