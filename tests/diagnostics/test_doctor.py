@@ -200,7 +200,7 @@ def test_without_a_database_the_rest_is_checked_by_what_devlake_says(site: Site)
     assert state_of(found) == {
         **dict.fromkeys(NAMES, SKIPPED),
         **dict.fromkeys(("devlake", "plugin", "receiver", "token", "encryption secret"), OK),
-        **dict.fromkeys(("clocks", "spool", "blueprint"), OK),
+        **dict.fromkeys(("clocks", "spool", "collector", "blueprint"), OK),
     }
     assert all("DB_URL" in each.remedy for each in found if each.state == SKIPPED)
 
