@@ -141,14 +141,17 @@ def without_copies(entries: Iterator[Entry], copied: Container[bytes]) -> Iterat
     Args:
         copied: The lines of bash's history, which are counted there.
     """
-    first: Optional[Entry] = None
+    first_second: List[Entry] = []
+    later: List[Entry] = []
     for entry in entries:
-        first = first or entry
-        if entry.when != first.when:
-            yield entry
+        if first_second and entry.when != first_second[0].when:
+            later.append(entry)
             break
-        if entry.command not in copied:
-            yield entry
+        first_second.append(entry)
+    if len(first_second) > 1:  # one alone can have been typed in both shells
+        first_second = [entry for entry in first_second if entry.command not in copied]
+    yield from first_second
+    yield from later
     yield from entries
 
 
