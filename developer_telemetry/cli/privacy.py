@@ -177,6 +177,8 @@ class ErasureCall(NamedTuple):
 
     def is_agreed(self, counted: _PersonCounts, remarks: Iterable[str]) -> bool:
         """Show what would be removed and ask; return False if nothing is to be removed."""
+        if self.dry_run or not self.yes:
+            self._record_look([person for person, _ in counted])
         is_result = self.dry_run and self.as_json
         if counted and not is_result:
             say(*_people_table(counted), err=self.as_json)
@@ -189,6 +191,16 @@ class ErasureCall(NamedTuple):
             return False
         confirm("Remove this, and what receivers have spooled?", self.yes)
         return True
+
+    def _record_look(self, people: "Sequence[Person]") -> None:
+        from developer_telemetry.privacy.access_log import (
+            ERASE,
+            Look,
+            name_system_user,
+            record_look,
+        )
+
+        record_look(self.engine, people, Look(name_system_user(), ERASE, "numbers of rows"))
 
 
 def _erase(call: ErasureCall, search: "PersonSearch", block: bool, gone: Sequence[str]) -> None:

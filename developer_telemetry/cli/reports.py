@@ -197,6 +197,7 @@ def export(
             if not people:
                 raise TelemetryError(f"nothing is stored of {developer!r}; check the spelling")
             wanted = wanted._replace(developers=people)
+            _record_look(engine, people, layer)
         # Among rows on a terminal, a bar would be in the way.
         with open_output(output) as file, show_progress("exporting", output is not None) as show:
             to = ExportOutput(file, format is Format.CSV, output is None and sys.stdout.isatty())
@@ -213,6 +214,13 @@ def export(
                 " keeps a spreadsheet from running them, and an import takes it off again",
                 err=True,
             )
+
+
+def _record_look(engine: Engine, people: Sequence[tuple[int, str]], layer: Optional[Layer]) -> None:
+    from developer_telemetry.privacy.access_log import EXPORT, Look, name_system_user, record_look
+
+    what = {None: "all rows", Layer.RAW: "reports", Layer.TOOL: "days"}[layer]
+    record_look(engine, people, Look(name_system_user(), EXPORT, what))
 
 
 def _exported(engine: Engine, wanted: Any, layer: Optional[Layer]) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any, Optional
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
+from developer_telemetry.privacy.access_log import PAGE, Look, record_look
 from developer_telemetry.receiver.web import (
     charts,
     day_queries,
@@ -39,13 +40,15 @@ Values = dict[str, Any]
 
 # A machine's page shows its reports of this many days.
 MACHINE_DAYS = 91
+# What the files have, in words.
+_TITLES = {"machines": "machines", "days": "days of work", "refused": "refused machines"}
 
 
 class Lists:
     """Reads lists and the page of one machine whenever they are asked for."""
 
     def __init__(self, reader: Reader, writing: Engine) -> None:
-        """Take also the engine that writes, to retire machines."""
+        """Take also the engine that writes, to retire machines and to record looks."""
         self._reader = reader
         self._writing = writing
 
@@ -68,33 +71,48 @@ class Lists:
 
         return {**await self._reader.read(read), **self._frame(selection)}
 
-    async def file(self, name: str, selection: Selection) -> bytes:
-        """Return all rows of a list as CSV, `name` being machines, days or refused."""
+    async def file(self, name: str, selection: Selection, viewer: str) -> bytes:
+        """Return all rows of a list as CSV, `name` being machines, days or refused.
+
+        A look of the viewer at each person in it is recorded.
+        """
         names = self._reader.names()
         part = Slice(selection.sort, 0, FILE_ROWS)
 
-        def read(connection: SqlConnection) -> bytes:
+        def read(connection: SqlConnection) -> Listing:
             if name == "machines":
                 listing = list_machines(connection, selection, names, part)
             elif name == "days":
                 listing, _ = list_days(connection, selection, names, part)
             else:
                 listing = list_refused(connection, selection, names, part)
-            return make_file(listing.columns, listing.rows)
+            return listing
 
-        return await self._reader.read(read)
+        listing = await self._reader.read(read)
+        people = {(row.connection_id, row.developer_id) for row in listing.rows}
+        await self._record(people, Look(viewer, PAGE, f"list of {_TITLES[name]} as CSV"))
+        return make_file(listing.columns, listing.rows)
 
-    async def machine(self, key: MachineKey, any_host: bool) -> Optional[Values]:
+    async def machine(self, key: MachineKey, any_host: bool, viewer: str) -> Optional[Values]:
         """Return the values of a machine's page; None if there is no such machine.
 
         Args:
             key: The machine.
             any_host: True if the address names no host: the developer's newest machine then.
+            viewer: The user whose look is recorded.
         """
         names = self._reader.names()
-        return await self._reader.read(
+        values = await self._reader.read(
             partial(read_machine, key=key, any_host=any_host, names=names)
         )
+        if values is not None:
+            look = Look(viewer, PAGE, "page of a machine, with its reports by day")
+            await self._record([(key.connection_id, key.developer_id)], look)
+        return values
+
+    async def _record(self, people: Collection[tuple[int, str]], look: Look) -> None:
+        named = [person for person in people if person[1]]  # some senders are unknown
+        await self._reader.run(partial(record_look, self._writing, named, look))
 
     async def retire(self, key: MachineKey, is_retired: bool) -> None:
         """Retire a machine, or restore it."""

@@ -74,7 +74,7 @@ class Page:
         self._files = {path.name: path.read_bytes() for path in STATIC.iterdir()}
         # Part of each file's address, so that browsers can cache it forever.
         everything = b"".join(self._files[name] for name in sorted(self._files))
-        self._version = hashlib.sha256(everything).hexdigest()[:12]
+        self.version = hashlib.sha256(everything).hexdigest()[:12]
 
     def routes(self) -> list[Route]:
         """Return the routes for the receiver's application."""
@@ -131,7 +131,9 @@ class Page:
         if name not in FILES:
             return self._plain("no such file", 404)
         try:
-            content = await self._lists.file(name, parse_selection(request.query_params))
+            content = await self._lists.file(
+                name, parse_selection(request.query_params), self._sessions.name_viewer(request)
+            )
         except SQLAlchemyError as error:
             return self._plain(f"the database reports: {describe_error(error)}", 503)
         headers = {
@@ -148,7 +150,9 @@ class Page:
             return self._denied(request)
         query = request.query_params
         try:
-            values = await self._lists.machine(_machine_key(query), "host" not in query)
+            values = await self._lists.machine(
+                _machine_key(query), "host" not in query, self._sessions.name_viewer(request)
+            )
         except SQLAlchemyError as error:
             return self._html("fault.html", request, {"fault": describe_error(error)}, 503)
         if values is None:
@@ -228,7 +232,7 @@ class Page:
         name = request.path_params["name"]
         if name not in self._files:
             return self._plain("no such file", 404)
-        is_current = request.query_params.get("v") == self._version
+        is_current = request.query_params.get("v") == self.version
         cache = "public, max-age=31536000, immutable" if is_current else "no-cache"
         return Response(
             self._files[name],
@@ -265,7 +269,7 @@ class Page:
         self, name: str, request: Request, values: Mapping[str, Any], status: int = 200
     ) -> Response:
         values = {
-            "version": self._version,
+            "version": self.version,
             "csrf_token": self._sessions.csrf_token(request),
             "can_sign_out": self._sessions.has_token,
             "empty": False,

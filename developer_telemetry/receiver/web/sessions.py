@@ -8,12 +8,16 @@ import ipaddress
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from starlette.requests import HTTPConnection
 
+from developer_telemetry.config import Network
+
 COOKIE = "telemetry_page"
 SESSION_SECONDS = 12 * 3600
+# The user who has signed on at a proxy in front of the receiver.
+USER_HEADER = "x-forwarded-user"
 
 # Names that only a browser on this machine can use for the receiver. Any other name could belong to
 # an attacker who makes it resolve to this machine after the browser has loaded the attacker's page.
@@ -30,7 +34,11 @@ class Sessions:
     page opens for browsers on this machine if `is_open_locally`, else for no browser.
     """
 
-    def __init__(self, admin_token: str, is_open_locally: bool) -> None:
+    def __init__(
+        self, admin_token: str, is_open_locally: bool, trusted_proxies: Sequence[Network] = ()
+    ) -> None:
+        """Take the networks of the proxies whose X-Forwarded-User is read."""
+        self._trusted_proxies = trusted_proxies
         self._token = admin_token.encode()
         self._is_open_locally = is_open_locally
         derived = hmac.new(self._token, b"sessions of the page", hashlib.sha256).digest()
@@ -46,6 +54,22 @@ class Sessions:
         if self._token:
             return self._is_session(request.cookies.get(COOKIE, ""))
         return self._is_open_locally and _is_local(request)
+
+    def name_viewer(self, request: HTTPConnection) -> str:
+        """Return the user who sees the page: a sign-on's in front of it, if there is one."""
+        user = request.headers.get(USER_HEADER, "").strip()
+        if user and self._is_from_proxy(request):
+            return user
+        return "a holder of the admin token" if self._token else "a user of the receiver's machine"
+
+    def _is_from_proxy(self, request: HTTPConnection) -> bool:
+        try:
+            peer = ipaddress.ip_address(request.client.host if request.client else "")
+        except ValueError:
+            return False
+        # A socket of both families has the addresses of IPv4 in those of IPv6.
+        peer = getattr(peer, "ipv4_mapped", None) or peer
+        return any(peer in network for network in self._trusted_proxies)
 
     def is_token(self, text: str) -> bool:
         """Return true if `text` is the admin token; the comparison takes constant time."""
