@@ -82,6 +82,12 @@ SETTINGS = (
         " as quiet, 0 for never; its next report restores it",
     ),
     Setting(
+        "TELEMETRY_PRIVACY_CONTACT",
+        "",
+        "who answers people's questions about what is stored of them: a name, an e-mail address or"
+        " a URL, shown on their own page and in the processing record",
+    ),
+    Setting(
         "TELEMETRY_SPOOL_DIR",
         "",
         "where reports wait on local disk while the database is away, each receiver its own;"
@@ -166,6 +172,7 @@ class Settings(NamedTuple):
     standalone: bool = False  # we look after our tables in DevLake's database
     trusted_proxies: tuple[Network, ...] = ()
     retire_days: int = 30  # 0 for never
+    privacy_contact: str = ""
 
 
 def list_unknown_settings(environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -215,6 +222,7 @@ def load_settings(
         standalone=_switch(values, "TELEMETRY_STANDALONE"),
         trusted_proxies=_networks(values, "TELEMETRY_TRUSTED_PROXIES"),
         retire_days=_number(values, "TELEMETRY_RETIRE_DAYS", 0, 36_500),
+        privacy_contact=values["TELEMETRY_PRIVACY_CONTACT"].strip(),
     )
 
 

@@ -184,8 +184,12 @@ def report_url(settings: Settings, connection_id: int) -> str:
     """Return the address for machines: the public one, or else the receiver's own."""
     from developer_telemetry.connections.report_url import report_url as join
 
-    base = settings.public_url or f"http://{answering_host(settings.host)}:{settings.port}"
-    return join(base, connection_id)
+    return join(base_url(settings), connection_id)
+
+
+def base_url(settings: Settings) -> str:
+    """Return the receiver's public address, or else its own."""
+    return settings.public_url or f"http://{answering_host(settings.host)}:{settings.port}"
 
 
 def collector_config(url: str, token: str) -> dict[str, str]:

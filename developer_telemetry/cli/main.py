@@ -16,6 +16,7 @@ from developer_telemetry.cli.backup import backup, restore
 from developer_telemetry.cli.common import CANCELLED, OutputFailed, say
 from developer_telemetry.cli.connections import connect, connections
 from developer_telemetry.cli.dead_letters import dead_letters
+from developer_telemetry.cli.disclosure import me_link, processing_record
 from developer_telemetry.cli.doctor import doctor
 from developer_telemetry.cli.fleet import machines
 from developer_telemetry.cli.machines import send_test, status, watch
@@ -69,6 +70,8 @@ app.command()(restore)
 app.command()(reextract)
 app.command()(prune)
 app.command()(erase)
+app.command(name="me-link")(me_link)
+app.command(name="processing-record")(processing_record)
 app.command()(doctor)
 app.command()(status)
 app.add_typer(machines, name="machines")

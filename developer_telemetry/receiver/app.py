@@ -37,6 +37,8 @@ from developer_telemetry.receiver.jobs.monitor import Monitor
 from developer_telemetry.receiver.jobs.retention_job import RetentionJob
 from developer_telemetry.receiver.jobs.spool_drainer import SpoolDrainer
 from developer_telemetry.receiver.metrics import Metrics
+from developer_telemetry.receiver.own_page.link_endpoint import LinkEndpoint
+from developer_telemetry.receiver.own_page.routes import OwnPage
 from developer_telemetry.receiver.web.routes import Page
 from developer_telemetry.storage.statistics import ReportCounts
 
@@ -64,10 +66,14 @@ class Receiver:
         metrics: Metrics,
         status_endpoint: StatusEndpoint,
         page: Page,
+        own_page: OwnPage,
+        link_endpoint: LinkEndpoint,
         trusted_proxies: Sequence[Network],
     ) -> None:
         self._status_endpoint = status_endpoint
         self._page = page
+        self._own_page = own_page
+        self._link_endpoint = link_endpoint
         self._ingest = ingest
         self._drainer = drainer
         self._erasure_watcher = erasure_watcher
@@ -102,7 +108,12 @@ class Receiver:
         report_paths = [prefix + path for prefix in PREFIXES for path in (*REPORT_PATHS, BULK_PATH)]
         routes += [Route(path, self._status_endpoint) for path in report_paths]
         app = Starlette(
-            routes=[*routes, *self._page.routes()],
+            routes=[
+                *routes,
+                *self._link_endpoint.routes(),
+                *self._own_page.routes(),
+                *self._page.routes(),
+            ],
             lifespan=self._lifespan,
             exception_handlers=errors,
         )

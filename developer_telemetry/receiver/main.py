@@ -26,6 +26,7 @@ from developer_telemetry.database.engine import (
     open_writing_engine,
     with_short_timeouts,
 )
+from developer_telemetry.privacy.personal_links import PersonalLinks
 from developer_telemetry.receiver.app import Receiver
 from developer_telemetry.receiver.http.admission import Admission
 from developer_telemetry.receiver.http.authenticator import Authenticator
@@ -45,6 +46,8 @@ from developer_telemetry.receiver.jobs.spool_drainer import SpoolDrainer
 from developer_telemetry.receiver.listen_addresses import listen
 from developer_telemetry.receiver.logging import set_up_logs
 from developer_telemetry.receiver.metrics import Metrics
+from developer_telemetry.receiver.own_page.link_endpoint import LinkEndpoint
+from developer_telemetry.receiver.own_page.routes import OwnPage
 from developer_telemetry.receiver.web.lists import Lists
 from developer_telemetry.receiver.web.presenter import Presenter
 from developer_telemetry.receiver.web.queries import open_reading_engine
@@ -137,8 +140,9 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
     reader = Reader(reading, connections)
     presenter = Presenter(reader, monitor, spool, self_test)
     is_open_locally = settings.embedded and is_loopback(settings.host)
-    sessions = Sessions(settings.admin_token, is_open_locally)
+    sessions = Sessions(settings.admin_token, is_open_locally, settings.trusted_proxies)
     page = Page(reader, presenter, Lists(reader, engine), sessions)
+    links = PersonalLinks(settings.encryption_secret)
     return Receiver(
         ingest,
         drainer,
@@ -153,6 +157,8 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         metrics,
         status_endpoint,
         page,
+        OwnPage(reader, engine, links, page, settings.privacy_contact),
+        LinkEndpoint(reader, authenticator, links),
         settings.trusted_proxies,
     )
 

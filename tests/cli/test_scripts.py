@@ -30,6 +30,7 @@ ARGUMENTS = {
     "import": ["sent.json"],
     "prune": ["--yes"],
     "erase": ["ann.lee", "--dry-run"],
+    "me-link": ["ann.lee"],
     "demo": ["--developers", "1", "--days", "1"],
 }
 TIMES = {

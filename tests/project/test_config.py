@@ -115,6 +115,7 @@ def test_each_value_may_come_from_a_file(setting: Setting, tmp_path: Path) -> No
         "TELEMETRY_SPOOL_MAX_MB": "5",
         "TELEMETRY_TRUSTED_PROXIES": "10.0.0.5, 172.16.0.0/12,2001:db8::/32",
         "TELEMETRY_RETIRE_DAYS": "90",
+        "TELEMETRY_PRIVACY_CONTACT": "privacy@example.com",
         "TELEMETRY_PUBLIC_URL": "https://devlake.example.com/api",
         "DEVLAKE_URL": "https://devlake.example.com",
         "DEVLAKE_USER": "operator",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,17 @@ import pytest
 
 from developer_telemetry.connections.report_url import BULK_PATH, REPORT_PATHS
 from developer_telemetry.database.migrate import migrate
+from developer_telemetry.privacy.personal_links import PersonalLinks, PersonalView, page_path
 from tests.support.nginx import INDEX, NAME, Echo, Names, Nginx, server_conf
-from tests.support.receivers import TOKEN, Receiver, add_connection, eventually, query, report
+from tests.support.receivers import (
+    SECRET,
+    TOKEN,
+    Receiver,
+    add_connection,
+    eventually,
+    query,
+    report,
+)
 from tests.support.servers import HOST, ServerMissing, free_port
 from tests.support.sites import closing_engine, missing
 
@@ -46,6 +56,16 @@ GET /api/plugins/developer-telemetry/collectorxpyz
 /api/plugins/developer-telemetry/1/reporting
 /api/plugins/developer-telemetry/one/report
 /api/plugins/developer-telemetry/-1/report
+/api/plugins/developer-telemetry/1/me-link
+GET /api/plugins/developer-telemetry/me
+GET /api/plugins/developer-telemetry/me/
+GET /api/plugins/developer-telemetry/me/open?link=a.b
+GET /api/plugins/developer-telemetry/me/day?date=2026-11-23
+GET /api/plugins/developer-telemetry/me/data.json
+GET /api/plugins/developer-telemetry/me/days.csv
+GET /api/plugins/developer-telemetry/me/static/page.css?v=1
+GET /api/plugins/developer-telemetry/me/other
+GET /api/plugins/developer-telemetry/menu
 /api/plugins/developer_telemetry/connections/1/reports
 /api/plugins/developer_telemetry/connections/1/report/deep
 /api/rest/plugins/developer-telemetry/1/report
@@ -281,3 +301,32 @@ def test_basic_auth_for_the_web_ui_is_not_asked_of_machines(
         assert site.proxy.client.get("/", auth=("admin", "secret")).text == INDEX
         assert site.status() == 200
         assert site.post(json=report("ann")).json()["message"].startswith("token is missing")
+
+
+def test_a_link_to_ones_own_page_works_here_and_is_in_no_log(
+    tmp_path: Path, serving: Serving
+) -> None:
+    log = tmp_path / "access.log"
+    assert serving.site.post(json=report("zoe"), headers=HEADERS).status_code == 200
+    view = PersonalView(1, "zoe", int(time.time()) + 60, "op")
+    path = f"/api{page_path(PersonalLinks(SECRET).make_link(view))}"
+    token = path.rpartition("=")[2]
+    with front_proxy(tmp_path, serving.site.port, f"access_log {log};") as site:
+        site.names.addresses[NAME] = HOST
+        client = site.proxy.client
+        opened = client.get(path)
+        page = client.get(str(opened.url.join(opened.headers["location"])))
+        style = client.get("/api/plugins/developer-telemetry/me/static/page.css")
+        body = client.get("/api/plugins/developer-telemetry/me/data.json").json()
+        client.cookies.clear()
+        refused = client.get("/api/plugins/developer-telemetry/me/")
+
+    assert opened.status_code == 303
+    assert "zoe" in page.text
+    assert style.headers["content-type"].startswith("text/css")
+    assert [row["developer_id"] for row in body["days"]] == ["zoe"]
+    assert refused.status_code == 403
+    logged = log.read_text()
+    assert "/me/data.json" in logged
+    assert token not in logged
+    assert "/me/open" not in logged
