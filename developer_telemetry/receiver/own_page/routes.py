@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from developer_telemetry.database.error_texts import describe_error
-from developer_telemetry.privacy.access_log import OWN_PAGE, Look, record_look
+from developer_telemetry.privacy.access_log import ERASE, EXPORT, OWN_PAGE, PAGE, Look, record_look
 from developer_telemetry.privacy.own_data import OwnData, shorten, write_csv, write_json
 from developer_telemetry.privacy.personal_links import (
     LINK_FIELD,
@@ -43,6 +43,15 @@ DAYS_A_PAGE = 28
 SHORT_PATH = "/me/"
 # The pieces of a file are joined to parts of about this size.
 PART_BYTES = 256 << 10
+# Fields of a row that only programs need.
+_OMITTED = ("connection_id", "arrived_us")
+# The means of a look, in words.
+_MEANS = {
+    PAGE: "page of operators",
+    EXPORT: "export",
+    ERASE: "erasure, before it",
+    OWN_PAGE: "here",
+}
 
 Values = dict[str, Any]
 
@@ -215,6 +224,7 @@ def _read_page(data: OwnData, page: int, engine: Engine) -> Values:
             "looks": [
                 (moment_of(look.looked_us), look) for look in data.read_looks(connection, days)
             ],
+            "means": _MEANS,
         }
 
     with engine.connect() as connection:
@@ -263,7 +273,7 @@ def _list_fields(row: Values) -> list[tuple[str, str]]:
             value = ", ".join(_names(value)) or ""
         elif isinstance(value, dict):
             value = ", ".join(f"{key}: {part}" for key, part in value.items())
-        if value not in ("", None):
+        if value not in ("", None) and name not in _OMITTED:
             fields.append((name.replace("_", " "), str(value)))
     return fields
 
