@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from dashboards.__main__ import PROVISIONED, files
 from tests.support.dashboard_answers import Chosen, expand
 from tests.support.receivers import query
 
-# The time range selected, in seconds.
+# The time range selected, in seconds, until after the report of today that `connect` prints.
 START = int(datetime(2026, 7, 1, tzinfo=timezone.utc).timestamp())
-END = int(datetime(2026, 11, 28, tzinfo=timezone.utc).timestamp())
+END = int((datetime.now(timezone.utc) + timedelta(days=1)).timestamp())
 
 
 def answers(url: str, chosen: Chosen) -> dict[str, list[tuple[Any, ...]]]:
