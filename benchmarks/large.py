@@ -22,6 +22,7 @@ from developer_telemetry.reports.daily_metrics import (
     build_tool_row,
 )
 from developer_telemetry.storage.writer import RAW_COLUMNS
+from tests.support.devlake_tables import make_delivery_tables
 from tests.support.receivers import SECRET
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -37,10 +38,8 @@ ROOM_BYTES = 2 << 30
 _DEVLAKE = {
     "users": "id VARCHAR(255) PRIMARY KEY, email VARCHAR(255), name VARCHAR(255)",
     "user_accounts": "account_id VARCHAR(255) PRIMARY KEY, user_id VARCHAR(255)",
-    "teams": "id VARCHAR(255) PRIMARY KEY, name VARCHAR(255)",
-    "team_users": "team_id VARCHAR(255), user_id VARCHAR(255), PRIMARY KEY (team_id, user_id)",
     "projects": "name VARCHAR(255) PRIMARY KEY",
-    "project_mapping": "project_name VARCHAR(255), row_id VARCHAR(255)",
+    "project_mapping": "project_name VARCHAR(255), {table} VARCHAR(255), row_id VARCHAR(255)",
 }
 
 
@@ -67,13 +66,18 @@ def fill(engine: Engine, rows: int, days: int) -> int:
         numbers = ", ".join(f"({number})" for number in range(1, copies + 1))
         connection.exec_driver_sql(f"INSERT INTO copies VALUES {numbers}")
     transact(engine, lambda to: insert(to, PATTERN, TOOL_COLUMNS, part, ""))
+    make_delivery_tables(engine)
+    quoted = engine.dialect.identifier_preparer.quote("table")
+    with engine.begin() as connection:
+        for table, columns in _DEVLAKE.items():
+            connection.exec_driver_sql(f"CREATE TABLE {table} ({columns.format(table=quoted)})")
     with _roomy(engine):
         for statement in (*_rows(days), *_counts(), *_people()):
             with engine.begin() as connection:
                 connection.exec_driver_sql(statement)
     analyze = "ANALYZE TABLE" if dialect_of(engine).name == "mysql" else "ANALYZE"
     with engine.begin() as connection:
-        for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE, "accounts", *_DEVLAKE):
+        for table in (RAW_TABLE, TOOL_TABLE, MACHINE_TABLE, "accounts", "team_users", *_DEVLAKE):
             connection.exec_driver_sql(f"{analyze} {table}").close()
     return copies * len(people)
 
@@ -138,8 +142,6 @@ def _counts() -> Iterator[str]:
 
 def _people() -> Iterator[str]:
     """Yield the statements that write accounts, users, a few teams, and a project a connection."""
-    for table, columns in _DEVLAKE.items():
-        yield f"CREATE TABLE {table} ({columns})"
     account = "CONCAT('developer_telemetry:Account:', connection_id, ':', developer_id)"
     user = "CONCAT('user ', connection_id, ' ', developer_id)"
     recognized = (
@@ -152,13 +154,14 @@ def _people() -> Iterator[str]:
     yield f"INSERT INTO users (id, name) SELECT {user}, developer_id FROM {recognized}"
     yield f"INSERT INTO user_accounts SELECT {account}, {user} FROM {recognized}"
     for number in range(TEAMS):
-        yield f"INSERT INTO teams VALUES ('{number}', 'Team {number}')"
+        yield f"INSERT INTO teams (id, name) VALUES ('{number}', 'Team {number}')"
     yield (
-        "INSERT INTO team_users SELECT numbered.place, numbered.id FROM (SELECT id,"
+        "INSERT INTO team_users (team_id, user_id)"
+        " SELECT numbered.place, numbered.id FROM (SELECT id,"
         f" MOD(ROW_NUMBER() OVER (ORDER BY id), {TEAMS}) AS place FROM users) numbered"
     )
     for connection_id, name in enumerate(CONNECTIONS, 1):
         name = name.replace("'", "''")
         scope = f"developer_telemetry:TelemetryScope:{connection_id}:all"
         yield f"INSERT INTO projects VALUES ('{name}')"
-        yield f"INSERT INTO project_mapping VALUES ('{name}', '{scope}')"
+        yield f"INSERT INTO project_mapping (project_name, row_id) VALUES ('{name}', '{scope}')"

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
 from benchmarks.databases import count, database, describe, opened
+from benchmarks.delivery import fill_delivery
 from benchmarks.large import NOW, fill
 from benchmarks.page import PAGE, put, table
 from dashboards.__main__ import PAGES
@@ -33,6 +34,7 @@ ROWS = 1_000_000
 # Four years of a fleet, of which six months are shown.
 DAYS = 1_460
 SHOWN_DAYS = 184
+ROWS_OF_A_PULL_REQUEST = 20
 REPEATS = 3
 TARGET_SECONDS = 1.0
 TITLE = "The dashboards"
@@ -52,7 +54,12 @@ class Figures(NamedTuple):
 def queries(name: str, person: str) -> Iterator[tuple[Panel, str]]:
     """Return the queries of all panels: for all people, for one team, for one person."""
     [dialect] = [item for item in DIALECTS if item.name == name]
-    chosen = {"fleet": Chosen(), "team": Chosen(team=["1"]), "user": Chosen(user=[person])}
+    chosen = {
+        "fleet": Chosen(),
+        "delivery": Chosen(team=["1"]),
+        "team": Chosen(team=["1"]),
+        "user": Chosen(user=[person]),
+    }
     end = int(NOW.timestamp())
     for page in PAGES:
         for panel in dashboard(page, dialect(page.about))["panels"]:
@@ -90,6 +97,7 @@ def run_database(name: str, rows: int, days: int, repeats: int) -> Figures:
         url = fresh()
         with opened(url) as engine:
             developers = fill(engine, rows, days)
+            fill_delivery(engine, rows // ROWS_OF_A_PULL_REQUEST)
             dialect = "mysql" if engine.dialect.name in ("mysql", "mariadb") else "postgresql"
             seconds = measure(engine, dialect, repeats)
         return Figures(describe(url), count(url, TOOL_TABLE), developers, seconds)
@@ -118,11 +126,11 @@ def report(databases: dict[str, Figures], days: int) -> str:
     ]
     head = [f"{name}, {what}" for name in databases for what in ("first s", "median s")]
     return f"""
-{part.rows:,} tool rows of {part.developers:,} developers over {days:,} days, and twice as many raw
-rows, in databases with the memory that they take by themselves (128 MB). Each panel shows the
-{SHOWN_DAYS} days up to the last one, of everybody (of one team or person on their pages), one panel
-after the other; the first look meets what filling left in memory. {described}. The slowest median
-is {worst:.2f} s.
+{part.rows:,} tool rows of {part.developers:,} developers over {days:,} days, twice as many raw
+rows, and a pull request for every {ROWS_OF_A_PULL_REQUEST} rows, in databases with the memory that
+they take by themselves (128 MB). Each panel shows the {SHOWN_DAYS} days up to the last one, of
+everybody (of one team or person on their pages), one panel after the other; the first look meets
+what filling left in memory. {described}. The slowest median is {worst:.2f} s.
 
 {table(("page: panel", *head), times)}
 """

@@ -37,6 +37,9 @@ class MySQL(Sql):
         # Not UNIX_TIMESTAMP, which would take it for a time of the session's zone.
         return f"TIMESTAMPDIFF(SECOND, TIMESTAMP '1970-01-01 00:00:00', {moment})"
 
+    def date_of(self, moment: str) -> str:
+        return f"DATE({moment})"
+
     def exact(self, text: str) -> str:
         return f"CONVERT({text} USING utf8mb4) COLLATE utf8mb4_bin"
 
@@ -125,6 +128,9 @@ class PostgreSQL(Sql):
 
     def epoch(self, moment: str) -> str:
         return f"FLOOR(EXTRACT(EPOCH FROM {moment}))"
+
+    def date_of(self, moment: str) -> str:
+        return f"({moment} AT TIME ZONE 'UTC')::date"
 
     def exact(self, text: str) -> str:
         return f'{text} COLLATE "C"'

@@ -55,13 +55,13 @@ class Dashboard(NamedTuple):
     title: str
     introduction: str
     rows: Sequence[Row]
-    about: str = "fleet"  # "team" or "user" if it is about one of these
+    about: str = "fleet"  # "team" or "user" if it is about one of these, "delivery" for groups
     since: str = "now-6M"
 
     @property
     def listed(self) -> bool:
         """Return true if people find it in lists."""
-        return self.about == "fleet"
+        return self.about in ("fleet", "delivery")
 
 
 def uid(name: str, d: Sql) -> str:
@@ -162,6 +162,11 @@ def _variables(page: Dashboard, d: Sql) -> list[Json]:
         return [_variable("user", "Person", user, d, several=False)]
     if page.about == "team":
         return [_variable("team", "Team", team, d, several=False)]
+    if page.about == "delivery":  # a group at a time: figures of several can't be added up
+        return [
+            {**_variable("project", "Project", project, d), "multi": False},
+            {**_variable("team", "Team", team, d), "multi": False},
+        ]
     return [
         _variable("connection", "Connection", connection, d, every="0"),
         _variable("project", "Project", project, d),

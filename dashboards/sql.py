@@ -12,6 +12,7 @@ MACHINES = "_tool_developer_telemetry_machines"
 REFUSALS = "_tool_developer_telemetry_refusals"
 REFUSED_MACHINES = "_tool_developer_telemetry_refused_machines"
 CONNECTIONS = "_tool_developer_telemetry_connections"
+DELIVERY = "_tool_developer_telemetry_delivery"
 
 SPACE = "' '"
 
@@ -84,6 +85,10 @@ class Sql:
 
     def epoch(self, moment: str) -> str:
         """Return a column with a time as seconds since 1970."""
+        raise NotImplementedError
+
+    def date_of(self, moment: str) -> str:
+        """Return the day in UTC of a time in DevLake's tables."""
         raise NotImplementedError
 
     def exact(self, text: str) -> str:

@@ -178,18 +178,28 @@ def demo(
     seed: int = typer.Option(1, help="Another number gives another fleet."),
     as_json: bool = AS_JSON,
 ) -> None:
-    """Fill an empty database with a made-up fleet, to look at what yours would show."""
+    """Fill an empty database with a made-up fleet, to look at what yours would show.
+
+    An empty DevLake gets made-up teams, pull requests, builds and incidents, too. One with users,
+    teams, projects or deliveries of its own gets none of these.
+    """
     with clear_errors():
         from datetime import datetime, timezone
 
-        from developer_telemetry.demo.seed import fill, fleet
+        from developer_telemetry.demo.seed import fill, fill_delivery, fleet
 
         engine, settings = make_database(load_settings())
         made = fleet(developers, days, seed, datetime.now(timezone.utc))
         ids = fill(engine, settings.encryption_secret, made)
+        delivered = fill_delivery(engine, made, ids, seed)
         if as_json:
             listed = [{"id": number, "name": name} for name, number in ids.items()]
-            say(printable_json({"reports": len(made.sent), "connections": listed}))
+            answer = {"reports": len(made.sent), "connections": listed, "delivery": bool(delivered)}
+            say(printable_json(answer))
             return
         say(f"{len(made.sent)} reports of {developers} developers are stored")
         say(*(f"Connection {connection}: {name}" for name, connection in ids.items()))
+        if delivered:
+            say("DevLake's tables have made-up users, teams, pull requests, builds and incidents")
+        elif delivered is False:
+            say("DevLake has rows of its own, so no made-up ones were added to its tables")

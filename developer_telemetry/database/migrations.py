@@ -675,18 +675,39 @@ ACCESSES = Table(
     what VARCHAR(255){exact} NOT NULL""",
     [("idx_developer_telemetry_accesses", "connection_id, developer_id, looked_us")],
 )
+# Figures of groups beside DevLake's pull requests, computed by a receiver; none is about a person.
+# Not a view: PostgreSQL would refuse DevLake's own migrations of the tables that a view reads.
+DELIVERY = Table(
+    "_tool_developer_telemetry_delivery",
+    """
+    figure VARCHAR(32){ascii} NOT NULL,
+    grain VARCHAR(16){ascii} NOT NULL,
+    start DATE NOT NULL,
+    grouped_by VARCHAR(16){ascii} NOT NULL,
+    group_id VARCHAR(255){exact} NOT NULL,
+    people BIGINT NOT NULL,
+    number BIGINT NOT NULL,
+    share FLOAT(53),
+    first_quartile FLOAT(53),
+    median FLOAT(53),
+    third_quartile FLOAT(53),
+    computed_us BIGINT NOT NULL,
+    PRIMARY KEY (figure, grain, grouped_by, group_id, start)""",
+)
+READING_TABLES = (ACCESSES, DELIVERY)
 # DevLake's server writes 0 where an operator names no value, which means the default as well.
 SMALLEST_GROUP = {"smallest_group": "BIGINT NOT NULL DEFAULT 5"}
 
 
 @migration(ADD_READING, name="developer telemetry: add smallest groups, and who looked")
 def add_reading(b: MigrationScriptBuilder) -> None:
-    """Add the smallest group of connections, and the accesses to a person's rows."""
+    """Add the smallest group of connections, accesses to a person's rows, and figures of groups."""
     for column, definition in SMALLEST_GROUP.items():
         b.add_column(CONNECTIONS, column, definition)
-    b.execute(mysql_table(ACCESSES), Dialect.MYSQL)
-    for statement in other_table(ACCESSES, POSTGRESQL_WORDS):
-        b.execute(statement, Dialect.POSTGRESQL)
+    for table in READING_TABLES:
+        b.execute(mysql_table(table), Dialect.MYSQL)
+        for statement in other_table(table, POSTGRESQL_WORDS):
+            b.execute(statement, Dialect.POSTGRESQL)
 
 
 SQLITE_STATEMENTS: dict[int, list[str]] = {
@@ -733,7 +754,7 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
             f"ALTER TABLE {CONNECTIONS} ADD COLUMN {column} {definition}"
             for column, definition in SMALLEST_GROUP.items()
         ),
-        *other_table(ACCESSES, SQLITE_WORDS),
+        *(statement for table in READING_TABLES for statement in other_table(table, SQLITE_WORDS)),
     ],
 }
 

@@ -5,6 +5,7 @@
     made.developers      id, name, e-mail, team, first and last day, machines
     made.refused         the numbers of refused reports by (connection, day, reason)
     fill(engine, encryption_secret, made)     stores all of it; returns the connections' ids by name
+    fill_delivery(engine, made, ids, seed)    adds pull requests and so on to an empty DevLake
 
 The same arguments give the same fleet. People join, leave and take holidays; use several machines,
 of which some stop reporting; report late after weekends and two outages; and change their tools
@@ -29,6 +30,7 @@ from developer_telemetry.constants import CONNECTION_TABLE, MACHINE_TABLE, RAW_T
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import reading, transact
+from developer_telemetry.demo.delivery import Span, fill_devlake, is_fillable
 from developer_telemetry.demo.synthetic_fleet import (
     CONNECTIONS,
     CONTRACTORS,
@@ -40,6 +42,7 @@ from developer_telemetry.demo.synthetic_fleet import (
 )
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.pipeline.accounts import convert_accounts
+from developer_telemetry.pipeline.delivery import refresh_delivery
 from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.hosts import machine_name
 from developer_telemetry.reports.parser import parse
@@ -187,6 +190,20 @@ def fill(engine: Engine, encryption_secret: str, made: Fleet) -> dict[str, int]:
         for _ in convert_accounts(engine, connection_id):
             pass
     return ids
+
+
+def fill_delivery(engine: Engine, made: Fleet, ids: Mapping[str, int], seed: int) -> Optional[bool]:
+    """Add users, teams, pull requests, builds and incidents where DevLake's tables are empty.
+
+    Returns:
+        True if they were added, false if DevLake has rows of its own, None without its tables.
+    """
+    fillable = is_fillable(engine)
+    if fillable:
+        fill_devlake(engine, made.developers, ids, Span(made.first, made.now.date()), seed)
+        for _ in refresh_delivery(engine, made.now.date()):
+            pass
+    return fillable
 
 
 def _add_machine_details(connection: SqlConnection, made: Fleet, ids: Mapping[str, int]) -> None:

@@ -31,6 +31,7 @@ from developer_telemetry.receiver.http.status_endpoint import StatusEndpoint
 from developer_telemetry.receiver.ingest.ingestor import Ingestor
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.jobs.conversion_job import ConversionJob
+from developer_telemetry.receiver.jobs.delivery_job import DeliveryJob
 from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher
 from developer_telemetry.receiver.jobs.fleet_job import FleetJob
 from developer_telemetry.receiver.jobs.monitor import Monitor
@@ -59,6 +60,7 @@ class Receiver:
         retention_job: RetentionJob,
         conversion_job: ConversionJob,
         fleet_job: FleetJob,
+        delivery_job: DeliveryJob,
         spool: Spool,
         authenticator: Authenticator,
         monitor: Monitor,
@@ -80,6 +82,7 @@ class Receiver:
         self._retention_job = retention_job
         self._conversion_job = conversion_job
         self._fleet_job = fleet_job
+        self._delivery_job = delivery_job
         self._spool = spool
         self._monitor = monitor
         self._metrics = metrics
@@ -129,9 +132,11 @@ class Receiver:
         self._retention_job.start()
         self._conversion_job.start()
         self._fleet_job.start()
+        self._delivery_job.start()
         yield
         self._page.close()
         self._status_endpoint.close()
+        await asyncio.to_thread(self._delivery_job.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._fleet_job.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._conversion_job.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._retention_job.stop, THREAD_SECONDS)

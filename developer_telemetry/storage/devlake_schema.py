@@ -31,6 +31,16 @@ MAX_ID = 255
 API_KEY_TABLE = "_devlake_api_keys"
 USER_TABLE = "users"
 PROJECTS_TABLE = "projects"
+PULL_REQUEST_TABLE = "pull_requests"
+METRIC_TABLE = "project_pr_metrics"  # of the dora plugin
+PIPELINE_TABLE = "cicd_pipelines"
+DEPLOYMENT_TABLE = "cicd_deployments"
+DEPLOYMENT_COMMIT_TABLE = "cicd_deployment_commits"
+ISSUE_TABLE = "issues"
+INCIDENT_TABLE = "incidents"
+INCIDENT_LINK_TABLE = "project_incident_deployment_relationships"
+TEAM_TABLE = "teams"
+TEAM_USER_TABLE = "team_users"
 MAPPING_TABLE = "project_mapping"  # of DevLake's scopes to its projects
 CICD_SCOPE_TABLE = "cicd_scopes"
 BLUEPRINT_CONNECTION_TABLE = "_devlake_blueprint_connections"
@@ -63,6 +73,21 @@ COLUMNS = {
     PROJECTS_TABLE: ("name",),
     MAPPING_TABLE: ("project_name", "table", "row_id"),
     CICD_SCOPE_TABLE: ("id", "name", "description", "url"),
+    # Read for figures about delivery, the last five by the dashboard's own queries.
+    TEAM_USER_TABLE: ("team_id", "user_id"),
+    PULL_REQUEST_TABLE: ("id", "author_id", "created_date", "merged_date"),
+    METRIC_TABLE: ("id", "pr_coding_time", "pr_pickup_time", "pr_review_time", "pr_cycle_time"),
+    TEAM_TABLE: ("id", "name"),
+    PIPELINE_TABLE: ("id", "result", "status", "type", "finished_date", "cicd_scope_id"),
+    DEPLOYMENT_COMMIT_TABLE: (
+        "cicd_deployment_id",
+        "result",
+        "environment",
+        "finished_date",
+        "cicd_scope_id",
+    ),
+    INCIDENT_LINK_TABLE: ("id", "deployment_id"),
+    INCIDENT_TABLE: ("id",),
     # Its presence means that DevLake's server migrates this database.
     DEVLAKE_MIGRATION_TABLE: ("script_version", "script_name"),
     API_KEY_TABLE: ("id", "name", "api_key", "allowed_path", "expired_at"),
@@ -94,13 +119,23 @@ DOMAIN_TABLES = (
     MAPPING_TABLE,
     CICD_SCOPE_TABLE,
 )
+# The tables without which there are no figures about delivery.
+DELIVERY_TABLES = (
+    ACCOUNT_TABLE,
+    USER_TABLE,
+    LINK_TABLE,
+    TEAM_USER_TABLE,
+    MAPPING_TABLE,
+    PULL_REQUEST_TABLE,
+    METRIC_TABLE,
+)
 # Tables whose collation decides whether two people can be equal in them.
 TABLES_OF_PEOPLE = (
     ACCOUNT_TABLE,
     USER_TABLE,
     LINK_TABLE,
-    "teams",
-    "team_users",
+    TEAM_TABLE,
+    TEAM_USER_TABLE,
     TASK_TABLE,
 )
 

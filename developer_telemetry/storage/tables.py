@@ -14,6 +14,7 @@ from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
     CONVERSION_TABLE,
+    DELIVERY_TABLE,
     HORIZON_TABLE,
     LINK_TABLE,
     MACHINE_TABLE,
@@ -250,6 +251,12 @@ TABLES = (
         impersonal=("error",),
         connection_column="connection_id",
         backup_exemption=_OF_DATABASE,
+    ),
+    # A group is DevLake's team or project.
+    Table(
+        DELIVERY_TABLE,
+        impersonal=("figure", "grain", "grouped_by", "group_id"),
+        backup_exemption="the receiver computes it anew from what is stored",
     ),
     # Last, so that a deletion that was interrupted can be repeated.
     Table(

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.constants import SUM
-from developer_telemetry.demo.seed import MESSAGES, Fleet, fill, fleet
+from developer_telemetry.constants import DELIVERY_TABLE, SUM
+from developer_telemetry.demo.delivery import OWN_TABLES
+from developer_telemetry.demo.seed import MESSAGES, Fleet, fill, fill_delivery, fleet
 from developer_telemetry.demo.synthetic_fleet import CONNECTIONS, CONTRACTORS
 from developer_telemetry.errors import ConfigurationError
+from tests.support.devlake_tables import delivery_tables
 from tests.support.layers import rewritten
 from tests.support.receivers import query, run_command
 from tests.support.rows import raw_rows, tool_rows
@@ -121,6 +123,27 @@ def test_a_database_in_use_is_left_alone(engine: Engine) -> None:
     with pytest.raises(ConfigurationError, match="has connections already"):
         fill(engine, "secret", made)
     assert raw_rows(engine) == stored
+
+
+def test_an_empty_devlake_gets_deliveries_and_one_in_use_gets_none(engine: Engine) -> None:
+    made = fleet(developers=24, days=30, seed=3, now=NOW)
+    ids = fill(engine, "secret", made)
+    assert fill_delivery(engine, made, ids, 1) is None
+    with delivery_tables(engine):
+        with engine.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO teams (id, name) VALUES ('t', 'ours')")
+        assert fill_delivery(engine, made, ids, 1) is False
+        assert _count(engine, "SELECT COUNT(*) FROM pull_requests") == 0
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM teams")
+
+        assert fill_delivery(engine, made, ids, 1)
+
+        for table in OWN_TABLES:
+            assert _count(engine, f"SELECT COUNT(*) FROM {table}") > 0, table
+        figures = f"SELECT COUNT(DISTINCT figure) FROM {DELIVERY_TABLE} WHERE grain = 'half year'"
+        assert _count(engine, figures) >= 17
+        assert fill_delivery(engine, made, ids, 1) is False
 
 
 def test_the_command_fills_the_embedded_database(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from sqlalchemy.engine import Engine
@@ -49,6 +49,46 @@ _COLUMNS = {
     "_devlake_tasks": "id BIGINT NOT NULL PRIMARY KEY, plugin VARCHAR(255), status VARCHAR(255),"
     " pipeline_id BIGINT",
 }
+_TIMES = (
+    "created_date {time}, queued_date {time}, started_date {time}, finished_date {time},"
+    " duration_sec {real}, queued_duration_sec {real}"
+)
+_RESULTS = (
+    "result VARCHAR(100), status VARCHAR(100), original_result VARCHAR(100),"
+    " original_status VARCHAR(100), environment VARCHAR(255)"
+)
+_TICKET = (
+    "title {text}, status VARCHAR(100), created_date {time}, updated_date {time},"
+    " resolution_date {time}, lead_time_minutes BIGINT, assignee_id VARCHAR(255)"
+)
+# What is read or written for figures about delivery; these tables have more columns.
+_DELIVERY_COLUMNS = {
+    "teams": f"id VARCHAR(255) NOT NULL PRIMARY KEY, {_STAMPS}, {_ORIGIN}, name VARCHAR(255),"
+    " alias VARCHAR(255), parent_id VARCHAR(255), sorting_index BIGINT",
+    "team_users": "team_id VARCHAR(255) NOT NULL, user_id VARCHAR(255) NOT NULL,"
+    f" {_STAMPS}, {_ORIGIN}, PRIMARY KEY (team_id, user_id)",
+    "pull_requests": f"id VARCHAR(255) NOT NULL PRIMARY KEY, {_STAMPS}, {_ORIGIN},"
+    " base_repo_id VARCHAR(191), status VARCHAR(100), title {text}, author_name VARCHAR(100),"
+    " author_id VARCHAR(100), pull_request_key BIGINT, created_date {time}, merged_date {time},"
+    " closed_date {time}, additions BIGINT, deletions BIGINT, is_draft BOOLEAN",
+    "project_pr_metrics": f"id VARCHAR(255) NOT NULL, {_STAMPS}, {_ORIGIN},"
+    " project_name VARCHAR(100) NOT NULL, pr_coding_time BIGINT, pr_pickup_time BIGINT,"
+    " pr_review_time BIGINT, pr_deploy_time BIGINT, pr_cycle_time BIGINT, pr_created_date {time},"
+    " pr_merged_date {time}, PRIMARY KEY (id, project_name)",
+    "cicd_pipelines": f"id VARCHAR(255) NOT NULL PRIMARY KEY, {_STAMPS}, {_ORIGIN}, {_RESULTS},"
+    f" {_TIMES}, type VARCHAR(100), cicd_scope_id {{text}}, name {{text}}",
+    "cicd_deployments": f"id VARCHAR(255) NOT NULL PRIMARY KEY, {_STAMPS}, {_ORIGIN}, {_RESULTS},"
+    f" {_TIMES}, cicd_scope_id VARCHAR(255), name {{text}}",
+    "cicd_deployment_commits": f"id VARCHAR(255) NOT NULL, {_STAMPS}, {_ORIGIN}, {_RESULTS},"
+    f" {_TIMES}, cicd_scope_id VARCHAR(255), cicd_deployment_id VARCHAR(255), name VARCHAR(255),"
+    " commit_sha VARCHAR(255) NOT NULL, PRIMARY KEY (id, commit_sha)",
+    "issues": f"id VARCHAR(255) NOT NULL PRIMARY KEY, {_STAMPS}, {_ORIGIN}, {_TICKET},"
+    " type VARCHAR(100)",
+    "incidents": f"id VARCHAR(255) NOT NULL PRIMARY KEY, {_STAMPS}, {_ORIGIN}, {_TICKET}",
+    "project_incident_deployment_relationships": f"id VARCHAR(255) NOT NULL, {_STAMPS}, {_ORIGIN},"
+    " project_name VARCHAR(100) NOT NULL, deployment_id {text}, PRIMARY KEY (id, project_name)",
+}
+_REAL = {"mysql": "DOUBLE", "postgres": "NUMERIC", "sqlite": "REAL"}
 
 
 @contextmanager
@@ -56,17 +96,40 @@ def devlake_tables(engine: Engine) -> Iterator[None]:
     """Make the tables that DevLake's server makes without the plugin; drop them at the end."""
     make_devlake_tables(engine)
     yield
+    _drop_tables(engine, _COLUMNS)
+
+
+@contextmanager
+def delivery_tables(engine: Engine) -> Iterator[None]:
+    """Make these, and those of teams, pull requests, builds and incidents; drop them at the end."""
+    with devlake_tables(engine):
+        make_delivery_tables(engine)
+        yield
+        _drop_tables(engine, _DELIVERY_COLUMNS)
+
+
+def _drop_tables(engine: Engine, tables: Iterable[str]) -> None:
     with engine.begin() as connection:
-        for table in _COLUMNS:
+        for table in tables:
             connection.exec_driver_sql(f"DROP TABLE {table}")
 
 
 def make_devlake_tables(engine: Engine) -> None:
     """Make the tables that DevLake's server makes without the plugin."""
-    words = {**DOMAIN_WORDS[dialect_of(engine).name]}
+    _make_tables(engine, {**_COLUMNS, **DOMAIN_COLUMNS})
+
+
+def make_delivery_tables(engine: Engine) -> None:
+    """Make DevLake's tables of teams, pull requests, builds, deployments and incidents."""
+    _make_tables(engine, _DELIVERY_COLUMNS)
+
+
+def _make_tables(engine: Engine, tables: Mapping[str, str]) -> None:
+    name = dialect_of(engine).name
+    words = {**DOMAIN_WORDS[name], "real": _REAL[name]}
     words["table"] = engine.dialect.identifier_preparer.quote("table")
     with engine.begin() as connection:
-        for table, columns in {**_COLUMNS, **DOMAIN_COLUMNS}.items():
+        for table, columns in tables.items():
             create_table(connection, table, columns.format_map(words))
 
 

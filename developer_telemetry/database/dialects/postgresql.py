@@ -30,7 +30,10 @@ _TYPES = {
     **dict.fromkeys(("keep_accounts_unlinked", "test_and_build_tasks"), "boolean"),
     **dict.fromkeys(("raw_before", "pruned_on"), "date"),
     **dict.fromkeys(("created_date", "started_date", "finished_date"), "timestamptz"),
-    "duration_sec": "double precision",
+    "start": "date",
+    **dict.fromkeys(("people", "number"), "bigint"),
+    **dict.fromkeys(("duration_sec", "share"), "double precision"),
+    **dict.fromkeys(("first_quartile", "median", "third_quartile"), "double precision"),
 }
 
 

@@ -1,0 +1,128 @@
+"""Which groups may be shown, and how little a difference of figures tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from itertools import permutations
+from random import Random
+
+from developer_telemetry.pipeline.delivery_figures import (
+    EVERYBODY,
+    TEAM,
+    WEEK,
+    Group,
+    Period,
+    find_visible,
+    summarize,
+    summarize_share,
+    summarize_split,
+    take_quartiles,
+)
+
+THIS_WEEK = Period(WEEK, date(2026, 11, 16))
+
+
+def people(*numbers: int) -> frozenset[str]:
+    return frozenset(f"p{number}" for number in numbers)
+
+
+def shown(
+    everyone: frozenset[str], teams: Mapping[str, frozenset[str]], smallest: int = 5
+) -> dict[str, set[str]]:
+    groups = find_visible(everyone, teams, TEAM, smallest)
+    return {group.id if group.grouped_by == TEAM else "*": set(group.people) for group in groups}
+
+
+def test_a_team_of_four_is_not_shown_and_not_in_the_total_of_the_others() -> None:
+    large, small = people(*range(1, 8)), people(*range(10, 14))
+    assert shown(large | small, {"large": large, "small": small}) == {
+        "large": large,
+        "*": large,
+    }
+
+
+def test_small_teams_that_are_enough_together_are_in_the_total() -> None:
+    large, small, other = people(*range(1, 8)), people(10, 11, 12, 13), people(20, 21)
+    groups = {"large": large, "small": small, "other": other}
+    assert shown(large | small | other, groups) == {
+        "large": large,
+        "*": large | small | other,
+    }
+
+
+def test_of_two_teams_that_differ_by_one_person_the_smaller_is_not_shown() -> None:
+    team = people(*range(1, 8))
+    assert shown(team | people(8), {"team": team, "guild": team | people(8)}) == {
+        "guild": team | people(8),
+        "*": team | people(8),
+    }
+
+
+def test_fewer_than_the_smallest_group_are_nobody() -> None:
+    assert shown(people(1, 2, 3, 4), {"team": people(1, 2, 3, 4)}) == {}
+    assert shown(people(1), {"team": people(1)}, smallest=1) == {"team": people(1), "*": people(1)}
+
+
+def test_someone_without_values_in_the_period_does_not_count() -> None:
+    assert shown(people(1, 2, 3, 4), {"team": people(*range(9))}) == {}
+
+
+def test_no_difference_of_two_groups_is_about_a_few() -> None:
+    for seed in range(200):
+        random = Random(seed)
+        everyone = people(*range(random.randint(1, 30)))
+        sizes = [random.randint(1, len(everyone)) for _ in range(random.randint(1, 6))]
+        teams = {
+            str(number): frozenset(random.sample(sorted(everyone), size))
+            for number, size in enumerate(sizes)
+        }
+        groups = [group.people for group in find_visible(everyone, teams, TEAM, 5)]
+        assert all(len(group) >= 5 for group in groups)
+        for one, other in permutations(groups, 2):
+            assert not one < other or len(other - one) >= 5
+
+
+def test_the_total_minus_all_groups_is_nobody_or_enough() -> None:
+    for seed in range(100):
+        random = Random(seed)
+        everyone = people(*range(25))
+        teams = {
+            str(number): frozenset(person for person in everyone if random.random() < 0.3)
+            for number in range(4)
+        }
+        groups = shown(everyone, teams)
+        total = groups.pop("*")
+        left = total.difference(*groups.values())
+        assert not left or len(left) >= 5
+
+
+def test_a_distribution_has_quartiles_and_the_numbers_of_people_and_values() -> None:
+    values = {f"p{number}": [float(number), float(number)] for number in range(1, 6)}
+    (row,) = summarize("hours", THIS_WEEK, values, [Group(EVERYBODY, "", values.keys())])
+    assert row[5:] == (5, 10, None, 2.0, 3.0, 4.0)
+    assert take_quartiles([]) == (None, None, None)
+    assert take_quartiles([7.0]) == (7.0, 7.0, 7.0)
+
+
+def test_a_share_is_in_percent_of_all_values() -> None:
+    values = {"p1": [1.0, 0.0, 0.0], "p2": [1.0]}
+    (row,) = summarize_share("days", THIS_WEEK, values, [Group(EVERYBODY, "", values.keys())])
+    assert row[5:] == (2, 4, 50.0, None, None, None)
+
+
+def split(with_it: int, without: int) -> Sequence[str]:
+    sides = (
+        {f"a{number}": [1.0] for number in range(with_it)},
+        {f"b{number}": [2.0] for number in range(without)},
+    )
+    teams = {"team": {*sides[0], *sides[1]}}
+    rows = summarize_split(("with", "without"), THIS_WEEK, sides, teams, 5)
+    return [f"{row.figure} {row.group_id}" for row in rows]
+
+
+def test_two_sides_are_shown_together_or_not_at_all() -> None:
+    assert split(6, 5) == ["with team", "with ", "without team", "without "]
+    assert split(6, 4) == []
+    assert split(4, 9) == []
+    assert split(6, 0) == ["with team", "with "]
