@@ -1,7 +1,7 @@
 """Compute what the dashboard of delivery shows, from people's rows to figures of groups.
 
-Whoever reads the dashboards may read the table of figures, which has no row about fewer people
-than the smallest group, and neither days nor accounts. It is written completely each time, so that
+Readers of the dashboards may read the table of figures, which has no row about fewer people than
+the smallest group, and neither days nor accounts. It is written completely each time, so that
 it is always about the same links and teams. A view could not do this: PostgreSQL refuses DevLake's
 own migrations of tables that a view reads, and these tables exist in DevLake's database alone.
 """
@@ -61,7 +61,7 @@ _Values = dict[str, list[float]]
 
 
 class Spans(NamedTuple):
-    """What is about a longer time than weeks."""
+    """The rows about a longer time than a week."""
 
     first_merges: dict[str, date]
     authors: set[str]  # accounts
@@ -78,8 +78,8 @@ def refresh_delivery(engine: Engine, today: date) -> Generator[int, None, None]:
         if not has_delivery(connection):
             return
         figures: list[Figure] = []
-        for some in _compute(connection, today):
-            figures += some
+        for computed in _compute(connection, today):
+            figures += computed
             yield len(figures)
     transact(engine, lambda to: _replace(to, figures))
     yield len(figures)

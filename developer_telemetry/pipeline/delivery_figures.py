@@ -70,8 +70,8 @@ def find_visible(
     while almost := [name for name in visible if _is_almost(visible[name], everybody, smallest)]:
         del visible[min(almost, key=lambda name: (len(visible[name]), name))]
         everybody = _join(people, visible, smallest)
-    found = [Group(grouped_by, name, own) for name, own in visible.items()]
-    return found + ([Group(EVERYBODY, "", everybody)] if everybody else [])
+    groups_shown = [Group(grouped_by, name, own) for name, own in visible.items()]
+    return groups_shown + ([Group(EVERYBODY, "", everybody)] if everybody else [])
 
 
 def _list_almost_whole(groups: Groups, smallest: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What DevLake's tables and ours have about people, for figures about groups of them."""
+"""Read rows about people from DevLake's tables and ours, for figures of groups."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Connection(NamedTuple):
 
 
 class People(NamedTuple):
-    """Everything that says who is who."""
+    """The users of accounts, teams, projects, and the settings of connections."""
 
     connections: Sequence[Connection]
     users: Mapping[str, str]  # of accounts, by the account's id
@@ -63,7 +63,7 @@ class People(NamedTuple):
         return self.users.get(make_account_id(*developer, self.texts))
 
     def find_person(self, developer: Developer) -> str:
-        """Return one text for all accounts of a person, as far as links tell."""
+        """Return one text for all accounts of a person that are linked."""
         return self.find_user(developer) or f"{developer[0]} {developer[1]}"
 
 
@@ -107,7 +107,7 @@ def has_delivery(connection: SqlConnection) -> bool:
 
 
 def read_people(connection: SqlConnection) -> People:
-    """Return who is who."""
+    """Return users, teams, projects and the settings of connections."""
     connections = [
         Connection(int(row[0]), smallest_group_of(row[1]), int(row[2]))
         for row in connection.exec_driver_sql(
@@ -183,12 +183,12 @@ def read_pull_requests(connection: SqlConnection, people: People, since: date) -
         (str(since),),
     )
     # Of a pull request in several projects there are several rows with the same times.
-    found: dict[str, PullRequest] = {}
+    pull_requests: dict[str, PullRequest] = {}
     for identity, author, merged, *minutes in rows:
         user = people.users.get(author)
         if user:
-            found[identity] = PullRequest(user, _to_date(merged), *map(_to_hours, minutes))
-    return list(found.values())
+            pull_requests[identity] = PullRequest(user, _to_date(merged), *map(_to_hours, minutes))
+    return list(pull_requests.values())
 
 
 def read_first_merges(connection: SqlConnection, people: People) -> dict[str, date]:

@@ -1,4 +1,4 @@
-"""Which groups may be shown, and how little a difference of figures tells."""
+"""Test which groups are shown, and that a difference of two is not about a few."""
 
 from __future__ import annotations
 
