@@ -17,6 +17,7 @@ from typing import List, NoReturn, Optional
 from collector.errors import AnotherRun, CollectorError
 from collector.figures import NameRules
 from collector.installer import Machine, install, uninstall
+from collector.own_page import open_in_browser, request_page
 from collector.paths import Folders, default_folders, home_folder, this_system
 from collector.runs import last_run, make_sender, run_once, send_now
 from collector.settings import (
@@ -172,6 +173,16 @@ def _status(options: argparse.Namespace) -> None:
         on = next((timer for timer in here.timers if timer.is_on()), None)
         timer = f"every {MINUTES} minutes, by a {on.description}" if on else "not by itself"
         print(describe(store, settings, timer, last_run(settings), time.time()))
+    if options.open:
+        _open_page(settings)
+
+
+def _open_page(settings: Settings) -> None:
+    url = request_page(settings, settings.developer)
+    print("This page has what this machine has reported. The link can be opened for 15 minutes:")
+    print(url, flush=True)
+    if not open_in_browser(url):
+        print("No browser opened it here; copy the link into one.", file=sys.stderr)
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -279,6 +290,8 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         if name in ("show", "sent"):
             added.add_argument("day", nargs="?", default="", metavar="YYYY-MM-DD")
+        elif name == "status":
+            added.add_argument("--open", action="store_true", help="open your own page, too")
         elif name == "pause":
             added.add_argument("--until", default="", metavar="TIME", help="HH:MM or YYYY-MM-DD")
         elif name == "exclude":

@@ -17,11 +17,12 @@ MOST_BRANCHES = 100
 
 
 class Identity(NamedTuple):
-    """The person of a report."""
+    """The person of a report, and the page key of the machine."""
 
     developer: str
     email: str
     name: str
+    page_key: Sequence[int] = ()
 
 
 class NameRules:
@@ -80,7 +81,7 @@ def build_report(
     counts: Dict[str, int] = {}
     for name, _, count in commands:
         counts[name] = counts.get(name, 0) + count
-    return {
+    report: Dict[str, Any] = {
         "date": day.day,
         "developer": identity.developer,
         "hostname": day.hostname,
@@ -99,6 +100,9 @@ def build_report(
             },
         },
     }
+    if identity.page_key:
+        report["page_key"] = list(identity.page_key)
+    return report
 
 
 def _runs(commands: Sequence[Any], kind: str) -> int:

@@ -52,6 +52,7 @@ def install(machine: Machine, settings: Settings, with_timer: bool) -> Settings:
         program=machine.program,
         state=machine.folders.state,
         name_salt=settings.name_salt or secrets.token_hex(16),
+        page_secret=settings.page_secret or secrets.token_hex(32),
         histories=_histories(machine.environment, settings.histories),
     )
     if os.path.abspath(archive) != os.path.abspath(machine.program):

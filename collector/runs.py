@@ -90,4 +90,5 @@ def read_identity(settings: Settings) -> Identity:
         settings.developer,
         email or (git.global_setting("user.email") if git else ""),
         settings.name or (git.global_setting("user.name") if git else ""),
+        settings.page_key,
     )

@@ -187,17 +187,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 def poster(settings: Settings) -> Post:
     """Return a function that posts a body to the report URL and never raises."""
-    handlers: List[urllib.request.BaseHandler] = [_NoRedirects()]
-    if settings.url.startswith("https:"):
-        context = ssl.create_default_context(cafile=settings.ca_file or None)
-        handlers.append(urllib.request.HTTPSHandler(context=context))
-    if settings.proxy:
-        proxies = {"http": settings.proxy, "https": settings.proxy}
-        handlers.append(urllib.request.ProxyHandler(proxies))
-    opener = urllib.request.build_opener(*handlers)
-    headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT}
-    if settings.token:
-        headers["Authorization"] = "Bearer " + settings.token
+    opener, headers = make_opener(settings), request_headers(settings)
 
     def post(body: bytes) -> Reply:
         request = urllib.request.Request(settings.url, body, headers, method="POST")
@@ -211,6 +201,26 @@ def poster(settings: Settings) -> Post:
             return Reply(0, f"no answer: {_describe(error)}")
 
     return post
+
+
+def make_opener(settings: Settings) -> urllib.request.OpenerDirector:
+    """Return what opens the receiver's URLs, by the settings for proxy and certificates."""
+    handlers: List[urllib.request.BaseHandler] = [_NoRedirects()]
+    if settings.url.startswith("https:"):
+        context = ssl.create_default_context(cafile=settings.ca_file or None)
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    if settings.proxy:
+        proxies = {"http": settings.proxy, "https": settings.proxy}
+        handlers.append(urllib.request.ProxyHandler(proxies))
+    return urllib.request.build_opener(*handlers)
+
+
+def request_headers(settings: Settings) -> Dict[str, str]:
+    """Return the headers of a request to the receiver."""
+    headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT}
+    if settings.token:
+        headers["Authorization"] = "Bearer " + settings.token
+    return headers
 
 
 def _accepted(status: int, content: bytes) -> Reply:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import struct
 import tempfile
 from typing import Any, List, NamedTuple
 from urllib.parse import urlsplit
@@ -14,6 +16,9 @@ from collector.errors import CollectorError
 REPORT_PATH = re.compile(
     r"(/plugins/developer-telemetry/[0-9]+|/plugins/developer_telemetry/connections/[0-9]+)/report$"
 )
+
+# The receiver has the same: a short number could be a part of another report by chance.
+LEAST_NUMBER = 10**10
 
 
 class Settings(NamedTuple):
@@ -32,10 +37,20 @@ class Settings(NamedTuple):
     # Repositories whose names are replaced.
     hidden: List[str] = []
     name_salt: str = ""
+    # Known to this machine alone; its hash, the page key, is in each report.
+    page_secret: str = ""
     ca_file: str = ""
     proxy: str = ""
     program: str = ""
     state: str = ""
+
+    @property
+    def page_key(self) -> List[int]:
+        """Return the hash of the page secret: numbers, which no setting of a receiver changes."""
+        if not self.page_secret:
+            return []
+        parts = struct.unpack(">4I", hashlib.sha256(self.page_secret.encode("utf-8")).digest()[:16])
+        return [LEAST_NUMBER + part for part in parts]
 
 
 def check_url(url: str) -> str:

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
+import httpx
 import pytest
 
 from collector.version import VERSION
 from developer_telemetry.connections.report_url import COLLECTOR_PATH
+from developer_telemetry.privacy.personal_links import make_page_key
 from developer_telemetry.receiver.collector_archive import build_archive
 from tests.support.receivers import TOKEN, Receiver, add_connection, migrate, query
 
@@ -187,6 +189,78 @@ def test_a_wrong_token_is_explained_and_the_right_one_sends_the_day(
     assert machine.call("install", *options, token=TOKEN).returncode == 0
     done = machine.call("send")
     assert (done.returncode, done.stdout) == (0, "All days are sent.\n")
+
+
+def test_a_developer_opens_a_page_with_what_the_machine_has_sent(
+    machine: Machine, receiver: tuple[Receiver, str, int]
+) -> None:
+    running, _, connection = receiver
+    url = f"{running.url}/api/plugins/developer-telemetry/{connection}/report"
+    options = ("--url", url, "--token-stdin", "--no-timer", "--developer", "dora")
+    assert machine.call("install", *options, token=TOKEN).returncode == 0
+    machine.type("make test")
+    before = machine.call("status", "--open")
+    assert before.returncode == 1
+    assert "404" in before.stderr
+    assert "type `send`, then again" in before.stderr
+    assert machine.call("run").returncode == 0
+
+    done = machine.call("status", "--open")
+
+    assert done.returncode == 0, done.stderr
+    link = done.stdout.splitlines()[-1]
+    assert link.startswith(f"{running.url}/api/plugins/developer-telemetry/me/open?link=")
+    with httpx.Client(trust_env=False, verify=False, follow_redirects=True) as browser:
+        page = browser.get(link).text
+        body = browser.get(f"{running.url}/api/plugins/developer-telemetry/me/data.json").json()
+    assert "dora" in page
+    assert json.loads(body["reports"][0]["body"])["metrics"]["commands"] == {"make test": 1}
+    config = json.loads((machine.home / ".config" / NAME / "config.json").read_text())
+    assert config["page_secret"] not in machine.call("show").stdout + done.stdout + page
+    assert json.loads(body["reports"][0]["body"])["page_key"] == list(
+        make_page_key(config["page_secret"])
+    )
+    # An update keeps the secret.
+    assert machine.call("install", *options, token=TOKEN).returncode == 0
+    assert json.loads((machine.home / ".config" / NAME / "config.json").read_text()) == config
+
+
+def test_a_browser_gets_the_link_from_this_process_and_not_on_its_command_line(
+    tmp_path: Path,
+) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text(
+        f"#!{sys.executable}\nimport http.client, sys, urllib.parse\n"
+        "parts = urllib.parse.urlsplit(sys.argv[1])\n"
+        "def ask(path):\n"
+        "    connection = http.client.HTTPConnection(parts.netloc, timeout=10)\n"
+        "    connection.request('GET', path)\n"
+        "    return connection.getresponse()\n"
+        "wrong = ask('/another').status\n"
+        "right = ask(parts.path)\n"
+        f"with open({str(tmp_path / 'seen')!r}, 'w') as file:\n"
+        "    print(sys.argv[1], wrong, right.status, right.headers['Location'], file=file)\n"
+    )
+    browser.chmod(0o755)
+    code = "import sys; from collector.own_page import open_in_browser; "
+    code += "print(open_in_browser(sys.argv[1]))"
+    link = "https://devlake.example.com/api/plugins/developer-telemetry/me/open?link=a.b"
+
+    def open_with(program: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", code, link],
+            env={"PATH": "/usr/bin:/bin", "BROWSER": program, "HOME": str(tmp_path)},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert open_with(str(browser)) == "True\n"
+    address, wrong, right, location = (tmp_path / "seen").read_text().split()
+    assert (wrong, right, location) == ("404", "303", link)
+    assert "link=" not in address
+    assert open_with("/bin/false") == "False\n"
 
 
 def test_without_systemd_cron_runs_it(machine: Machine) -> None:

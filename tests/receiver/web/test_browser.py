@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -19,6 +20,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.demo import seed as demo
+from developer_telemetry.privacy.personal_links import PersonalLinks, PersonalView, page_path
 from developer_telemetry.receiver.web.queries import today
 from tests.support.fleets import (
     add_days,
@@ -400,6 +402,32 @@ def test_an_operator_signs_in_and_out(browser: Browser, tmp_path: Path) -> None:
         look.assert_well()
 
 
+@pytest.mark.parametrize(
+    ("size", "scheme"), [(WIDE, "light"), (NARROW, "dark")], ids=["wide", "narrow"]
+)
+def test_ones_own_page_is_right_without_a_script(
+    hostile: Window, size: tuple[int, int], scheme: str
+) -> None:
+    # An attack, letters from right to left, and a long name.
+    for developer in (HOSTILE[1], *HOSTILE[4:]):
+        path = own_page(developer, 1)
+        with hostile.look(path, size, scheme) as look:
+            expect(look.page.locator("h1")).to_contain_text(developer[:20])
+            assert "link=" not in look.page.url
+            look.assert_well()
+            look.assert_accessible()
+            look.page.locator("#days tbody a").first.click()
+            expect(look.page.locator("#row-title")).to_be_visible()
+            look.assert_well()
+            look.assert_accessible()
+
+
+def own_page(developer: str, connection_id: int) -> str:
+    """Return the path of a link to a developer's own page."""
+    view = PersonalView(connection_id, developer, int(time.time()) + 600, "an operator")
+    return page_path(PersonalLinks(SECRET).make_link(view))
+
+
 def test_pictures_for_the_documentation(browser: Browser, tmp_path: Path) -> None:
     folder = Path(os.environ.get("TELEMETRY_PICTURES") or tmp_path / "pictures").absolute()
     url = f"sqlite:///{tmp_path}/telemetry.db"
@@ -433,11 +461,18 @@ def test_pictures_for_the_documentation(browser: Browser, tmp_path: Path) -> Non
             with window.look(path, size=(1120, 800)) as look:
                 look.page.screenshot(path=folder / f"{name}.png")
                 look.assert_well()
+        [(developer,)] = query(url, "SELECT developer_id FROM _tool_developer_metrics LIMIT 1")
+        for name, size in (("own-page", (1120, 1000)), ("own-page-phone", (390, 844))):
+            with window.look(own_page(developer, 1), size=size) as look:
+                look.page.screenshot(path=folder / f"{name}.png")
+                look.assert_well()
 
     taken = sorted(path.name for path in folder.glob("*.png"))
     assert taken == [
         "hours.png",
         "machine.png",
+        "own-page-phone.png",
+        "own-page.png",
         "page-dark.png",
         "page-phone.png",
         "page.png",
