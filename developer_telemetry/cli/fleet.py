@@ -15,8 +15,8 @@ from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.printable import printable_json
 
 if TYPE_CHECKING:
-    from developer_telemetry.storage.machines import Machine, MachineKey
-    from developer_telemetry.storage.refused_machines import RefusedMachine
+    from developer_telemetry.storage.fleet.machines import Machine, MachineKey
+    from developer_telemetry.storage.fleet.refused_machines import RefusedMachine
 
 machines = typer.Typer(no_args_is_help=True, help="List machines, and retire replaced ones.")
 
@@ -52,7 +52,7 @@ def list_machines(
     """List the machines, with the version of their collector and their state."""
     with clear_errors(), _database() as (engine, _):
         from developer_telemetry.database.engine import reading
-        from developer_telemetry.storage.machines import MachineSelection, read_machines
+        from developer_telemetry.storage.fleet.machines import MachineSelection, read_machines
 
         connection_id = _connection_id(engine, connection)
         if state is State.REFUSED:
@@ -77,7 +77,7 @@ def retire(
     TELEMETRY_RETIRE_DAYS days without a report.
     """
     with clear_errors(), _database() as (engine, _):
-        from developer_telemetry.storage.machines import retire_machines
+        from developer_telemetry.storage.fleet.machines import retire_machines
 
         key = _find(engine, connection, developer, host)
         done = "retired" if retire_machines(engine, [key]) else "already retired"
@@ -93,7 +93,7 @@ def restore(
 ) -> None:
     """Undo the retirement of a machine."""
     with clear_errors(), _database() as (engine, settings):
-        from developer_telemetry.storage.machines import restore_machines
+        from developer_telemetry.storage.fleet.machines import restore_machines
 
         key = _find(engine, connection, developer, host)
         done = "restored" if restore_machines(engine, [key]) else "not retired"
@@ -146,7 +146,7 @@ def _find(engine: Engine, connection: str, developer: str, host: str) -> "Machin
     """Return the one machine that is meant."""
     from developer_telemetry.database.engine import reading
     from developer_telemetry.reports.hosts import machine_name
-    from developer_telemetry.storage.machines import MachineSelection, read_machines
+    from developer_telemetry.storage.fleet.machines import MachineSelection, read_machines
 
     wanted = MachineSelection(_connection_id(engine, connection), developer.strip())
     with reading(engine).connect() as sql_connection:
@@ -167,7 +167,7 @@ def _find(engine: Engine, connection: str, developer: str, host: str) -> "Machin
 
 
 def _describe(machine: "Machine") -> dict[str, Any]:
-    from developer_telemetry.storage.machines import state_of
+    from developer_telemetry.storage.fleet.machines import state_of
 
     return {
         "connection": machine.key.connection_id,
@@ -208,7 +208,7 @@ def _describe_refused(machine: "RefusedMachine") -> dict[str, Any]:
 
 def _print_refused(engine: Engine, connection_id: int, as_json: bool) -> None:
     from developer_telemetry.database.engine import now_us, reading
-    from developer_telemetry.storage.refused_machines import (
+    from developer_telemetry.storage.fleet.refused_machines import (
         RETENTION_US,
         RefusedMachineFilter,
         read_refused_machines,

@@ -47,7 +47,7 @@ from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.hosts import machine_name
 from developer_telemetry.reports.parser import parse
 from developer_telemetry.reports.report_id import uuid7
-from developer_telemetry.storage.refused_machines import (
+from developer_telemetry.storage.fleet.refused_machines import (
     RETENTION_US,
     NotedRefusals,
     RefusalDetails,

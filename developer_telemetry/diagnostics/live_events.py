@@ -12,7 +12,7 @@ from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us, reading
 from developer_telemetry.diagnostics.connection_status import text_of_moment
 from developer_telemetry.reports.daily_metrics import format_timestamp
-from developer_telemetry.storage.refused_machines import (
+from developer_telemetry.storage.fleet.refused_machines import (
     RefusedMachine,
     RefusedMachineFilter,
     read_refused_machines,

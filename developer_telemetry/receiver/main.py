@@ -49,10 +49,10 @@ from developer_telemetry.receiver.logging import set_up_logs
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.receiver.own_page.link_endpoint import LinkEndpoint
 from developer_telemetry.receiver.own_page.routes import OwnPage
+from developer_telemetry.receiver.web.data.queries import open_reading_engine
+from developer_telemetry.receiver.web.data.reader import Reader
 from developer_telemetry.receiver.web.lists import Lists
 from developer_telemetry.receiver.web.presenter import Presenter
-from developer_telemetry.receiver.web.queries import open_reading_engine
-from developer_telemetry.receiver.web.reader import Reader
 from developer_telemetry.receiver.web.routes import Page
 from developer_telemetry.receiver.web.self_test import SelfTest
 from developer_telemetry.receiver.web.sessions import Sessions, is_loopback

@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from developer_telemetry import __version__
-from developer_telemetry.storage.fleet_counts import FleetCounts
+from developer_telemetry.storage.fleet.fleet_counts import FleetCounts
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)

@@ -19,7 +19,7 @@ from developer_telemetry.database.engine import now_us, reading, transact
 from developer_telemetry.reports.daily_metrics import format_timestamp
 from developer_telemetry.reports.hosts import LOCAL_ENDS
 from developer_telemetry.storage.connection_locks import lock_connections
-from developer_telemetry.storage.refused_machines import (
+from developer_telemetry.storage.fleet.refused_machines import (
     NO_DETAILS,
     NotedRefusals,
     RefusalDetails,
@@ -28,9 +28,9 @@ from developer_telemetry.storage.refused_machines import (
     prune_refused_machines,
     write_refused_machines,
 )
+from developer_telemetry.storage.fleet.user_agents import SenderKey, UserAgents
 from developer_telemetry.storage.token_uses import TokenUses
 from developer_telemetry.storage.tombstones import TombstoneCache
-from developer_telemetry.storage.user_agents import SenderKey, UserAgents
 
 # Rows counted in one transaction, so that it is short.
 ROWS_AT_ONCE = 1_000

@@ -12,7 +12,7 @@ from developer_telemetry.cli.main import app
 from developer_telemetry.connections.registry import create
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
-from developer_telemetry.storage.refused_machines import RefusalDetails
+from developer_telemetry.storage.fleet.refused_machines import RefusalDetails
 from developer_telemetry.storage.statistics import ReportCounts
 from tests.support.fleets import add_machines
 from tests.support.receivers import SECRET

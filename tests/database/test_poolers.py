@@ -17,7 +17,7 @@ from developer_telemetry.constants import ACCOUNT_TABLE, RAW_TABLE, SUM, TOOL_TA
 from developer_telemetry.database.advisory_lock import ConnectionBusy, hold_connection
 from developer_telemetry.database.engine import transact
 from developer_telemetry.pipeline.runner import convert, extract
-from developer_telemetry.receiver.web.queries import STATEMENT_SECONDS, open_reading_engine
+from developer_telemetry.receiver.web.data.queries import STATEMENT_SECONDS, open_reading_engine
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
 from tests.support.receivers import (

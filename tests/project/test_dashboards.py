@@ -35,13 +35,13 @@ from developer_telemetry.reports.daily_metrics import (
 from developer_telemetry.reports.hosts import machine_name
 from developer_telemetry.reports.refusal_reasons import TITLES
 from developer_telemetry.storage.devlake_schema import make_account_id
-from developer_telemetry.storage.machines import (
+from developer_telemetry.storage.fleet.machines import (
     MachineKey,
     MachineSelection,
     read_machines,
     retire_machines,
 )
-from developer_telemetry.storage.refused_machines import (
+from developer_telemetry.storage.fleet.refused_machines import (
     RefusalDetails,
     RefusedMachine,
     write_refused_machines,

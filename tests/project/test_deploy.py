@@ -29,8 +29,8 @@ from developer_telemetry.receiver.ingest.batching import ANSWER_SECONDS
 from developer_telemetry.receiver.main import MAX_OPEN_FILES, STOP_SECONDS
 from developer_telemetry.receiver.metrics import Metrics
 from developer_telemetry.reports.limits import MANY_REPORTS
-from developer_telemetry.storage.fleet_counts import OTHER, FleetCounts
-from developer_telemetry.storage.machines import QUIET
+from developer_telemetry.storage.fleet.fleet_counts import OTHER, FleetCounts
+from developer_telemetry.storage.fleet.machines import QUIET
 from tests.support.receivers import Receiver
 from tests.support.sites import missing
 

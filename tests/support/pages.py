@@ -19,7 +19,7 @@ class RefreshingReceiver(Altered):
     constants = {
         "receiver.web.presenter.REFRESH_SECONDS": 0.05,
         "receiver.web.presenter.ANSWER_SECONDS": 0,
-        "receiver.web.cached_query.PAUSE_FACTOR": 0,
+        "receiver.web.data.cached_query.PAUSE_FACTOR": 0,
         "receiver.web.presenter.WAIT_SECONDS": 10,
         "receiver.jobs.monitor.ROUND_SECONDS": 0.1,
     }

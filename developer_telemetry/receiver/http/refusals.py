@@ -13,7 +13,7 @@ from developer_telemetry.receiver.http.bulk_upload import Result
 from developer_telemetry.reports.parser import without_path
 from developer_telemetry.reports.refusal_reasons import TOKEN, UNREADABLE
 from developer_telemetry.reports.sender import Sender
-from developer_telemetry.storage.refused_machines import RefusalDetails
+from developer_telemetry.storage.fleet.refused_machines import RefusalDetails
 
 # The reasons by which refusals are counted; few, since each of them becomes a row a day.
 REASONS = {401: TOKEN, 413: "size", 415: "encoding", 503: "unavailable"}

@@ -52,9 +52,9 @@ from developer_telemetry.reports.parser import TEXT_LIMIT, Report
 from developer_telemetry.reports.pseudonyms import HOST
 from developer_telemetry.reports.refusal_reasons import UNREADABLE
 from developer_telemetry.reports.sender import Sender
-from developer_telemetry.storage.refused_machines import RefusalDetails
+from developer_telemetry.storage.fleet.refused_machines import RefusalDetails
+from developer_telemetry.storage.fleet.user_agents import decode_user_agent
 from developer_telemetry.storage.statistics import ReportCounts
-from developer_telemetry.storage.user_agents import decode_user_agent
 
 T = TypeVar("T")
 

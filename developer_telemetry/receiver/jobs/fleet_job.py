@@ -11,8 +11,8 @@ from developer_telemetry.concurrency import PeriodicThread
 from developer_telemetry.database.engine import reading
 from developer_telemetry.database.error_texts import describe_error
 from developer_telemetry.receiver.ingest.ingestor import Outage
-from developer_telemetry.storage.fleet_counts import FleetCounts, read_fleet_counts
-from developer_telemetry.storage.machines import retire_silent_machines
+from developer_telemetry.storage.fleet.fleet_counts import FleetCounts, read_fleet_counts
+from developer_telemetry.storage.fleet.machines import retire_silent_machines
 
 # The time between two rounds; Prometheus usually scrapes once a minute, or more often.
 ROUND_SECONDS = 30.0

@@ -31,7 +31,7 @@ from developer_telemetry.privacy.personal_links import (
 from developer_telemetry.receiver.http.authenticator import Authenticator
 from developer_telemetry.receiver.http.report_endpoint import PREFIXES
 from developer_telemetry.receiver.http.responses import Answer, answer, refusal
-from developer_telemetry.receiver.web.reader import Reader
+from developer_telemetry.receiver.web.data.reader import Reader
 from developer_telemetry.reports.sender import find_sender
 
 LINK_PATH = "/plugins/developer-telemetry/{connection_id}/me-link"

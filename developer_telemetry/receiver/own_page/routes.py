@@ -31,8 +31,8 @@ from developer_telemetry.privacy.personal_links import (
     PersonalView,
 )
 from developer_telemetry.receiver.http.report_endpoint import PREFIXES
-from developer_telemetry.receiver.web.queries import moment_of
-from developer_telemetry.receiver.web.reader import Reader
+from developer_telemetry.receiver.web.data.queries import moment_of
+from developer_telemetry.receiver.web.data.reader import Reader
 from developer_telemetry.receiver.web.routes import HEADERS, Page
 from developer_telemetry.receiver.web.selection import parse_number
 from developer_telemetry.receiver.web.sessions import scheme_of

@@ -11,8 +11,8 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
-from developer_telemetry.receiver.web.day_queries import FEWEST_PEOPLE, Hours
-from developer_telemetry.receiver.web.fleet_queries import MachineDay
+from developer_telemetry.receiver.web.data.day_queries import FEWEST_PEOPLE, Hours
+from developer_telemetry.receiver.web.data.fleet_queries import MachineDay
 
 # Room above the highest value for its label, and below the plot for the days, in pixels.
 TOP, PLOT, BOTTOM = 16.0, 140.0, 24.0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from developer_telemetry.receiver.web.queries import FILE_ROWS, ROWS_A_PAGE
+from developer_telemetry.receiver.web.data.queries import FILE_ROWS, ROWS_A_PAGE
 from developer_telemetry.receiver.web.selection import MAX_PAGES, Selection
 
 # A spreadsheet takes a cell that begins like this for a formula.

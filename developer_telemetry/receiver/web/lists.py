@@ -11,14 +11,16 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.privacy.access_log import PAGE, Look, record_look
-from developer_telemetry.receiver.web import (
-    charts,
+from developer_telemetry.receiver.web import charts
+from developer_telemetry.receiver.web.data import (
     day_queries,
     fleet_queries,
     queries,
     refusal_queries,
 )
-from developer_telemetry.receiver.web.day_queries import Period
+from developer_telemetry.receiver.web.data.day_queries import Period
+from developer_telemetry.receiver.web.data.queries import FILE_ROWS, ROWS_A_PAGE, Slice
+from developer_telemetry.receiver.web.data.reader import Reader
 from developer_telemetry.receiver.web.listing import (
     Column,
     Listing,
@@ -29,12 +31,10 @@ from developer_telemetry.receiver.web.listing import (
     refused_columns,
 )
 from developer_telemetry.receiver.web.problems import REMEDIES
-from developer_telemetry.receiver.web.queries import FILE_ROWS, ROWS_A_PAGE, Slice
-from developer_telemetry.receiver.web.reader import Reader
 from developer_telemetry.receiver.web.selection import DEFAULT_DAYS, Selection
 from developer_telemetry.reports.collectors import find_outdated
 from developer_telemetry.reports.refusal_reasons import TITLES
-from developer_telemetry.storage.machines import MachineKey, restore_machines, retire_machines
+from developer_telemetry.storage.fleet.machines import MachineKey, restore_machines, retire_machines
 
 Values = dict[str, Any]
 

@@ -20,21 +20,21 @@ from developer_telemetry.diagnostics.conversion_status import (
 )
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.jobs.monitor import Monitor
-from developer_telemetry.receiver.web import (
-    charts,
+from developer_telemetry.receiver.web import charts
+from developer_telemetry.receiver.web.client_setup import describe_token, instructions
+from developer_telemetry.receiver.web.data import (
     day_queries,
     fleet_queries,
     queries,
     refusal_queries,
 )
-from developer_telemetry.receiver.web.cached_query import CachedQuery, refresh
-from developer_telemetry.receiver.web.client_setup import describe_token, instructions
-from developer_telemetry.receiver.web.day_queries import Hours, Period
-from developer_telemetry.receiver.web.fleet_queries import add_up
+from developer_telemetry.receiver.web.data.cached_query import CachedQuery, refresh
+from developer_telemetry.receiver.web.data.day_queries import Hours, Period
+from developer_telemetry.receiver.web.data.fleet_queries import add_up
+from developer_telemetry.receiver.web.data.reader import Reader
+from developer_telemetry.receiver.web.data.refusal_queries import RefusalCount
 from developer_telemetry.receiver.web.lists import list_machines
 from developer_telemetry.receiver.web.problems import REMEDIES, FleetFacts, find_problems
-from developer_telemetry.receiver.web.reader import Reader
-from developer_telemetry.receiver.web.refusal_queries import RefusalCount
 from developer_telemetry.receiver.web.selection import Selection
 from developer_telemetry.receiver.web.self_test import SelfTest
 from developer_telemetry.receiver.web.templating import render

@@ -15,11 +15,11 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from developer_telemetry.database.error_texts import describe_error
+from developer_telemetry.receiver.web.data.queries import today
+from developer_telemetry.receiver.web.data.reader import Reader
 from developer_telemetry.receiver.web.listing import machine_address
 from developer_telemetry.receiver.web.lists import Lists, Values
 from developer_telemetry.receiver.web.presenter import Presenter
-from developer_telemetry.receiver.web.queries import today
-from developer_telemetry.receiver.web.reader import Reader
 from developer_telemetry.receiver.web.selection import (
     MAX_NAME,
     Selection,
@@ -36,7 +36,7 @@ from developer_telemetry.receiver.web.sessions import (
     scheme_of,
 )
 from developer_telemetry.receiver.web.templating import render
-from developer_telemetry.storage.machines import MachineKey
+from developer_telemetry.storage.fleet.machines import MachineKey
 
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}

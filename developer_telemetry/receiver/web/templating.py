@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from developer_telemetry import __version__
 from developer_telemetry.receiver.web.charts import short
-from developer_telemetry.receiver.web.fleet_queries import age_class
+from developer_telemetry.receiver.web.data.fleet_queries import age_class
 from developer_telemetry.receiver.web.listing import machine_address
 from developer_telemetry.receiver.web.selection import RANGES, STATES
 

@@ -21,7 +21,7 @@ from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
 from developer_telemetry.demo import seed as demo
 from developer_telemetry.privacy.personal_links import PersonalLinks, PersonalView, page_path
-from developer_telemetry.receiver.web.queries import today
+from developer_telemetry.receiver.web.data.queries import today
 from tests.support.fleets import (
     add_days,
     add_machines,

@@ -7,8 +7,9 @@ from datetime import date, datetime, timezone
 
 import pytest
 
-from developer_telemetry.receiver.web import charts, queries
-from developer_telemetry.receiver.web.fleet_queries import MachineDay
+from developer_telemetry.receiver.web import charts
+from developer_telemetry.receiver.web.data import queries
+from developer_telemetry.receiver.web.data.fleet_queries import MachineDay
 
 TODAY = queries.today()
 

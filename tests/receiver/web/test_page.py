@@ -12,7 +12,7 @@ import pytest
 from developer_telemetry.constants import TOOL_TABLE
 from developer_telemetry.database.engine import open_engine
 from developer_telemetry.database.migrate import migrate
-from developer_telemetry.receiver.web import queries
+from developer_telemetry.receiver.web.data import queries
 from tests.support.fleets import add_days, add_machines, add_refusals, add_refused_machines
 from tests.support.pages import Lake, start_lake
 from tests.support.receivers import SECRET, TOKEN, add_connection, eventually, query, report

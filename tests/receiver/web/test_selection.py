@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from developer_telemetry.receiver.web.day_queries import Day
-from developer_telemetry.receiver.web.fleet_queries import Machine
+from developer_telemetry.receiver.web.data.day_queries import Day
+from developer_telemetry.receiver.web.data.fleet_queries import Machine
 from developer_telemetry.receiver.web.listing import (
     Listing,
     day_columns,

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.concurrency import DaemonThreads
 from developer_telemetry.connections.registry import Connections
 from developer_telemetry.database.engine import reading
-from developer_telemetry.receiver.web.queries import CONNECTIONS
+from developer_telemetry.receiver.web.data.queries import CONNECTIONS
 
 T = TypeVar("T")
 

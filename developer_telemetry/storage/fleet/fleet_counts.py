@@ -13,7 +13,7 @@ from developer_telemetry.constants import DAY_US, MACHINE_TABLE, REFUSED_MACHINE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us
 from developer_telemetry.reports.refusal_reasons import WITHOUT_TOKEN
-from developer_telemetry.storage.machines import QUIET, REPORTING, RETIRED, state_condition
+from developer_telemetry.storage.fleet.machines import QUIET, REPORTING, RETIRED, state_condition
 
 REFUSED = "refused"
 # The versions of collectors that are counted by themselves; each becomes a value of a label.

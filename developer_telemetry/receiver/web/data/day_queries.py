@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection as SqlConnection
 
 from developer_telemetry.constants import TOOL_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.receiver.web.queries import (
+from developer_telemetry.receiver.web.data.queries import (
     CONNECTION_NAME,
     Conditions,
     Slice,

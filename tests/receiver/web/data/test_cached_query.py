@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from developer_telemetry.concurrency import DaemonThreads
-from developer_telemetry.receiver.web import cached_query as figures
-from developer_telemetry.receiver.web.cached_query import CachedQuery, refresh
+from developer_telemetry.receiver.web.data import cached_query as figures
+from developer_telemetry.receiver.web.data.cached_query import CachedQuery, refresh
 
 
 def test_figures_that_take_their_time_keep_nobody_waiting() -> None:

@@ -8,10 +8,10 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.connections.registry import create
 from developer_telemetry.constants import MACHINE_TABLE, REFUSED_MACHINE_TABLE
 from developer_telemetry.database.engine import now_us, reading
-from developer_telemetry.storage import fleet_counts
-from developer_telemetry.storage.fleet_counts import FleetCounts, read_fleet_counts
-from developer_telemetry.storage.machines import MachineKey, retire_machines
-from developer_telemetry.storage.refused_machines import RefusalDetails
+from developer_telemetry.storage.fleet import fleet_counts
+from developer_telemetry.storage.fleet.fleet_counts import FleetCounts, read_fleet_counts
+from developer_telemetry.storage.fleet.machines import MachineKey, retire_machines
+from developer_telemetry.storage.fleet.refused_machines import RefusalDetails
 from developer_telemetry.storage.statistics import ReportCounts
 from tests.support.fleets import HOUR_US, add_machines
 from tests.support.receivers import SECRET

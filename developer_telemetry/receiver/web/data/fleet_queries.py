@@ -17,7 +17,7 @@ from developer_telemetry.constants import (
 )
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us
-from developer_telemetry.receiver.web.queries import (
+from developer_telemetry.receiver.web.data.queries import (
     CONNECTION_NAME,
     Conditions,
     Slice,
@@ -30,7 +30,7 @@ from developer_telemetry.receiver.web.queries import (
 )
 from developer_telemetry.receiver.web.selection import Selection
 from developer_telemetry.reports.hosts import machine_name
-from developer_telemetry.storage.machines import MachineKey
+from developer_telemetry.storage.fleet.machines import MachineKey
 
 
 class AgeClass(NamedTuple):

@@ -10,16 +10,16 @@ import pytest
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.receiver.web import (
+from developer_telemetry.receiver.web.data import (
     day_queries,
     fleet_queries,
     queries,
     refusal_queries,
 )
-from developer_telemetry.receiver.web.day_queries import Period
-from developer_telemetry.receiver.web.queries import Slice
+from developer_telemetry.receiver.web.data.day_queries import Period
+from developer_telemetry.receiver.web.data.queries import Slice
 from developer_telemetry.receiver.web.selection import Selection
-from developer_telemetry.storage.machines import MachineKey, retire_machines
+from developer_telemetry.storage.fleet.machines import MachineKey, retire_machines
 from developer_telemetry.storage.writer import store
 from tests.support.factories import arrival
 from tests.support.fleets import add_days, add_machines, add_refusals, add_refused_machines

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy.engine import Connection as SqlConnection
 
 from developer_telemetry.constants import REFUSAL_TABLE, REFUSED_MACHINE_TABLE
-from developer_telemetry.receiver.web.queries import (
+from developer_telemetry.receiver.web.data.queries import (
     CONNECTION_NAME,
     Conditions,
     Slice,
@@ -19,7 +19,7 @@ from developer_telemetry.receiver.web.queries import (
     to_day,
 )
 from developer_telemetry.receiver.web.selection import Selection
-from developer_telemetry.storage.machines import MachineKey
+from developer_telemetry.storage.fleet.machines import MachineKey
 
 _SORTS = {
     "developer": "developer_id",

@@ -12,8 +12,8 @@ from developer_telemetry.constants import DAY_US, OVERWRITE, REFUSED_MACHINE_TAB
 from developer_telemetry.database.engine import now_us, reading
 from developer_telemetry.privacy.erasure import erase
 from developer_telemetry.privacy.person_search import Person, PersonSearch
-from developer_telemetry.storage import refused_machines
-from developer_telemetry.storage.machines import (
+from developer_telemetry.storage.fleet import refused_machines
+from developer_telemetry.storage.fleet.machines import (
     QUIET,
     REPORTING,
     RETIRED,
@@ -24,7 +24,7 @@ from developer_telemetry.storage.machines import (
     retire_machines,
     retire_silent_machines,
 )
-from developer_telemetry.storage.refused_machines import (
+from developer_telemetry.storage.fleet.refused_machines import (
     RefusalDetails,
     RefusedMachine,
     RefusedMachineFilter,
