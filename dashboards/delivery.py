@@ -69,8 +69,8 @@ def _activity_columns(d: Sql) -> str:
         (_value("active hours", "number"), "developer days"),
         (_value("active hours", "median"), "active hours"),
         (_value("projects", "median"), "projects a day"),
-        (_value("cycle time", "people"), "authors"),
-        (_value("cycle time", "number"), "pull requests"),
+        (_value("pull requests", "people"), "authors"),
+        (_value("pull requests", "number"), "pull requests"),
         *((_value(time, "median"), time) for time in TIMES),
     ]
     return ",\n  ".join(f"{value} AS {d.quoted(name)}" for value, name in columns)
@@ -80,7 +80,7 @@ def beside_by_week(d: Sql) -> str:
     return f"""SELECT f.start AS week, {_activity_columns(d)}
 FROM {DELIVERY} f
 WHERE f.grain = 'week' AND f.start BETWEEN {d.first_day} AND {d.last_day} AND {_group("team")}
-  AND f.figure IN ('active hours', 'projects', {_listed(TIMES)})
+  AND f.figure IN ('active hours', 'projects', 'pull requests', {_listed(TIMES)})
 GROUP BY f.start ORDER BY f.start DESC"""
 
 
@@ -88,7 +88,7 @@ def beside_by_team(d: Sql) -> str:
     return f"""SELECT t.name AS team, {_activity_columns(d)}
 FROM {DELIVERY} f JOIN teams t ON {d.exact("t.id")} = f.group_id
 WHERE f.grain = 'half year' AND f.grouped_by = 'team'
-  AND f.figure IN ('active hours', 'projects', {_listed(TIMES)})
+  AND f.figure IN ('active hours', 'projects', 'pull requests', {_listed(TIMES)})
 GROUP BY t.id, t.name ORDER BY t.name, t.id"""
 
 
@@ -131,7 +131,7 @@ def smallest_group(d: Sql) -> str:
 
 
 def computed(d: Sql) -> str:
-    return f"SELECT computed_us / 1000 AS value FROM {DELIVERY} WHERE figure = 'computed'"
+    return f"SELECT FLOOR(computed_us / 1000) AS value FROM {DELIVERY} WHERE figure = 'computed'"
 
 
 def assistant_days(d: Sql) -> str:

@@ -154,6 +154,7 @@ class _Collected:
         merged: dict[str, list[PullRequest]] = defaultdict(list)
         for pull_request in pull_requests:
             merged[pull_request.user].append(pull_request)
+            self._values["pull requests"][pull_request.user].append(1)
             for name in TIMES:
                 self._add_time(f"{name} time", pull_request, name)
         for person, has_assistant in assistants.items():

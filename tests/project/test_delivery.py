@@ -317,7 +317,7 @@ def test_fewer_projects_go_along_with_faster_pull_requests(lake: Engine) -> None
     assert by_team == [
         (A.upper(), 6, 12, 6, 1, 6, 12, 12, 1, 2, 15),
         (B.upper(), 6, 12, 6, 3, 6, 6, 32, 3, 6, 41),
-        (N.upper(), 6, 6, 5, 1, None, None, None, None, None, None),
+        (N.upper(), 6, 6, 5, 1, 5, 5, None, None, None, None),
     ]
 
 
