@@ -294,7 +294,6 @@ def first_merge_by_quarter(d: Sql) -> str:
   {_first_merges(d)}
 FROM {DELIVERY} f
 WHERE f.grain = 'quarter' AND f.figure IN ('first merge', 'first merge happened')
-  AND {_group("team")}
 GROUP BY f.start ORDER BY f.start DESC"""
 
 
@@ -330,7 +329,7 @@ a cause.
 - Data Source Required: Developer Telemetry; users and teams of the org plugin; pull requests, \
 builds and deployments of other plugins; the DORA metrics of projects.
 - Counted: groups of people alone, never fewer than the smallest group, over fixed weeks. Choose a \
-team for the rows on activity, assistants and first merges, a project for the row on quality. \
+team for the rows on activity and assistants, a project for the row on quality. \
 Nobody is ranked or scored.""",
     (
         Row(
@@ -505,7 +504,8 @@ Nobody is ranked or scored.""",
                 Panel(
                     "Days from First Report to First Merged Pull Request by Quarter",
                     "Of developers who had merged nothing before their first report. merged: the"
-                    " share that has merged something so far; the days are of these.",
+                    " share that has merged something so far; the days are of these."
+                    " Of everybody, whatever the team.",
                     "table",
                     first_merge_by_quarter,
                     empty=EMPTY,

@@ -9,7 +9,7 @@ own migrations of tables that a view reads, and these tables exist in DevLake's 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple, Optional
 
@@ -29,11 +29,14 @@ from developer_telemetry.pipeline.delivery_figures import (
     YEAR,
     Figure,
     Group,
+    Part,
     Period,
+    Values,
     find_visible,
+    find_visible_sides,
+    join_parts,
     summarize,
     summarize_share,
-    summarize_split,
 )
 from developer_telemetry.pipeline.delivery_rows import (
     Day,
@@ -56,6 +59,14 @@ COMPUTED = "computed"
 # Where older rows are pruned, a first day close to that is not known to be the first.
 RETENTION_MARGIN = timedelta(days=7)
 TIMES = ("coding", "pickup", "review", "cycle")
+OF_TEAMS = (
+    "active hours",
+    "projects",
+    "assistant days",
+    "pull requests",
+    *(f"{name} time" for name in TIMES),
+)
+SHARES = ("assistant days", "first merge happened")
 
 _Values = dict[str, list[float]]
 
@@ -122,15 +133,40 @@ def _compute(connection: SqlConnection, today: date) -> Iterator[list[Figure]]:
     for pull_request in read_pull_requests(connection, people, weeks[0]):
         merged[_week_of(pull_request.merged)].append(pull_request)
     authors = {people.users[account] for account in spans.authors if account in people.users}
+    parts: dict[str, list[Part]] = defaultdict(list)
     total = _Collected(people, authors)
     for week in weeks:
-        last = week + timedelta(days=6)
-        days = read_days(connection, people, week, last)
+        days = read_days(connection, people, week, week + timedelta(days=6))
         one = _Collected(people, authors)
-        for collected in (one, total) if week >= half_year else (one,):
-            collected.add_week(days, merged[week])
-        yield [*one.summarize(Period(WEEK, week), smallest)]
-    yield [*total.summarize(Period(HALF_YEAR, half_year), smallest)]
+        one.add_week(days, merged[week])
+        figures: list[Figure] = []
+        for figure, values, groups in one.list_shown(smallest):
+            figures += _summarize(figure, Period(WEEK, week), values, groups)
+            parts[figure].append(Part(values, {group.key: group for group in groups}))
+        if week < half_year:
+            parts.clear()
+        else:
+            total.add_week(days, merged[week])
+        yield figures
+    yield list(_join_weeks(total, parts, Period(HALF_YEAR, half_year), smallest))
+
+
+def _summarize(
+    figure: str, period: Period, values: Values, groups: Sequence[Group]
+) -> list[Figure]:
+    method = summarize_share if figure in SHARES else summarize
+    return method(figure, period, values, groups)
+
+
+def _join_weeks(
+    total: _Collected, parts: Mapping[str, Sequence[Part]], period: Period, smallest: int
+) -> Iterator[Figure]:
+    for figure, _, groups in total.list_shown(smallest):
+        for group in groups:
+            values = join_parts(group, parts[figure], smallest)
+            if len(values) >= smallest:
+                joined = group._replace(people=values.keys())
+                yield from _summarize(figure, period, values, [joined])
 
 
 class _Collected:
@@ -180,20 +216,20 @@ class _Collected:
         if hours is not None:
             self._values[figure][pull_request.user].append(hours)
 
-    def summarize(self, period: Period, smallest: int) -> Iterator[Figure]:
-        """Yield the figures of all groups that may be shown."""
-        for figure, values in self._values.items():
-            if figure in ("test runs", "builds"):
-                shown = find_visible(values.keys(), self._projects, PROJECT, smallest)
-                yield from summarize(figure, period, values, shown)
-            elif not figure.endswith("assistant"):
-                shown = find_visible(values.keys(), self._people.teams, TEAM, smallest)
-                method = summarize_share if figure == "assistant days" else summarize
-                yield from method(figure, period, values, shown)
+    def list_shown(self, smallest: int) -> Iterator[tuple[str, Values, list[Group]]]:
+        """Yield all figures with their values and the groups that may be shown."""
+        teams = self._people.teams
+        for figure in ("test runs", "builds"):
+            values = self._values[figure]
+            yield figure, values, find_visible(values.keys(), self._projects, PROJECT, smallest)
+        for figure in OF_TEAMS:
+            values = self._values[figure]
+            yield figure, values, find_visible(values.keys(), teams, TEAM, smallest)
         for name in ("merged", "cycle time"):
             figures = (f"{name} with assistant", f"{name} without assistant")
             sides = (self._values[figures[0]], self._values[figures[1]])
-            yield from summarize_split(figures, period, sides, self._people.teams, smallest)
+            shown = find_visible_sides(sides, teams, TEAM, smallest)
+            yield from zip(figures, sides, shown)
 
 
 def _compute_links(people: People, spans: Spans, since: date, smallest: int) -> Iterator[Figure]:
@@ -232,23 +268,30 @@ def _compute_first_merges(
     A person who had merged before the first report is none of them. Of a person who has merged
     nothing so far there is no number of days, but the person counts in the share.
     """
-    days: dict[Period, _Values] = defaultdict(dict)
-    shares: dict[Period, _Values] = defaultdict(dict)
+    days: _Values = {}
+    happened: _Values = {}
+    quarters: dict[str, set[str]] = defaultdict(set)
     for user, first in _find_first_days(people, spans, today).items():
         merge = spans.first_merges.get(user)
-        if first < since or (merge is not None and merge < first):
-            continue
-        for period in (Period(YEAR, since), Period(QUARTER, _quarter_of(first))):
-            shares[period][user] = [float(merge is not None)]
+        if first >= since and (merge is None or merge >= first):
+            happened[user] = [float(merge is not None)]
+            quarters[str(_quarter_of(first))].add(user)
             if merge is not None:
-                days[period][user] = [(merge - first).days]
-    for figure, by_period, method in (
-        ("first merge", days, summarize),
-        ("first merge happened", shares, summarize_share),
-    ):
-        for period, values in by_period.items():
-            shown = find_visible(values.keys(), people.teams, TEAM, smallest)
-            yield from method(figure, period, values, shown)
+                days[user] = [(merge - first).days]
+    # Together, since the people of a team may be those of a quarter but for a few.
+    families = {(TEAM, name): own for name, own in people.teams.items()}
+    families.update({(QUARTER, start): own for start, own in quarters.items()})
+    groups = {" ".join(key): own for key, own in families.items()}
+    for figure, values in (("first merge", days), ("first merge happened", happened)):
+        for group in find_visible(values.keys(), groups, "", smallest):
+            family, _, name = group.id.partition(" ")
+            if family == TEAM:
+                shown = group._replace(grouped_by=TEAM, id=name)
+                yield from _summarize(figure, Period(YEAR, since), values, [shown])
+            elif family == QUARTER:
+                period = Period(QUARTER, date.fromisoformat(name))
+                shown = Group(EVERYBODY, "", group.people)
+                yield from _summarize(figure, period, values, [shown])
 
 
 def _find_first_days(people: People, spans: Spans, today: date) -> dict[str, date]:

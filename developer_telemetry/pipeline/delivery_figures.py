@@ -7,7 +7,7 @@ fewer people. Groups and periods are fixed, so that no choice of a reader makes 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date
 from typing import NamedTuple, Optional
@@ -52,6 +52,11 @@ class Group(NamedTuple):
     grouped_by: str
     id: str
     people: AbstractSet[str]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return the kind and the id."""
+        return self.grouped_by, self.id
 
 
 def find_visible(
@@ -118,25 +123,55 @@ def summarize_share(
     return rows
 
 
-def summarize_split(
-    figures: tuple[str, str],
-    period: Period,
-    values: tuple[Values, Values],
-    groups: Groups,
-    smallest: int,
-) -> Iterator[Figure]:
-    """Yield two distributions of each group, both or none: one side would tell of the other."""
-    sides = [find_visible(side.keys(), groups, TEAM, smallest) for side in values]
-    for side, other in ((0, 1), (1, 0)):
-        also = {(group.grouped_by, group.id) for group in sides[other]}
-        others = values[other].keys()
-        shown = [
-            group
-            for group in sides[side]
-            if (group.grouped_by, group.id) in also
-            or not (others & groups[group.id] if group.grouped_by == TEAM else others)
-        ]
-        yield from summarize(figures[side], period, values[side], shown)
+def find_visible_sides(
+    sides: tuple[Values, Values], groups: Groups, grouped_by: str, smallest: int
+) -> tuple[list[Group], list[Group]]:
+    """Return the groups of which both sides may be shown: one side would tell of the other.
+
+    A group with nobody on one side may be shown on the other.
+    """
+    visible = [find_visible(side.keys(), groups, grouped_by, smallest) for side in sides]
+    shown = []
+    for own, others, values in (
+        (visible[0], visible[1], sides[1]),
+        (visible[1], visible[0], sides[0]),
+    ):
+        keys = {group.key for group in others}
+        shown.append(
+            [
+                group
+                for group in own
+                if group.key in keys
+                or not (values.keys() & groups[group.id] if group.id else values.keys())
+            ]
+        )
+    return shown[0], shown[1]
+
+
+class Part(NamedTuple):
+    """The values of one week, and the groups that are shown in it."""
+
+    values: Values
+    groups: Mapping[tuple[str, str], Group]
+
+
+def join_parts(group: Group, parts: Sequence[Part], smallest: int) -> dict[str, list[float]]:
+    """Return a group's values over several weeks.
+
+    Values of weeks in which the group is not shown are left out if they are of a few people: else
+    the longer time minus the weeks that are shown would be about these.
+    """
+    shown: dict[str, list[float]] = {}
+    hidden: dict[str, list[float]] = {}
+    for part in parts:
+        visible = part.groups.get(group.key)
+        for person in group.people & part.values.keys():
+            into = shown if visible and person in visible.people else hidden
+            into.setdefault(person, []).extend(part.values[person])
+    if len(hidden) >= smallest:
+        for person, values in hidden.items():
+            shown.setdefault(person, []).extend(values)
+    return shown
 
 
 def take_quartiles(

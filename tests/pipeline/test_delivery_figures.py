@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 from itertools import permutations
 from random import Random
@@ -12,11 +12,13 @@ from developer_telemetry.pipeline.delivery_figures import (
     TEAM,
     WEEK,
     Group,
+    Part,
     Period,
     find_visible,
+    find_visible_sides,
+    join_parts,
     summarize,
     summarize_share,
-    summarize_split,
     take_quartiles,
 )
 
@@ -111,18 +113,36 @@ def test_a_share_is_in_percent_of_all_values() -> None:
     assert row[5:] == (2, 4, 50.0, None, None, None)
 
 
-def split(with_it: int, without: int) -> Sequence[str]:
+def split(with_it: int, without: int) -> tuple[list[str], list[str]]:
     sides = (
         {f"a{number}": [1.0] for number in range(with_it)},
         {f"b{number}": [2.0] for number in range(without)},
     )
     teams = {"team": {*sides[0], *sides[1]}}
-    rows = summarize_split(("with", "without"), THIS_WEEK, sides, teams, 5)
-    return [f"{row.figure} {row.group_id}" for row in rows]
+    first, second = find_visible_sides(sides, teams, TEAM, 5)
+    return [group.id for group in first], [group.id for group in second]
 
 
 def test_two_sides_are_shown_together_or_not_at_all() -> None:
-    assert split(6, 5) == ["with team", "with ", "without team", "without "]
-    assert split(6, 4) == []
-    assert split(4, 9) == []
-    assert split(6, 0) == ["with team", "with "]
+    assert split(6, 5) == (["team", ""], ["team", ""])
+    assert split(6, 4) == ([], [])
+    assert split(4, 9) == ([], [])
+    assert split(6, 0) == (["team", ""], [])
+
+
+def part(shown: bool, *numbers: int) -> Part:
+    values = {person: [1.0] for person in people(*numbers)}
+    group = Group(TEAM, "team", values.keys())
+    return Part(values, {group.key: group} if shown else {})
+
+
+def test_a_longer_time_has_no_weeks_that_a_few_people_were_left_in() -> None:
+    team = Group(TEAM, "team", people(*range(1, 9)))
+    week = part(True, 1, 2, 3, 4, 5)
+    assert join_parts(team, [week, week, part(False, 1, 2)], 5).keys() == people(1, 2, 3, 4, 5)
+    assert len(join_parts(team, [week, week, part(False, 1, 2)], 5)["p1"]) == 2
+    # Several such weeks are of enough people together.
+    hidden = [part(False, 1, 2, 3), part(False, 4, 5, 6)]
+    assert len(join_parts(team, [week, *hidden], 5)["p1"]) == 2
+    assert join_parts(team, hidden, 5).keys() == people(*range(1, 7))
+    assert join_parts(team, hidden[:1], 5) == {}
