@@ -62,9 +62,12 @@ class People(NamedTuple):
         """Return the user to whom a developer's account belongs."""
         return self.users.get(make_account_id(*developer, self.texts))
 
-    def find_person(self, developer: Developer) -> str:
-        """Return one text for all accounts of a person that are linked."""
-        return self.find_user(developer) or f"{developer[0]} {developer[1]}"
+    def find_person(self, developer: Developer, email: Optional[str] = None) -> str:
+        """Return a user, or what tells a developer without one from others.
+
+        In doubt two accounts are one person, who would be two of the smallest group otherwise.
+        """
+        return self.find_user(developer) or f"? {(email or developer[1]).lower()}"
 
 
 class Day(NamedTuple):
@@ -136,17 +139,17 @@ def read_days(
     """Return the days with activity between two dates, by person and date."""
     param = dialect_of(connection).placeholder
     rows = connection.exec_driver_sql(
-        "SELECT connection_id, developer_id, date, active_hours, project_context, tools_used,"
-        f" command_counts, test_runs, builds FROM {TOOL_TABLE}"
+        "SELECT connection_id, developer_id, email, date, active_hours, project_context,"
+        f" tools_used, command_counts, test_runs, builds FROM {TOOL_TABLE}"
         f" WHERE date BETWEEN {param} AND {param} AND active_hours > 0",
         (str(first), str(last)),
     )
     days: dict[tuple[str, date], Day] = {}
     persons: dict[Developer, str] = {}
-    for number, developer, day, hours, projects, tools, commands, tests, builds in rows:
+    for number, developer, email, day, hours, projects, tools, commands, tests, builds in rows:
         who = (int(number), str(developer))
         if who not in persons:
-            persons[who] = people.find_person(who)
+            persons[who] = people.find_person(who, email)
         one = Day(
             int(hours),
             _read_names(projects),

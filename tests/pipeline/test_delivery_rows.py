@@ -6,7 +6,9 @@ from typing import Optional
 
 import pytest
 
-from developer_telemetry.pipeline.delivery_rows import Day, uses_assistant
+from developer_telemetry.database.domain_texts import EXACTLY
+from developer_telemetry.pipeline.delivery_rows import Day, People, uses_assistant
+from developer_telemetry.storage.devlake_schema import make_account_id
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,11 @@ def test_two_accounts_of_a_person_make_one_day() -> None:
     one = Day(20, frozenset("ab"), False, 1, 2, frozenset([1]))
     other = Day(7, frozenset("bc"), True, 3, 4, frozenset([2]))
     assert one.joined(other) == Day(24, frozenset("abc"), True, 4, 6, frozenset([1, 2]))
+
+
+def test_accounts_without_a_user_are_one_person_by_address_or_else_by_id() -> None:
+    people = People([], {make_account_id(1, "ann"): "user"}, {}, {}, EXACTLY)
+    assert people.find_person((1, "ann"), "ann@example.com") == "user"
+    by_address = {people.find_person((1, "x"), "Bo@b.c"), people.find_person((2, "y"), "bo@b.c")}
+    by_id = {people.find_person((1, "Cy"), ""), people.find_person((2, "cy"))}
+    assert (len(by_address), len(by_id), len(by_address | by_id)) == (1, 1, 2)
