@@ -40,6 +40,7 @@ MAX_BODY_BYTES = 4 << 10
 NOT_REPORTED = answer(
     404, "no report of this machine with its page key is stored; send a report first"
 )
+NOT_ALLOWED = answer(405, "ask for a link with POST").with_header("Allow", "POST")
 
 
 class LinkEndpoint:
@@ -52,13 +53,13 @@ class LinkEndpoint:
 
     def routes(self) -> list[Route]:
         """Return the routes for the receiver's application."""
-        return [Route(prefix + LINK_PATH, self, methods=["POST"]) for prefix in PREFIXES]
+        return [Route(prefix + LINK_PATH, self) for prefix in PREFIXES]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request as an ASGI application."""
         request = Request(scope, receive)
         try:
-            response = await self._answer(request)
+            response = await self._answer(request) if request.method == "POST" else NOT_ALLOWED
         except TelemetryError as error:
             response = refusal(error)
         except SQLAlchemyError:

@@ -80,6 +80,8 @@ def test_nobody_else_gets_one(pages: OwnPages, connection: int) -> None:
     path = f"/api/plugins/developer-telemetry/{connection}/me-link"
     headers = {"authorization": f"Bearer {TOKEN}"}
     assert client.post(path, json=stolen, headers=headers).status_code == 404
+    refused = client.get(path)
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
     bodies = (b"{", b"[]", b"{}", b"x" * 5000, b'{"developer": "ann", "page_secret": "short"}')
     for body in (*bodies, b'{"page_secret": "%s"}' % ann.secret.encode()):
         assert client.post(path, content=body, headers=headers).status_code == 400
