@@ -159,6 +159,26 @@ def test_what_connect_prints_can_be_pasted(run_embedded: Run, tmp_path: Path) ->
     assert token.group(1) not in install
 
 
+def test_an_installer_is_printed_without_the_token(run_embedded: Run, tmp_path: Path) -> None:
+    wrong = run_embedded("connect", "fleet", "--print-installer", "beos")
+    assert_failed(wrong, 2, "--print-installer is one of linux, macos, windows")
+    both = run_embedded("connect", "fleet", "--print-installer", "linux", "--json")
+    assert_failed(both, 2, "give one of --print-installer and --json")
+    assert not (tmp_path / "data/telemetry.db").exists()
+
+    made = run_embedded("connect", "fleet", "--print-installer", "linux", TELEMETRY_PORT="1234")
+    again = run_embedded("connect", "fleet", "--print-installer", "linux", TELEMETRY_PORT="1234")
+
+    [line] = error_lines(made)
+    token = line.rpartition(" ")[2]
+    assert line.startswith("Secret token, not shown again: ")
+    assert made.stdout == said(again)
+    assert made.stdout.startswith("#!/bin/sh\n")
+    assert "http://127.0.0.1:1234/plugins/developer-telemetry/1/report" in made.stdout
+    assert len(token) >= 40
+    assert token not in made.stdout
+
+
 def test_the_token_is_not_in_the_database_in_clear(run_embedded: Run, tmp_path: Path) -> None:
     said(run_embedded("connect", "fleet", "--secret-token", "a-secret-in-clear"))
 
