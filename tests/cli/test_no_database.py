@@ -22,6 +22,7 @@ ARGUMENTS = {
     "connections delete": ["1", "--yes"],
     "demo": ["--developers", "1", "--days", "1"],
     "erase": ["ann@example.com", "--yes"],
+    "me-link": ["ann@example.com"],
     "import": ["-"],
     "prune": ["--yes"],
     "spool drop": ["--connection", "1", "--yes"],

@@ -362,13 +362,14 @@ def test_a_move_with_the_command(embedded: Callable[..., str], tmp_path: Path) -
         "0 reports stored: 2",
         "rows left out that follow from the reports: 2",
     ]
-    assert embedded("export", "--developer", "ANN@x.org", "-o", "ann") == "0 3 rows exported\n"
+    assert embedded("export", "--developer", "ANN@x.org", "-o", "ann") == "0 4 rows exported\n"
     about = [json.loads(line) for line in (tmp_path / "ann").read_text().splitlines()]
     assert {row["developer_id"] for row in about} == {"ann"}
     assert [row["table"].rpartition("_")[2] for row in about] == [
         "telemetry",
         "metrics",
         "machines",
+        "accesses",  # of this export
     ]
     table = ("export", "--format", "csv", "--layer", "tool", "-o", "days.csv")
     assert "2 cells look like formulas" in embedded(*table, "--since", "2026-11-23")
@@ -389,7 +390,7 @@ def test_the_guides_commands_do_what_it_says(embedded: Callable[..., str], tmp_p
         "0 reports.ndjson.gz: nothing is in it\nreports stored: 0\n",
         "0 connection 1: 0 reports, 0 accounts\n",
         "0 reports stored: 1\n",
-        "0 3 rows exported\n",
+        "0 4 rows exported\n",
     ]
     answer = [json.loads(line) for line in (tmp_path / "ann.ndjson").read_text().splitlines()]
     assert {row["developer_id"] for row in answer} == {"ann.lee"}
