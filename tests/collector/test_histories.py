@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -165,12 +167,13 @@ def shell_or_skip(name: str) -> str:
     return path
 
 
+PROMPT = b"ready> "
 # What each shell needs to keep its history as a person's interactive one does.
 SHELLS = {
     "zsh": ["-i", "-f"],
     "bash": ["--norc", "-i"],
     "bash with times": ["--norc", "-i"],
-    "fish": ["-i"],
+    "fish": ["-i", "-C", "function fish_prompt; echo -n 'ready> '; end"],
 }
 SET_UP = {
     "zsh": "HISTFILE=~/.zsh_history SAVEHIST=9; setopt INC_APPEND_HISTORY EXTENDED_HISTORY\n",
@@ -219,7 +222,7 @@ def typed(program: str, options: list[str], lines: str, home: Path) -> None:
         "HOME": str(home),
         "PATH": f"{home}/bin:/usr/bin:/bin",
         "TERM": "dumb",
-        "PS1": "$ ",
+        "PS1": "ready> ",
     }
     process = subprocess.Popen(
         ["setsid", "--ctty", program, *options],
@@ -231,8 +234,10 @@ def typed(program: str, options: list[str], lines: str, home: Path) -> None:
     )
     os.close(terminal)
     try:
-        for line in lines.splitlines(keepends=True):
-            os.write(controller, line.encode())
+        for line in lines.splitlines():
+            # What is typed before a shell asks for it can be lost.
+            read_until_prompt(controller, line)
+            os.write(controller, f"{line}\n".encode())
         drain(controller)
         assert process.wait(20) is not None
     finally:
@@ -241,14 +246,19 @@ def typed(program: str, options: list[str], lines: str, home: Path) -> None:
         os.close(controller)
 
 
+def read_until_prompt(controller: int, line: str) -> None:
+    """Read until a shell has printed its prompt, and then nothing more for a moment."""
+    output = b""
+    while select.select([controller], [], [], 0.3 if PROMPT in output else 30)[0]:
+        output += os.read(controller, 4096)
+    assert PROMPT in output, f"no prompt for {line!r} after {output!r}"
+
+
 def drain(controller: int) -> None:
     """Read what the shell prints, or it would wait; end when it has closed the terminal."""
-    while True:
-        try:
-            if not os.read(controller, 4096):
-                return
-        except OSError:
-            return
+    with suppress(OSError):
+        while select.select([controller], [], [], 30)[0] and os.read(controller, 4096):
+            pass
 
 
 @pytest.mark.parametrize(
