@@ -291,10 +291,10 @@ def test_a_person_can_pause_exclude_and_hide(machine: Machine) -> None:
     assert machine.call("show").stdout == ""
     assert machine.call("pause", "--until", "2020-01-01").returncode == 1
     assert machine.call("pause", "--until", "never").returncode == 1
-    listed = machine.call("exclude", "secret", "/work/customer").stdout
-    assert listed.splitlines() == ["Left out     /work/customer", "Left out     secret"]
+    listed = machine.call("exclude", "secret", "/repositories/customer").stdout
+    assert listed.splitlines() == ["Left out     /repositories/customer", "Left out     secret"]
     listed = machine.call("exclude", "--remove", "secret").stdout
-    assert listed.splitlines() == ["Left out     /work/customer"]
+    assert listed.splitlines() == ["Left out     /repositories/customer"]
     assert "Name hidden  shop" in machine.call("exclude", "--hide", "shop").stdout
 
 
