@@ -76,8 +76,8 @@ stored as it is sent, except for what the settings of its connection remove.""",
     purpose="""## Purpose
 
 To see how teams work with their tools, and how activity goes together with delivery: reviews,
-builds, deployments. The dashboards show groups over weeks. Nothing is ranked or scored, and
-the figures are no measure of working time. The legal basis is for the controller to add.""",
+builds, deployments. Nothing is ranked or scored, and the figures are no measure of working
+time. The legal basis is for the controller to add.""",
     location="""## Where it is stored
 
 In the database `{database}`. Machines and people reach the receiver at {url}. The columns
@@ -92,9 +92,9 @@ contain no report. Backups, replicas and binary logs of the database are outside
 record.""",
     readers="""## Who can see it
 
-- People who read the dashboards see figures of groups, of the size below. They read views of
-  the database, if Grafana's user has only the rights of the script that this project has for
-  it.
+- People who read the dashboard Delivery see figures of groups, of the size below. The other
+  dashboards read the rows of days, and Team and Person show single people by name: Grafana's
+  rights decide who can open them.
 - The page of operators shows machines, when they reported, and what was refused. {page}
 - Operators with a command line can export and erase a person's rows.
 - Administrators of the database can read everything in it.
@@ -112,8 +112,8 @@ database, backups, and exports of everything are not recorded.
     never_retired="A machine without reports counts as in use until an operator retires it.",
     connection="## Connection {name} (id {id})",
     people="People with rows: {count}.",
-    group="Smallest group: a figure of the dashboards is of at least {count} different developers.",
-    no_group="Smallest group: {count}, so dashboards can show figures of a single person.",
+    group="Smallest group: a figure of Delivery is of at least {count} different developers.",
+    no_group="Smallest group: {count}, so Delivery can show figures of a single person, too.",
     raw_retention="Retention of reports as they were sent: {days}.",
     tool_retention="Retention of days, machines, accounts and the record of looks: {days}.",
     days="{count} days",
@@ -170,9 +170,8 @@ Verbindung entfernen.""",
     purpose="""## Zweck
 
 Zu sehen, wie Teams mit ihren Werkzeugen arbeiten und wie das mit der Lieferung zusammenhängt:
-mit Reviews, Builds und Deployments. Die Dashboards zeigen Gruppen über Wochen. Es gibt keine
-Rangliste und keine Bewertung, und die Zahlen messen keine Arbeitszeit. Die Rechtsgrundlage
-ergänzt der Verantwortliche.""",
+mit Reviews, Builds und Deployments. Es gibt keine Rangliste und keine Bewertung, und die Zahlen
+messen keine Arbeitszeit. Die Rechtsgrundlage ergänzt der Verantwortliche.""",
     location="""## Wo es gespeichert wird
 
 In der Datenbank `{database}`. Rechner und Personen erreichen den Empfänger unter {url}. Die
@@ -187,9 +186,9 @@ wieder da ist. Protokolle enthalten keinen Bericht. Sicherungen, Replikate und B
 der Datenbank sind nicht Teil dieses Verzeichnisses.""",
     readers="""## Wer es sehen kann
 
-- Wer die Dashboards liest, sieht Zahlen von Gruppen der unten genannten Größe. Sie lesen
-  Sichten der Datenbank, wenn der Benutzer von Grafana nur die Rechte aus dem Skript dieses
-  Projekts hat.
+- Wer das Dashboard Delivery liest, sieht Zahlen von Gruppen der unten genannten Größe. Die
+  anderen Dashboards lesen die Zeilen der Tage; Team und Person zeigen einzelne Personen mit
+  Namen: Die Rechte in Grafana bestimmen, wer sie öffnen kann.
 - Die Seite für Betreiber zeigt Rechner, den Zeitpunkt ihrer Berichte und was abgelehnt wurde.
   {page}
 - Betreiber mit einer Befehlszeile können die Zeilen einer Person exportieren und löschen.
@@ -214,10 +213,10 @@ aufgezeichnet.
     connection="## Verbindung {name} (Nummer {id})",
     people="Personen mit Zeilen: {count}.",
     group=(
-        "Kleinste Gruppe: Eine Zahl der Dashboards betrifft mindestens {count} verschiedene "
+        "Kleinste Gruppe: Eine Zahl von Delivery betrifft mindestens {count} verschiedene "
         "Entwickler."
     ),
-    no_group="Kleinste Gruppe: {count}; Dashboards können Zahlen einer einzelnen Person zeigen.",
+    no_group="Kleinste Gruppe: {count}; auch Delivery kann Zahlen einer einzelnen Person zeigen.",
     raw_retention="Aufbewahrung der Berichte im gesendeten Wortlaut: {days}.",
     tool_retention="Aufbewahrung von Tagen, Rechnern, Konten und Zugriffen: {days}.",
     days="{count} Tage",
