@@ -25,6 +25,7 @@ else
         command -v google-chrome >/dev/null || packages+=(chromium)
     command -v strace >/dev/null || packages+=(strace)
     command -v zsh >/dev/null || packages+=(zsh)
+    command -v fish >/dev/null || packages+=(fish)
     command -v systemd-analyze >/dev/null || packages+=(systemd)
 fi
 if [ ${#packages[@]} -eq 0 ]; then

@@ -108,7 +108,7 @@ def test_the_report_goes_all_the_way_and_nothing_of_it_stays(
     with place.receiver as receiver:
         assert receiver.send(report("ann"), number).status_code == 200
         # The receiver writes the machine and the account of a report later.
-        eventually(lambda: set(place.rows().values()) == {1}, seconds=20)
+        eventually(lambda: set(place.rows().values()) == {1}, seconds=10)
         before = place.rows()
 
         steps = place.steps("--connection", str(number))

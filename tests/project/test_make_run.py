@@ -110,7 +110,7 @@ def test_the_readmes_first_screen_is_true(running: Running) -> None:
     assert shown[0].split()[:3] == ["id", "name", "reports"]
     page = page.replace(":8090/", f":{running.port}/")
     # Machines are counted some seconds after their reports are stored.
-    eventually(lambda: "ann.lee" in running.shell(f"curl --silent --fail {page}"), seconds=60)
+    eventually(lambda: "ann.lee" in running.shell(f"curl --silent --fail {page}"), seconds=15)
     assert re.match(r"1 +default +\d+ +\d+ +1 +1 +0 +20", shown[1])
 
 
