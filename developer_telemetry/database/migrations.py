@@ -11,7 +11,7 @@ indexes are made by the statement that makes their table or column.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from pydevlake.migration import Dialect, MigrationScriptBuilder, migration
@@ -220,12 +220,30 @@ def other_table(table: Table, words: Mapping[str, str]) -> list[str]:
     ]
 
 
-@migration(CREATE_TABLES, name="developer telemetry: create tables")
-def create_tables(b: MigrationScriptBuilder) -> None:
-    for table in TABLES:
+def create_on_servers(b: MigrationScriptBuilder, tables: Iterable[Table]) -> None:
+    """Make tables on MySQL, MariaDB and PostgreSQL; `sqlite_tables` has them for SQLite."""
+    for table in tables:
         b.execute(mysql_table(table), Dialect.MYSQL)
         for statement in other_table(table, POSTGRESQL_WORDS):
             b.execute(statement, Dialect.POSTGRESQL)
+
+
+def sqlite_tables(tables: Iterable[Table]) -> list[str]:
+    """Return the statements that make tables on SQLite."""
+    return [statement for table in tables for statement in other_table(table, SQLITE_WORDS)]
+
+
+def sqlite_columns(table: str, columns: Mapping[str, str]) -> list[str]:
+    """Return the statements that add columns, with their definitions, to a table on SQLite."""
+    return [
+        f"ALTER TABLE {table} ADD COLUMN {column} {definition}"
+        for column, definition in columns.items()
+    ]
+
+
+@migration(CREATE_TABLES, name="developer telemetry: create tables")
+def create_tables(b: MigrationScriptBuilder) -> None:
+    create_on_servers(b, TABLES)
     # With its reader's rights it works without the account that made it, as after a restore.
     b.execute(f"CREATE OR REPLACE SQL SECURITY INVOKER {VIEW}", Dialect.MYSQL)
     b.execute(f"CREATE OR REPLACE {VIEW}", Dialect.POSTGRESQL)
@@ -355,9 +373,7 @@ RUNS = Table(
 @migration(ADD_RUNS, name="developer telemetry: add the watermarks of runs")
 def add_runs(b: MigrationScriptBuilder) -> None:
     """Add the last raw row of the last complete run of each subtask and connection."""
-    b.execute(mysql_table(RUNS), Dialect.MYSQL)
-    for statement in other_table(RUNS, POSTGRESQL_WORDS):
-        b.execute(statement, Dialect.POSTGRESQL)
+    create_on_servers(b, [RUNS])
 
 
 SCOPE_CONFIGS = "_tool_developer_telemetry_scope_configs"
@@ -412,9 +428,7 @@ def add_privacy(b: MigrationScriptBuilder) -> None:
     """Add also the days before which raw rows were pruned, and the time of the last prune."""
     for column, definition in PRIVACY_COLUMNS.items():
         b.add_column(CONNECTIONS, column, definition)
-    b.execute(mysql_table(HORIZONS), Dialect.MYSQL)
-    for statement in other_table(HORIZONS, POSTGRESQL_WORDS):
-        b.execute(statement, Dialect.POSTGRESQL)
+    create_on_servers(b, [HORIZONS])
 
 
 TOMBSTONES = Table(
@@ -441,10 +455,7 @@ RECEIVERS = Table(
 @migration(ADD_TOMBSTONES, name="developer telemetry: add tombstones and receivers")
 def add_tombstones(b: MigrationScriptBuilder) -> None:
     """Add hashes of erased people, and the receivers that have confirmed them."""
-    for table in (TOMBSTONES, RECEIVERS):
-        b.execute(mysql_table(table), Dialect.MYSQL)
-        for statement in other_table(table, POSTGRESQL_WORDS):
-            b.execute(statement, Dialect.POSTGRESQL)
+    create_on_servers(b, [TOMBSTONES, RECEIVERS])
 
 
 PROBES = Table(
@@ -458,9 +469,7 @@ PROBES = Table(
 @migration(ADD_PROBES, name="developer telemetry: add a table to tell databases apart by")
 def add_probes(b: MigrationScriptBuilder) -> None:
     """Add a table for a value by which two processes recognize that they share a database."""
-    b.execute(mysql_table(PROBES), Dialect.MYSQL)
-    for statement in other_table(PROBES, POSTGRESQL_WORDS):
-        b.execute(statement, Dialect.POSTGRESQL)
+    create_on_servers(b, [PROBES])
 
 
 MACHINES = "_tool_developer_telemetry_machines"
@@ -603,10 +612,7 @@ STANDALONE_TABLES = (SCHEMA_OWNER, PROJECTS, MADE_LINKS, CONVERSIONS)
 @migration(ADD_STANDALONE, name="developer telemetry: add tables for work without the plugin")
 def add_standalone(b: MigrationScriptBuilder) -> None:
     """Add the schema's owner, our projects, links that we made, and the last conversions."""
-    for table in STANDALONE_TABLES:
-        b.execute(mysql_table(table), Dialect.MYSQL)
-        for statement in other_table(table, POSTGRESQL_WORDS):
-            b.execute(statement, Dialect.POSTGRESQL)
+    create_on_servers(b, STANDALONE_TABLES)
 
 
 # The id is a hash of the connection and of what tells one machine's refusals from another's.
@@ -657,10 +663,7 @@ def add_fleet(b: MigrationScriptBuilder) -> None:
     """Add machines that were refused, retired ones, and tokens of groups with their last use."""
     for column, definition in MACHINE_COLUMNS.items():
         b.add_column(MACHINES, column, definition)
-    for table in FLEET_TABLES:
-        b.execute(mysql_table(table), Dialect.MYSQL)
-        for statement in other_table(table, POSTGRESQL_WORDS):
-            b.execute(statement, Dialect.POSTGRESQL)
+    create_on_servers(b, FLEET_TABLES)
 
 
 ACCESSES = Table(
@@ -704,15 +707,12 @@ def add_reading(b: MigrationScriptBuilder) -> None:
     """Add the smallest group of connections, accesses to a person's rows, and figures of groups."""
     for column, definition in SMALLEST_GROUP.items():
         b.add_column(CONNECTIONS, column, definition)
-    for table in READING_TABLES:
-        b.execute(mysql_table(table), Dialect.MYSQL)
-        for statement in other_table(table, POSTGRESQL_WORDS):
-            b.execute(statement, Dialect.POSTGRESQL)
+    create_on_servers(b, READING_TABLES)
 
 
 SQLITE_STATEMENTS: dict[int, list[str]] = {
     CREATE_TABLES: [
-        *(statement for table in TABLES for statement in other_table(table, SQLITE_WORDS)),
+        *sqlite_tables(TABLES),
         f"CREATE {VIEW.replace('VIEW', 'VIEW IF NOT EXISTS', 1)}",
     ],
     TAKE_OVER_ROWS: [],
@@ -720,41 +720,27 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
         f"ALTER TABLE {CONNECTIONS} ADD COLUMN previous_secret_token TEXT",
         f"ALTER TABLE {CONNECTIONS} ADD COLUMN previous_token_until BIGINT NOT NULL DEFAULT 0",
     ],
-    ADD_RUNS: other_table(RUNS, SQLITE_WORDS),
+    ADD_RUNS: sqlite_tables([RUNS]),
     ADD_TASKS_SWITCH: [
         f"ALTER TABLE {SCOPE_CONFIGS} ADD COLUMN test_and_build_tasks"
         " BOOLEAN NOT NULL DEFAULT FALSE",
     ],
     ADD_DAYS_INDEX: [f"CREATE INDEX IF NOT EXISTS {DAYS_INDEX} ON {METRICS} ({DAYS_COLUMNS})"],
     ADD_PRIVACY: [
-        *(
-            f"ALTER TABLE {CONNECTIONS} ADD COLUMN {column} {definition}"
-            for column, definition in PRIVACY_COLUMNS.items()
-        ),
-        *other_table(HORIZONS, SQLITE_WORDS),
+        *sqlite_columns(CONNECTIONS, PRIVACY_COLUMNS),
+        *sqlite_tables([HORIZONS]),
     ],
-    ADD_TOMBSTONES: [
-        *other_table(TOMBSTONES, SQLITE_WORDS),
-        *other_table(RECEIVERS, SQLITE_WORDS),
-    ],
-    ADD_PROBES: other_table(PROBES, SQLITE_WORDS),
+    ADD_TOMBSTONES: sqlite_tables([TOMBSTONES, RECEIVERS]),
+    ADD_PROBES: sqlite_tables([PROBES]),
     JOIN_MACHINES: _joined_machines(_OF_SQLITE),
-    ADD_STANDALONE: [
-        statement for table in STANDALONE_TABLES for statement in other_table(table, SQLITE_WORDS)
-    ],
+    ADD_STANDALONE: sqlite_tables(STANDALONE_TABLES),
     ADD_FLEET: [
-        *(
-            f"ALTER TABLE {MACHINES} ADD COLUMN {column} {definition}"
-            for column, definition in MACHINE_COLUMNS.items()
-        ),
-        *(statement for table in FLEET_TABLES for statement in other_table(table, SQLITE_WORDS)),
+        *sqlite_columns(MACHINES, MACHINE_COLUMNS),
+        *sqlite_tables(FLEET_TABLES),
     ],
     ADD_READING: [
-        *(
-            f"ALTER TABLE {CONNECTIONS} ADD COLUMN {column} {definition}"
-            for column, definition in SMALLEST_GROUP.items()
-        ),
-        *(statement for table in READING_TABLES for statement in other_table(table, SQLITE_WORDS)),
+        *sqlite_columns(CONNECTIONS, SMALLEST_GROUP),
+        *sqlite_tables(READING_TABLES),
     ],
 }
 
