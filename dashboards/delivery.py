@@ -1,4 +1,4 @@
-"""How does work at machines go along with what DevLake knows of delivery?
+"""The dashboard Delivery: activity at machines beside what DevLake knows of delivery.
 
 All figures about people are read from a table that the receiver computes: it has none about fewer
 people than the smallest group. Builds, deployments and incidents are DevLake's own rows.

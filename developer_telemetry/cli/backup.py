@@ -7,6 +7,7 @@ import typer
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.cli.common import (
+    AS_JSON,
     announce,
     clear_errors,
     engine_of,
@@ -23,14 +24,12 @@ from developer_telemetry.printable import printable_json
 # Progress is shown every so many rows.
 SHOWN_ROWS = 1_000
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the numbers of rows as JSON.")]
-
 
 def backup(
     file: Annotated[
         str, typer.Argument(help="The file, which is always gzipped; - for standard output.")
     ],
-    as_json: AsJson = False,
+    as_json: bool = AS_JSON,
 ) -> None:
     """Write all that is stored into one file, for `restore`.
 
@@ -55,7 +54,7 @@ def backup(
 
 def restore(
     file: Annotated[str, typer.Argument(help="A file of `backup`; - for standard input.")],
-    as_json: AsJson = False,
+    as_json: bool = AS_JSON,
 ) -> None:
     """Write a backup into an empty database of any kind: all of it, or nothing.
 

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from developer_telemetry.cli.common import clear_errors, confirm, require_database, say, table
+from developer_telemetry.cli.common import (
+    AS_JSON,
+    YES,
+    clear_errors,
+    confirm,
+    is_terminal,
+    require_database,
+    say,
+    table,
+)
 from developer_telemetry.config import Settings, load_settings
 from developer_telemetry.errors import TelemetryError, Unavailable
 from developer_telemetry.printable import iso_time, printable_json
@@ -28,15 +37,10 @@ dead_letters = typer.Typer(
 Reports = Annotated[
     Optional[list[str]], typer.Argument(metavar="[REPORT]...", help="Their ids; all without one.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @dead_letters.command("list")
-def show(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON list, with the bodies.")
-    ] = False,
-) -> None:
+def show(as_json: bool = AS_JSON) -> None:
     """List the reports in the spool that the database refused, with the reasons."""
     with clear_errors():
         from developer_telemetry.reports.daily_metrics import format_timestamp
@@ -62,7 +66,7 @@ def show(
 
 
 @dead_letters.command()
-def retry(reports: Reports = None, as_json: AsJson = False) -> None:
+def retry(reports: Reports = None, as_json: bool = AS_JSON) -> None:
     """Store them as other reports of the spool, for example after an upgrade that reads them.
 
     Exits with 1 if the database refuses one of them again.
@@ -112,7 +116,7 @@ def export(
         letters = _read(load_settings(), reports)
         with open_output(output) as file:
             to = ExportOutput(
-                file, as_csv=False, on_terminal=output is None and sys.stdout.isatty()
+                file, as_csv=False, on_terminal=output is None and is_terminal(sys.stdout)
             )
             for letter in letters:
                 row = {
@@ -130,8 +134,8 @@ def export(
 @dead_letters.command()
 def drop(
     reports: Reports = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
-    as_json: AsJson = False,
+    yes: bool = YES,
+    as_json: bool = AS_JSON,
 ) -> None:
     """Delete them; they are stored nowhere else."""
     with clear_errors():

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.cli.common import clear_errors, open_database, say, table
+from developer_telemetry.cli.common import AS_JSON, clear_errors, open_database, say, table
 from developer_telemetry.config import Settings, load_settings
 from developer_telemetry.errors import ConfigurationError
-from developer_telemetry.printable import printable_json
+from developer_telemetry.printable import iso_time, printable_json
 
 if TYPE_CHECKING:
     from developer_telemetry.storage.fleet.machines import Machine, MachineKey
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 machines = typer.Typer(no_args_is_help=True, help="List machines, and retire replaced ones.")
 
 CONNECTION = typer.Option("", "--connection", help="Its name or id; all connections without it.")
-AS_JSON = typer.Option(False, "--json", help="Print JSON.")
 DEVELOPER = typer.Argument(help="The developer's id, as `machines list` shows it.")
 HOST = typer.Argument("", help="The host's name; needed if the developer has several machines.")
 
@@ -111,13 +109,6 @@ def show_refused(connection_id: int, as_json: bool) -> None:
         _print_refused(engine, connection_id, as_json)
 
 
-def format_moment(epoch_us: int) -> str:
-    """Return a time as in `2026-11-29T06:40:00Z`."""
-    return datetime.fromtimestamp(epoch_us // 1_000_000, timezone.utc).strftime(
-        "%Y-%m-%dT%H:%M:%SZ"
-    )
-
-
 @contextmanager
 def _database() -> "Iterator[tuple[Engine, Settings]]":
     from developer_telemetry.storage.devlake_schema import require_tables
@@ -167,6 +158,7 @@ def _find(engine: Engine, connection: str, developer: str, host: str) -> "Machin
 
 
 def _describe(machine: "Machine") -> dict[str, Any]:
+    from developer_telemetry.diagnostics.connection_status import text_of_moment
     from developer_telemetry.storage.fleet.machines import state_of
 
     return {
@@ -174,18 +166,12 @@ def _describe(machine: "Machine") -> dict[str, Any]:
         "developer": machine.key.developer_id,
         "host": machine.key.hostname,
         "state": state_of(machine),
-        "last_seen": _iso(machine.last_seen),
-        "first_seen": _iso(machine.first_seen),
+        "last_seen": iso_time(text_of_moment(machine.last_seen)),
+        "first_seen": iso_time(text_of_moment(machine.first_seen)),
         "reports": machine.reports,
         "user_agent": machine.user_agent,
-        "retired": format_moment(machine.retired_us) if machine.retired_us else None,
+        "retired": iso_time(machine.retired_us),
     }
-
-
-def _iso(moment: Any) -> Optional[str]:
-    """Return a time of the database, which is UTC, as `format_moment` does."""
-    text = str(moment or "")[:19]
-    return f"{text.replace(' ', 'T')}Z" if text else None
 
 
 def _describe_refused(machine: "RefusedMachine") -> dict[str, Any]:
@@ -199,8 +185,8 @@ def _describe_refused(machine: "RefusedMachine") -> dict[str, Any]:
         "reason": machine.reason,
         "title": describe_reason(machine.reason),
         "count": machine.count,
-        "first": format_moment(machine.first_us),
-        "last": format_moment(machine.last_us),
+        "first": iso_time(machine.first_us),
+        "last": iso_time(machine.last_us),
         "user_agent": machine.details.user_agent,
         "message": machine.details.message,
     }

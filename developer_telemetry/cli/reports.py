@@ -18,6 +18,7 @@ from developer_telemetry.cli.common import (
     chosen,
     chosen_id,
     clear_errors,
+    is_terminal,
     make_database,
     open_database,
     say,
@@ -200,7 +201,9 @@ def export(
             _record_look(engine, people, layer)
         # Among rows on a terminal, a bar would be in the way.
         with open_output(output) as file, show_progress("exporting", output is not None) as show:
-            to = ExportOutput(file, format is Format.CSV, output is None and sys.stdout.isatty())
+            to = ExportOutput(
+                file, format is Format.CSV, output is None and is_terminal(sys.stdout)
+            )
             for row in _exported(engine, wanted, layer):
                 to.write(row)
                 if to.rows % SHOWN_ROWS == 0:
