@@ -228,7 +228,8 @@ class Monitor(PeriodicThread):
 
     def _log_readiness(self) -> None:
         problem = self.problem()
-        if not problem and not self._is_listening:
+        # A stop was asked for, so it is no news; a round of checks may end in the middle of it.
+        if self.stopping or not (problem or self._is_listening):
             return
         if problem != self._logged_problem:
             log = logger.warning if problem else logger.info
