@@ -14,7 +14,7 @@ from developer_telemetry.constants import LINK_TABLE
 from developer_telemetry.database.bulk_insert import insert_typed
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import transact
-from developer_telemetry.pipeline.delivery import refresh_delivery
+from developer_telemetry.pipeline.figure_refresh import refresh_figures
 from developer_telemetry.storage.devlake_schema import (
     DEPLOYMENT_COMMIT_TABLE,
     INCIDENT_LINK_TABLE,
@@ -41,7 +41,7 @@ def fill_delivery(engine: Engine, pull_requests: int) -> None:
     for rows in (_pull_requests(random, users, pull_requests), _builds(random, pull_requests)):
         for table, own in rows.items():
             _store(engine, table, own)
-    for _ in refresh_delivery(engine, NOW.date()):
+    for _ in refresh_figures(engine, NOW.date()):
         pass
 
 

@@ -110,6 +110,9 @@ class HandOver:
 
     def _convert(self) -> str:
         self._command("connect", "fleet", "--project", PROJECT, "--test-and-build-tasks")
+        # The genuine SDK makes its table in the first run, which fails if two connections do so.
+        [blueprint] = self.lake.get("/blueprints")["blueprints"]
+        self.lake.run(blueprint["id"])
         printed = self._command("connect", "other", "--project", PROJECT, "--json")
         self.token = json.loads(printed)["token"]
         [blueprint] = self.lake.get("/blueprints")["blueprints"]

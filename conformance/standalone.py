@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from datetime import date, timedelta
 from typing import Any
 
 from conformance.dashboards import answers
@@ -19,7 +20,7 @@ from developer_telemetry.constants import (
     TOOL_TABLE,
 )
 from tests.support.dashboard_answers import Chosen
-from tests.support.receivers import Receiver, eventually, query, report, run_command
+from tests.support.receivers import DAY, Receiver, eventually, query, report, run_command
 
 PROJECT = "p1"
 MAPPING = ("cicd_scopes", "developer_telemetry:TelemetryScope:1:all")
@@ -51,6 +52,8 @@ FOLDED: dict[str, dict[str, str]] = {
 }
 # The longest time of a round (10 s) and the pause after a conversion (60 s).
 CONVERTED_SECONDS = 100
+# The receiver looks once a minute whether figures are due.
+FIGURE_SECONDS = 200
 METRICS = {"development_activity": {"test_runs_detected": 3, "build_commands_detected": 2}}
 
 
@@ -151,8 +154,7 @@ class Standalone:
         refused = self._command("connect", "fleet", "--project", "p2", leaves=2)
         expect("has no project 'p2'" in refused, True, refused)
         expect(query(self.url, f"SELECT * FROM {SCOPE_TABLE}"), [], "scopes after the refusal")
-        # One developer's report is enough for the dashboards.
-        options = ["--project", PROJECT, "--test-and-build-tasks", "--smallest-group", "1"]
+        options = ["--project", PROJECT, "--test-and-build-tasks"]
         self.printed = self._command("connect", "fleet", *options)
         again = self._command("connect", "fleet", *options)
         expect("curl" in again and "$TOKEN" in again, True, again)
@@ -168,14 +170,16 @@ class Standalone:
         return [MAPPING for row in results if set(MAPPING) <= set(row)]
 
     def _push(self) -> str:
-        [line] = [line for line in self.printed.splitlines() if "curl" in line]
+        # The other one fetches the collector.
+        _, line = (line for line in self.printed.splitlines() if line.startswith("  curl "))
         # The receiver reads the new connection a little later.
         eventually(lambda: self._curl(line) == "200", 30)
         self.began = time.monotonic()
         self.token = line.partition("Bearer ")[2].partition("'")[0]
         for developer, fields in {**EXACT, **FOLDED}.items():
-            body = report(developer, **fields, metrics=METRICS)
-            expect(self.receiver.send(body, 1, self.token).status_code, 200, "a report")
+            for day in (DAY, _in_last_week()):
+                body = report(developer, **{**fields, "date": day}, metrics=METRICS)
+                expect(self.receiver.send(body, 1, self.token).status_code, 200, "a report")
         return "three commands: the receiver, `connect`, `curl`"
 
     def _curl(self, line: str) -> str:
@@ -216,9 +220,13 @@ class Standalone:
         return int(number)
 
     def _show(self) -> str:
-        shown = answers(self.url, Chosen(project=[PROJECT]))
+        # Another smallest group makes the receiver compute all figures at once.
+        self._command("connections", "set", "fleet", "--smallest-group", "1")
+        figures = "SELECT * FROM telemetry_weeks WHERE grouped_by = 'project'"
+        eventually(lambda: query(self.url, figures) != [], FIGURE_SECONDS)
+        shown = answers(self.url, Chosen(project=[PROJECT], group=f"project {PROJECT}"))
         expect(shown, answers(self.url, Chosen(connection=[1])), "what the project shows")
-        none = answers(self.url, Chosen(project=["p2"]))
+        none = answers(self.url, Chosen(project=["p2"], group="project p2"))
         differing = [title for title in shown if shown[title] != none[title]]
         expect(len(differing) > 10, True, f"panels that show it: {differing}")
         return f"{len(shown)} queries"
@@ -276,6 +284,12 @@ class Standalone:
             expect(left, [], table)
         expect(self._count_others(), others, "rows of the other plugin")
         eventually(lambda: self._answer(self.token) == 404, 30)
+
+
+def _in_last_week() -> str:
+    """Return a day of the last complete week, since running weeks are not shown."""
+    today = date.today()
+    return str(today - timedelta(days=today.weekday() + 4))
 
 
 def _is_ours(row: tuple[Any, ...]) -> bool:

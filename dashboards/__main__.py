@@ -12,10 +12,10 @@ from dashboards.delivery import DELIVERY_PAGE
 from dashboards.dialects import DATABASES
 from dashboards.fleet import FLEET
 from dashboards.panels import dashboard, importable
-from dashboards.people import PERSON, TEAM
+from dashboards.team import TEAM
 from dashboards.tools import TOOLS
 
-PAGES = (FLEET, ACTIVITY, TOOLS, CODE, DELIVERY_PAGE, TEAM, PERSON)
+PAGES = (FLEET, ACTIVITY, TOOLS, CODE, DELIVERY_PAGE, TEAM)
 FOLDER = Path(__file__).parents[1] / "grafana"
 # For a folder that Grafana reads, and for an import on its page or by its API.
 PROVISIONED = FOLDER / "dashboards"

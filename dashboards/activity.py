@@ -2,204 +2,126 @@
 
 from __future__ import annotations
 
+from dashboards.groups import (
+    COMPLETE,
+    EMPTY,
+    FIGURES_COMPUTED,
+    OF_EVERYBODY,
+    SMALLEST_GROUP,
+    daily,
+    newest,
+    totals_by_week,
+    value_of,
+    weekly,
+)
 from dashboards.panels import Dashboard, Panel, Row
-from dashboards.sql import METRICS, SAMPLED, Sql
+from dashboards.sql import DAYS, PERIODS, WEEKS, Sql
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
-def _quartile_columns(d: Sql) -> str:
-    return f"q1 AS {d.quoted('first quartile')}, q2 AS median, q3 AS {d.quoted('third quartile')}"
-
-
-def median_hours(d: Sql) -> str:
-    return f"""WITH hours AS (
-  SELECT 1 AS everything, m.active_hours AS value FROM {METRICS} m
-  WHERE m.active_hours > 0 AND {d.selected()}
-), {d.quartiles("hours", "everything")}
-SELECT q2 AS value FROM quartiles"""
-
-
-def hours_by_day(d: Sql) -> str:
-    return f"""WITH {d.days()}, hours AS (
-  SELECT m.date, m.active_hours AS value FROM {METRICS} m
-  WHERE m.active_hours > 0 AND {d.selected()}
-), {d.quartiles("hours", "date")}
-SELECT days.day AS time, {_quartile_columns(d)}
-FROM days LEFT JOIN quartiles ON quartiles.date = days.day ORDER BY days.day"""
-
-
-def hours_by_week(d: Sql) -> str:
-    return f"""WITH {d.weeks()}, hours AS (
-  SELECT {d.week("m.date")} AS week, SUM(m.active_hours) AS value FROM {METRICS} m
-  WHERE m.active_hours > 0 AND {d.selected()}
-  GROUP BY {d.week("m.date")}, {d.person("m")}
-), {d.quartiles("hours", "week")}
-SELECT weeks.week AS time, {_quartile_columns(d)}
-FROM weeks LEFT JOIN quartiles ON quartiles.week = weeks.week ORDER BY weeks.week"""
-
-
-def total_hours_by_week(d: Sql) -> str:
-    return f"""WITH {d.weeks()}, hours AS (
-  SELECT {d.week("m.date")} AS week, SUM(m.active_hours) AS hours FROM {METRICS} m
-  WHERE {d.selected()} GROUP BY {d.week("m.date")}
+def teams_of_last_week(d: Sql) -> str:
+    return f"""WITH newest AS (
+  SELECT MAX(f.week) AS week FROM {WEEKS} f
+  WHERE f.figure = 'hours a day' AND f.grouped_by = 'everybody' AND {d.in_weeks()}
 )
-SELECT weeks.week AS time, COALESCE(hours, 0) AS hours
-FROM weeks LEFT JOIN hours ON hours.week = weeks.week ORDER BY weeks.week"""
-
-
-def hours_by_team(d: Sql) -> str:
-    # Few rows are left of a fleet's when each person's days are counted, before teams are joined.
-    return f"""WITH members AS (
-  SELECT DISTINCT tu.team_id, {d.person_of("c.id", d.exact("a.user_name"))} AS person
-  FROM {d.linked()} JOIN team_users tu ON tu.user_id = ua.user_id
-), days AS (
-  SELECT {d.person("m")} AS person, m.active_hours AS value, COUNT(*) AS number
-  FROM {METRICS} m WHERE m.active_hours > 0 AND {d.selected()}
-  GROUP BY {d.person("m")}, m.active_hours
-), counted AS (
-  SELECT members.team_id, days.value, SUM(days.number) AS number
-  FROM members JOIN days ON days.person = members.person GROUP BY members.team_id, days.value
-), {d.quartiles_of_counted("team_id")}
-SELECT t.name AS team, q1 AS {d.quoted("first quartile")}, q2 AS median,
-  q3 AS {d.quoted("third quartile")}, days AS {d.quoted("active developer days")},
-  hours AS {d.quoted("sum of hours")}, {d.variable_text("t.id")} AS {d.quoted("key")}
-FROM teams t JOIN quartiles ON quartiles.team_id = t.id ORDER BY t.name, t.id"""
+SELECT t.name AS team, {value_of("hours a week", "people")} AS developers,
+  {value_of("hours a day", "number")} AS {d.quoted("active developer days")},
+  {value_of("hours a day", "first_quartile")} AS {d.quoted("first quartile")},
+  {value_of("hours a day", "median")} AS median,
+  {value_of("hours a day", "third_quartile")} AS {d.quoted("third quartile")},
+  {value_of("hours a week", "total")} AS {d.quoted("sum of hours")},
+  {d.variable_text("t.id")} AS {d.quoted("key")}
+FROM newest JOIN {WEEKS} f ON f.week = newest.week JOIN teams t ON {d.exact("t.id")} = f.group_id
+WHERE f.figure IN ('hours a day', 'hours a week') AND f.grouped_by = 'team'
+GROUP BY t.id, t.name ORDER BY t.name, t.id"""
 
 
 def hours_by_weekday(d: Sql) -> str:
     names = " UNION ALL ".join(
         f"SELECT {n} AS n, '{name}' AS name" for n, name in enumerate(WEEKDAYS)
     )
-    first, last = (d.day_number(f"{which}(m.date)") for which in ("MIN", "MAX"))
-    each_day = range(len(WEEKDAYS))
-    sums = ", ".join(
-        f"SUM(CASE WHEN {d.weekday('m.date')} = {n} THEN m.active_hours ELSE 0 END) AS hours_{n}"
-        for n in each_day
-    )
-    hours = " ".join(f"WHEN {n} THEN hours_{n}" for n in each_day)
-    # 1970-01-05, day 4, was a Monday.
-    count = "FLOOR((last_day - 4 - n) / 7.0) - FLOOR((first_day - 5 - n) / 7.0)"
     return f"""WITH weekdays AS (
   {names}
-), people AS (
-  SELECT {first} AS first_day, {last} AS last_day, {sums}
-  FROM {METRICS} m WHERE {d.selected()} GROUP BY {d.person("m")}
-), known AS (
-  SELECT n, SUM({count}) AS days, SUM(CASE n {hours} END) AS hours
-  FROM people CROSS JOIN weekdays GROUP BY n
+), sums AS (
+  SELECT {d.weekday("f.day")} AS n, SUM(f.total) / SUM(f.number) AS hours
+  FROM {DAYS} f WHERE f.figure = 'hours a day' AND f.day BETWEEN {d.first_day} AND {d.last_day}
+  GROUP BY {d.weekday("f.day")}
 )
-SELECT weekdays.name AS weekday,
-  COALESCE(1.0 * known.hours / NULLIF(known.days, 0), 0) AS {d.quoted("hours a developer")}
-FROM weekdays LEFT JOIN known ON known.n = weekdays.n ORDER BY weekdays.n"""
-
-
-def active_developers(d: Sql) -> str:
-    return f"""SELECT COUNT(*) AS value FROM (
-  SELECT {d.person("m")} AS person FROM {METRICS} m WHERE m.active_hours > 0 AND {d.selected()}
-  GROUP BY {d.person("m")}
-) people"""
-
-
-def _active_by(d: Sql, period: str, start: str) -> str:
-    return f"""WITH {d.days()}, periods AS (
-  SELECT DISTINCT {period} AS start FROM days
-), active AS (
-  SELECT start, COUNT(*) AS developers FROM (
-    SELECT {start} AS start, {d.person("m")} AS person FROM {METRICS} m
-    WHERE m.active_hours > 0 AND {d.selected()} GROUP BY {start}, {d.person("m")}
-  ) people GROUP BY start
-)
-SELECT periods.start AS time, COALESCE(developers, 0) AS developers
-FROM periods LEFT JOIN active ON active.start = periods.start ORDER BY periods.start"""
-
-
-def active_by_day(d: Sql) -> str:
-    # A developer has one row a day.
-    return f"""WITH {d.days()}, active AS (
-  SELECT m.date, COUNT(*) AS developers FROM {METRICS} m
-  WHERE m.active_hours > 0 AND {d.selected()} GROUP BY m.date
-)
-SELECT days.day AS time, COALESCE(developers, 0) AS developers
-FROM days LEFT JOIN active ON active.date = days.day ORDER BY days.day"""
-
-
-def active_by_week(d: Sql) -> str:
-    return _active_by(d, d.week("day"), d.week("m.date"))
+SELECT weekdays.name AS weekday, sums.hours AS {d.quoted("hours a developer")}
+FROM weekdays LEFT JOIN sums ON sums.n = weekdays.n ORDER BY weekdays.n"""
 
 
 def active_by_month(d: Sql) -> str:
-    return _active_by(d, d.month("day"), d.month("m.date"))
+    return f"""SELECT f.first_day AS time, f.people AS developers
+FROM {PERIODS} f
+WHERE f.period = 'month' AND f.figure = 'active developers' AND {d.of_group()}
+  AND f.first_day BETWEEN {d.first_day} AND {d.last_day}
+ORDER BY f.first_day"""
 
 
 def projects_a_day(d: Sql) -> str:
-    several = "SUM(CASE WHEN projects > 2 THEN 1 ELSE 0 END)"
-    return f"""WITH {d.weeks()}, {d.size()}, counted AS (
-  SELECT {d.week("m.date")} AS week, {d.count_items("m.project_context")} AS projects
-  {d.sample("s.active_hours > 0")}
-), averages AS (
-  SELECT week, AVG(1.0 * projects) AS mean, 100.0 * {several} / COUNT(*) AS share
-  FROM counted GROUP BY week
-)
-SELECT weeks.week AS time, mean AS {d.quoted("projects a day (mean)")},
-  share AS {d.quoted("days with three or more")}
-FROM weeks LEFT JOIN averages ON averages.week = weeks.week ORDER BY weeks.week"""
+    mean = f"{value_of('projects a day', 'total')} / {value_of('projects a day', 'number')}"
+    return f"""WITH {d.weeks()}
+SELECT weeks.week AS time, {mean} AS {d.quoted("projects a day (mean)")},
+  {value_of("days with many projects", "share")} AS {d.quoted("days with three or more")}
+FROM weeks LEFT JOIN {WEEKS} f ON f.week = weeks.week
+  AND f.figure IN ('projects a day', 'days with many projects') AND {d.of_group()}
+GROUP BY weeks.week ORDER BY weeks.week"""
 
 
-HOURS_BY_DAY = Panel(
-    "Active Hours of a Developer's Day",
-    "Median and quartiles of the developers with at least one active hour on the day: who"
-    " reported none, or nothing, is not in them, so a day with none has no value.",
+HOURS_OF_DAYS = Panel(
+    "Active Hours of a Developer's Day by Week",
+    "Median and quartiles of the days with at least one active hour: days without a report are"
+    " not in them." + COMPLETE,
     "timeseries",
-    hours_by_day,
+    weekly("hours a day"),
     unit="h",
-    width=18,
+    empty=EMPTY,
 )
 HOURS_BY_WEEK = Panel(
     "Active Hours of a Developer's Week",
-    "Median and quartiles of each developer's sum over a week (from Monday), of those with at"
-    " least one active hour. The first and the last week may be cut by the range.",
+    "Median and quartiles of each developer's sum over a week, of those with at least one active"
+    " hour." + COMPLETE,
     "timeseries",
-    hours_by_week,
+    weekly("hours a week"),
     unit="h",
+    empty=EMPTY,
 )
 TOTAL_HOURS_BY_WEEK = Panel(
     "Sum of Active Hours by Week",
-    "All active hours reported for the days of a week. Grows with the number of developers.",
+    "All active hours reported for the days of a week. Grows with the number of developers."
+    + COMPLETE,
     "timeseries",
-    total_hours_by_week,
+    totals_by_week({"hours a week": "hours"}),
     unit="h",
     bars=True,
-)
-WEEKDAY_HOURS = Panel(
-    "Mean Active Hours of a Developer by Day of the Week",
-    "Over all days of the range from a developer's first to last report in it, whether reported"
-    " or not: holidays, days off and unreported days count as 0 hours.",
-    "barchart",
-    hours_by_weekday,
-    unit="h",
+    empty=EMPTY,
 )
 ACTIVE = Panel(
-    "Active Developers [Selected Time Range]",
-    "Developers with at least one active hour in the range.",
+    "Active Developers [Last Week of Selected Time Range]",
+    "Developers with at least one active hour in the last complete week that has enough of them.",
     "stat",
-    active_developers,
+    newest("hours a week", "people"),
     width=6,
+    empty=EMPTY,
 )
-ACTIVE_BY_DAY = Panel(
-    "Active Developers by Day",
-    "Developers with at least one active hour on the day.",
+ACTIVE_BY_WEEK = Panel(
+    "Active Developers by Week",
+    "Developers with at least one active hour in the week." + COMPLETE,
     "timeseries",
-    active_by_day,
-    width=18,
+    totals_by_week({"hours a week": "developers"}, "people"),
+    bars=True,
+    empty=EMPTY,
 )
 PROJECTS_A_DAY = Panel(
     "Projects of an Active Developer's Day [Each Week]",
     "How many projects were worked on between which attention went back and forth: the mean, and"
-    " the share of days with three or more. Reported projects only." + SAMPLED,
+    " the share of days with three or more. Reported projects only." + COMPLETE,
     "timeseries",
     projects_a_day,
     units=(("days with three or more", "percent"),),
+    empty=EMPTY,
 )
 
 ACTIVITY = Dashboard(
@@ -209,58 +131,86 @@ ACTIVITY = Dashboard(
     """- Use Cases: see the rhythm of work: how long, on which days, on how many projects at once.
 - Data Source Required: Developer Telemetry. Team and project need DevLake's users, teams and \
 projects.
-- Counted: hours in which a machine saw activity, 24 a day at most. Not counted: meetings, \
-reading, thinking, and work on machines without a collector. These are no hours of work, and say \
-nothing about a person's performance.""",
+- Counted: groups of people alone, never fewer than the smallest group, over complete weeks: hours \
+in which a machine saw activity, 24 a day at most. Not counted: meetings, reading, thinking, and \
+work on machines without a collector. These are no hours of work, and say nothing about a person's \
+performance.""",
     (
         Row(
             "Active Hours",
             (
                 Panel(
-                    "Median Active Hours of a Developer's Day",
-                    "Of all days with at least one active hour.",
+                    "Median Active Hours of a Developer's Day [Last Week of Selected Time Range]",
+                    "Of the days with at least one active hour in the last complete week that has"
+                    " enough people.",
                     "stat",
-                    median_hours,
+                    newest("hours a day", "median"),
                     unit="h",
-                    width=6,
+                    width=4,
+                    empty=EMPTY,
                 ),
-                HOURS_BY_DAY,
+                HOURS_OF_DAYS,
+                SMALLEST_GROUP,
+                FIGURES_COMPUTED,
                 HOURS_BY_WEEK,
                 TOTAL_HOURS_BY_WEEK,
                 Panel(
-                    "Active Hours of a Developer's Day by Team",
+                    "Active Hours of a Developer's Day by Team [Last Week of Selected Time Range]",
                     "Median and quartiles of days with at least one active hour, in the order of"
-                    " the teams' names. Who is in two teams counts in both.",
+                    " the teams' names. Who is in two teams counts in both. Teams that are too"
+                    " small, or of which a few people would be left beside others, are missing.",
                     "table",
-                    hours_by_team,
+                    teams_of_last_week,
                     linked="team",
                     link=("team", "See the team", "team"),
+                    empty=EMPTY,
                 ),
-                WEEKDAY_HOURS,
+                Panel(
+                    "Active Hours of a Developer's Day [Everybody]",
+                    "Median and quartiles of everybody with at least one active hour on the day."
+                    " A day on which too few people were active has no value and counts nowhere."
+                    + OF_EVERYBODY,
+                    "timeseries",
+                    daily("quartiles"),
+                    unit="h",
+                    empty=EMPTY,
+                ),
+                Panel(
+                    "Mean Active Hours of a Developer by Day of the Week [Everybody]",
+                    "Over the days with at least one active hour." + OF_EVERYBODY,
+                    "barchart",
+                    hours_by_weekday,
+                    unit="h",
+                    width=24,
+                    empty=EMPTY,
+                ),
             ),
         ),
         Row(
             "Active Developers",
             (
                 ACTIVE,
-                ACTIVE_BY_DAY,
                 Panel(
-                    "Active Developers by Week",
-                    "Developers with at least one active hour in the week (from Monday).",
+                    "Active Developers by Day [Everybody]",
+                    "Developers with at least one active hour on the day." + OF_EVERYBODY,
                     "timeseries",
-                    active_by_week,
-                    bars=True,
+                    daily("people"),
+                    width=18,
+                    empty=EMPTY,
                 ),
+                ACTIVE_BY_WEEK,
                 Panel(
                     "Active Developers by Month",
-                    "Developers with at least one active hour in the month, as far as it is in"
-                    " the range.",
+                    "Developers with at least one active hour in the month, as far as its weeks"
+                    " are complete.",
                     "timeseries",
                     active_by_month,
                     bars=True,
+                    empty=EMPTY,
                 ),
             ),
         ),
         Row("Context Switching", (PROJECTS_A_DAY._replace(width=24),)),
     ),
+    about="groups",
 )

@@ -1,13 +1,20 @@
 """The dashboard Delivery: activity at machines beside what DevLake knows of delivery.
 
-All figures about people are read from a table that the receiver computes: it has none about fewer
-people than the smallest group. Builds, deployments and incidents are DevLake's own rows.
+All figures about people are read from the views of figures of groups. Builds, deployments and
+incidents are DevLake's own rows.
 """
 
 from __future__ import annotations
 
+from dashboards.groups import (
+    EMPTY,
+    FIGURES_COMPUTED,
+    SMALLEST_GROUP,
+    quartile_columns,
+    value_of,
+)
 from dashboards.panels import Dashboard, Panel, Row
-from dashboards.sql import DELIVERY, Sql
+from dashboards.sql import PERIODS, WEEKS, Sql
 
 TIMES = ("coding time", "pickup time", "review time", "cycle time")
 LINKS = (
@@ -44,50 +51,40 @@ def _group(grouped_by: str) -> str:
     OR (f.grouped_by = '{grouped_by}' AND f.group_id IN ({variable})))"""
 
 
-def _quartile_columns(d: Sql, prefix: str = "") -> str:
-    first, third = d.quoted(f"{prefix}first quartile"), d.quoted(f"{prefix}third quartile")
-    median = d.quoted(f"{prefix}median") if prefix else "median"
-    return f"first_quartile AS {first}, f.median AS {median}, third_quartile AS {third}"
-
-
 def weekly(d: Sql, figure: str, grouped_by: str = "team") -> str:
     """Return the query for the quartiles of a figure by week."""
     return f"""WITH {d.weeks()}
-SELECT weeks.week AS time, {_quartile_columns(d)}
-FROM weeks LEFT JOIN {DELIVERY} f ON f.start = weeks.week AND f.grain = 'week'
+SELECT weeks.week AS time, {quartile_columns(d)}
+FROM weeks LEFT JOIN {WEEKS} f ON f.week = weeks.week
   AND f.figure = '{figure}' AND {_group(grouped_by)}
 ORDER BY weeks.week"""
 
 
-def _value(figure: str, column: str) -> str:
-    return f"MAX(CASE WHEN f.figure = '{figure}' THEN f.{column} END)"
-
-
 def _activity_columns(d: Sql) -> str:
     columns = [
-        (_value("active hours", "people"), "developers"),
-        (_value("active hours", "number"), "developer days"),
-        (_value("active hours", "median"), "active hours"),
-        (_value("projects", "median"), "projects a day"),
-        (_value("pull requests", "people"), "authors"),
-        (_value("pull requests", "number"), "pull requests"),
-        *((_value(time, "median"), time) for time in TIMES),
+        (value_of("active hours", "people"), "developers"),
+        (value_of("active hours", "number"), "developer days"),
+        (value_of("active hours", "median"), "active hours"),
+        (value_of("projects", "median"), "projects a day"),
+        (value_of("pull requests", "people"), "authors"),
+        (value_of("pull requests", "number"), "pull requests"),
+        *((value_of(time, "median"), time) for time in TIMES),
     ]
     return ",\n  ".join(f"{value} AS {d.quoted(name)}" for value, name in columns)
 
 
 def beside_by_week(d: Sql) -> str:
-    return f"""SELECT f.start AS week, {_activity_columns(d)}
-FROM {DELIVERY} f
-WHERE f.grain = 'week' AND f.start BETWEEN {d.first_day} AND {d.last_day} AND {_group("team")}
+    return f"""SELECT f.week AS week, {_activity_columns(d)}
+FROM {WEEKS} f
+WHERE f.week BETWEEN {d.first_day} AND {d.last_day} AND {_group("team")}
   AND f.figure IN ('active hours', 'projects', 'pull requests', {_listed(TIMES)})
-GROUP BY f.start ORDER BY f.start DESC"""
+GROUP BY f.week ORDER BY f.week DESC"""
 
 
 def beside_by_team(d: Sql) -> str:
     return f"""SELECT t.name AS team, {_activity_columns(d)}
-FROM {DELIVERY} f JOIN teams t ON {d.exact("t.id")} = f.group_id
-WHERE f.grain = 'half year' AND f.grouped_by = 'team'
+FROM {PERIODS} f JOIN teams t ON {d.exact("t.id")} = f.group_id
+WHERE f.period = 'half year' AND f.grouped_by = 'team'
   AND f.figure IN ('active hours', 'projects', 'pull requests', {_listed(TIMES)})
 GROUP BY t.id, t.name ORDER BY t.name, t.id"""
 
@@ -106,14 +103,14 @@ def links(d: Sql) -> str:
 )
 SELECT step AS {d.quoted("who")}, f.share AS share, f.number AS {d.quoted("of")},
   advice AS {d.quoted("to raise it")}
-FROM steps LEFT JOIN {DELIVERY} f ON f.figure = {d.exact("steps.figure")}
+FROM steps LEFT JOIN {PERIODS} f ON f.figure = {d.exact("steps.figure")}
   AND f.grouped_by = 'everybody'
 ORDER BY position"""
 
 
 def links_by_team(d: Sql) -> str:
     columns = ",\n  ".join(
-        f"{_value(figure, 'share')} AS {d.quoted(name)}"
+        f"{value_of(figure, 'share')} AS {d.quoted(name)}"
         for figure, name in (
             ("members with telemetry", "with telemetry"),
             ("members who are authors", "authors"),
@@ -121,35 +118,27 @@ def links_by_team(d: Sql) -> str:
         )
     )
     return f"""SELECT t.name AS team, MAX(f.people) AS members, {columns}
-FROM {DELIVERY} f JOIN teams t ON {d.exact("t.id")} = f.group_id
+FROM {PERIODS} f JOIN teams t ON {d.exact("t.id")} = f.group_id
 WHERE f.figure IN ('members with telemetry', 'members who are authors', 'members with both')
 GROUP BY t.id, t.name ORDER BY t.name, t.id"""
-
-
-def smallest_group(d: Sql) -> str:
-    return f"SELECT number AS value FROM {DELIVERY} WHERE figure = 'computed'"
-
-
-def computed(d: Sql) -> str:
-    return f"SELECT FLOOR(computed_us / 1000) AS value FROM {DELIVERY} WHERE figure = 'computed'"
 
 
 def assistant_days(d: Sql) -> str:
     return f"""WITH {d.weeks()}
 SELECT weeks.week AS time, f.share AS {d.quoted("developer days with an assistant")}
-FROM weeks LEFT JOIN {DELIVERY} f ON f.start = weeks.week AND f.grain = 'week'
+FROM weeks LEFT JOIN {WEEKS} f ON f.week = weeks.week
   AND f.figure = 'assistant days' AND {_group("team")}
 ORDER BY weeks.week"""
 
 
 def _with_and_without(d: Sql, name: str) -> str:
     sides = ",\n  ".join(
-        f"{_value(f'{name} {side} assistant', 'median')} AS {d.quoted(f'{side} assistant')}"
+        f"{value_of(f'{name} {side} assistant', 'median')} AS {d.quoted(f'{side} assistant')}"
         for side in ("with", "without")
     )
     return f"""WITH {d.weeks()}
 SELECT weeks.week AS time, {sides}
-FROM weeks LEFT JOIN {DELIVERY} f ON f.start = weeks.week AND f.grain = 'week'
+FROM weeks LEFT JOIN {WEEKS} f ON f.week = weeks.week
   AND f.figure IN ('{name} with assistant', '{name} without assistant') AND {_group("team")}
 GROUP BY weeks.week ORDER BY weeks.week"""
 
@@ -166,21 +155,21 @@ def assistants_in_half_a_year(d: Sql) -> str:
     def side(word: str, position: int) -> str:
         merged, cycle = f"merged {word} assistant", f"cycle time {word} assistant"
         columns = [
-            f"{_value(merged, 'people')} AS developers",
-            f"{_value(merged, 'number')} AS {d.quoted('developer weeks')}",
+            f"{value_of(merged, 'people')} AS developers",
+            f"{value_of(merged, 'number')} AS {d.quoted('developer weeks')}",
             *(
-                f"{_value(merged, column)} AS {d.quoted(f'merged a week, {title}')}"
+                f"{value_of(merged, column)} AS {d.quoted(f'merged a week, {title}')}"
                 for column, title in QUARTILES
             ),
-            f"{_value(cycle, 'number')} AS {d.quoted('pull requests')}",
+            f"{value_of(cycle, 'number')} AS {d.quoted('pull requests')}",
             *(
-                f"{_value(cycle, column)} AS {d.quoted(f'cycle time, {title}')}"
+                f"{value_of(cycle, column)} AS {d.quoted(f'cycle time, {title}')}"
                 for column, title in QUARTILES
             ),
         ]
         listed = ", ".join(columns)
         return f"""SELECT {position} AS position, '{word} assistant' AS weeks, {listed}
-  FROM {DELIVERY} f WHERE f.grain = 'half year' AND f.figure IN ('{merged}', '{cycle}')
+  FROM {PERIODS} f WHERE f.period = 'half year' AND f.figure IN ('{merged}', '{cycle}')
     AND {_group("team")}"""
 
     titles = ["developers", "developer weeks"]
@@ -231,7 +220,7 @@ def _changes(d: Sql) -> str:
     AND {_in_project(d, "c.cicd_scope_id")}
   GROUP BY c.cicd_deployment_id HAVING {day} BETWEEN {d.first_day} AND {d.last_day}
 ), failed AS (
-  SELECT DISTINCT r.deployment_id AS id
+  SELECT DISTINCT LEFT(r.deployment_id, 255) AS id
   FROM project_incident_deployment_relationships r JOIN incidents i ON i.id = r.id
 ), changes AS (
   SELECT {d.week("deployments.day")} AS week, COUNT(*) AS deployments,
@@ -259,12 +248,11 @@ LEFT JOIN changes ON changes.week = weeks.week ORDER BY weeks.week"""
 
 def quality_by_week(d: Sql) -> str:
     return f"""WITH {d.weeks()}, {_builds(d)}, {_changes(d)}, local_runs AS (
-  SELECT f.start, {_value("test runs", "people")} AS people,
-    {_value("test runs", "number")} AS number, {_value("test runs", "median")} AS test_runs,
-    {_value("builds", "median")} AS builds
-  FROM {DELIVERY} f WHERE f.grain = 'week' AND f.figure IN ('test runs', 'builds')
-    AND {_group("project")}
-  GROUP BY f.start
+  SELECT f.week, {value_of("test runs", "people")} AS people,
+    {value_of("test runs", "number")} AS number, {value_of("test runs", "median")} AS test_runs,
+    {value_of("builds", "median")} AS builds
+  FROM {WEEKS} f WHERE f.figure IN ('test runs', 'builds') AND {_group("project")}
+  GROUP BY f.week
 )
 SELECT weeks.week AS week, local_runs.people AS developers,
   local_runs.number AS {d.quoted("developer days")},
@@ -272,17 +260,17 @@ SELECT weeks.week AS week, local_runs.people AS developers,
   local_runs.builds AS {d.quoted("local builds a day")},
   builds.builds AS {d.quoted("finished builds")}, builds.failed AS {d.quoted("failed builds")},
   changes.deployments AS deployments, changes.failed AS {d.quoted("change failure rate")}
-FROM weeks LEFT JOIN local_runs ON local_runs.start = weeks.week
+FROM weeks LEFT JOIN local_runs ON local_runs.week = weeks.week
 LEFT JOIN builds ON builds.week = weeks.week
 LEFT JOIN changes ON changes.week = weeks.week ORDER BY weeks.week DESC"""
 
 
 def _first_merges(d: Sql) -> str:
     columns = [
-        f"{_value('first merge happened', 'people')} AS developers",
-        f"{_value('first merge happened', 'share')} AS merged",
+        f"{value_of('first merge happened', 'people')} AS developers",
+        f"{value_of('first merge happened', 'share')} AS merged",
         *(
-            f"{_value('first merge', column)} AS {d.quoted(f'days, {title}')}"
+            f"{value_of('first merge', column)} AS {d.quoted(f'days, {title}')}"
             for column, title in QUARTILES
         ),
     ]
@@ -290,21 +278,20 @@ def _first_merges(d: Sql) -> str:
 
 
 def first_merge_by_quarter(d: Sql) -> str:
-    return f"""SELECT f.start AS {d.quoted("first report in the quarter from")},
+    return f"""SELECT f.first_day AS {d.quoted("first report in the quarter from")},
   {_first_merges(d)}
-FROM {DELIVERY} f
-WHERE f.grain = 'quarter' AND f.figure IN ('first merge', 'first merge happened')
-GROUP BY f.start ORDER BY f.start DESC"""
+FROM {PERIODS} f
+WHERE f.period = 'quarter' AND f.figure IN ('first merge', 'first merge happened')
+GROUP BY f.first_day ORDER BY f.first_day DESC"""
 
 
 def first_merge_by_team(d: Sql) -> str:
     return f"""SELECT t.name AS team, {_first_merges(d)}
-FROM {DELIVERY} f JOIN teams t ON {d.exact("t.id")} = f.group_id
-WHERE f.grain = 'year' AND f.figure IN ('first merge', 'first merge happened')
+FROM {PERIODS} f JOIN teams t ON {d.exact("t.id")} = f.group_id
+WHERE f.period = 'year' AND f.figure IN ('first merge', 'first merge happened')
 GROUP BY t.id, t.name ORDER BY t.name, t.id"""
 
 
-EMPTY = "Nothing, or a group that is too small"
 HALF_YEAR = " Of the last 26 complete weeks, whatever the range."
 OF_LINKED = " Of developers who are linked to a user, over all their accounts."
 MERGED = " Of pull requests merged in the week, by authors who are linked to a user."
@@ -345,24 +332,8 @@ Nobody is ranked or scored.""",
                     width=16,
                     units=(("share", "percent"),),
                 ),
-                Panel(
-                    "Smallest Group",
-                    "No figure is about fewer people: the largest setting of all connections. 1"
-                    " switches the protection off.",
-                    "stat",
-                    smallest_group,
-                    empty="Not computed so far",
-                    width=4,
-                ),
-                Panel(
-                    "Figures Computed",
-                    "When the receiver computed all figures about people; it does so every hour.",
-                    "stat",
-                    computed,
-                    unit="dateTimeFromNow",
-                    empty="Not computed so far",
-                    width=4,
-                ),
+                SMALLEST_GROUP,
+                FIGURES_COMPUTED,
                 Panel(
                     "Linked Members by Team",
                     "Shares of a team's members with telemetry, with pull requests, and with both,"

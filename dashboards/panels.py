@@ -48,20 +48,20 @@ class Row(NamedTuple):
 
 
 class Dashboard(NamedTuple):
-    """A page. One about a team or a person has no tags, so that only links lead to it."""
+    """A page. One about a team has no tags, so that only links lead to it."""
 
     file: str
     uid: str
     title: str
     introduction: str
     rows: Sequence[Row]
-    about: str = "fleet"  # "team" or "user" if it is about one of these, "delivery" for groups
+    about: str = "fleet"  # or "groups", "delivery" or "team"
     since: str = "now-6M"
 
     @property
     def listed(self) -> bool:
         """Return true if people find it in lists."""
-        return self.about in ("fleet", "delivery")
+        return self.about != "team"
 
 
 def uid(name: str, d: Sql) -> str:
@@ -157,9 +157,6 @@ def _variables(page: Dashboard, d: Sql) -> list[Json]:
         f"SELECT DISTINCT developer_id AS __text, {d.variable_text('developer_id')} AS __value"
         " FROM _tool_developer_telemetry_machines ORDER BY developer_id"
     )
-    user = f"SELECT name AS __text, {identity} AS __value FROM users ORDER BY name, id"
-    if page.about == "user":
-        return [_variable("user", "Person", user, d, several=False)]
     if page.about == "team":
         return [_variable("team", "Team", team, d, several=False)]
     if page.about == "delivery":  # a group at a time: figures of several can't be added up
@@ -167,6 +164,12 @@ def _variables(page: Dashboard, d: Sql) -> list[Json]:
             {**_variable("project", "Project", project, d), "multi": False},
             {**_variable("team", "Team", team, d), "multi": False},
         ]
+    if page.about == "groups":
+        group = f"""SELECT 'Everybody' AS __text, 'everybody ' AS __value
+UNION ALL SELECT {d.joined("'Project '", "name")}, {d.joined("'project '", name)} FROM projects
+UNION ALL SELECT {d.joined("'Team '", "name")}, {d.joined("'team '", identity)} FROM teams
+ORDER BY __text"""
+        return [_variable("group", "Group", group, d, several=False)]
     return [
         _variable("connection", "Connection", connection, d, every="0"),
         _variable("project", "Project", project, d),

@@ -12,17 +12,11 @@ MACHINES = "_tool_developer_telemetry_machines"
 REFUSALS = "_tool_developer_telemetry_refusals"
 REFUSED_MACHINES = "_tool_developer_telemetry_refused_machines"
 CONNECTIONS = "_tool_developer_telemetry_connections"
-DELIVERY = "_tool_developer_telemetry_delivery"
-
-SPACE = "' '"
-
-# Texts of so many developers' days are read at most: of more, databases need seconds. Then some
-# developers stand for all, drawn by lots that are the same each time.
-SAMPLE_DAYS = 20_000
-SAMPLED = (
-    f" Where more than {SAMPLE_DAYS:,} days of developers are selected, this is an estimate from"
-    f" about {SAMPLE_DAYS:,}: all those of some developers, who are drawn by lot."
-)
+# Figures of groups of people; a reader of the dashboards may read these alone of what is ours.
+DAYS = "telemetry_days"
+WEEKS = "telemetry_weeks"
+PERIODS = "telemetry_periods"
+COMPUTED = "telemetry_computed"
 
 
 def few(condition: str) -> str:
@@ -36,8 +30,8 @@ def few(condition: str) -> str:
 class Sql:
     """The words in which databases differ, a subclass for each, and whom a page is about.
 
-    `about` is "fleet" where variables choose connections, projects, teams and developers, "team"
-    or "user" where one of these is all that is chosen.
+    `about` is "fleet" where variables choose connections, projects, teams and developers, "groups"
+    where one chooses a group, "team" where it chooses a team.
     """
 
     name = ""
@@ -45,7 +39,6 @@ class Sql:
     source = ""  # the uid that DevLake's image gives the data source
     first_day = ""
     last_day = ""
-    lot_bits = 0
 
     def __init__(self, about: str = "fleet") -> None:
         self.about = about
@@ -58,25 +51,12 @@ class Sql:
         """Return the Monday of a day's week."""
         raise NotImplementedError
 
-    def month(self, day: str) -> str:
-        """Return the first of a day's month."""
-        raise NotImplementedError
-
     def weekday(self, day: str) -> str:
         """0 for Monday to 6 for Sunday."""
         raise NotImplementedError
 
     def day_number(self, day: str) -> str:
         """Days since 1970-01-01, a Thursday."""
-        raise NotImplementedError
-
-    def person(self, alias: str) -> str:
-        """Return who a row is about, in few characters: temporary tables have room for the
-        longest."""
-        return self.person_of(f"{alias}.connection_id", f"{alias}.developer_id")
-
-    def person_of(self, connection: str, developer: str) -> str:
-        """As `person`, for two columns."""
         raise NotImplementedError
 
     def plus(self, day: str, days: str) -> str:
@@ -101,67 +81,6 @@ class Sql:
 
     def days(self) -> str:
         """CTEs that end in `days`, the selected days in a column `day`."""
-        raise NotImplementedError
-
-    def text(self, item: str) -> str:
-        """Return an item of a JSON list, compared byte by byte."""
-        raise NotImplementedError
-
-    def items(self, lists: str) -> str:
-        """Each `item` of the JSON list in a column, for a FROM clause behind a comma."""
-        raise NotImplementedError
-
-    def count_items(self, lists: str) -> str:
-        """Return how long the JSON list in a column is."""
-        raise NotImplementedError
-
-    def counts(self, counts: str) -> str:
-        """Each `item` of the JSON object of counts in a column, for a FROM clause."""
-        raise NotImplementedError
-
-    def number(self, counts: str) -> str:
-        """Return the count of an `item` of `counts`."""
-        raise NotImplementedError
-
-    def repositories(self, git: str) -> str:
-        """Return the repositories of a `git_activity`, with their counts, for a FROM clause."""
-        raise NotImplementedError
-
-    def lot(self, alias: str) -> str:
-        """Return a whole number from 0 to below 2**LOT_BITS, drawn for a row's developer."""
-        raise NotImplementedError
-
-    def size(self) -> str:
-        """Return a CTE `size`: how many selected `days` there are, and how many each one read
-        stands for.
-
-        That is their `weight`, 1 unless there are more than SAMPLE_DAYS.
-        """
-        weight = f"CASE WHEN days > {SAMPLE_DAYS} THEN 1.0 * days / {SAMPLE_DAYS} ELSE 1 END"
-        return f"""size AS (
-  SELECT days, {weight} AS weight FROM (
-    SELECT COUNT(*) AS days FROM {METRICS} m WHERE {self.selected()}
-  ) counted
-)"""
-
-    def in_sample(self, alias: str) -> str:
-        """Return the condition for a selected row of a developer in the sample."""
-        drawn = f"{self.lot(alias)} * size.days < {SAMPLE_DAYS << self.lot_bits}"
-        return f"{self.selected(alias)}\n    AND {few(drawn)} = 1"
-
-    def sample(self, condition: str = "", items: str = "") -> str:
-        """FROM and WHERE that read texts of the metrics `m`, and of `items` in these.
-
-        They need `size`, whose columns may be read too. `condition`, if any, is about `s`, which
-        has what is in the index of days: so only rows of the sample are looked up.
-        """
-        more = f" AND {condition}" if condition else ""
-        unfolded = f",\n    {items}" if items else ""
-        return f"""FROM size CROSS JOIN {METRICS} s {self.looked_up()}{unfolded}
-  WHERE {self.in_sample("s")}{more}"""
-
-    def looked_up(self) -> str:
-        """Return the join of the metrics `m` to `s` by its key, one by one: there are few."""
         raise NotImplementedError
 
     def machines_by_date(self) -> str:
@@ -207,15 +126,11 @@ class Sql:
       WHERE p.project_name IN (${{project:sqlstring}})))"""
 
     def chosen(self, alias: str) -> str:
-        """Return the condition for a row of the person whom the page is about."""
+        """Return the condition for a row of a chosen developer, of a chosen team."""
         who = f"({alias}.connection_id, {alias}.developer_id)"
         team = self._linked_to(
             "JOIN team_users tu ON tu.user_id = ua.user_id WHERE tu.team_id IN (${team:sqlstring})"
         )
-        if self.about == "team":
-            return f"{who} IN {team}"
-        if self.about == "user":
-            return f"{who} IN {self._linked_to('WHERE ua.user_id IN (${user:sqlstring})')}"
         return f"""{self.in_connections(alias)}
     AND ('' IN (${{team:sqlstring}}) OR {who} IN {team})
     AND ('' IN (${{developer:sqlstring}}) OR {alias}.developer_id IN (${{developer:sqlstring}}))"""
@@ -235,6 +150,19 @@ class Sql:
         return f"""{alias}.date BETWEEN {self.first_day} AND {self.last_day}
     AND {self.chosen(alias)}"""
 
+    def of_group(self) -> str:
+        """Return the condition for a figure `f` of the chosen group."""
+        if self.about == "team":
+            return "f.grouped_by = 'team' AND f.group_id IN (${team:sqlstring})"
+        # The variable has the kind of the group, a space, and its id.
+        space = "POSITION(' ' IN ${group:sqlstring})"
+        return f"""f.grouped_by = LEFT(${{group:sqlstring}}, {space} - 1)
+  AND f.group_id = SUBSTRING(${{group:sqlstring}} FROM {space} + 1)"""
+
+    def in_weeks(self) -> str:
+        """Return the condition for a figure `f` of a selected week."""
+        return f"f.week BETWEEN {self.week(self.first_day)} AND {self.last_day}"
+
     def weeks(self) -> str:
         """CTEs that end in `weeks`, the Mondays of the selected weeks in a column `week`."""
         return (
@@ -246,7 +174,8 @@ class Sql:
 
         That has `week`, `item`, `value` and what counts for being shown, `rank_by`. It is read
         once, since MariaDB works out a CTE anew for each place that names it: so weeks without an
-        item, which are 0, come from the row of the week before them, or after all of them.
+        item come from the row of the week before them, or after all of them. They are 0 if they
+        are in `shown`, the weeks with figures of the group.
         """
         by_item = "PARTITION BY item ORDER BY week"
         return f""", placed AS (
@@ -259,36 +188,8 @@ class Sql:
   FROM placed
 )
 SELECT weeks.week AS time, item AS metric,
-  CASE WHEN weeks.week = ranked.week THEN value ELSE 0 END AS value
+  CASE WHEN weeks.week = ranked.week THEN value WHEN shown.week IS NOT NULL THEN 0 END AS value
 FROM ranked JOIN weeks ON (weeks.week >= ranked.week
     AND (next_week IS NULL OR weeks.week < next_week)) OR (place = 1 AND weeks.week < ranked.week)
+LEFT JOIN shown ON shown.week = weeks.week
 WHERE position <= {number} ORDER BY weeks.week, item"""
-
-    def quartiles(self, source: str, group: str) -> str:
-        """CTEs that end in `quartiles` of `value` in `source` by `group`.
-
-        Values are few whole numbers, so they are counted first and never sorted one by one.
-        """
-        return f"""counted AS (
-  SELECT {group}, value, COUNT(*) AS number FROM {source} GROUP BY {group}, value
-), {self.quartiles_of_counted(group)}"""
-
-    def quartiles_of_counted(self, group: str) -> str:
-        """CTEs from `counted`, with `number` times a `value` in a `group`, to `quartiles`.
-
-        Each, `q1` to `q3`, is the least value that a quarter, half or three quarters of all don't
-        exceed; beside them stand how many there are and their sum.
-        """
-
-        def least(quarters: int) -> str:
-            return f"MIN(CASE WHEN 4 * upto >= {quarters} * total THEN value END) AS q{quarters}"
-
-        return f"""summed AS (
-  SELECT {group}, value, number, SUM(number) OVER (PARTITION BY {group} ORDER BY value) AS upto,
-    SUM(number) OVER (PARTITION BY {group}) AS total
-  FROM counted
-), quartiles AS (
-  SELECT {group}, {least(1)}, {least(2)}, {least(3)}, SUM(number) AS days,
-    SUM(number * value) AS hours
-  FROM summed GROUP BY {group}
-)"""

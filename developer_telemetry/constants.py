@@ -29,7 +29,7 @@ OWNER_TABLE = "_tool_developer_telemetry_schema_owner"
 PROJECT_TABLE = "_tool_developer_telemetry_projects"
 MADE_LINK_TABLE = "_tool_developer_telemetry_made_links"
 CONVERSION_TABLE = "_tool_developer_telemetry_conversions"
-DELIVERY_TABLE = "_tool_developer_telemetry_delivery"
+FIGURE_TABLE = "_tool_developer_telemetry_figures"
 SCOPE_CONFIG_TABLE = "_tool_developer_telemetry_scope_configs"
 MIGRATION_TABLE = "_tool_developer_telemetry_migrations"  # of a database that is not DevLake's
 

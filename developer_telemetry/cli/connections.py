@@ -63,7 +63,7 @@ TOOL_RETENTION_DAYS = typer.Option(
 SMALLEST_GROUP = typer.Option(
     None,
     min=1,
-    help="The fewest developers that a figure of Delivery is over (5); 1: no limit.",
+    help="The fewest developers that a figure of dashboards is over (5); 1: no limit.",
 )
 TEST_AND_BUILD_TASKS = typer.Option(
     None, help="In its scope config: make test runs and builds tasks of DevLake's."

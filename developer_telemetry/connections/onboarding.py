@@ -252,8 +252,8 @@ def describe_consequences(connection: StoredConnection, changes: Mapping[str, An
 
 def _describe_group(smallest: int) -> str:
     if smallest == 1:
-        return "The dashboard Delivery can show figures of single developers, also of earlier days."
-    return f"The dashboard Delivery shows figures of {smallest} developers or more, always."
+        return "Dashboards can show figures of single developers, also of earlier days."
+    return f"Dashboards show figures of {smallest} developers or more, also of earlier days."
 
 
 def _find_by_name(backend: Backend, name: str) -> Optional[StoredConnection]:

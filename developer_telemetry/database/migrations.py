@@ -678,28 +678,44 @@ ACCESSES = Table(
     what VARCHAR(255){exact} NOT NULL""",
     [("idx_developer_telemetry_accesses", "connection_id, developer_id, looked_us")],
 )
-# Figures of groups beside DevLake's pull requests, computed by a receiver; none is about a person.
-# Not a view: PostgreSQL would refuse DevLake's own migrations of the tables that a view reads.
-DELIVERY = Table(
-    "_tool_developer_telemetry_delivery",
+# Figures of groups of people, computed by a receiver; none is about a person. Not a view of days:
+# PostgreSQL would refuse DevLake's own migrations of the tables that a view reads.
+FIGURES = Table(
+    "_tool_developer_telemetry_figures",
     """
     figure VARCHAR(32){ascii} NOT NULL,
     grain VARCHAR(16){ascii} NOT NULL,
-    start DATE NOT NULL,
     grouped_by VARCHAR(16){ascii} NOT NULL,
     group_id VARCHAR(255){exact} NOT NULL,
+    start DATE NOT NULL,
+    item VARCHAR(255){exact} NOT NULL,
     people BIGINT NOT NULL,
     number BIGINT NOT NULL,
+    total FLOAT(53),
     share FLOAT(53),
     first_quartile FLOAT(53),
     median FLOAT(53),
     third_quartile FLOAT(53),
     computed_us BIGINT NOT NULL,
-    PRIMARY KEY (figure, grain, grouped_by, group_id, start)""",
+    PRIMARY KEY (figure, grain, grouped_by, group_id, start, item)""",
+    [("idx_developer_telemetry_figures", "start")],
 )
-READING_TABLES = (ACCESSES, DELIVERY)
+READING_TABLES = (ACCESSES, FIGURES)
 # DevLake's server writes 0 where an operator names no value, which means the default as well.
 SMALLEST_GROUP = {"smallest_group": "BIGINT NOT NULL DEFAULT 5"}
+_OF_GROUP = "grouped_by, group_id, figure, item, people, number, total, share"
+_QUARTILES = "first_quartile, median, third_quartile"
+# What dashboards read, each a part of the table.
+FIGURE_VIEWS = {
+    "telemetry_days": f"start AS day, {_OF_GROUP}, {_QUARTILES}"
+    f" FROM {FIGURES.name} WHERE grain = 'day'",
+    "telemetry_weeks": f"start AS week, {_OF_GROUP}, {_QUARTILES}"
+    f" FROM {FIGURES.name} WHERE grain = 'week' AND figure <> 'digest'",
+    "telemetry_periods": f"grain AS period, start AS first_day, {_OF_GROUP}, {_QUARTILES}"
+    f" FROM {FIGURES.name} WHERE grain IN ('month', 'quarter', 'half year', 'year')",
+    "telemetry_computed": "computed_us, number AS smallest_group"
+    f" FROM {FIGURES.name} WHERE figure = 'computed'",
+}
 
 
 @migration(ADD_READING, name="developer telemetry: add smallest groups, and who looked")
@@ -708,6 +724,11 @@ def add_reading(b: MigrationScriptBuilder) -> None:
     for column, definition in SMALLEST_GROUP.items():
         b.add_column(CONNECTIONS, column, definition)
     create_on_servers(b, READING_TABLES)
+    for name, query in FIGURE_VIEWS.items():
+        # With their reader's rights they work without the account that made them.
+        view = f"VIEW {name} AS SELECT {query}"
+        b.execute(f"CREATE OR REPLACE SQL SECURITY INVOKER {view}", Dialect.MYSQL)
+        b.execute(f"CREATE OR REPLACE {view}", Dialect.POSTGRESQL)
 
 
 SQLITE_STATEMENTS: dict[int, list[str]] = {
@@ -741,6 +762,7 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
     ADD_READING: [
         *sqlite_columns(CONNECTIONS, SMALLEST_GROUP),
         *sqlite_tables(READING_TABLES),
+        *(f"CREATE VIEW {name} AS SELECT {query}" for name, query in FIGURE_VIEWS.items()),
     ],
 }
 

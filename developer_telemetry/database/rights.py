@@ -16,6 +16,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.database.dialects.lookup import dialect_of
+from developer_telemetry.database.migrations import FIGURE_VIEWS
 from developer_telemetry.errors import ConfigurationError
 
 Needs = Mapping[str, Sequence[str]]  # verbs by table
@@ -128,10 +129,12 @@ def _postgresql_schema(connection: SqlConnection) -> list[str]:
 
     if not fetch("SELECT has_schema_privilege(current_schema(), 'CREATE')"):
         return ["CREATE"]
+    views = ", ".join(f"'{view}'" for view in FIGURE_VIEWS)
     others = connection.exec_driver_sql(
         "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace"
         " AND relkind IN ('r', 'v') AND (relname LIKE '\\_tool\\_developer%%'"
-        " OR relname LIKE '\\_raw\\_developer%%' OR relname LIKE 'raw\\_developer%%')"
+        " OR relname LIKE '\\_raw\\_developer%%' OR relname LIKE 'raw\\_developer%%'"
+        f" OR relname IN ({views}))"
         " AND NOT pg_has_role(relowner, 'USAGE') ORDER BY relname",
         (),
     )

@@ -42,7 +42,7 @@ from developer_telemetry.demo.synthetic_fleet import (
 )
 from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.pipeline.accounts import convert_accounts
-from developer_telemetry.pipeline.delivery import refresh_delivery
+from developer_telemetry.pipeline.figure_refresh import refresh_figures
 from developer_telemetry.reports.daily_metrics import ReceivedReport
 from developer_telemetry.reports.hosts import machine_name
 from developer_telemetry.reports.parser import parse
@@ -201,7 +201,7 @@ def fill_delivery(engine: Engine, made: Fleet, ids: Mapping[str, int], seed: int
     fillable = is_fillable(engine)
     if fillable:
         fill_devlake(engine, made.developers, ids, Span(made.first, made.now.date()), seed)
-        for _ in refresh_delivery(engine, made.now.date()):
+        for _ in refresh_figures(engine, made.now.date()):
             pass
     return fillable
 

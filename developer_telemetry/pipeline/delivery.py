@@ -1,61 +1,50 @@
-"""Compute what the dashboard of delivery shows, from people's rows to figures of groups.
-
-Readers of the dashboards may read the table of figures, which has no row about fewer people than
-the smallest group, and neither days nor accounts. It is written completely each time, so that
-it is always about the same links and teams. A view could not do this: PostgreSQL refuses DevLake's
-own migrations of tables that a view reads, and these tables exist in DevLake's database alone.
-"""
+"""Compute what the dashboard Delivery shows: activity beside DevLake's pull requests, in groups."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple, Optional
 
 from sqlalchemy.engine import Connection as SqlConnection
-from sqlalchemy.engine import Engine
 
-from developer_telemetry.constants import DEFAULT_SMALLEST_GROUP, DELIVERY_TABLE
-from developer_telemetry.database.bulk_insert import insert
-from developer_telemetry.database.engine import database_now_us, reading, transact
-from developer_telemetry.pipeline.delivery_figures import (
-    EVERYBODY,
-    HALF_YEAR,
-    PROJECT,
-    QUARTER,
-    TEAM,
-    WEEK,
-    YEAR,
-    Figure,
-    Group,
-    Part,
-    Period,
-    Values,
-    find_visible,
-    find_visible_sides,
-    join_parts,
-    summarize,
-    summarize_share,
-)
-from developer_telemetry.pipeline.delivery_rows import (
+from developer_telemetry.pipeline.activity import Days
+from developer_telemetry.pipeline.figure_rows import (
     Day,
     Developer,
     People,
     PullRequest,
-    has_delivery,
     read_authors,
-    read_days,
     read_first_merges,
-    read_people,
     read_pull_requests,
     read_spans,
 )
+from developer_telemetry.pipeline.figures import (
+    HALF_YEAR,
+    QUARTER,
+    WEEK,
+    YEAR,
+    Figure,
+    Period,
+    monday_of,
+    summarize,
+    summarize_share,
+)
+from developer_telemetry.pipeline.visible_groups import (
+    EVERYBODY,
+    PROJECT,
+    TEAM,
+    Group,
+    Groups,
+    Part,
+    Values,
+    find_visible,
+    find_visible_sides,
+    join_parts,
+)
 
-WEEKS = 53
 HALF_YEAR_WEEKS = 26
-# The row of the last computation: its number is the smallest group's size.
-COMPUTED = "computed"
 # Where older rows are pruned, a first day close to that is not known to be the first.
 RETENTION_MARGIN = timedelta(days=7)
 TIMES = ("coding", "pickup", "review", "cycle")
@@ -79,76 +68,66 @@ class Spans(NamedTuple):
     days: dict[Developer, tuple[date, date]]
 
 
-def refresh_delivery(engine: Engine, today: date) -> Generator[int, None, None]:
-    """Compute all figures of complete weeks and replace the table's rows.
+class Delivery:
+    """The figures of delivery, computed week by week."""
 
-    Yields the number of figures after each week, so that the caller can pause or end; nothing is
-    written before the last. Does nothing in a database without DevLake's tables.
-    """
-    with reading(engine).connect() as connection:
-        if not has_delivery(connection):
-            return
+    def __init__(
+        self, connection: SqlConnection, people: People, weeks: Sequence[date], smallest: int
+    ) -> None:
+        """Read what is about a longer time than a week.
+
+        Args:
+            weeks: the Mondays of all weeks, in their order.
+        """
+        self._people = people
+        self._weeks = weeks
+        self._smallest = smallest
+        self._half_year = weeks[-HALF_YEAR_WEEKS]
+        self._spans = Spans(
+            read_first_merges(connection, people),
+            read_authors(connection, self._half_year),
+            read_spans(connection),
+        )
+        self._merged: dict[date, list[PullRequest]] = defaultdict(list)
+        for pull_request in read_pull_requests(connection, people, weeks[0]):
+            self._merged[monday_of(pull_request.merged)].append(pull_request)
+        accounts = self._spans.authors & people.users.keys()
+        self._authors = {people.users[account] for account in accounts}
+        self._total = _Collected(people, self._authors)
+        self._parts: dict[str, list[Part]] = defaultdict(list)
+
+    def add_week(self, week: date, days: Days) -> list[Figure]:
+        """Return the figures of one week; weeks are added in their order."""
+        one = _Collected(self._people, self._authors)
+        one.add_week(days, self._merged[week])
+        is_recent = week >= self._half_year
         figures: list[Figure] = []
-        for computed in _compute(connection, today):
-            figures += computed
-            yield len(figures)
-    transact(engine, lambda to: _replace(to, figures))
-    yield len(figures)
-
-
-def _replace(connection: SqlConnection, figures: Sequence[Figure]) -> None:
-    connection.exec_driver_sql(f"DELETE FROM {DELIVERY_TABLE}")
-    clock_us = database_now_us(connection)
-    rows = [(*figure, clock_us) for figure in figures]
-    insert(connection, DELIVERY_TABLE, (*Figure._fields, "computed_us"), rows, "")
-
-
-def is_due(connection: SqlConnection, max_age_us: int) -> bool:
-    """Return true if the figures are older, in a database with DevLake's tables."""
-    if not has_delivery(connection):
-        return False
-    row = connection.exec_driver_sql(
-        f"SELECT computed_us FROM {DELIVERY_TABLE} WHERE figure = '{COMPUTED}'"
-    ).first()
-    return row is None or database_now_us(connection) - int(row[0]) >= max_age_us
-
-
-def _compute(connection: SqlConnection, today: date) -> Iterator[list[Figure]]:
-    people = read_people(connection)
-    smallest = max(
-        (one.smallest_group for one in people.connections), default=DEFAULT_SMALLEST_GROUP
-    )
-    end = today - timedelta(days=today.weekday())
-    weeks = [end - timedelta(weeks=number) for number in range(WEEKS, 0, -1)]
-    half_year = weeks[-HALF_YEAR_WEEKS]
-    spans = Spans(
-        read_first_merges(connection, people),
-        read_authors(connection, half_year),
-        read_spans(connection),
-    )
-    yield [Figure(COMPUTED, "", today, EVERYBODY, "", 0, smallest)]
-    yield list(_compute_links(people, spans, half_year, smallest))
-    yield list(_compute_first_merges(people, spans, weeks[0], today, smallest))
-    merged: dict[date, list[PullRequest]] = defaultdict(list)
-    for pull_request in read_pull_requests(connection, people, weeks[0]):
-        merged[_week_of(pull_request.merged)].append(pull_request)
-    authors = {people.users[account] for account in spans.authors if account in people.users}
-    parts: dict[str, list[Part]] = defaultdict(list)
-    total = _Collected(people, authors)
-    for week in weeks:
-        days = read_days(connection, people, week, week + timedelta(days=6))
-        one = _Collected(people, authors)
-        one.add_week(days, merged[week])
-        figures: list[Figure] = []
-        for figure, values, groups in one.list_shown(smallest):
+        for figure, values, groups in one.list_shown(self._smallest):
             figures += _summarize(figure, Period(WEEK, week), values, groups)
-            parts[figure].append(Part(values, {group.key: group for group in groups}))
-        if week < half_year:
-            parts.clear()
-        else:
-            total.add_week(days, merged[week])
-        yield figures
-    yield list(_join_weeks(total, parts, Period(HALF_YEAR, half_year), smallest))
+            if is_recent:
+                self._parts[figure].append(Part(values, {group.key: group for group in groups}))
+        if is_recent:
+            self._total.add_week(days, self._merged[week])
+        return figures
+
+    def finish(self, today: date) -> list[Figure]:
+        """Return the figures of longer times, after the last week."""
+        return [
+            *_compute_links(self._people, self._spans, self._half_year, self._smallest),
+            *_compute_first_merges(
+                self._people, self._spans, self._weeks[0], today, self._smallest
+            ),
+            *self._join_weeks(),
+        ]
+
+    def _join_weeks(self) -> Iterator[Figure]:
+        period = Period(HALF_YEAR, self._half_year)
+        for figure, _, groups in self._total.list_shown(self._smallest):
+            for group in groups:
+                values = join_parts(group, self._parts[figure], self._smallest)
+                if len(values) >= self._smallest:
+                    joined = group._replace(people=values.keys())
+                    yield from _summarize(figure, period, values, [joined])
 
 
 def _summarize(
@@ -156,17 +135,6 @@ def _summarize(
 ) -> list[Figure]:
     method = summarize_share if figure in SHARES else summarize
     return method(figure, period, values, groups)
-
-
-def _join_weeks(
-    total: _Collected, parts: Mapping[str, Sequence[Part]], period: Period, smallest: int
-) -> Iterator[Figure]:
-    for figure, _, groups in total.list_shown(smallest):
-        for group in groups:
-            values = join_parts(group, parts[figure], smallest)
-            if len(values) >= smallest:
-                joined = group._replace(people=values.keys())
-                yield from _summarize(figure, period, values, [joined])
 
 
 class _Collected:
@@ -178,10 +146,9 @@ class _Collected:
         self._linked = set(people.users.values())
         self._values: dict[str, _Values] = defaultdict(lambda: defaultdict(list))
         self._projects: dict[str, set[str]] = defaultdict(set)
+        self._teams = Groups.of_members(TEAM, people.teams)
 
-    def add_week(
-        self, days: dict[tuple[str, date], Day], pull_requests: Iterable[PullRequest]
-    ) -> None:
+    def add_week(self, days: Days, pull_requests: Iterable[PullRequest]) -> None:
         """Add a week's days and merged pull requests."""
         assistants: dict[str, bool] = {}
         for (person, _), day in days.items():
@@ -218,17 +185,18 @@ class _Collected:
 
     def list_shown(self, smallest: int) -> Iterator[tuple[str, Values, list[Group]]]:
         """Yield all figures with their values and the groups that may be shown."""
-        teams = self._people.teams
+        projects = Groups.of_members(PROJECT, self._projects)
+        teams = self._teams
         for figure in ("test runs", "builds"):
             values = self._values[figure]
-            yield figure, values, find_visible(values.keys(), self._projects, PROJECT, smallest)
+            yield figure, values, find_visible(values.keys(), projects, smallest)
         for figure in OF_TEAMS:
             values = self._values[figure]
-            yield figure, values, find_visible(values.keys(), teams, TEAM, smallest)
+            yield figure, values, find_visible(values.keys(), teams, smallest)
         for name in ("merged", "cycle time"):
             figures = (f"{name} with assistant", f"{name} without assistant")
             sides = (self._values[figures[0]], self._values[figures[1]])
-            shown = find_visible_sides(sides, teams, TEAM, smallest)
+            shown = find_visible_sides(sides, teams, smallest)
             yield from zip(figures, sides, shown)
 
 
@@ -250,7 +218,7 @@ def _compute_links(people: People, spans: Spans, since: date, smallest: int) -> 
         everybody = [Group(EVERYBODY, "", base)] if len(base) >= smallest else []
         yield from summarize_share(figure, period, values, everybody)
     members = frozenset[str]().union(*people.teams.values())
-    teams = find_visible(members, people.teams, TEAM, smallest)
+    teams = find_visible(members, Groups.of_members(TEAM, people.teams), smallest)
     for figure, met in (
         ("members with telemetry", with_telemetry),
         ("members who are authors", writing),
@@ -279,17 +247,17 @@ def _compute_first_merges(
             if merge is not None:
                 days[user] = [(merge - first).days]
     # Together, since the people of a team may be those of a quarter but for a few.
-    families = {(TEAM, name): own for name, own in people.teams.items()}
-    families.update({(QUARTER, start): own for start, own in quarters.items()})
-    groups = {" ".join(key): own for key, own in families.items()}
+    keys: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for grouped_by, members in ((TEAM, people.teams), (QUARTER, quarters)):
+        for name, own in members.items():
+            for user in own:
+                keys[user].append((grouped_by, name))
     for figure, values in (("first merge", days), ("first merge happened", happened)):
-        for group in find_visible(values.keys(), groups, "", smallest):
-            family, _, name = group.id.partition(" ")
-            if family == TEAM:
-                shown = group._replace(grouped_by=TEAM, id=name)
-                yield from _summarize(figure, Period(YEAR, since), values, [shown])
-            elif family == QUARTER:
-                period = Period(QUARTER, date.fromisoformat(name))
+        for group in find_visible(values.keys(), Groups(keys), smallest):
+            if group.grouped_by == TEAM:
+                yield from _summarize(figure, Period(YEAR, since), values, [group])
+            elif group.grouped_by == QUARTER:
+                period = Period(QUARTER, date.fromisoformat(group.id))
                 shown = Group(EVERYBODY, "", group.people)
                 yield from _summarize(figure, period, values, [shown])
 
@@ -307,10 +275,6 @@ def _find_first_days(people: People, spans: Spans, today: date) -> dict[str, dat
             if days and first <= today - timedelta(days=days) + RETENTION_MARGIN:
                 unknown.add(user)
     return {user: first for user, first in first_days.items() if user not in unknown}
-
-
-def _week_of(day: date) -> date:
-    return day - timedelta(days=day.weekday())
 
 
 def _quarter_of(day: date) -> date:

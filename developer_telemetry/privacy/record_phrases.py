@@ -92,9 +92,9 @@ contain no report. Backups, replicas and binary logs of the database are outside
 record.""",
     readers="""## Who can see it
 
-- People who read the dashboard Delivery see figures of groups, of the size below. The other
-  dashboards read the rows of days, and Team and Person show single people by name: Grafana's
-  rights decide who can open them.
+- People who read the dashboards see figures of groups, of the size below. The dashboard Fleet
+  alone lists machines with their developers, for operators: Grafana's rights decide who can
+  open it.
 - The page of operators shows machines, when they reported, and what was refused. {page}
 - Operators with a command line can export and erase a person's rows.
 - Administrators of the database can read everything in it.
@@ -112,8 +112,8 @@ database, backups, and exports of everything are not recorded.
     never_retired="A machine without reports counts as in use until an operator retires it.",
     connection="## Connection {name} (id {id})",
     people="People with rows: {count}.",
-    group="Smallest group: a figure of Delivery is of at least {count} different developers.",
-    no_group="Smallest group: {count}, so Delivery can show figures of a single person, too.",
+    group="Smallest group: a figure in a dashboard is of at least {count} different developers.",
+    no_group="Smallest group: {count}, so dashboards can show figures of a single person, too.",
     raw_retention="Retention of reports as they were sent: {days}.",
     tool_retention="Retention of days, machines, accounts and the record of looks: {days}.",
     days="{count} days",
@@ -186,9 +186,9 @@ wieder da ist. Protokolle enthalten keinen Bericht. Sicherungen, Replikate und B
 der Datenbank sind nicht Teil dieses Verzeichnisses.""",
     readers="""## Wer es sehen kann
 
-- Wer das Dashboard Delivery liest, sieht Zahlen von Gruppen der unten genannten Größe. Die
-  anderen Dashboards lesen die Zeilen der Tage; Team und Person zeigen einzelne Personen mit
-  Namen: Die Rechte in Grafana bestimmen, wer sie öffnen kann.
+- Wer die Dashboards liest, sieht Zahlen von Gruppen der unten genannten Größe. Nur das Dashboard
+  Fleet nennt Rechner mit ihren Entwicklern, für Betreiber: Die Rechte in Grafana bestimmen, wer
+  es öffnen kann.
 - Die Seite für Betreiber zeigt Rechner, den Zeitpunkt ihrer Berichte und was abgelehnt wurde.
   {page}
 - Betreiber mit einer Befehlszeile können die Zeilen einer Person exportieren und löschen.
@@ -213,10 +213,10 @@ aufgezeichnet.
     connection="## Verbindung {name} (Nummer {id})",
     people="Personen mit Zeilen: {count}.",
     group=(
-        "Kleinste Gruppe: Eine Zahl von Delivery betrifft mindestens {count} verschiedene "
+        "Kleinste Gruppe: Eine Zahl in einem Dashboard betrifft mindestens {count} verschiedene "
         "Entwickler."
     ),
-    no_group="Kleinste Gruppe: {count}; auch Delivery kann Zahlen einer einzelnen Person zeigen.",
+    no_group="Kleinste Gruppe: {count}; Dashboards können Zahlen einer einzelnen Person zeigen.",
     raw_retention="Aufbewahrung der Berichte im gesendeten Wortlaut: {days}.",
     tool_retention="Aufbewahrung von Tagen, Rechnern, Konten und Zugriffen: {days}.",
     days="{count} Tage",

@@ -31,8 +31,8 @@ from developer_telemetry.receiver.http.status_endpoint import StatusEndpoint
 from developer_telemetry.receiver.ingest.ingestor import Ingestor
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.jobs.conversion_job import ConversionJob
-from developer_telemetry.receiver.jobs.delivery_job import DeliveryJob
 from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher
+from developer_telemetry.receiver.jobs.figure_job import FigureJob
 from developer_telemetry.receiver.jobs.fleet_job import FleetJob
 from developer_telemetry.receiver.jobs.monitor import Monitor
 from developer_telemetry.receiver.jobs.retention_job import RetentionJob
@@ -60,7 +60,7 @@ class Receiver:
         retention_job: RetentionJob,
         conversion_job: ConversionJob,
         fleet_job: FleetJob,
-        delivery_job: DeliveryJob,
+        figure_job: FigureJob,
         spool: Spool,
         authenticator: Authenticator,
         monitor: Monitor,
@@ -82,7 +82,7 @@ class Receiver:
         self._retention_job = retention_job
         self._conversion_job = conversion_job
         self._fleet_job = fleet_job
-        self._delivery_job = delivery_job
+        self._figure_job = figure_job
         self._spool = spool
         self._monitor = monitor
         self._metrics = metrics
@@ -132,11 +132,11 @@ class Receiver:
         self._retention_job.start()
         self._conversion_job.start()
         self._fleet_job.start()
-        self._delivery_job.start()
+        self._figure_job.start()
         yield
         self._page.close()
         self._status_endpoint.close()
-        await asyncio.to_thread(self._delivery_job.stop, THREAD_SECONDS)
+        await asyncio.to_thread(self._figure_job.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._fleet_job.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._conversion_job.stop, THREAD_SECONDS)
         await asyncio.to_thread(self._retention_job.stop, THREAD_SECONDS)

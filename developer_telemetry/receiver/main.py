@@ -38,8 +38,8 @@ from developer_telemetry.receiver.ingest.ingestor import Ingestor, Outage
 from developer_telemetry.receiver.ingest.spool import Spool
 from developer_telemetry.receiver.ingest.tombstone_lease import TombstoneLease
 from developer_telemetry.receiver.jobs.conversion_job import ConversionJob
-from developer_telemetry.receiver.jobs.delivery_job import DeliveryJob
 from developer_telemetry.receiver.jobs.erasure_watcher import ErasureWatcher, ReceiverIdentity
+from developer_telemetry.receiver.jobs.figure_job import FigureJob
 from developer_telemetry.receiver.jobs.fleet_job import FleetJob
 from developer_telemetry.receiver.jobs.monitor import Monitor
 from developer_telemetry.receiver.jobs.retention_job import RetentionJob
@@ -151,7 +151,7 @@ def make_receiver(engine: Engine, settings: Settings) -> Receiver:
         retention_job,
         conversion_job,
         fleet_job,
-        DeliveryJob(open_engine(settings.db_url), outage),
+        FigureJob(open_engine(settings.db_url), outage),
         spool,
         authenticator,
         monitor,

@@ -14,7 +14,7 @@ from developer_telemetry.constants import (
     ACCOUNT_TABLE,
     CONNECTION_TABLE,
     CONVERSION_TABLE,
-    DELIVERY_TABLE,
+    FIGURE_TABLE,
     HORIZON_TABLE,
     LINK_TABLE,
     MACHINE_TABLE,
@@ -252,10 +252,10 @@ TABLES = (
         connection_column="connection_id",
         backup_exemption=_OF_DATABASE,
     ),
-    # A group is DevLake's team or project.
+    # A group is a team or a project of DevLake's; an item is used by a whole group at least.
     Table(
-        DELIVERY_TABLE,
-        impersonal=("figure", "grain", "grouped_by", "group_id"),
+        FIGURE_TABLE,
+        impersonal=("figure", "grain", "grouped_by", "group_id", "item"),
         backup_exemption="the receiver computes it anew from what is stored",
     ),
     # Last, so that a deletion that was interrupted can be repeated.

@@ -16,7 +16,7 @@ from sqlglot import expressions
 
 from developer_telemetry import models
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.migrations import SCRIPTS, SQLITE_STATEMENTS
+from developer_telemetry.database.migrations import FIGURE_VIEWS, SCRIPTS, SQLITE_STATEMENTS
 from pydevlake.migration import MIGRATION_SCRIPTS
 from pydevlake.model_info import DynamicModelInfo
 from tests.support.go_plugin import STATEMENTS as GO_PLUGIN
@@ -119,7 +119,8 @@ def test_a_report_is_in_raw_once_and_a_connections_name_is_its_own(engine: Engin
 
 def test_the_view_shows_raw_rows(engine: Engine) -> None:
     fetch(engine, RAW_ROW.format("r1"))
-    assert inspect(engine).get_view_names() == ["raw_developer_telemetry"]
+    views = inspect(engine).get_view_names()
+    assert sorted(views) == sorted(["raw_developer_telemetry", *FIGURE_VIEWS])
     columns = list(columns_of(engine, "raw_developer_telemetry"))
     assert columns == ["id", "connection_id", "payload", "created_at"]
     rows = fetch(engine, "SELECT connection_id, payload FROM raw_developer_telemetry")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.constants import DELIVERY_TABLE, SUM
+from developer_telemetry.constants import FIGURE_TABLE, SUM
 from developer_telemetry.demo.delivery import OWN_TABLES
 from developer_telemetry.demo.seed import MESSAGES, Fleet, fill, fill_delivery, fleet
 from developer_telemetry.demo.synthetic_fleet import CONNECTIONS, CONTRACTORS
@@ -141,7 +141,7 @@ def test_an_empty_devlake_gets_deliveries_and_one_in_use_gets_none(engine: Engin
 
         for table in OWN_TABLES:
             assert _count(engine, f"SELECT COUNT(*) FROM {table}") > 0, table
-        figures = f"SELECT COUNT(DISTINCT figure) FROM {DELIVERY_TABLE} WHERE grain = 'half year'"
+        figures = f"SELECT COUNT(DISTINCT figure) FROM {FIGURE_TABLE} WHERE grain = 'half year'"
         assert _count(engine, figures) >= 17
         assert fill_delivery(engine, made, ids, 1) is False
 

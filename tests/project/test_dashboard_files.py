@@ -14,6 +14,7 @@ import sqlglot
 
 from dashboards.__main__ import IMPORTED, PROVISIONED, files
 from dashboards.panels import INPUT
+from dashboards.sql import COMPUTED, DAYS, MACHINES, PERIODS, WEEKS
 from tests.support.dashboard_answers import Chosen, expand
 
 ALL = list(files())
@@ -23,10 +24,21 @@ EACH = pytest.mark.parametrize(("path", "content"), FILES, ids=NAMES)
 # The tables with a line for each person, and their order.
 PEOPLE = {
     "Quiet Machines [Silent for More than 7 Days]": "ORDER BY developer_id, hostname",
-    "Members": "ORDER BY u.name, u.id",
     "Refused Machines [Last 14 Days at Most]": "ORDER BY m.last_us DESC, m.id",
 }
-DRILL_DOWN = {"developer-telemetry-team.json", "developer-telemetry-person.json"}
+DRILL_DOWN = {"developer-telemetry-team.json"}
+# What all pages but the fleet's read: no row about fewer people than the smallest group.
+VIEWS = {DAYS, WEEKS, PERIODS, COMPUTED}
+OF_DEVLAKE = {
+    "teams",
+    "projects",
+    "project_mapping",
+    "cicd_pipelines",
+    "cicd_deployment_commits",
+    "incidents",
+    "project_incident_deployment_relationships",
+}
+DIALECTS = {"mysql": "mysql", "postgresql": "postgres"}
 SOURCES = {
     "mysql": ("mysql", "devlake-mysql-api"),
     "postgresql": ("grafana-postgresql-datasource", "devlake-postgres-api"),
@@ -36,6 +48,14 @@ SOURCES = {
 def queries(content: str) -> dict[str, str]:
     panels = json.loads(content)["panels"]
     return {p["title"]: each["rawSql"] for p in panels for each in p.get("targets", [])}
+
+
+def tables(query: str, database: str) -> set[str]:
+    """Return the tables and views that a query reads."""
+    expanded = expand(query, database, 0, 86400, Chosen())
+    parsed = sqlglot.parse_one(expanded, read=DIALECTS[database])
+    named = {each.alias for each in parsed.find_all(sqlglot.exp.CTE)}
+    return {each.name for each in parsed.find_all(sqlglot.exp.Table)} - named - {""}
 
 
 def reread(content: Any) -> Any:
@@ -195,7 +215,7 @@ def test_queries_use_only_variables_that_the_page_has(path: Path, content: str) 
 
 @EACH
 def test_queries_are_what_the_database_speaks(path: Path, content: str) -> None:
-    dialect = {"mysql": "mysql", "postgresql": "postgres"}[path.parent.name]
+    dialect = DIALECTS[path.parent.name]
     for title, query in queries(content).items():
         expanded = expand(query, path.parent.name, 0, 86400, Chosen())
         assert len(sqlglot.parse(expanded, read=dialect)) == 1, title
@@ -215,3 +235,22 @@ def test_no_page_shows_mail_addresses_or_ranks_people(path: Path, content: str) 
             assert query.endswith(PEOPLE[title])
         else:
             assert not re.search(r"^SELECT .*(developer_id|u\.name)", query, re.MULTILINE), title
+
+
+@EACH
+def test_every_page_but_the_fleets_reads_figures_of_groups_and_devlakes_tables_alone(
+    path: Path, content: str
+) -> None:
+    variables = json.loads(content)["templating"]["list"][1:]
+    of_variables = {variable["name"]: variable["query"] for variable in variables}
+    read = {
+        title: tables(query, path.parent.name)
+        for title, query in {**queries(content), **of_variables}.items()
+    }
+    assert all(read.values())
+    if path.stem.endswith("fleet"):
+        assert MACHINES in set().union(*read.values())
+    else:
+        assert {title: found - VIEWS - OF_DEVLAKE for title, found in read.items()} == {
+            title: set() for title in read
+        }

@@ -1,23 +1,19 @@
-"""Every panel's figures on every database, beside the same figures worked out in Python."""
+"""The fleet's figures on every database, beside the same figures worked out in Python."""
 
 from __future__ import annotations
 
 import secrets
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
-from decimal import Decimal
-from itertools import groupby, zip_longest
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy.engine import Engine
 
-import dashboards.sql
-from dashboards.__main__ import PAGES
 from dashboards.dialects import DATABASES
+from dashboards.fleet import FLEET
 from dashboards.panels import dashboard
-from dashboards.sql import METRICS
 from developer_telemetry.constants import MACHINE_TABLE, REFUSED_MACHINE_TABLE, SUM
 from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.lookup import dialect_of
@@ -49,6 +45,7 @@ from developer_telemetry.storage.fleet.refused_machines import (
 from developer_telemetry.storage.statistics import count_machines
 from developer_telemetry.storage.writer import store
 from tests.support.dashboard_answers import ANSWERS, Chosen, Data, Machine, as_value, expand
+from tests.support.dashboard_lakes import shown
 from tests.support.factories import arrival
 from tests.support.layers import insert_go_plugin_row
 from tests.support.servers import create_database, drop_database, in_database
@@ -67,8 +64,6 @@ DEVLAKE = {
     "projects": "name VARCHAR(255) PRIMARY KEY",
     "project_mapping": "project_name VARCHAR(255), row_id VARCHAR(255)",
 }
-# Ordered by DevLake's texts, which each database sorts in its own way.
-BY_NAME = {"Active Hours of a Developer's Day by Team", "Members"}
 
 Who = tuple[int, str]
 
@@ -288,7 +283,6 @@ def data_of(lake: Lake, chosen: Chosen) -> Data:
             of_connection(connection_id)
             and (not chosen.team or user in in_teams)
             and (not chosen.developer or developer in chosen.developer)
-            and (not chosen.user or user in chosen.user)
         )
 
     first, last = (str(datetime.fromtimestamp(each, timezone.utc).date()) for each in (START, END))
@@ -330,63 +324,26 @@ def data_of(lake: Lake, chosen: Chosen) -> Data:
             if of_connection(key[0]) and first <= str(key[1]) <= last
         },
         len(linked & known),
-        {
-            as_value(team, lake.database): (
-                name,
-                [who for who, user in lake.users.items() if user in own_users],
-            )
-            for team, (name, own_users) in lake.teams.items()
-        },
-        members_of(lake, chosen.team, known),
         refused_rows([number for number in lake.connections.values() if of_connection(number)]),
     )
 
 
-def members_of(lake: Lake, teams: Sequence[str], known: set[Who]) -> list[tuple[str, int, str]]:
-    accounts = Counter(user for who, user in lake.users.items() if who in known)
-    return [
-        (user[::-1], accounts[user], as_value(user, lake.database))
-        for team in teams
-        for user in lake.teams[team][1]
-    ]
+def panels(database: str) -> Iterator[dict[str, Any]]:
+    """The panels with a query."""
+    yield from (p for p in page(database)["panels"] if "targets" in p)
 
 
-def panels(database: str, about: str) -> Iterator[dict[str, Any]]:
-    """The panels with a query on the pages about the fleet, a team or a person."""
+def page(database: str) -> dict[str, Any]:
     [sql] = [each for each in DATABASES if each.name == database]
-    for page in PAGES:
-        if page.about == about:
-            yield from (p for p in dashboard(page, sql(about))["panels"] if "targets" in p)
+    return dashboard(FLEET, sql(FLEET.about))
 
 
-def shown(engine: Engine, query: str) -> list[tuple[Any, ...]]:
-    with engine.connect() as connection:
-        return [
-            tuple(map(plain, row)) for row in connection.exec_driver_sql(doubled(engine, query))
-        ]
-
-
-def doubled(engine: Engine, query: str) -> str:
-    return query.replace("%", "%%") if dialect_of(engine).placeholder == "%s" else query
-
-
-def plain(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, datetime):
-        aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
-        return int(aware.timestamp())
-    return str(value) if isinstance(value, date) else value
-
-
-def assert_right(lake: Lake, about: str, chosen: Chosen) -> None:
+def assert_right(lake: Lake, chosen: Chosen) -> None:
     data = data_of(lake, chosen)
-    for panel in panels(lake.database, about):
+    for panel in panels(lake.database):
         title = panel["title"]
         query = expand(panel["targets"][0]["rawSql"], lake.database, START, END, chosen)
         found, right = shown(lake.engine, query), ANSWERS[title](data)
-        if title in BY_NAME:
-            found, right = sorted(found), sorted(right)
         assert len(found) == len(right), f"{title}: {len(found)} rows for {len(right)}"
         for row, answer in zip(found, right):
             assert row == pytest.approx(answer, abs=1e-4), f"{title}: {chosen}"
@@ -405,71 +362,19 @@ def choices(lake: Lake) -> Iterator[Chosen]:
     yield Chosen(connection=[first], developer=[HOSTILE, one, *others[:5]])
 
 
-def test_every_figure_about_the_fleet_is_right(lake: Lake) -> None:
+def test_every_figure_is_right(lake: Lake) -> None:
     for chosen in choices(lake):
-        assert_right(lake, "fleet", chosen)
-
-
-def test_every_figure_about_a_team_is_right(lake: Lake) -> None:
-    for team in (min(lake.teams), max(lake.teams)):
-        assert_right(lake, "team", Chosen(team=[team]))
-
-
-def test_every_figure_about_a_person_is_right(lake: Lake) -> None:
-    hostile = lake.users[lake.connections["Product engineering"], HOSTILE]
-    for user in {hostile, min(lake.users.values())}:
-        assert_right(lake, "user", Chosen(user=[user]))
-
-
-def estimated(value: Any, weight: float) -> Any:
-    """Return what is shown for a sample's count, share or name."""
-    if isinstance(value, int):
-        return pytest.approx(value * weight, abs=0.501)
-    return pytest.approx(value, abs=1e-4) if isinstance(value, float) else value
-
-
-def test_some_developers_stand_for_all_where_there_are_many(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    everybody = data_of(lake, Chosen())
-    monkeypatch.setattr(dashboards.sql, "SAMPLE_DAYS", len(everybody.rows) // 2)
-    [sql] = [each() for each in DATABASES if each.name == lake.database]
-    drawn_by = (
-        f"WITH {sql.size()} SELECT DISTINCT m.connection_id, m.developer_id"
-        f" FROM size CROSS JOIN {METRICS} m WHERE {sql.in_sample('m')}"
-    )
-    drawn = set(shown(lake.engine, expand(drawn_by, lake.database, START, END, Chosen())))
-    assert 2 < len(drawn) < len({row[:2] for row in everybody.rows}) - 2
-    sample = everybody._replace(rows=[row for row in everybody.rows if row[:2] in drawn])
-    weight = len(everybody.rows) / (len(everybody.rows) // 2)
-    compared = set()
-
-    for panel in panels(lake.database, "fleet"):
-        if "size.days" in panel["targets"][0]["rawSql"]:
-            title = panel["title"]
-            query = expand(panel["targets"][0]["rawSql"], lake.database, START, END, Chosen())
-            found, right = shown(lake.engine, query), ANSWERS[title](sample)
-            assert "drawn by lot" in panel["description"]
-            for row, answer in zip_longest(found, right):
-                assert row == tuple(estimated(value, weight) for value in answer), title
-            compared.add(title)
-
-    assert len(compared) == 6
+        assert_right(lake, chosen)
 
 
 def test_every_panel_with_a_query_is_compared() -> None:
-    titles = {p["title"] for about in ("fleet", "team", "user") for p in panels("mysql", about)}
-    assert titles == set(ANSWERS)
+    assert {panel["title"] for panel in panels("mysql")} == set(ANSWERS)
 
 
 def test_variables_offer_every_name_with_a_value_that_finds_it(lake: Lake) -> None:
-    offered: dict[str, set[tuple[Any, ...]]] = {}
-    for page in PAGES:
-        [sql] = [each for each in DATABASES if each.name == lake.database]
-        source, *variables = dashboard(page, sql(page.about))["templating"]["list"]
-        assert source["type"] == "datasource"
-        for variable in variables:
-            offered[variable["name"]] = set(shown(lake.engine, variable["query"]))
+    source, *variables = page(lake.database)["templating"]["list"]
+    assert source["type"] == "datasource"
+    offered = {each["name"]: set(shown(lake.engine, each["query"])) for each in variables}
     assert offered["connection"] == set(lake.connections.items())
     assert offered["project"] == {(name, as_value(name, lake.database)) for name in (SHOP, OTHER)}
     assert offered["team"] == {
@@ -478,17 +383,13 @@ def test_variables_offer_every_name_with_a_value_that_finds_it(lake: Lake) -> No
     assert offered["developer"] == {
         (each, as_value(each, lake.database)) for each in {row.developer_id for row in lake.rows}
     }
-    assert {value for _, value in offered["user"]} == {
-        as_value(user, lake.database) for user in lake.users.values()
-    }
 
 
 def test_nobody_finds_nothing_without_an_error(lake: Lake) -> None:
-    nobody = Chosen(developer=["nobody"], team=["none"], user=["none"])
-    for about in ("fleet", "team", "user"):
-        for panel in panels(lake.database, about):
-            query = panel["targets"][0]["rawSql"]
-            shown(lake.engine, expand(query, lake.database, START, END, nobody))
+    nobody = Chosen(developer=["nobody"], team=["none"], project=["none"])
+    for panel in panels(lake.database):
+        query = panel["targets"][0]["rawSql"]
+        shown(lake.engine, expand(query, lake.database, START, END, nobody))
 
 
 def test_rows_of_the_go_plugin_are_taken_as_they_are(mariadb_url: str) -> None:
@@ -496,19 +397,21 @@ def test_rows_of_the_go_plugin_are_taken_as_they_are(mariadb_url: str) -> None:
     migrate(engine)
     insert_go_plugin_row(engine)
     insert_go_plugin_row(engine, "bob")
-    broken = ("tools_used", "project_context", "command_counts", "git_activity")
     add_devlake(engine, {"a": 1, "b": 2}, {(1, "bob"): "bob"}, {"1": ("Team", ["bob"])})
-    with engine.begin() as connection:
-        for column in broken:
-            connection.exec_driver_sql(
-                f"UPDATE _tool_developer_metrics SET {column} = 'no JSON'"
-                " WHERE developer_id = 'bob'"
-            )
     try:
-        for panel in panels("mysql", "fleet"):
-            query = panel["targets"][0]["rawSql"]
-            found = shown(engine, expand(query, "mysql", START, END, Chosen()))
-            if panel["title"].startswith("Tools"):
-                assert [row[0] for row in found] == ["vim"]
+        found = {
+            panel["title"]: shown(
+                engine, expand(panel["targets"][0]["rawSql"], "mysql", START, END, Chosen())
+            )
+            for panel in panels("mysql")
+        }
     finally:
         engine.dispose()
+    # There is neither a machine nor an arrival.
+    assert found["Developers with a Report about the Day"][-1] == ("2026-11-23", 2)
+    assert found["Machines with a Report about the Day"][-1] == ("2026-11-23", 0)
+    assert found["Developer Days by Arrival of Their Newest Report [Each Week]"][-1][1:] == (
+        0,
+        0,
+        0,
+    )

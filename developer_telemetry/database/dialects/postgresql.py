@@ -33,7 +33,7 @@ _TYPES = {
     "start": "date",
     **dict.fromkeys(("people", "number"), "bigint"),
     **dict.fromkeys(("duration_sec", "share"), "double precision"),
-    **dict.fromkeys(("first_quartile", "median", "third_quartile"), "double precision"),
+    **dict.fromkeys(("first_quartile", "median", "third_quartile", "total"), "double precision"),
 }
 
 

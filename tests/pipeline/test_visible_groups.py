@@ -7,19 +7,23 @@ from datetime import date
 from itertools import permutations
 from random import Random
 
-from developer_telemetry.pipeline.delivery_figures import (
-    EVERYBODY,
-    TEAM,
+from developer_telemetry.pipeline.figures import (
     WEEK,
-    Group,
-    Part,
     Period,
-    find_visible,
-    find_visible_sides,
-    join_parts,
     summarize,
     summarize_share,
     take_quartiles,
+)
+from developer_telemetry.pipeline.visible_groups import (
+    EVERYBODY,
+    PROJECT,
+    TEAM,
+    Group,
+    Groups,
+    Part,
+    find_visible,
+    find_visible_sides,
+    join_parts,
 )
 
 THIS_WEEK = Period(WEEK, date(2026, 11, 16))
@@ -32,7 +36,7 @@ def people(*numbers: int) -> frozenset[str]:
 def shown(
     everyone: frozenset[str], teams: Mapping[str, frozenset[str]], smallest: int = 5
 ) -> dict[str, set[str]]:
-    groups = find_visible(everyone, teams, TEAM, smallest)
+    groups = find_visible(everyone, Groups.of_members(TEAM, teams), smallest)
     return {group.id if group.grouped_by == TEAM else "*": set(group.people) for group in groups}
 
 
@@ -79,7 +83,9 @@ def test_no_difference_of_two_groups_is_about_a_few() -> None:
             str(number): frozenset(random.sample(sorted(everyone), size))
             for number, size in enumerate(sizes)
         }
-        groups = [group.people for group in find_visible(everyone, teams, TEAM, 5)]
+        groups = [
+            group.people for group in find_visible(everyone, Groups.of_members(TEAM, teams), 5)
+        ]
         assert all(len(group) >= 5 for group in groups)
         for one, other in permutations(groups, 2):
             assert not one < other or len(other - one) >= 5
@@ -99,10 +105,57 @@ def test_the_total_minus_all_groups_is_nobody_or_enough() -> None:
         assert not left or len(left) >= 5
 
 
+def of_kinds(random: Random, everyone: frozenset[str]) -> Groups:
+    """Return teams, and two projects that are teams together with a few others."""
+    names = sorted(everyone)
+    teams = {str(n): frozenset(random.sample(names, random.randint(1, 9))) for n in range(4)}
+    projects = {
+        name: teams["0"] | teams[other] | frozenset(random.sample(names, random.randint(0, 3)))
+        for name, other in (("p", "1"), ("q", "2"))
+    }
+    keys: dict[str, list[tuple[str, str]]] = {}
+    for grouped_by, members in ((TEAM, teams), (PROJECT, projects)):
+        for identity, own in members.items():
+            for person in own:
+                keys.setdefault(person, []).append((grouped_by, identity))
+    return Groups(keys)
+
+
+def test_a_group_minus_all_groups_of_one_kind_within_it_is_nobody_or_enough() -> None:
+    hidden = 0
+    for seed in range(400):
+        random = Random(seed)
+        everyone = people(*range(random.randint(9, 40)))
+        groups = of_kinds(random, everyone)
+        shown = find_visible(everyone, groups, 5)
+        hidden += len(groups.divide(everyone)) + 1 - len(shown)
+        for whole, kind in ((one, kind) for one in shown for kind in (TEAM, PROJECT)):
+            inner = [
+                one.people
+                for one in shown
+                if one.grouped_by == kind and one.key != whole.key and one.people <= whole.people
+            ]
+            left = frozenset(whole.people).difference(*inner)
+            assert not inner or not left or len(left) >= 5
+            assert all(whole.people == one or len(whole.people - one) >= 5 for one in inner)
+    assert hidden > 400  # else nothing was tried
+
+
+def test_a_project_of_two_teams_and_one_more_person_is_not_shown() -> None:
+    teams = {"a": people(*range(6)), "b": people(*range(10, 16))}
+    keys = {person: [(TEAM, "a"), (PROJECT, "p")] for person in teams["a"]}
+    keys |= {person: [(TEAM, "b"), (PROJECT, "p")] for person in teams["b"]}
+    keys["p20"] = [(PROJECT, "p")]
+    everyone = frozenset(keys) | people(*range(30, 36))
+    shown = find_visible(everyone, Groups(keys), 5)
+    assert {group.key for group in shown} == {(TEAM, "a"), (TEAM, "b"), (EVERYBODY, "")}
+    assert shown[-1].people == everyone
+
+
 def test_a_distribution_has_quartiles_and_the_numbers_of_people_and_values() -> None:
     values = {f"p{number}": [float(number), float(number)] for number in range(1, 6)}
     (row,) = summarize("hours", THIS_WEEK, values, [Group(EVERYBODY, "", values.keys())])
-    assert row[5:] == (5, 10, None, 2.0, 3.0, 4.0)
+    assert row[5:] == (5, 10, None, 2.0, 3.0, 4.0, 30.0, "")
     assert take_quartiles([]) == (None, None, None)
     assert take_quartiles([7.0]) == (7.0, 7.0, 7.0)
 
@@ -110,7 +163,7 @@ def test_a_distribution_has_quartiles_and_the_numbers_of_people_and_values() -> 
 def test_a_share_is_in_percent_of_all_values() -> None:
     values = {"p1": [1.0, 0.0, 0.0], "p2": [1.0]}
     (row,) = summarize_share("days", THIS_WEEK, values, [Group(EVERYBODY, "", values.keys())])
-    assert row[5:] == (2, 4, 50.0, None, None, None)
+    assert row[5:] == (2, 4, 50.0, None, None, None, None, "")
 
 
 def split(with_it: int, without: int) -> tuple[list[str], list[str]]:
@@ -119,7 +172,7 @@ def split(with_it: int, without: int) -> tuple[list[str], list[str]]:
         {f"b{number}": [2.0] for number in range(without)},
     )
     teams = {"team": {*sides[0], *sides[1]}}
-    first, second = find_visible_sides(sides, teams, TEAM, 5)
+    first, second = find_visible_sides(sides, Groups.of_members(TEAM, teams), 5)
     return [group.id for group in first], [group.id for group in second]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, timezone
+from functools import lru_cache
 from typing import Any, NamedTuple, Optional
 
+import msgspec
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection as SqlConnection
 
@@ -20,7 +21,7 @@ from developer_telemetry.constants import (
     smallest_group_of,
 )
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.domain_texts import TableTexts, read_table_texts
+from developer_telemetry.database.domain_texts import EXACTLY, TableTexts, read_table_texts
 from developer_telemetry.storage.devlake_schema import (
     DELIVERY_TABLES,
     MAPPING_TABLE,
@@ -36,6 +37,8 @@ ASSISTANTS = ("claude", "codex", "cursor", "copilot", "gemini", "windsurf")
 _ASSISTANT = re.compile(
     rf'"(?:github[ _-])?(?:{"|".join(ASSISTANTS)})(?:[ ._-][^"]*)?"', re.IGNORECASE
 )
+
+ITEM_LENGTH = 255
 
 Developer = tuple[int, str]  # connection and id
 Groups = Mapping[str, AbstractSet[str]]
@@ -74,22 +77,35 @@ class Day(NamedTuple):
     """A person's day with activity, over all their accounts."""
 
     hours: int
-    projects: AbstractSet[str]
-    has_assistant: bool
-    test_runs: int
-    builds: int
     connections: AbstractSet[int]
+    projects: AbstractSet[str] = frozenset()
+    tools: AbstractSet[str] = frozenset()
+    commands: Mapping[str, int] = {}
+    repositories: Mapping[str, int] = {}  # commits by name
+    has_assistant: bool = False
+    commits: int = 0
+    lines_added: int = 0
+    lines_deleted: int = 0
+    files_changed: int = 0
+    test_runs: int = 0
+    builds: int = 0
 
     def joined(self, other: Day) -> Day:
         """Return what two accounts of one person report about a day."""
         return Day(
             min(24, self.hours + other.hours),
-            self.projects | other.projects,
-            self.has_assistant or other.has_assistant,
-            self.test_runs + other.test_runs,
-            self.builds + other.builds,
             self.connections | other.connections,
+            self.projects | other.projects,
+            self.tools | other.tools,
+            _add_counts(self.commands, other.commands),
+            _add_counts(self.repositories, other.repositories),
+            self.has_assistant or other.has_assistant,
+            *map(sum, zip(self[7:], other[7:])),
         )
+
+
+def _add_counts(one: Mapping[str, int], other: Mapping[str, int]) -> Mapping[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}
 
 
 class PullRequest(NamedTuple):
@@ -109,14 +125,22 @@ def has_delivery(connection: SqlConnection) -> bool:
     return all(schema.has_table(table) for table in DELIVERY_TABLES)
 
 
+def read_connections(connection: SqlConnection) -> list[Connection]:
+    """Return all connections."""
+    rows = connection.exec_driver_sql(
+        f"SELECT id, smallest_group, tool_retention_days FROM {CONNECTION_TABLE}"
+    )
+    return [Connection(int(row[0]), smallest_group_of(row[1]), int(row[2])) for row in rows]
+
+
 def read_people(connection: SqlConnection) -> People:
-    """Return users, teams, projects and the settings of connections."""
-    connections = [
-        Connection(int(row[0]), smallest_group_of(row[1]), int(row[2]))
-        for row in connection.exec_driver_sql(
-            f"SELECT id, smallest_group, tool_retention_days FROM {CONNECTION_TABLE}"
-        )
-    ]
+    """Return users, teams, projects and the settings of connections.
+
+    Without DevLake's tables there are connections alone.
+    """
+    connections = read_connections(connection)
+    if not has_delivery(connection):
+        return People(connections, {}, {}, {}, EXACTLY)
     users = connection.exec_driver_sql(f"SELECT account_id, user_id FROM {LINK_TABLE}")
     linked = {row[0]: row[1] for row in users if row[1]}
     members: dict[str, set[str]] = {}
@@ -133,6 +157,9 @@ def read_people(connection: SqlConnection) -> People:
     return People(connections, linked, members, projects, texts)
 
 
+_NUMBERS = "commits, lines_added, lines_deleted, files_changed, test_runs, builds"
+
+
 def read_days(
     connection: SqlConnection, people: People, first: date, last: date
 ) -> dict[tuple[str, date], Day]:
@@ -140,25 +167,27 @@ def read_days(
     param = dialect_of(connection).placeholder
     rows = connection.exec_driver_sql(
         "SELECT connection_id, developer_id, email, date, active_hours, project_context,"
-        f" tools_used, command_counts, test_runs, builds FROM {TOOL_TABLE}"
+        f" tools_used, command_counts, git_activity, {_NUMBERS} FROM {TOOL_TABLE}"
         f" WHERE date BETWEEN {param} AND {param} AND active_hours > 0",
         (str(first), str(last)),
     )
     days: dict[tuple[str, date], Day] = {}
     persons: dict[Developer, str] = {}
-    for number, developer, email, day, hours, projects, tools, commands, tests, builds in rows:
+    for number, developer, email, day, hours, projects, tools, commands, git, *numbers in rows:
         who = (int(number), str(developer))
         if who not in persons:
             persons[who] = people.find_person(who, email)
         one = Day(
             int(hours),
-            _read_names(projects),
-            uses_assistant(tools) or uses_assistant(commands),
-            int(tests),
-            int(builds),
             frozenset([who[0]]),
+            _read_names(projects),
+            _read_names(tools),
+            _read_counts(commands),
+            _read_repositories(git),
+            uses_assistant(tools) or uses_assistant(commands),
+            *map(int, numbers),
         )
-        key = (persons[who], _to_date(day))
+        key = (persons[who], to_date(day))
         days[key] = days[key].joined(one) if key in days else one
     return days
 
@@ -168,12 +197,51 @@ def uses_assistant(texts: Optional[str]) -> bool:
     return bool(texts and _ASSISTANT.search(texts))
 
 
+# A developer's lists are mostly the same from day to day.
+@lru_cache(maxsize=4096)
 def _read_names(text: Optional[str]) -> AbstractSet[str]:
+    names = _decode(text)
+    items = map(_clean, map(str, names)) if isinstance(names, list) else ()
+    return frozenset(filter(None, items))
+
+
+def _read_counts(text: Optional[str]) -> Mapping[str, int]:
+    counts = _decode(text)
+    if not isinstance(counts, dict):
+        return {}
+    return _sum_counts(counts.items())
+
+
+def _read_repositories(text: Optional[str]) -> Mapping[str, int]:
+    activity = _decode(text)
+    listed = activity.get("repositories") if isinstance(activity, dict) else None
+    repositories = listed if isinstance(listed, list) else []
+    return _sum_counts(
+        (str(one.get("name") or ""), one.get("commits"))
+        for one in repositories
+        if isinstance(one, dict)
+    )
+
+
+def _sum_counts(counts: Iterable[tuple[str, Any]]) -> Mapping[str, int]:
+    sums: dict[str, int] = {}
+    for name, count in counts:
+        item = _clean(name)
+        if item:
+            sums[item] = sums.get(item, 0) + (count if isinstance(count, int) else 0)
+    return sums
+
+
+def _clean(item: str) -> str:
+    """Return a name as every database stores and compares it."""
+    return item.replace("\0", "").strip()[:ITEM_LENGTH].rstrip()
+
+
+def _decode(text: Optional[str]) -> Any:
     try:
-        names = json.loads(text or "[]")
-    except ValueError:  # of rows that another plugin wrote
-        return frozenset()
-    return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
+        return msgspec.json.decode(text) if text else None
+    except msgspec.DecodeError:  # of rows that another plugin wrote
+        return None
 
 
 def read_pull_requests(connection: SqlConnection, people: People, since: date) -> list[PullRequest]:
@@ -190,7 +258,7 @@ def read_pull_requests(connection: SqlConnection, people: People, since: date) -
     for identity, author, merged, *minutes in rows:
         user = people.users.get(author)
         if user:
-            pull_requests[identity] = PullRequest(user, _to_date(merged), *map(_to_hours, minutes))
+            pull_requests[identity] = PullRequest(user, to_date(merged), *map(_to_hours, minutes))
     return list(pull_requests.values())
 
 
@@ -203,7 +271,7 @@ def read_first_merges(connection: SqlConnection, people: People) -> dict[str, da
     ):
         user = people.users.get(author)
         if user:
-            first[user] = min(_to_date(merged), first.get(user, date.max))
+            first[user] = min(to_date(merged), first.get(user, date.max))
     return first
 
 
@@ -223,10 +291,10 @@ def read_spans(connection: SqlConnection) -> dict[Developer, tuple[date, date]]:
         f"SELECT connection_id, developer_id, MIN(date), MAX(date) FROM {TOOL_TABLE}"
         " GROUP BY connection_id, developer_id"
     )
-    return {(int(row[0]), str(row[1])): (_to_date(row[2]), _to_date(row[3])) for row in rows}
+    return {(int(row[0]), str(row[1])): (to_date(row[2]), to_date(row[3])) for row in rows}
 
 
-def _to_date(value: Any) -> date:
+def to_date(value: Any) -> date:
     """Return the day in UTC of what a driver returns for a date or a time."""
     if isinstance(value, datetime):
         return (value.astimezone(timezone.utc) if value.tzinfo else value).date()

@@ -7,7 +7,7 @@ from typing import Optional
 import pytest
 
 from developer_telemetry.database.domain_texts import EXACTLY
-from developer_telemetry.pipeline.delivery_rows import Day, People, uses_assistant
+from developer_telemetry.pipeline.figure_rows import Day, People, uses_assistant
 from developer_telemetry.storage.devlake_schema import make_account_id
 
 
@@ -35,9 +35,23 @@ def test_other_names_are_no_assistants(text: Optional[str]) -> None:
 
 
 def test_two_accounts_of_a_person_make_one_day() -> None:
-    one = Day(20, frozenset("ab"), False, 1, 2, frozenset([1]))
-    other = Day(7, frozenset("bc"), True, 3, 4, frozenset([2]))
-    assert one.joined(other) == Day(24, frozenset("abc"), True, 4, 6, frozenset([1, 2]))
+    one = Day(
+        20, frozenset([1]), frozenset("ab"), frozenset("t"), {"ls": 1, "cd": 2}, {"r": 3}, False, 1
+    )
+    other = Day(
+        7, frozenset([2]), frozenset("bc"), frozenset("u"), {"ls": 4}, {"s": 5}, True, 2, builds=4
+    )
+    assert one.joined(other) == Day(
+        hours=24,
+        connections=frozenset([1, 2]),
+        projects=frozenset("abc"),
+        tools=frozenset("tu"),
+        commands={"ls": 5, "cd": 2},
+        repositories={"r": 3, "s": 5},
+        has_assistant=True,
+        commits=3,
+        builds=4,
+    )
 
 
 def test_accounts_without_a_user_are_one_person_by_address_or_else_by_id() -> None:
