@@ -54,7 +54,11 @@ FOLDED: dict[str, dict[str, str]] = {
 CONVERTED_SECONDS = 100
 # The receiver looks once a minute whether figures are due.
 FIGURE_SECONDS = 200
-METRICS = {"development_activity": {"test_runs_detected": 3, "build_commands_detected": 2}}
+METRICS = {
+    "active_hours": 4,
+    "tools_used": ["git"],
+    "development_activity": {"test_runs_detected": 3, "build_commands_detected": 2},
+}
 
 
 def insert_users(url: str) -> None:
