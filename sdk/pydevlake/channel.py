@@ -1,10 +1,15 @@
 """File descriptor 3, on which DevLake's server reads a plugin's answers."""
 
 import os
+import stat
+import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fcntl import ioctl
+from select import POLLERR, poll
+from termios import FIONREAD
 from typing import BinaryIO
 
 from pydevlake.failure import Failure
@@ -15,6 +20,33 @@ LONGEST_LINE = 5 * 1024 * 1024
 # The server notices a cancelled pipeline only when it reads a line, so a subtask must write one
 # every two seconds.
 _LONGEST_SILENCE = 1.5
+# That a server which is busy, or stopped, is waited for.
+_READ_SECONDS = 5.0
+
+
+def wait_until_read(*descriptors: int) -> None:
+    """Wait for a while until everything is read that was written to pipes.
+
+    As soon as a plugin's process has ended, DevLake's server closes its pipes, and loses what it
+    has not read: the answer is then "unexpected end of JSON input", or a failure without a reason.
+    """
+    deadline = time.monotonic() + _READ_SECONDS
+    for descriptor in descriptors:
+        while _unread(descriptor) and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+
+def _unread(descriptor: int) -> bool:
+    with suppress(OSError):  # not open, or a system that doesn't tell
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return False
+        poller = poll()
+        poller.register(descriptor, 0)
+        if any(event & POLLERR for _, event in poller.poll(0)):  # nobody reads any more
+            return False
+        (number,) = struct.unpack("i", ioctl(descriptor, FIONREAD, bytes(4)))
+        return bool(number)
+    return False
 
 
 class Channel:

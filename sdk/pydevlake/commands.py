@@ -12,7 +12,7 @@ from logging import CRITICAL, DEBUG, NOTSET, disable
 from types import FrameType
 from typing import Any, Callable, Optional, get_origin
 
-from pydevlake.channel import Channel
+from pydevlake.channel import Channel, wait_until_read
 from pydevlake.context import Context
 from pydevlake.database import create_db_engine
 from pydevlake.failure import Failure, describe
@@ -36,6 +36,13 @@ def main(plugin_type: type[Plugin], arguments: list[str]) -> int:
     CONFIG and each ARG are JSON documents. Answers are written to file descriptor 3. A failure is
     one line on stderr (and a traceback at log level debug) and status 1; SIGTERM is status 143.
     """
+    status = _call(plugin_type, arguments)
+    sys.stdout.flush()
+    wait_until_read(1, 2, 3)
+    return status
+
+
+def _call(plugin_type: type[Plugin], arguments: list[str]) -> int:
     # Imported objects stay until the end, and collecting garbage takes longer than most calls.
     gc.freeze()
     configure(None)
