@@ -29,6 +29,7 @@ JOIN_MACHINES = 20261128000200
 ADD_STANDALONE = 20261128000300
 ADD_FLEET = 20261129000100
 ADD_READING = 20261129000200
+ADD_SDK_RUNS = 20261129000300
 
 
 class Table(NamedTuple):
@@ -731,6 +732,27 @@ def add_reading(b: MigrationScriptBuilder) -> None:
         b.execute(f"CREATE OR REPLACE {view}", Dialect.POSTGRESQL)
 
 
+def sdk_runs(identity: str, text: str, time: str) -> str:
+    """Return the statement that makes the table in which DevLake's SDK records its runs.
+
+    The SDK itself makes it in whatever run comes first, and fails where the tasks of two
+    connections do so at the same time. It is the SDK's in all but that.
+    """
+    return (
+        f"CREATE TABLE IF NOT EXISTS _pydevlake_subtask_runs (state TEXT, id {identity},"
+        f" subtask_name {text} NOT NULL, connection_id INTEGER NOT NULL,"
+        f" started {time} NOT NULL, completed {time}, PRIMARY KEY (id))"
+    )
+
+
+@migration(ADD_SDK_RUNS, name="developer telemetry: add the table of runs that the SDK keeps")
+def add_sdk_runs(b: MigrationScriptBuilder) -> None:
+    """Add it with the types that the SDK gives it."""
+    identity = "INTEGER NOT NULL AUTO_INCREMENT"
+    b.execute(sdk_runs(identity, "VARCHAR(255)", "DATETIME"), Dialect.MYSQL)
+    b.execute(sdk_runs("SERIAL", "VARCHAR", "TIMESTAMP"), Dialect.POSTGRESQL)
+
+
 SQLITE_STATEMENTS: dict[int, list[str]] = {
     CREATE_TABLES: [
         *sqlite_tables(TABLES),
@@ -764,6 +786,7 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
         *sqlite_tables(READING_TABLES),
         *(f"CREATE VIEW {name} AS SELECT {query}" for name, query in FIGURE_VIEWS.items()),
     ],
+    ADD_SDK_RUNS: [sdk_runs("INTEGER NOT NULL", "VARCHAR", "DATETIME")],
 }
 
 SCRIPTS = (
@@ -780,4 +803,5 @@ SCRIPTS = (
     add_standalone,
     add_fleet,
     add_reading,
+    add_sdk_runs,
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional, Union, get_args, get_
 from pydantic import AnyUrl, BaseModel, ConfigDict, ValidationError, field_validator
 from sqlalchemy import Column, LargeBinary, Table, Text
 from sqlalchemy import inspect as inspect_mapped
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import declared_attr
 from sqlmodel import SQLModel
 
@@ -268,6 +269,15 @@ class SubtaskRun(Base, table=True):
     completed: Optional[datetime] = None
     # A JSON object of plain values.
     state: str = Field(sa_type=Text)
+
+
+def make_table(engine: Any, table: Table) -> None:
+    """Make a table unless it exists; another process may do the same at the same time."""
+    try:
+        table.create(engine, checkfirst=True)
+    except DBAPIError:
+        # It may be there by now. Whatever else is wrong still is.
+        table.create(engine, checkfirst=True)
 
 
 def primary_key_names(model: type[SQLModel]) -> list[str]:

@@ -8,7 +8,7 @@ from sqlmodel import Session
 
 from pydevlake.context import Context
 from pydevlake.extractor import autoextract
-from pydevlake.model import RawModel, ToolModel, ToolScope
+from pydevlake.model import RawModel, ToolModel, ToolScope, make_table
 from pydevlake.subtasks import Collector, Convertor, Extractor, SubstreamCollector, Subtask
 
 # By table. SQLAlchemy itself keeps a class only while it is used.
@@ -54,7 +54,7 @@ class Stream:
         """Return the model of the stream's raw table, which is made if it doesn't exist."""
         if self._raw_model is None:
             model = _find_model(self.raw_model_table)
-            _table_of(model).create(session.get_bind(), checkfirst=True)
+            make_table(session.get_bind(), _table_of(model))
             self._raw_model = model
         return self._raw_model
 

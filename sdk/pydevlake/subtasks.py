@@ -15,6 +15,7 @@ from pydevlake.model import (
     DomainModel,
     NoPKModel,
     SubtaskRun,
+    make_table,
     primary_key_names,
     raw_data_params,
 )
@@ -80,7 +81,7 @@ class Subtask:
 
     def prepare(self, ctx: Context) -> None:
         """Make the tables that the step needs of its own, before its transaction begins."""
-        SubtaskRun.__table__.create(ctx.engine, checkfirst=True)  # type: ignore[attr-defined]
+        make_table(ctx.engine, SubtaskRun.__table__)  # type: ignore[attr-defined]
         with Session(ctx.engine) as session:
             self.stream.raw_model(session)
 

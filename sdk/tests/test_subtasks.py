@@ -7,7 +7,8 @@ from enum import Enum
 from typing import Any, Optional
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection as SqlConnection
+from sqlalchemy import Engine, Table, event, text
 
 from pydevlake import Connection, Context, DomainType, Field, ScopeConfig, Stream, Substream
 from pydevlake.database import create_db_engine
@@ -271,6 +272,24 @@ def test_two_streams_of_one_name_share_the_raw_table(engine: Engine) -> None:
     run(Notes([note(1)]), context(engine), "collector")
     run(Notes([]), context(engine), "extractor")
     assert rows(engine, "SELECT id FROM _tool_notes_notes") == [("n00001",)]
+
+
+def test_the_first_runs_of_two_connections_at_the_same_time_both_make_the_table(
+    engine: Engine, database_url: str
+) -> None:
+    another = create_db_engine(database_url)
+
+    def make_first(table: Table, connection: SqlConnection, **_: Any) -> None:
+        if connection.engine is engine:
+            table.create(another)
+
+    event.listen(Table, "before_create", make_first)
+    try:
+        run(Notes([note(1)]), context(engine), "collector")
+    finally:
+        event.remove(Table, "before_create", make_first)
+        another.dispose()
+    assert rows(engine, "SELECT count(*) FROM _pydevlake_subtask_runs") == [(1,)]
 
 
 def test_a_step_has_the_names_that_the_server_shows() -> None:

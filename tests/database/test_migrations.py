@@ -12,12 +12,14 @@ import sqlglot
 from sqlalchemy import inspect
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 from sqlglot import expressions
 
 from developer_telemetry import models
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.migrations import FIGURE_VIEWS, SCRIPTS, SQLITE_STATEMENTS
 from pydevlake.migration import MIGRATION_SCRIPTS
+from pydevlake.model import SubtaskRun
 from pydevlake.model_info import DynamicModelInfo
 from tests.support.go_plugin import STATEMENTS as GO_PLUGIN
 from tests.support.schemas import Database, columns_of, fetch, operations_for
@@ -78,6 +80,17 @@ def test_models_and_tables_agree(engine: Engine, model: Any) -> None:
         for name in info.json_schema["properties"]
     }
     assert modelled == set(columns_of(engine, info.table_name))
+
+
+def test_the_sdk_finds_the_table_of_its_runs(engine: Engine) -> None:
+    """Otherwise the first runs of two connections would each make it, and one would fail."""
+    name = SubtaskRun.__tablename__
+    assert set(columns_of(engine, name)) == set(SubtaskRun.__table__.columns.keys())  # type: ignore[attr-defined]
+    started = datetime.datetime(2026, 11, 29, 12)
+    with Session(engine) as session:
+        session.add(SubtaskRun(subtask_name="x", connection_id=1, started=started, state="{}"))
+        session.commit()
+    assert fetch(engine, f"SELECT subtask_name, completed FROM {name}") == [("x", None)]
 
 
 def test_dates_are_dates_and_ids_are_wide(engine: Engine) -> None:
