@@ -33,6 +33,8 @@ FIGURE_TABLE = "_tool_developer_telemetry_figures"
 SCOPE_CONFIG_TABLE = "_tool_developer_telemetry_scope_configs"
 MIGRATION_TABLE = "_tool_developer_telemetry_migrations"  # of a database that is not DevLake's
 
+SDK_RUN_TABLE = "_pydevlake_subtask_runs"  # in which DevLake's SDK records its runs
+
 # DevLake's tables; `storage/devlake_schema` has what we assume of them.
 ACCOUNT_TABLE = "accounts"
 LINK_TABLE = "user_accounts"  # the person of an organization to whom an account belongs

@@ -30,6 +30,7 @@ from developer_telemetry.constants import (
     RUN_TABLE,
     SCOPE_CONFIG_TABLE,
     SCOPE_TABLE,
+    SDK_RUN_TABLE,
     TASK_TABLE,
     TOKEN_TABLE,
     TOKEN_USE_TABLE,
@@ -257,6 +258,11 @@ TABLES = (
         FIGURE_TABLE,
         impersonal=("figure", "grain", "grouped_by", "group_id", "item"),
         backup_exemption="the receiver computes it anew from what is stored",
+    ),
+    Table(
+        SDK_RUN_TABLE,
+        impersonal=("subtask_name", "state"),
+        backup_exemption="DevLake's SDK records its runs there, and none of ours reads them",
     ),
     # Last, so that a deletion that was interrupted can be repeated.
     Table(
