@@ -14,7 +14,6 @@ from developer_telemetry.constants import LINK_TABLE
 from developer_telemetry.database.bulk_insert import insert_typed
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import transact
-from developer_telemetry.pipeline.figure_refresh import refresh_figures
 from developer_telemetry.storage.devlake_schema import (
     DEPLOYMENT_COMMIT_TABLE,
     INCIDENT_LINK_TABLE,
@@ -34,15 +33,13 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 def fill_delivery(engine: Engine, pull_requests: int) -> None:
-    """Add so many pull requests of the last six months, builds and deployments; count them."""
+    """Add so many pull requests of the last six months, builds and deployments."""
     with engine.connect() as connection:
         users = [row[0] for row in connection.exec_driver_sql(f"SELECT id FROM {USER_TABLE}")]
     random = Random("delivery")
     for rows in (_pull_requests(random, users, pull_requests), _builds(random, pull_requests)):
         for table, own in rows.items():
             _store(engine, table, own)
-    for _ in refresh_figures(engine, NOW.date()):
-        pass
 
 
 def _store(engine: Engine, table: str, rows: list[dict[str, Any]]) -> None:
