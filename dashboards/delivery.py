@@ -293,7 +293,7 @@ GROUP BY t.id, t.name ORDER BY t.name, t.id"""
 
 
 HALF_YEAR = " Of the last 26 complete weeks, whatever the range."
-OF_LINKED = " Of developers who are linked to a user, over all their accounts."
+OF_ALL = " Of developers with at least one active hour, over all their accounts."
 MERGED = " Of pull requests merged in the week, by authors who are linked to a user."
 WEEKLY = " Quartiles by week (from Monday), complete weeks only; a week without a value has too few"
 
@@ -354,10 +354,10 @@ Nobody is ranked or scored.""",
             "Activity Beside Delivery",
             (
                 _weekly_panel(
-                    "active hours", "Active Hours of a Developer's Day by Week", OF_LINKED
+                    "active hours", "Active Hours of a Developer's Day by Week", OF_ALL
                 ),
                 _weekly_panel(
-                    "projects", "Projects of a Developer's Day by Week", OF_LINKED, "short"
+                    "projects", "Projects of a Developer's Day by Week", OF_ALL, "short"
                 ),
                 _weekly_panel("coding time", "Coding Time by Week", MERGED),
                 _weekly_panel("pickup time", "Pickup Time by Week", MERGED),
@@ -389,7 +389,7 @@ Nobody is ranked or scored.""",
                 Panel(
                     "Developer Days with an AI Assistant by Week",
                     "Share of active days on which claude, codex, cursor, copilot, gemini or"
-                    " windsurf is among tools or commands." + OF_LINKED,
+                    " windsurf is among tools or commands." + OF_ALL,
                     "timeseries",
                     assistant_days,
                     unit="percent",
@@ -431,7 +431,7 @@ Nobody is ranked or scored.""",
             (
                 Panel(
                     "Local Test Runs of a Developer's Day by Week",
-                    "Of developers whose connection is in the project, linked or not."
+                    "Of developers whose connection is in the project."
                     + WEEKLY
                     + " people.",
                     "timeseries",
@@ -441,7 +441,7 @@ Nobody is ranked or scored.""",
                 ),
                 Panel(
                     "Local Builds of a Developer's Day by Week",
-                    "Of developers whose connection is in the project, linked or not."
+                    "Of developers whose connection is in the project."
                     + WEEKLY
                     + " people.",
                     "timeseries",

@@ -7,7 +7,7 @@ that no difference of two figures is about fewer people than the groups themselv
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date
 from typing import NamedTuple
@@ -51,19 +51,52 @@ WEEKLY_SUMS = {
 Days = Mapping[tuple[str, date], Day]
 
 
-def keep_common_days(days: Days, smallest: int) -> dict[tuple[str, date], Day]:
-    """Return the days on which enough people were active.
+class ActiveWeek(NamedTuple):
+    """The days of a week that count, and the groups of its people that are shown."""
 
-    All others count nowhere: a week minus its other days would be about the few.
+    start: date
+    days: Days
+    groups: Groups
+    visible: Sequence[Group]
+    smallest: int
+
+    @property
+    def everybody(self) -> AbstractSet[str]:
+        """Return the people of the group of everybody."""
+        return next((one.people for one in self.visible if one.key == (EVERYBODY, "")), frozenset())
+
+
+def settle_week(people: People, days: Days, start: date, smallest: int) -> ActiveWeek:
+    """Find the days and groups that count.
+
+    A day on which fewer people were active, of all or of those who are shown as everybody, counts
+    nowhere: a week minus its other days would be about the few.
     """
+    while True:
+        days = _keep_days(days, _list_common(days, smallest))
+        groups = find_groups(people, days)
+        visible = find_visible({person for person, _ in days}, groups, smallest)
+        week = ActiveWeek(start, days, groups, visible, smallest)
+        shown = {key: day for key, day in days.items() if key[0] in week.everybody}
+        rare = {on for _, on in shown} - _list_common(shown, smallest)
+        if not rare:
+            return week
+        days = _keep_days(days, {on for _, on in days} - rare)
+
+
+def _list_common(days: Days, smallest: int) -> set[date]:
     people: dict[date, int] = defaultdict(int)
     for _, on in days:
         people[on] += 1
-    return {key: day for key, day in days.items() if people[key[1]] >= smallest}
+    return {on for on, number in people.items() if number >= smallest}
+
+
+def _keep_days(days: Days, dates: AbstractSet[date]) -> Days:
+    return {key: day for key, day in days.items() if key[1] in dates}
 
 
 def find_groups(people: People, days: Days) -> Groups:
-    """Return the teams and projects of everybody with a day; a project has connections."""
+    """Return the groups of everybody with a day; the people of a project report through it."""
     projects: dict[int, list[Key]] = defaultdict(list)
     for project, numbers in people.projects.items():
         for number in numbers:
@@ -79,39 +112,19 @@ def find_groups(people: People, days: Days) -> Groups:
     return Groups(keys)
 
 
-class _Shown(NamedTuple):
-    """The groups of a week's people, and the people of those that are shown."""
-
-    groups: Groups
-    people: Mapping[Key, AbstractSet[str]]
-    smallest: int
-
-    def find_visible(self, users: AbstractSet[str]) -> Iterator[Group]:
-        """Yield the groups in which enough are users, and enough or none are not."""
-        everybody = self.people.get((EVERYBODY, ""), frozenset())
-        sides = (everybody & users, everybody - users)
-        for group in find_visible(everybody, self.groups, self.smallest, sides):
-            is_whole = group.people == self.people.get(group.key)
-            if group.people & users and (is_whole or group.grouped_by == EVERYBODY):
-                yield group
-
-
-def summarize_week(people: People, days: Days, week: date, smallest: int) -> Iterator[Figure]:
+def summarize_week(week: ActiveWeek) -> Iterator[Figure]:
     """Yield the figures of one week, and those of its days for everybody."""
-    groups = find_groups(people, days)
-    visible = find_visible({person for person, _ in days}, groups, smallest)
-    yield from _summarize_days(days, smallest)
-    period = Period(WEEK, week)
-    for figure, values in _collect(days).items():
-        yield from summarize(figure, period, values, visible)
+    yield from _summarize_days(week)
+    period = Period(WEEK, week.start)
+    for figure, values in _collect(week.days).items():
+        yield from summarize(figure, period, values, week.visible)
     many = {
         person: [float(number >= MANY_PROJECTS) for number in numbers]
-        for person, numbers in _collect_days(days, lambda day: len(day.projects)).items()
+        for person, numbers in _collect_days(week.days, lambda day: len(day.projects)).items()
     }
-    yield from summarize_share("days with many projects", period, many, visible)
-    shown = _Shown(groups, {group.key: group.people for group in visible}, smallest)
-    for figure, users in _find_users(days).items():
-        yield from _summarize_items(figure, period, users, shown)
+    yield from summarize_share("days with many projects", period, many, week.visible)
+    for figure, users in _find_users(week.days).items():
+        yield from _summarize_items(figure, period, users, week)
 
 
 def summarize_months(
@@ -124,13 +137,15 @@ def summarize_months(
         yield from summarize("active developers", Period(MONTH, month), values, visible)
 
 
-def _summarize_days(days: Days, smallest: int) -> Iterator[Figure]:
+def _summarize_days(week: ActiveWeek) -> Iterator[Figure]:
+    everybody = week.everybody
     hours: dict[date, dict[str, list[float]]] = defaultdict(dict)
-    for (person, on), day in days.items():
-        hours[on][person] = [float(day.hours)]
+    for (person, on), day in week.days.items():
+        if person in everybody:
+            hours[on][person] = [float(day.hours)]
     for on, values in hours.items():
-        everybody = find_visible(values.keys(), Groups({}), smallest)
-        yield from summarize("hours a day", Period(DAY, on), values, everybody)
+        group = Group(EVERYBODY, "", values.keys())
+        yield from summarize("hours a day", Period(DAY, on), values, [group])
 
 
 def _collect(days: Days) -> dict[str, Values]:
@@ -182,13 +197,13 @@ def _find_users(days: Days) -> dict[str, dict[str, _Users]]:
 
 
 def _summarize_items(
-    figure: str, period: Period, users: Mapping[str, _Users], shown: _Shown
+    figure: str, period: Period, users: Mapping[str, _Users], week: ActiveWeek
 ) -> Iterator[Figure]:
-    common = [item for item, own in users.items() if len(own) >= shown.smallest]
+    common = [item for item, own in users.items() if len(own) >= week.smallest]
     common.sort(key=lambda item: (-len(users[item]), item))
     for item in common[:ITEMS]:
         own = users[item]
-        for group in shown.find_visible(own.keys()):
+        for group in _find_using(week, own.keys()):
             uses = [own[person] for person in group.people & own.keys()]
             yield Figure(
                 figure,
@@ -200,3 +215,14 @@ def _summarize_items(
                 total=float(sum(use.times for use in uses)),
                 item=item,
             )
+
+
+def _find_using(week: ActiveWeek, users: AbstractSet[str]) -> Iterator[Group]:
+    """Yield the groups in which enough are users, and enough or none are not."""
+    everybody = week.everybody
+    shown = {group.key: group.people for group in week.visible}
+    sides = (everybody & users, everybody - users)
+    for group in find_visible(everybody, week.groups, week.smallest, sides):
+        is_whole = group.people == shown.get(group.key)
+        if group.people & users and (is_whole or group.grouped_by == EVERYBODY):
+            yield group

@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 
 from sqlalchemy.engine import Connection as SqlConnection
 
-from developer_telemetry.pipeline.activity import Days
+from developer_telemetry.pipeline.activity import ActiveWeek
 from developer_telemetry.pipeline.figure_rows import (
     Day,
     Developer,
@@ -37,6 +37,7 @@ from developer_telemetry.pipeline.visible_groups import (
     TEAM,
     Group,
     Groups,
+    Key,
     Part,
     Values,
     find_visible,
@@ -48,13 +49,9 @@ HALF_YEAR_WEEKS = 26
 # Where older rows are pruned, a first day close to that is not known to be the first.
 RETENTION_MARGIN = timedelta(days=7)
 TIMES = ("coding", "pickup", "review", "cycle")
-OF_TEAMS = (
-    "active hours",
-    "projects",
-    "assistant days",
-    "pull requests",
-    *(f"{name} time" for name in TIMES),
-)
+OF_PROJECTS = ("test runs", "builds")
+OF_TEAMS = ("active hours", "projects", "assistant days")
+OF_PULL_REQUESTS = ("pull requests", *(f"{name} time" for name in TIMES))
 SHARES = ("assistant days", "first merge happened")
 
 _Values = dict[str, list[float]]
@@ -96,18 +93,18 @@ class Delivery:
         self._total = _Collected(people, self._authors)
         self._parts: dict[str, list[Part]] = defaultdict(list)
 
-    def add_week(self, week: date, days: Days) -> list[Figure]:
+    def add_week(self, week: ActiveWeek) -> list[Figure]:
         """Return the figures of one week; weeks are added in their order."""
         one = _Collected(self._people, self._authors)
-        one.add_week(days, self._merged[week])
-        is_recent = week >= self._half_year
+        one.add_week(week, self._merged[week.start])
+        is_recent = week.start >= self._half_year
         figures: list[Figure] = []
-        for figure, values, groups in one.list_shown(self._smallest):
-            figures += _summarize(figure, Period(WEEK, week), values, groups)
+        for figure, values, groups in one.list_shown(week.visible, self._smallest):
+            figures += _summarize(figure, Period(WEEK, week.start), values, groups)
             if is_recent:
                 self._parts[figure].append(Part(values, {group.key: group for group in groups}))
         if is_recent:
-            self._total.add_week(days, self._merged[week])
+            self._total.add_week(week, self._merged[week.start])
         return figures
 
     def finish(self, today: date) -> list[Figure]:
@@ -122,7 +119,8 @@ class Delivery:
 
     def _join_weeks(self) -> Iterator[Figure]:
         period = Period(HALF_YEAR, self._half_year)
-        for figure, _, groups in self._total.list_shown(self._smallest):
+        visible = self._total.find_visible(self._smallest)
+        for figure, _, groups in self._total.list_shown(visible, self._smallest):
             for group in groups:
                 values = join_parts(group, self._parts[figure], self._smallest)
                 if len(values) >= self._smallest:
@@ -143,15 +141,15 @@ class _Collected:
     def __init__(self, people: People, authors: set[str]) -> None:
         self._people = people
         self._authors = authors
-        self._linked = set(people.users.values())
         self._values: dict[str, _Values] = defaultdict(lambda: defaultdict(list))
-        self._projects: dict[str, set[str]] = defaultdict(set)
+        self._keys: dict[str, set[Key]] = {}
         self._teams = Groups.of_members(TEAM, people.teams)
 
-    def add_week(self, days: Days, pull_requests: Iterable[PullRequest]) -> None:
+    def add_week(self, week: ActiveWeek, pull_requests: Iterable[PullRequest]) -> None:
         """Add a week's days and merged pull requests."""
         assistants: dict[str, bool] = {}
-        for (person, _), day in days.items():
+        for (person, _), day in week.days.items():
+            self._keys.setdefault(person, set()).update(week.groups.of(person))
             self._add_day(person, day)
             assistants[person] = assistants.get(person, False) or day.has_assistant
         merged: dict[str, list[PullRequest]] = defaultdict(list)
@@ -170,27 +168,34 @@ class _Collected:
     def _add_day(self, person: str, day: Day) -> None:
         self._values["test runs"][person].append(day.test_runs)
         self._values["builds"][person].append(day.builds)
-        for project, connections in self._people.projects.items():
-            if connections & day.connections:
-                self._projects[project].add(person)
-        if person in self._linked:
-            self._values["active hours"][person].append(day.hours)
-            self._values["projects"][person].append(len(day.projects))
-            self._values["assistant days"][person].append(day.has_assistant)
+        self._values["active hours"][person].append(day.hours)
+        self._values["projects"][person].append(len(day.projects))
+        self._values["assistant days"][person].append(day.has_assistant)
 
     def _add_time(self, figure: str, pull_request: PullRequest, name: str) -> None:
         hours: Optional[float] = getattr(pull_request, name)
         if hours is not None:
             self._values[figure][pull_request.user].append(hours)
 
-    def list_shown(self, smallest: int) -> Iterator[tuple[str, Values, list[Group]]]:
-        """Yield all figures with their values and the groups that may be shown."""
-        projects = Groups.of_members(PROJECT, self._projects)
+    def find_visible(self, smallest: int) -> list[Group]:
+        """Return the groups of those with days that may be shown."""
+        return find_visible(self._keys.keys(), Groups(self._keys), smallest)
+
+    def list_shown(
+        self, visible: Sequence[Group], smallest: int
+    ) -> Iterator[tuple[str, Values, list[Group]]]:
+        """Yield all figures with their values and the groups that may be shown.
+
+        Args:
+            visible: such groups of those with days. Figures of days are of these groups, like
+                those of activity, from which they would tell of a few otherwise.
+        """
         teams = self._teams
-        for figure in ("test runs", "builds"):
-            values = self._values[figure]
-            yield figure, values, find_visible(values.keys(), projects, smallest)
-        for figure in OF_TEAMS:
+        for figures, grouped_by in ((OF_PROJECTS, PROJECT), (OF_TEAMS, TEAM)):
+            own = [group for group in visible if group.grouped_by in (grouped_by, EVERYBODY)]
+            for figure in figures:
+                yield figure, self._values[figure], own
+        for figure in OF_PULL_REQUESTS:
             values = self._values[figure]
             yield figure, values, find_visible(values.keys(), teams, smallest)
         for name in ("merged", "cycle time"):

@@ -27,16 +27,14 @@ from developer_telemetry.database.bulk_insert import insert
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import database_now_us, reading, transact
 from developer_telemetry.pipeline.activity import (
-    Days,
-    find_groups,
-    keep_common_days,
+    ActiveWeek,
+    settle_week,
     summarize_months,
     summarize_week,
 )
 from developer_telemetry.pipeline.delivery import Delivery
 from developer_telemetry.pipeline.figure_rows import (
     Connection,
-    People,
     has_delivery,
     read_connections,
     read_days,
@@ -75,11 +73,13 @@ def refresh_figures(engine: Engine, today: date) -> Generator[int, None, None]:
     months = _Months(weeks[0])
     count = 0
     for week in weeks:
-        days = _read_week(engine, people, week, smallest)
-        figures = [*summarize_week(people, days, week, smallest)] if days else []
-        months.add(people, days)
+        with reading(engine).connect() as connection:
+            days = read_days(connection, people, week, week + timedelta(days=6))
+        active = settle_week(people, days, week, smallest)
+        figures = [*summarize_week(active)]
+        months.add(active)
         if delivery:
-            figures += delivery.add_week(week, days)
+            figures += delivery.add_week(active)
         digest = _digest(figures)
         if digest != digests.get(week):
             figures.append(_mark(DIGEST, WEEK, week, item=digest))
@@ -114,12 +114,6 @@ def _find_smallest(connections: Sequence[Connection]) -> int:
     return max((one.smallest_group for one in connections), default=DEFAULT_SMALLEST_GROUP)
 
 
-def _read_week(engine: Engine, people: People, week: date, smallest: int) -> Days:
-    with reading(engine).connect() as connection:
-        days = read_days(connection, people, week, week + timedelta(days=6))
-    return keep_common_days(days, smallest)
-
-
 class _Months:
     """The people of each month that lies in the weeks as a whole, or is the last."""
 
@@ -128,13 +122,12 @@ class _Months:
         self._people: dict[date, set[str]] = defaultdict(set)
         self._keys: dict[str, set[Key]] = defaultdict(set)
 
-    def add(self, people: People, days: Days) -> None:
+    def add(self, week: ActiveWeek) -> None:
         """Add the people of a week."""
-        groups = find_groups(people, days)
-        for person, on in days:
+        for person, on in week.days:
             if on.replace(day=1) >= self._first:
                 self._people[on.replace(day=1)].add(person)
-                self._keys[person].update(groups.of(person))
+                self._keys[person].update(week.groups.of(person))
 
     def summarize(self, smallest: int) -> Iterator[Figure]:
         """Yield how many people were active in each month."""

@@ -147,13 +147,54 @@ def test_a_day_of_a_few_counts_neither_in_its_week_nor_anywhere(fleet: Fleet) ->
     assert weeks == [(6,)]
 
 
+def sum_days_and_week(fleet: Fleet) -> tuple[float, float]:
+    fleet.refresh()
+    [(days,)] = fleet.read("SELECT SUM(total) FROM telemetry_days WHERE figure = 'hours a day'")
+    [(week,)] = fleet.read(
+        "SELECT total FROM telemetry_weeks"
+        " WHERE figure = 'hours a week' AND grouped_by = 'everybody'"
+    )
+    return days, week
+
+
 def test_days_of_a_week_add_up_to_the_week(fleet: Fleet) -> None:
     for number in range(7):
         fleet.report(range(5 + number), on=MONDAY + timedelta(days=number))
+    assert sum_days_and_week(fleet) == (56, 56)
+
+
+def test_days_minus_the_week_are_not_those_of_a_small_team(fleet: Fleet) -> None:
+    fleet.report(range(10))
+    fleet.link(range(10))
+    fleet.team("six", range(6))
+    fleet.team("four", range(6, 10))
+    assert sum_days_and_week(fleet) == (6, 6)
+
+
+def test_a_day_that_is_only_common_beside_a_small_team_counts_nowhere(fleet: Fleet) -> None:
+    fleet.report(range(10))
+    fleet.report(range(3, 10), on=MONDAY + timedelta(days=1))  # three of the six
+    fleet.link(range(10))
+    fleet.team("six", range(6))
+    fleet.team("four", range(6, 10))
+    assert sum_days_and_week(fleet) == (6, 6)
+
+
+def test_figures_of_delivery_are_of_the_same_people_as_those_of_activity(fleet: Fleet) -> None:
+    fleet.report(range(12))
+    fleet.link(range(10))
+    fleet.team("team", range(5))
+    run_project(fleet.engine, "p", [("cicd_scopes", make_scope_id(fleet.ids[1]))])
     fleet.refresh()
-    [(days,)] = fleet.read("SELECT SUM(total) FROM telemetry_days WHERE figure = 'hours a day'")
-    [(week,)] = fleet.read("SELECT total FROM telemetry_weeks WHERE figure = 'hours a week'")
-    assert days == week == 56
+    people = fleet.read(
+        "SELECT grouped_by, figure, people FROM telemetry_weeks WHERE figure IN"
+        " ('hours a week', 'active hours', 'assistant days', 'test runs', 'builds')"
+    )
+    everybody = {row[1:] for row in people if row[0] == "everybody"}
+    assert {number for _, number in everybody} == {12}
+    assert len(everybody) == 5
+    assert {row[2] for row in people if row[0] == "team"} == {5}
+    assert {row[2] for row in people if row[0] == "project"} == {12}
 
 
 def test_neither_the_few_who_use_a_tool_nor_the_few_who_do_not_are_told(fleet: Fleet) -> None:
