@@ -353,12 +353,8 @@ Nobody is ranked or scored.""",
         Row(
             "Activity Beside Delivery",
             (
-                _weekly_panel(
-                    "active hours", "Active Hours of a Developer's Day by Week", OF_ALL
-                ),
-                _weekly_panel(
-                    "projects", "Projects of a Developer's Day by Week", OF_ALL, "short"
-                ),
+                _weekly_panel("active hours", "Active Hours of a Developer's Day by Week", OF_ALL),
+                _weekly_panel("projects", "Projects of a Developer's Day by Week", OF_ALL, "short"),
                 _weekly_panel("coding time", "Coding Time by Week", MERGED),
                 _weekly_panel("pickup time", "Pickup Time by Week", MERGED),
                 _weekly_panel("review time", "Review Time by Week", MERGED),
@@ -431,9 +427,7 @@ Nobody is ranked or scored.""",
             (
                 Panel(
                     "Local Test Runs of a Developer's Day by Week",
-                    "Of developers whose connection is in the project."
-                    + WEEKLY
-                    + " people.",
+                    "Of developers whose connection is in the project." + WEEKLY + " people.",
                     "timeseries",
                     tests_by_week,
                     empty=EMPTY,
@@ -441,9 +435,7 @@ Nobody is ranked or scored.""",
                 ),
                 Panel(
                     "Local Builds of a Developer's Day by Week",
-                    "Of developers whose connection is in the project."
-                    + WEEKLY
-                    + " people.",
+                    "Of developers whose connection is in the project." + WEEKLY + " people.",
                     "timeseries",
                     builds_by_week,
                     empty=EMPTY,

@@ -131,8 +131,10 @@ class Delivery:
 def _summarize(
     figure: str, period: Period, values: Values, groups: Sequence[Group]
 ) -> list[Figure]:
-    method = summarize_share if figure in SHARES else summarize
-    return method(figure, period, values, groups)
+    if figure in SHARES:
+        return summarize_share(figure, period, values, groups)
+    # Without sums, which can be subtracted: half a year has people whose weeks are not shown.
+    return [row._replace(total=None) for row in summarize(figure, period, values, groups)]
 
 
 class _Collected:
