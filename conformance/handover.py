@@ -95,7 +95,8 @@ class HandOver:
         self.outcomes.run("the server is not handed over while it loads the plugin", self._refuse)
         self.outcomes.run("the server starts without Python plugins", self._start_without)
         self.outcomes.run("`migrate --standalone` hands over", self._hand_over)
-        settings = {"TELEMETRY_STANDALONE": "true"}
+        # The newest of the reports is older than the days after which machines are retired.
+        settings = {"TELEMETRY_STANDALONE": "true", "TELEMETRY_RETIRE_DAYS": "0"}
         with Receiver(self.url, self.lake.folder, **settings) as receiver:
             self.receiver = receiver
             self.outcomes.run("new reports arrive, and the receiver converts them", self._push)
