@@ -17,7 +17,6 @@ from tests.support.servers import create_database, drop_database
 # DevLake's own server sets none of these, and fails with other values.
 WORKABLE = {
     "completion_type": "0",
-    "tx_read_only": "OFF",
     "sql_select_limit": "18446744073709551615",
     "sql_big_selects": "ON",
     "sql_safe_updates": "OFF",
@@ -121,6 +120,7 @@ class Database:
 def _reset_session_settings(connection: Any, record: Any) -> None:
     """Reset the settings with which DevLake's own server would not start."""
     with closing(connection.cursor()) as cursor:
+        cursor.execute("SET SESSION TRANSACTION READ WRITE")  # the variable's name depends
         for name, value in WORKABLE.items():
             cursor.execute(f"SET SESSION {name} = {value}")
 
