@@ -89,12 +89,11 @@ def cipher(url: str) -> str:
     question = (
         "SELECT CASE WHEN ssl THEN cipher ELSE '' END FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
         if engine.dialect.name == "postgresql"
-        else "SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS"
-        " WHERE VARIABLE_NAME = 'Ssl_cipher'"
+        else "SHOW SESSION STATUS LIKE 'Ssl_cipher'"
     )
     try:
         with engine.connect() as connection:
-            return str(connection.execute(text(question)).scalar_one())
+            return str(connection.execute(text(question)).one()[-1])
     finally:
         engine.dispose()
 
