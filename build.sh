@@ -26,10 +26,11 @@ else
 fi
 
 ready() {
-    "$venv/bin/python" - "$sdk" >/dev/null 2>&1 <<'END'
+    "$venv/bin/python" - "$sdk" "$drivers" >/dev/null 2>&1 <<'END'
 import pathlib, sys
 import developer_telemetry.main
 import pydevlake
+if sys.argv[2]: import cryptography, pymysql
 sys.exit(not pathlib.Path(pydevlake.__file__).is_relative_to(sys.argv[1]))
 END
 }

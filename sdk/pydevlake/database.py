@@ -30,7 +30,7 @@ _DRIVERS = {
     "mysql": {"mysqldb": "MySQLdb", "pymysql": "pymysql"},
     "postgresql": {"psycopg": "psycopg", "psycopg2": "psycopg2"},
 }
-_PACKAGES = {"mysql": "PyMySQL", "postgresql": "psycopg[binary]"}
+_PACKAGES = {"mysql": "PyMySQL[rsa]", "postgresql": "psycopg[binary]"}
 _SCHEME = re.compile(r"([a-z0-9]+)(?:\+([a-z0-9]+))?://", re.IGNORECASE)
 _HOST = r"(?:\[[^\]]*\]|[^/?#:@\[\](),]*)(?::\d*)?"
 _ADDRESS = (
