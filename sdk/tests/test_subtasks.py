@@ -281,6 +281,8 @@ def test_the_first_runs_of_two_connections_at_the_same_time_both_make_the_table(
 
     def make_first(table: Table, connection: SqlConnection, **_: Any) -> None:
         if connection.engine is engine:
+            # As MySQL's CREATE TABLE begins. There, who looked for the table keeps it from others.
+            connection.connection.commit()
             table.create(another)
 
     event.listen(Table, "before_create", make_first)
