@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pymysql
 import pytest
 
 from developer_telemetry.constants import RAW_TABLE
@@ -30,9 +32,16 @@ class Lent:
         ).geturl()
 
     def run(self, *statements: str) -> None:
-        """Run statements as the server's own user, in which `{user}` is the lent one."""
+        """Run statements as the server's own user, in which `{user}` is the lent one.
+
+        Statements that one gives as its answer are run as well.
+        """
         for statement in statements:
-            execute(self._server, statement.format(user=self.name, database=self.database))
+            written = statement.format(user=self.name, database=self.database)
+            for (answer,) in execute(self._server, written):
+                if isinstance(answer, str):
+                    with suppress(pymysql.err.MySQLError):  # the session has ended by itself
+                        execute(self._server, answer)
 
 
 @pytest.fixture
@@ -60,7 +69,8 @@ def postgresql_user(postgresql_server: str, postgresql_url: str) -> Iterator[Len
                 "CREATE ROLE IF NOT EXISTS {user}_role",
                 "GRANT ALL ON *.* TO {user}_role",
                 "GRANT {user}_role TO {user}",
-                "SET DEFAULT ROLE {user}_role FOR {user}",
+                # In MariaDB's words and in MySQL's.
+                "SET DEFAULT ROLE {user}_role /*M! FOR */ /*!80000 TO */ {user}",
                 "GRANT SELECT ON *.* TO {user}",
             ],
             ["REVOKE {user}_role FROM {user}"],
@@ -75,7 +85,9 @@ def test_mariadb_takes_reports_again_when_rights_are_given_back(
     connection = add_connection(mariadb_url)
     mariadb_user.run(*give)
     with Receiver(mariadb_user.url, tmp_path) as receiver:
-        take = [*take, "KILL USER {user}"]
+        # MySQL has no KILL USER.
+        end = "SELECT concat('KILL ', id) FROM information_schema.processlist WHERE user = '{user}'"
+        take = [*take, end]
         _lend_and_return(receiver, mariadb_url, mariadb_user, connection, give, take)
 
 
