@@ -62,12 +62,24 @@ class MySQL(Dialect):
             "set it to 1",
         ),
         # With AFTER_COMMIT others see rows that the replica may lack: a repeated report then
-        # changes nothing, so its commit does not wait for the replica. MySQL reads a comment
-        # here, since its default is AFTER_SYNC; MariaDB's is AFTER_COMMIT.
+        # changes nothing, so its commit does not wait for the replica. It is MariaDB's default;
+        # MySQL has the settings only where a plugin of one of two names is loaded.
         (
             "rpl_semi_sync_master_wait_point",
             "SELECT /*M! IF(@@rpl_semi_sync_master_enabled, @@rpl_semi_sync_master_wait_point, */"
             " '' /*M! ) */",
+            ("AFTER_COMMIT",),
+            "set it to AFTER_SYNC",
+        ),
+        (
+            "rpl_semi_sync_source_wait_point",
+            "SELECT /*!80000 IFNULL((SELECT MIN(w.VARIABLE_VALUE)"
+            " FROM performance_schema.global_variables w, performance_schema.global_variables e"
+            " WHERE w.VARIABLE_NAME IN"
+            " ('rpl_semi_sync_source_wait_point', 'rpl_semi_sync_master_wait_point')"
+            " AND e.VARIABLE_NAME IN"
+            " ('rpl_semi_sync_source_enabled', 'rpl_semi_sync_master_enabled')"
+            " AND e.VARIABLE_VALUE = 'ON'), */ '' /*!80000 ) */",
             ("AFTER_COMMIT",),
             "set it to AFTER_SYNC",
         ),
