@@ -169,7 +169,7 @@ def _collect_days(days: Days, read: Callable[[Day], float]) -> dict[str, list[fl
 
 
 class _Use(NamedTuple):
-    """How often a person used an item in a week, and on how many days."""
+    """A person's uses of an item in a week: their number, and the days that have one."""
 
     times: int
     days: int

@@ -82,12 +82,12 @@ def refresh_figures(engine: Engine, today: date) -> Generator[int, None, None]:
             figures += delivery.add_week(active)
         digest = _digest(figures)
         if digest != digests.get(week):
-            figures.append(_mark(DIGEST, WEEK, week, item=digest))
+            figures.append(_make_marker(DIGEST, WEEK, week, item=digest))
             _replace_week(engine, week, figures, clock_us)
         count += len(figures)
         yield count
     longer = [*months.summarize(smallest), *(delivery.finish(today) if delivery else ())]
-    longer.append(_mark(COMPUTED, "", today, number=smallest, item=erasure))
+    longer.append(_make_marker(COMPUTED, "", today, number=smallest, item=erasure))
     _replace_longer(engine, weeks[0], longer, clock_us)
     yield count + len(longer)
 
@@ -134,7 +134,7 @@ class _Months:
         yield from summarize_months(self._people, Groups(self._keys), smallest)
 
 
-def _mark(figure: str, grain: str, start: date, number: int = 0, item: str = "") -> Figure:
+def _make_marker(figure: str, grain: str, start: date, number: int = 0, item: str = "") -> Figure:
     return Figure(figure, grain, start, EVERYBODY, "", people=0, number=number, item=item)
 
 

@@ -1,4 +1,4 @@
-"""Which groups of people may be shown: none of a few, and no difference of two that is about a few.
+"""Choose the groups of people that may be shown: none is of a few, nor is a difference of two.
 
 Groups and periods are fixed, so that no choice of a reader makes a smaller group.
 """
