@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS hours (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS commands (
     day TEXT, source TEXT, second INT, name TEXT, count INT NOT NULL, run TEXT NOT NULL,
-    PRIMARY KEY (source, second, name)
+    PRIMARY KEY (source, second, name, run)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS commands_of_day ON commands (day);
 CREATE TABLE IF NOT EXISTS commits (
@@ -60,6 +60,17 @@ CREATE TABLE IF NOT EXISTS days (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pauses (since REAL PRIMARY KEY, until REAL) WITHOUT ROWID;
 """
+
+# Since version 2 the kind of run is in the key of `commands`: `make` and `make clean` can share a
+# second. Two processes may do this one after the other; the second changes nothing.
+RENEWAL = f"""
+ALTER TABLE commands RENAME TO commands_1;
+DROP INDEX commands_of_day;
+{SCHEMA}
+INSERT INTO commands SELECT * FROM commands_1;
+DROP TABLE commands_1;
+"""
+VERSION = 2
 
 
 class Day(NamedTuple):
@@ -228,7 +239,7 @@ class Store:
         before = self._database.total_changes
         self._change(
             "INSERT INTO commands (day, source, second, name, count, run) VALUES (?, ?, ?, ?, ?, ?)"
-            f" ON CONFLICT (source, second, name) DO UPDATE SET count = {total}"
+            f" ON CONFLICT (source, second, name, run) DO UPDATE SET count = {total}"
             f" WHERE count <> {total}",
             *(command.at.day, command.source, command.second, command.name),
             *(command.uses, command.run),
@@ -417,9 +428,13 @@ def _open(path: str) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         database.execute("PRAGMA synchronous = FULL")
-        if database.execute("PRAGMA user_version").fetchone()[0] == 0:
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version < VERSION:
+            script = RENEWAL if version else SCHEMA
             # One transaction, or a run killed here would leave half of the tables.
-            database.executescript("BEGIN IMMEDIATE;" + SCHEMA + "PRAGMA user_version = 1; COMMIT;")
+            database.executescript(
+                f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {VERSION}; COMMIT;"
+            )
     except BaseException:
         database.close()
         raise

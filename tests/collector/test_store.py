@@ -8,10 +8,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+import collector.store as stores
 from collector.collecting import Collection
 from collector.errors import AnotherRun
 from collector.evidence import Command, Moment
@@ -132,6 +134,55 @@ def test_uses_of_one_second_add_up_or_are_compared(store: Store) -> None:
         store.add_command(command, again=False)
         store.add_command(command._replace(uses=3), again=True)
     assert store.day_commands(DAY) == [("git", "", 4)]
+
+
+def test_runs_of_one_second_count_beside_other_uses_of_the_command(ann: Developer) -> None:
+    ann.run(START)
+    for line in ("make clean", "make", "make deploy", "make lint"):
+        ann.type(line, f"{DAY} 09:00", "bash")
+    ann.run(f"{DAY} 09:15")
+    metrics = ann.metrics(DAY)
+    assert metrics["commands"] == {"make": 4}
+    assert metrics["development_activity"]["build_commands_detected"] == 1
+
+
+VERSION_1 = """
+DROP TABLE commands;
+CREATE TABLE commands (
+    day TEXT, source TEXT, second INT, name TEXT, count INT NOT NULL, run TEXT NOT NULL,
+    PRIMARY KEY (source, second, name)
+) WITHOUT ROWID;
+CREATE INDEX commands_of_day ON commands (day);
+INSERT INTO commands VALUES ('2026-11-02', 'history', 5, 'make', 2, 'build');
+INSERT INTO commands VALUES ('2026-11-02', 'history', 6, 'git', 3, '');
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_store_of_version_1_is_renewed_or_stays_as_it_was(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(Path(store.path).parent)
+    store.close()
+    with closing(sqlite3.connect(store.path)) as database:
+        database.executescript(VERSION_1)
+        before = "\n".join(database.iterdump())
+    with monkeypatch.context() as patch:
+        # As if the run ended here, after the last of the changes.
+        patch.setattr(stores, "RENEWAL", stores.RENEWAL + "SELECT no_such_function();")
+        with pytest.raises(sqlite3.OperationalError):
+            Store(folder)
+    with closing(sqlite3.connect(store.path)) as database:
+        assert "\n".join(database.iterdump()) == before
+        assert database.execute("PRAGMA user_version").fetchone() == (1,)
+
+    Store(folder).close()
+    renewed = Store(folder)
+    command = Command("history", 5, "make", 1, Moment(DAY, 9), "make")
+    with renewed.transaction():
+        renewed.add_command(command, again=False)
+
+    assert renewed.day_commands(DAY) == [("git", "", 3), ("make", "", 1), ("make", "build", 2)]
 
 
 def test_a_store_of_another_process_is_seen_at_once(store: Store, tmp_path: Path) -> None:
