@@ -142,6 +142,7 @@ _PROCESSES = {name.lower(): tool for name, tool in PROCESSES.items()}
 PREFIXES = frozenset(
     {"sudo", "doas", "time", "nohup", "nice", "env", "command", "exec", "builtin", "winpty"}
     | {"noglob", "nocorrect", "if", "then", "elif", "else", "while", "until", "do", "!"}
+    | {"and", "or", "not", "begin"}  # fish's
 )
 
 TEST, BUILD = "test", "build"

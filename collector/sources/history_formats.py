@@ -19,18 +19,24 @@ FISH_TIME = re.compile(rb"  when: (\d{9,11})")
 # Quoted texts and escaped characters are words or parts of words; operators end a command.
 TOKENS = re.compile(
     r"""(?P<end>&&|\|\||[;|&(){}\n])|(?P<space>[^\S\n]+)|(?P<comment>\#.*)"""
-    r"""|(?P<word>(?:'[^']*'?|"(?:\\.|[^"\\])*"?|\\.|[^\s;|&(){}'"\\]|\\$)+)""",
+    r"""|(?P<word>(?:'[^'\n]*'?|"(?:\\.|[^"\\\n])*"?|\\.|[^\s;|&(){}'"\\]|\\$)+)""",
     re.S,
 )
 LONGEST_LINE = 2000
+# What can hold line ends that end no command of bash, and the line end that does.
+BASH_PARTS = re.compile(
+    rb"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|(?<!\S)\#[^\n]*|<<<"""
+    rb"""|<<-?[ \t]*["'\\]?(?P<document>[A-Za-z_][\w.-]*)|(?P<end>\n)""",
+    re.S,
+)
+LONGEST_COMMAND = 10000
 
 
 class Entry(NamedTuple):
-    """An entry of a history; `when` is None if it has no time, `line` is what marks are made of."""
+    """An entry of a history; `when` is None if it has no time."""
 
     when: Optional[int]
     command: bytes
-    line: bytes
 
     @property
     def uses(self) -> List[CommandUse]:
@@ -39,10 +45,19 @@ class Entry(NamedTuple):
 
 
 class Format(NamedTuple):
-    """A format of histories: how many bytes are complete entries, and these."""
+    """A format of histories.
+
+    Attributes:
+        complete: Returns how many bytes are complete entries.
+        parse: Yields these.
+        overwrites: A shell that ends may write the whole history as it has it in memory: without
+            what others have added since it started, and with its start as the time of lines that
+            had none.
+    """
 
     complete: Callable[[bytes], int]
     parse: Callable[[bytes], Iterator[Entry]]
+    overwrites: bool = False
 
 
 def command_uses(line: str) -> List[CommandUse]:
@@ -73,9 +88,9 @@ def parse_zsh(content: bytes) -> Iterator[Entry]:
     for line in _joined(content.split(b"\n"), b"\\"):
         match = ZSH_LINE.match(line)
         if match:
-            yield Entry(int(match[1]), match[2], line)
+            yield Entry(int(match[1]), match[2])
         elif line:
-            yield Entry(None, line, line)
+            yield Entry(None, line)
 
 
 def parse_lines(content: bytes) -> Iterator[Entry]:
@@ -83,7 +98,7 @@ def parse_lines(content: bytes) -> Iterator[Entry]:
     for line in _joined(content.split(b"\n"), b"`"):
         if line.strip():
             # Here a backslash is a part of a path.
-            yield Entry(None, line.replace(b"\\", b"/"), line)
+            yield Entry(None, line.replace(b"\\", b"/"))
 
 
 def _joined(lines: List[bytes], continued: bytes) -> Iterator[bytes]:
@@ -102,15 +117,46 @@ def parse_bash(content: bytes) -> Iterator[Entry]:
     """Yield the entries of a bash history; with HISTTIMEFORMAT, times stand above them."""
     when: Optional[int] = None
     is_first = True
-    for line in content.split(b"\n"):
+    start = 0
+    while start < len(content):
+        end = _line_end(content, start)
+        line = content[start:end]
         match = BASH_TIME.fullmatch(line)
         if match:
             when, is_first = int(match[1]), True
         elif line and when is None:
-            yield Entry(None, line, line)
+            yield Entry(None, line)
+            end = _command_end(content, start)
         elif line and is_first:
-            yield Entry(when, line, line)
+            yield Entry(when, line)
             is_first = False  # more lines until the next time belong to the same command
+        start = end + 1
+
+
+def _line_end(content: bytes, start: int) -> int:
+    end = content.find(b"\n", start)
+    return end if end >= 0 else len(content)
+
+
+def _command_end(content: bytes, start: int) -> int:
+    """Return where a command without a time ends, with its here-documents and quoted lines.
+
+    A quote or a here-document that nothing closes nearby is taken for none, so it hides no command.
+    """
+    limit = start + LONGEST_COMMAND
+    documents = []
+    for part in BASH_PARTS.finditer(content, start, limit):
+        if part["document"]:
+            documents.append(part["document"])
+        if part["end"]:
+            end = part.start()
+            break
+    else:
+        return _line_end(content, start)
+    for word in documents:
+        closing = re.compile(rb"\n\t*" + re.escape(word) + rb"(?=\n)").search(content, end, limit)
+        end = closing.end() if closing else end
+    return end
 
 
 def _complete_bash(content: bytes) -> int:
@@ -129,7 +175,7 @@ def parse_fish(content: bytes) -> Iterator[Entry]:
             command = line[len(FISH_COMMAND) :]
         elif match and command is not None:
             text = command.replace(b"\\\\", b"\0").replace(b"\\n", b"\n").replace(b"\0", b"\\")
-            yield Entry(int(match[1]), text, line)
+            yield Entry(int(match[1]), text)
             command = None
 
 
@@ -164,7 +210,7 @@ def _complete_fish(content: bytes) -> int:
 
 FORMATS: Dict[str, Format] = {
     "zsh": Format(_complete_lines, parse_zsh),
-    "bash": Format(_complete_bash, parse_bash),
+    "bash": Format(_complete_bash, parse_bash, overwrites=True),
     "fish": Format(_complete_fish, parse_fish),
     "powershell": Format(_complete_lines, parse_lines),
 }

@@ -3,7 +3,11 @@
 A position in a history is a number of bytes, and hashes of the last lines before it. If these lines
 still stand there, the file has grown, and only what follows is read. If not, a shell has written it
 anew, and it is read from its start: entries with times are then compared with those recorded, and
-those without are searched for the last line that was read.
+those without are searched for the last commands that were read.
+
+Commands are searched for by their text alone, since shells drop times and make up new ones. zsh
+with Debian's settings appends with times while it is open; when it ends, it writes the whole file
+without times, and each command once.
 """
 
 from __future__ import annotations
@@ -11,16 +15,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from collector.evidence import Command, local_moment
-from collector.sources.history_formats import FORMATS, Entry, fold_uses, without_copies
+from collector.sources.history_formats import FORMATS, Entry, Format, fold_uses, without_copies
 
 TAIL_BYTES = 512
 TAIL_LINES = 12
 FEWEST_LINES = 3
 MOST_MARKS = 20
+MOST_KNOWN = 200
 MOST_BYTES = 64 * 1024 * 1024
 
 
@@ -84,6 +90,11 @@ def read_history(
         # A file that appears later has nothing from before the first run.
         return None if position else Reading([], False, json.dumps({"end": 0}))
     before: Dict[str, Any] = json.loads(position) if position else {}
+    if before.get("end") and "known" not in before:
+        renewed = _renewed(history, before, key)
+        if renewed:
+            later = read_history(history, renewed, key, since, now, untimed)
+            return later or Reading([], False, renewed)
     state = [status.st_mtime_ns, status.st_size]
     if before.get("state") == state:
         return None
@@ -98,21 +109,34 @@ def read_history(
     parsed = form.parse(content[:length])
     if start == 0 and history.copied_from:
         parsed = without_copies(parsed, _lines(history.copied_from))
-    # Most of a long history is from before us.
-    entries = [entry for entry in parsed if entry.when is None or entry.when >= since]
-    grew_at = min(status.st_mtime, now)
+    entries = list(parsed)
     again = start == 0 and bool(before.get("end"))
-    new = _new_entries(entries, before, key, start, grew_at if untimed else None)
-    new = [(second, entry) for second, entry in new if second >= since]
+    new = _without_old(entries, before, key, form) if again else entries
+    # At first sight, lines without times are from before us.
+    grew_at = min(status.st_mtime, now) if before and untimed else None
+    dated = [(second, entry) for second, entry in _dated(new, grew_at) if second >= since]
     after = {
         "state": state if start + length == status.st_size else [],
         "end": start + length,
         "tail": _tail_hash(history.path, start + length, key),
-        "marks": _marks(entries, before, key, start),
+        **_memory(entries, before, key, start),
     }
     if after == before:
         return None
-    return Reading(list(_commands(history, new)), again, json.dumps(after))
+    return Reading(list(_commands(history, dated)), again, json.dumps(after))
+
+
+def _renewed(history: History, before: Dict[str, Any], key: bytes) -> str:
+    """Return a position of earlier versions, which remembered only commands without times, anew.
+
+    It is "" if what was read does not stand there any more.
+    """
+    with open(history.path, "rb") as file:
+        end = _appended_from(file, before, key)
+        file.seek(0)
+        content = file.read(end)
+    entries = list(FORMATS[history.format].parse(content))
+    return json.dumps({**before, **_memory(entries, before, key, start=0)}) if end else ""
 
 
 def _lines(path: str) -> Set[bytes]:
@@ -141,49 +165,97 @@ def _hash(content: bytes, key: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8, key=key).hexdigest()
 
 
-def _new_entries(
-    entries: List[Entry], before: Dict[str, Any], key: bytes, start: int, grew_at: Optional[float]
-) -> List[Tuple[int, Entry]]:
-    """Return the entries to record, with their seconds."""
-    timed = [(entry.when, entry) for entry in entries if entry.when is not None]
-    if grew_at is None or not before:
-        return timed  # at first sight, lines without times are from before us
-    untimed = [entry for entry in entries if entry.when is None]
-    if start == 0 and before.get("end"):
-        untimed = _after_marks(untimed, before, key)
-    return timed + [(int(grew_at), entry) for entry in untimed]
+def _dated(entries: List[Entry], grew_at: Optional[float]) -> Iterator[Tuple[int, Entry]]:
+    """Yield entries with their seconds; those without a time have that of the file, if any."""
+    for entry in entries:
+        if entry.when is not None:
+            yield entry.when, entry
+        elif grew_at is not None:
+            yield int(grew_at), entry
 
 
-def _after_marks(entries: List[Entry], before: Dict[str, Any], key: bytes) -> List[Entry]:
-    """Return the entries after the newest mark that stands in them.
+def _without_old(
+    entries: List[Entry], before: Dict[str, Any], key: bytes, form: Format
+) -> List[Entry]:
+    """Leave out what was read before of a history that was written anew.
 
-    A mark is the hashes of the last lines of a reading. Without any of them, a file that has become
-    shorter was cleared, so that all its lines are new; in a longer one none can be told from old.
+    Entries with times stay, since the store has those that are recorded; but old lines to which a
+    shell that overwrites gave one time, that of its start, are none of them.
     """
-    hashes = [_hash(entry.line, key) for entry in entries]
-    for reading_end in reversed(before.get("marks", [])):
+    if not form.overwrites and all(entry.when is not None for entry in entries):
+        return entries  # the usual case, in which nothing needs hashing
+    begin = _first_new(entries, before, key, form)
+    if begin is None:
+        return [entry for entry in entries if entry.when is not None]
+    old = [(entry.when, entry) for entry in entries[:begin] if entry.when is not None]
+    at = Counter(second for second, _ in old)
+    timed = [entry for second, entry in old if at[second] == 1 or not form.overwrites]
+    return timed + entries[begin:]
+
+
+def _first_new(
+    entries: List[Entry], before: Dict[str, Any], key: bytes, form: Format
+) -> Optional[int]:
+    """Return where new entries begin; None if they can't be told from old ones.
+
+    A file that has become shorter, and has little of what was read, was cleared: all of it is new.
+    """
+    hashes = [_hash(entry.command, key) for entry in entries]
+    marks: List[Dict[str, Any]] = before.get("marks", [])
+    known_hashes: List[str] = before.get("known", [])
+    has_most = 2 * len(set(known_hashes).intersection(hashes)) >= max(1, len(set(known_hashes)))
+    newest, older = _after_mark(hashes, marks[-1:]), _after_mark(hashes, marks[:-1])
+    by_order = _after_known(entries, hashes, known_hashes) if has_most else None
+    # Where sessions overwrite each other, an older mark stands when the newest was overwritten;
+    # elsewhere it stands below what was read later, and the order says more.
+    candidates = [newest, older, by_order] if form.overwrites else [newest, by_order, older]
+    is_cleared = not has_most and bool(marks) and len(entries) < marks[-1]["count"]
+    return next((begin for begin in candidates if begin is not None), 0 if is_cleared else None)
+
+
+def _after_mark(hashes: List[str], marks: List[Dict[str, Any]]) -> Optional[int]:
+    """Return the place after the newest mark, the hashes of the last commands of a reading."""
+    for reading_end in reversed(marks):
         lines = reading_end["lines"]
         for end in range(len(hashes), 0, -1):
             # The beginning of a file that was cut may be in the middle of a mark.
             size = min(end, len(lines))
             is_enough = size == len(lines) or size >= FEWEST_LINES
             if size and is_enough and hashes[end - size : end] == lines[-size:]:
-                return entries[end:]
-    marks = before.get("marks") or [{"count": 0}]
-    return entries if len(entries) < marks[-1]["count"] else []
+                return end
+    return None
 
 
-def _marks(
-    entries: List[Entry], before: Dict[str, Any], key: bytes, start: int
-) -> List[Dict[str, Any]]:
-    untimed = [entry for entry in entries if entry.when is None]
+def _after_known(entries: List[Entry], hashes: List[str], known_hashes: List[str]) -> Optional[int]:
+    """Return the place after what is known where a shell keeps each command once; None elsewhere.
+
+    Such a shell moves a repeated command to the end, and leaves the order of the others as it was:
+    new is what follows the first command that is unknown, or that comes after a later one.
+    """
+    indexes = [index for index, entry in enumerate(entries) if entry.when is None]
+    if not indexes or len({hashes[index] for index in indexes}) < len(indexes):
+        return None
+    ranks = {hash: rank for rank, hash in enumerate(known_hashes)}
+    last = -1
+    for index in indexes:
+        rank = ranks.get(hashes[index], -1)
+        if rank < last:
+            return index
+        last = rank  # -1 as long as the commands are older than those that are known
+    return indexes[-1] + 1
+
+
+def _memory(entries: List[Entry], before: Dict[str, Any], key: bytes, start: int) -> Dict[str, Any]:
+    """Return what a position remembers of commands: the last ones, and where readings ended."""
+    known_hashes: List[str] = list(before.get("known", [])) if start else []
     marks: List[Dict[str, Any]] = list(before.get("marks", []))
-    if not untimed:
-        return marks
-    last: Dict[str, Any] = marks[-1] if marks and start else {"lines": [], "count": 0}
-    lines = [*last["lines"], *(_hash(entry.line, key) for entry in untimed[-TAIL_LINES:])]
-    reading_end = {"lines": lines[-TAIL_LINES:], "count": last["count"] + len(untimed)}
-    return [*marks, reading_end][-MOST_MARKS:]
+    if entries:
+        hashes = [_hash(entry.command, key) for entry in entries[-MOST_KNOWN:]]
+        last: Dict[str, Any] = marks[-1] if marks and start else {"lines": [], "count": 0}
+        lines = [*last["lines"], *hashes][-TAIL_LINES:]
+        marks.append({"lines": lines, "count": last["count"] + len(entries)})
+        known_hashes += hashes
+    return {"marks": marks[-MOST_MARKS:], "known": known_hashes[-MOST_KNOWN:]}
 
 
 def _commands(history: History, entries: Sequence[Tuple[int, Entry]]) -> Iterator[Command]:
