@@ -15,9 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Deque, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from collector.evidence import Command, local_moment
 from collector.sources.history_formats import FORMATS, Entry, Format, fold_uses, without_copies
@@ -109,9 +109,10 @@ def read_history(
     parsed = form.parse(content[:length])
     if start == 0 and history.copied_from:
         parsed = without_copies(parsed, _lines(history.copied_from))
-    entries = list(parsed)
+    passed = _Passed()
+    entries = passed.through(parsed)
     again = start == 0 and bool(before.get("end"))
-    new = _without_old(entries, before, key, form) if again else entries
+    new = _without_old(list(entries), before, key, form) if again else entries
     # At first sight, lines without times are from before us.
     grew_at = min(status.st_mtime, now) if before and untimed else None
     dated = [(second, entry) for second, entry in _dated(new, grew_at) if second >= since]
@@ -119,7 +120,7 @@ def read_history(
         "state": state if start + length == status.st_size else [],
         "end": start + length,
         "tail": _tail_hash(history.path, start + length, key),
-        **_memory(entries, before, key, start),
+        **_memory(passed, before, key, start),
     }
     if after == before:
         return None
@@ -135,8 +136,10 @@ def _renewed(history: History, before: Dict[str, Any], key: bytes) -> str:
         end = _appended_from(file, before, key)
         file.seek(0)
         content = file.read(end)
-    entries = list(FORMATS[history.format].parse(content))
-    return json.dumps({**before, **_memory(entries, before, key, start=0)}) if end else ""
+    passed = _Passed()
+    for _ in passed.through(FORMATS[history.format].parse(content)):
+        pass
+    return json.dumps({**before, **_memory(passed, before, key, start=0)}) if end else ""
 
 
 def _lines(path: str) -> Set[bytes]:
@@ -165,7 +168,22 @@ def _hash(content: bytes, key: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8, key=key).hexdigest()
 
 
-def _dated(entries: List[Entry], grew_at: Optional[float]) -> Iterator[Tuple[int, Entry]]:
+class _Passed:
+    """The number of entries that were read, and the last commands: a long history is not kept."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.commands: Deque[bytes] = deque(maxlen=MOST_KNOWN)
+
+    def through(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Yield the entries."""
+        for entry in entries:
+            self.count += 1
+            self.commands.append(entry.command)
+            yield entry
+
+
+def _dated(entries: Iterable[Entry], grew_at: Optional[float]) -> Iterator[Tuple[int, Entry]]:
     """Yield entries with their seconds; those without a time have that of the file, if any."""
     for entry in entries:
         if entry.when is not None:
@@ -245,15 +263,15 @@ def _after_known(entries: List[Entry], hashes: List[str], known_hashes: List[str
     return indexes[-1] + 1
 
 
-def _memory(entries: List[Entry], before: Dict[str, Any], key: bytes, start: int) -> Dict[str, Any]:
+def _memory(passed: _Passed, before: Dict[str, Any], key: bytes, start: int) -> Dict[str, Any]:
     """Return what a position remembers of commands: the last ones, and where readings ended."""
     known_hashes: List[str] = list(before.get("known", [])) if start else []
     marks: List[Dict[str, Any]] = list(before.get("marks", []))
-    if entries:
-        hashes = [_hash(entry.command, key) for entry in entries[-MOST_KNOWN:]]
+    if passed.count:
+        hashes = [_hash(command, key) for command in passed.commands]
         last: Dict[str, Any] = marks[-1] if marks and start else {"lines": [], "count": 0}
         lines = [*last["lines"], *hashes][-TAIL_LINES:]
-        marks.append({"lines": lines, "count": last["count"] + len(entries)})
+        marks.append({"lines": lines, "count": last["count"] + passed.count})
         known_hashes += hashes
     return {"marks": marks[-MOST_MARKS:], "known": known_hashes[-MOST_KNOWN:]}
 
