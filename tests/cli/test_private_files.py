@@ -23,6 +23,7 @@ from developer_telemetry.receiver.ingest.spooled_report import SpooledReport
 from developer_telemetry.transfer.exporter import open_output
 from developer_telemetry.transfer.input_files import InputItem, RejectFile
 from tests.support.receivers import SECRET, Receiver, eventually, report, run_command
+from tests.support.servers import free_port
 from tests.support.warm_starts import COMMAND
 
 SETTINGS = {"ENCRYPTION_SECRET": "", "TELEMETRY_SPOOL_DIR": ""}
@@ -124,7 +125,7 @@ def test_another_users_link_is_refused_in_words(tmp_path: Path, name: str) -> No
     link.symlink_to(tmp_path / "victim")
     os.lchown(link, 65534, 65534)
 
-    done = run_command(tmp_path, "serve", **SETTINGS)
+    done = run_command(tmp_path, "serve", TELEMETRY_PORT=str(free_port()), **SETTINGS)
 
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith("see where it leads, and remove it")

@@ -145,7 +145,8 @@ def test_a_spool_that_is_damaged_while_in_use_is_replaced(site: Site) -> None:
 @pytest.mark.parametrize("place", ["/dev/null/spool", "/proc/spool"])
 def test_a_spool_that_can_not_be_kept_is_an_error_to_mend(tmp_path: Path, place: str) -> None:
     url = f"sqlite:///{tmp_path}/telemetry.db"
-    done = run_command(tmp_path, "serve", DB_URL=url, TELEMETRY_SPOOL_DIR=place)
+    settings = {"DB_URL": url, "TELEMETRY_SPOOL_DIR": place}
+    done = run_command(tmp_path, "serve", TELEMETRY_PORT=str(free_port()), **settings)
 
     assert done.returncode == 2
     assert place in done.stderr
