@@ -14,6 +14,7 @@ from collector.catalogue import CommandUse, recognize_command
 
 ZSH_LINE = re.compile(rb": (\d{9,11}):\d+;(.*)", re.S)
 BASH_TIME = re.compile(rb"#(\d{9,11})")
+BASH_NEXT_TIME = re.compile(rb"\n#\d{9,11}\n")
 FISH_COMMAND = b"- cmd: "
 FISH_TIME = re.compile(rb"  when: (\d{9,11})")
 # Quoted texts and escaped characters are words or parts of words; operators end a command.
@@ -30,6 +31,10 @@ BASH_PARTS = re.compile(
     re.S,
 )
 LONGEST_COMMAND = 10000
+# The first line of a command that goes on below: bash's `lithist` stores its line ends.
+BASH_COMPOUND = re.compile(
+    rb"""\s*(?:for|while|until|if|case|select|function|[{(])(?:\s|$)|.*(?:[\\|{(]|&&|\b(?:do|then))\s*$"""
+)
 
 
 class Entry(NamedTuple):
@@ -114,22 +119,25 @@ def _joined(lines: List[bytes], continued: bytes) -> Iterator[bytes]:
 
 
 def parse_bash(content: bytes) -> Iterator[Entry]:
-    """Yield the entries of a bash history; with HISTTIMEFORMAT, times stand above them."""
+    """Yield the entries of a bash history; with HISTTIMEFORMAT, times stand above them.
+
+    Sessions with and without times append to one history.
+    """
     when: Optional[int] = None
-    is_first = True
     start = 0
     while start < len(content):
         end = _line_end(content, start)
         line = content[start:end]
         match = BASH_TIME.fullmatch(line)
         if match:
-            when, is_first = int(match[1]), True
-        elif line and when is None:
-            yield Entry(None, line)
-            end = _command_end(content, start)
-        elif line and is_first:
+            when = int(match[1])
+        elif line:
             yield Entry(when, line)
-            is_first = False  # more lines until the next time belong to the same command
+            end = _command_end(content, start)
+            if when is not None and BASH_COMPOUND.match(line):
+                following = BASH_NEXT_TIME.search(content, end)
+                end = following.start() if following else len(content)
+            when = None
         start = end + 1
 
 

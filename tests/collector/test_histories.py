@@ -64,6 +64,10 @@ def test_only_names_of_the_list_leave_a_line(line: str, names: list[str]) -> Non
         ("zsh", "git push\nmake\n", [None, None]),
         ("bash", "git push\n#1700000000\nfor x in a\ndo go test\ndone\n#1700000009\nmake\n",
          [None, 1700000000, 1700000009]),
+        # A session without times has ended after one with times.
+        ("bash", "#1700000000\ngit push\n#1700000005\nexit\nmake\ngo test\n",
+         [1700000000, 1700000005, None, None]),
+        ("bash", "#1700000000\ngit commit -m 'a\n\nb'\nmake\n", [1700000000, None]),
         ("fish", "- cmd: git push\\nmake\n  when: 1700000000\n  paths:\n    - a\n- cmd: go test\n"
          "  when: 1700000060\n", [1700000000, 1700000060]),
         ("powershell", "git push`\n--all\ngo test\n", [None, None]),
