@@ -30,6 +30,7 @@ ADD_STANDALONE = 20261128000300
 ADD_FLEET = 20261129000100
 ADD_READING = 20261129000200
 ADD_SDK_RUNS = 20261129000300
+ADD_FIGURES = 20261129000400
 
 
 class Table(NamedTuple):
@@ -679,6 +680,59 @@ ACCESSES = Table(
     what VARCHAR(255){exact} NOT NULL""",
     [("idx_developer_telemetry_accesses", "connection_id, developer_id, looked_us")],
 )
+# Figures of groups beside DevLake's pull requests, computed by a receiver; none is about a person.
+# Not a view: PostgreSQL would refuse DevLake's own migrations of the tables that a view reads.
+DELIVERY = Table(
+    "_tool_developer_telemetry_delivery",
+    """
+    figure VARCHAR(32){ascii} NOT NULL,
+    grain VARCHAR(16){ascii} NOT NULL,
+    start DATE NOT NULL,
+    grouped_by VARCHAR(16){ascii} NOT NULL,
+    group_id VARCHAR(255){exact} NOT NULL,
+    people BIGINT NOT NULL,
+    number BIGINT NOT NULL,
+    share FLOAT(53),
+    first_quartile FLOAT(53),
+    median FLOAT(53),
+    third_quartile FLOAT(53),
+    computed_us BIGINT NOT NULL,
+    PRIMARY KEY (figure, grain, grouped_by, group_id, start)""",
+)
+READING_TABLES = (ACCESSES, DELIVERY)
+# DevLake's server writes 0 where an operator names no value, which means the default as well.
+SMALLEST_GROUP = {"smallest_group": "BIGINT NOT NULL DEFAULT 5"}
+
+
+@migration(ADD_READING, name="developer telemetry: add smallest groups, and who looked")
+def add_reading(b: MigrationScriptBuilder) -> None:
+    """Add the smallest group of connections, accesses to a person's rows, and figures of groups."""
+    for column, definition in SMALLEST_GROUP.items():
+        b.add_column(CONNECTIONS, column, definition)
+    create_on_servers(b, READING_TABLES)
+
+
+def sdk_runs(identity: str, text: str, time: str) -> str:
+    """Return the statement that makes the table in which DevLake's SDK records its runs.
+
+    The SDK itself makes it in whatever run comes first, and fails where the tasks of two
+    connections do so at the same time. It is the SDK's in all but that.
+    """
+    return (
+        f"CREATE TABLE IF NOT EXISTS _pydevlake_subtask_runs (state TEXT, id {identity},"
+        f" subtask_name {text} NOT NULL, connection_id INTEGER NOT NULL,"
+        f" started {time} NOT NULL, completed {time}, PRIMARY KEY (id))"
+    )
+
+
+@migration(ADD_SDK_RUNS, name="developer telemetry: add the table of runs that the SDK keeps")
+def add_sdk_runs(b: MigrationScriptBuilder) -> None:
+    """Add it with the types that the SDK gives it."""
+    identity = "INTEGER NOT NULL AUTO_INCREMENT"
+    b.execute(sdk_runs(identity, "VARCHAR(255)", "DATETIME"), Dialect.MYSQL)
+    b.execute(sdk_runs("SERIAL", "VARCHAR", "TIMESTAMP"), Dialect.POSTGRESQL)
+
+
 # Figures of groups of people, computed by a receiver; none is about a person. Not a view of days:
 # PostgreSQL would refuse DevLake's own migrations of the tables that a view reads.
 FIGURES = Table(
@@ -701,9 +755,6 @@ FIGURES = Table(
     PRIMARY KEY (figure, grain, grouped_by, group_id, start, item)""",
     [("idx_developer_telemetry_figures", "start")],
 )
-READING_TABLES = (ACCESSES, FIGURES)
-# DevLake's server writes 0 where an operator names no value, which means the default as well.
-SMALLEST_GROUP = {"smallest_group": "BIGINT NOT NULL DEFAULT 5"}
 _OF_GROUP = "grouped_by, group_id, figure, item, people, number, total, share"
 _QUARTILES = "first_quartile, median, third_quartile"
 # What dashboards read, each a part of the table.
@@ -719,38 +770,18 @@ FIGURE_VIEWS = {
 }
 
 
-@migration(ADD_READING, name="developer telemetry: add smallest groups, and who looked")
-def add_reading(b: MigrationScriptBuilder) -> None:
-    """Add the smallest group of connections, accesses to a person's rows, and figures of groups."""
-    for column, definition in SMALLEST_GROUP.items():
-        b.add_column(CONNECTIONS, column, definition)
-    create_on_servers(b, READING_TABLES)
+@migration(ADD_FIGURES, name="developer telemetry: add figures of groups, and views for dashboards")
+def add_figures(b: MigrationScriptBuilder) -> None:
+    """Add the figures of activity and delivery, in place of those of delivery alone."""
+    create_on_servers(b, [FIGURES])
     for name, query in FIGURE_VIEWS.items():
         # With their reader's rights they work without the account that made them.
         view = f"VIEW {name} AS SELECT {query}"
         b.execute(f"CREATE OR REPLACE SQL SECURITY INVOKER {view}", Dialect.MYSQL)
         b.execute(f"CREATE OR REPLACE {view}", Dialect.POSTGRESQL)
-
-
-def sdk_runs(identity: str, text: str, time: str) -> str:
-    """Return the statement that makes the table in which DevLake's SDK records its runs.
-
-    The SDK itself makes it in whatever run comes first, and fails where the tasks of two
-    connections do so at the same time. It is the SDK's in all but that.
-    """
-    return (
-        f"CREATE TABLE IF NOT EXISTS _pydevlake_subtask_runs (state TEXT, id {identity},"
-        f" subtask_name {text} NOT NULL, connection_id INTEGER NOT NULL,"
-        f" started {time} NOT NULL, completed {time}, PRIMARY KEY (id))"
-    )
-
-
-@migration(ADD_SDK_RUNS, name="developer telemetry: add the table of runs that the SDK keeps")
-def add_sdk_runs(b: MigrationScriptBuilder) -> None:
-    """Add it with the types that the SDK gives it."""
-    identity = "INTEGER NOT NULL AUTO_INCREMENT"
-    b.execute(sdk_runs(identity, "VARCHAR(255)", "DATETIME"), Dialect.MYSQL)
-    b.execute(sdk_runs("SERIAL", "VARCHAR", "TIMESTAMP"), Dialect.POSTGRESQL)
+    # The error of a script that is run again, in which the table is gone.
+    b.execute(f"DROP TABLE {DELIVERY.name}", Dialect.MYSQL, ignore_error=True)
+    b.execute(f"DROP TABLE IF EXISTS {DELIVERY.name}", Dialect.POSTGRESQL)
 
 
 SQLITE_STATEMENTS: dict[int, list[str]] = {
@@ -784,9 +815,16 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
     ADD_READING: [
         *sqlite_columns(CONNECTIONS, SMALLEST_GROUP),
         *sqlite_tables(READING_TABLES),
-        *(f"CREATE VIEW {name} AS SELECT {query}" for name, query in FIGURE_VIEWS.items()),
     ],
     ADD_SDK_RUNS: [sdk_runs("INTEGER NOT NULL", "VARCHAR", "DATETIME")],
+    ADD_FIGURES: [
+        *sqlite_tables([FIGURES]),
+        *(
+            f"CREATE VIEW IF NOT EXISTS {name} AS SELECT {query}"
+            for name, query in FIGURE_VIEWS.items()
+        ),
+        f"DROP TABLE IF EXISTS {DELIVERY.name}",
+    ],
 }
 
 SCRIPTS = (
@@ -804,4 +842,5 @@ SCRIPTS = (
     add_fleet,
     add_reading,
     add_sdk_runs,
+    add_figures,
 )

@@ -9,9 +9,14 @@ import pytest
 from sqlalchemy import inspect
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.constants import MIGRATION_TABLE
+from developer_telemetry.constants import FIGURE_TABLE, MIGRATION_TABLE
 from developer_telemetry.database import migrate as schema
-from developer_telemetry.database.migrations import SCRIPTS
+from developer_telemetry.database.migrations import (
+    ADD_FIGURES,
+    DELIVERY,
+    FIGURE_VIEWS,
+    SCRIPTS,
+)
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from tests.support.schemas import Database, columns_of, fetch, operations_for
 
@@ -123,6 +128,21 @@ def test_a_run_that_ended_halfway_is_completed(
     assert not schema.is_migrated(engine)
     assert schema.migrate(engine) == TITLES
     assert schema.is_migrated(engine)
+
+
+@pytest.mark.parametrize("url", ["mariadb_url", "postgresql_url"])
+def test_figures_of_groups_come_in_the_place_of_those_of_delivery_alone(
+    request: pytest.FixtureRequest, url: str, opened: Callable[[str], Engine]
+) -> None:
+    database = Database(request.getfixturevalue(url))
+    earlier = [script for script in SCRIPTS if script.version < ADD_FIGURES]
+    database.migrate(operations_for(database.dialect, earlier))
+    assert DELIVERY.name in database.structure()
+    schema.migrate(opened(database.url))
+    tables = database.structure()
+    database.close()
+    assert DELIVERY.name not in tables
+    assert tables.keys() >= {FIGURE_TABLE, *FIGURE_VIEWS}
 
 
 def test_processes_that_migrate_at_once_wait_for_each_other(
