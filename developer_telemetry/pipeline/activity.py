@@ -7,7 +7,7 @@ that no difference of two figures is about fewer people than the groups themselv
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import date
 from typing import NamedTuple
@@ -57,13 +57,14 @@ class ActiveWeek(NamedTuple):
     start: date
     days: Days
     groups: Groups
-    visible: Sequence[Group]
+    visible: Mapping[Key, Group]
     smallest: int
 
     @property
     def everybody(self) -> AbstractSet[str]:
         """Return the people of the group of everybody."""
-        return next((one.people for one in self.visible if one.key == (EVERYBODY, "")), frozenset())
+        group = self.visible.get((EVERYBODY, ""))
+        return group.people if group else frozenset()
 
 
 def settle_week(people: People, days: Days, start: date, smallest: int) -> ActiveWeek:
@@ -76,8 +77,9 @@ def settle_week(people: People, days: Days, start: date, smallest: int) -> Activ
         days = _keep_days(days, _list_common(days, smallest))
         groups = find_groups(people, days)
         visible = find_visible({person for person, _ in days}, groups, smallest)
-        week = ActiveWeek(start, days, groups, visible, smallest)
-        shown = {key: day for key, day in days.items() if key[0] in week.everybody}
+        week = ActiveWeek(start, days, groups, {one.key: one for one in visible}, smallest)
+        everybody = week.everybody
+        shown = {key: day for key, day in days.items() if key[0] in everybody}
         rare = {on for _, on in shown} - _list_common(shown, smallest)
         if not rare:
             return week
@@ -117,12 +119,12 @@ def summarize_week(week: ActiveWeek) -> Iterator[Figure]:
     yield from _summarize_days(week)
     period = Period(WEEK, week.start)
     for figure, values in _collect(week.days).items():
-        yield from summarize(figure, period, values, week.visible)
+        yield from summarize(figure, period, values, week.visible.values())
     many = {
         person: [float(number >= MANY_PROJECTS) for number in numbers]
         for person, numbers in _collect_days(week.days, lambda day: len(day.projects)).items()
     }
-    yield from summarize_share("days with many projects", period, many, week.visible)
+    yield from summarize_share("days with many projects", period, many, week.visible.values())
     for figure, users in _find_users(week.days).items():
         yield from _summarize_items(figure, period, users, week)
 
@@ -220,9 +222,8 @@ def _summarize_items(
 def _find_using(week: ActiveWeek, users: AbstractSet[str]) -> Iterator[Group]:
     """Yield the groups in which enough are users, and enough or none are not."""
     everybody = week.everybody
-    shown = {group.key: group.people for group in week.visible}
     sides = (everybody & users, everybody - users)
     for group in find_visible(everybody, week.groups, week.smallest, sides):
-        is_whole = group.people == shown.get(group.key)
-        if group.people & users and (is_whole or group.grouped_by == EVERYBODY):
+        is_shown = group == week.visible.get(group.key) or group.grouped_by == EVERYBODY
+        if is_shown and group.people & users:
             yield group

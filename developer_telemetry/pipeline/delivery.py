@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple, Optional
 
@@ -99,7 +99,7 @@ class Delivery:
         one.add_week(week, self._merged[week.start])
         is_recent = week.start >= self._half_year
         figures: list[Figure] = []
-        for figure, values, groups in one.list_shown(week.visible, self._smallest):
+        for figure, values, groups in one.list_shown(week.visible.values(), self._smallest):
             figures += _summarize(figure, Period(WEEK, week.start), values, groups)
             if is_recent:
                 self._parts[figure].append(Part(values, {group.key: group for group in groups}))
@@ -184,7 +184,7 @@ class _Collected:
         return find_visible(self._keys.keys(), Groups(self._keys), smallest)
 
     def list_shown(
-        self, visible: Sequence[Group], smallest: int
+        self, visible: Collection[Group], smallest: int
     ) -> Iterator[tuple[str, Values, list[Group]]]:
         """Yield all figures with their values and the groups that may be shown.
 

@@ -41,7 +41,6 @@ _ASSISTANT = re.compile(
 ITEM_LENGTH = 255
 
 Developer = tuple[int, str]  # connection and id
-Groups = Mapping[str, AbstractSet[str]]
 
 
 class Connection(NamedTuple):
@@ -57,7 +56,7 @@ class People(NamedTuple):
 
     connections: Sequence[Connection]
     users: Mapping[str, str]  # of accounts, by the account's id
-    teams: Groups  # users by team
+    teams: Mapping[str, AbstractSet[str]]  # users by team
     projects: Mapping[str, AbstractSet[int]]  # connections by project
     texts: TableTexts
 
