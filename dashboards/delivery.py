@@ -62,10 +62,10 @@ ORDER BY weeks.week"""
 
 def _activity_columns(d: Sql) -> str:
     columns = [
-        (value_of("active hours", "people"), "developers"),
-        (value_of("active hours", "number"), "developer days"),
-        (value_of("active hours", "median"), "active hours"),
-        (value_of("projects", "median"), "projects a day"),
+        (value_of("hours a day", "people"), "developers"),
+        (value_of("hours a day", "number"), "developer days"),
+        (value_of("hours a day", "median"), "active hours"),
+        (value_of("projects a day", "median"), "projects a day"),
         (value_of("pull requests", "people"), "authors"),
         (value_of("pull requests", "number"), "pull requests"),
         *((value_of(time, "median"), time) for time in TIMES),
@@ -77,7 +77,7 @@ def beside_by_week(d: Sql) -> str:
     return f"""SELECT f.week AS week, {_activity_columns(d)}
 FROM {WEEKS} f
 WHERE f.week BETWEEN {d.first_day} AND {d.last_day} AND {_group("team")}
-  AND f.figure IN ('active hours', 'projects', 'pull requests', {_listed(TIMES)})
+  AND f.figure IN ('hours a day', 'projects a day', 'pull requests', {_listed(TIMES)})
 GROUP BY f.week ORDER BY f.week DESC"""
 
 
@@ -85,7 +85,7 @@ def beside_by_team(d: Sql) -> str:
     return f"""SELECT t.name AS team, {_activity_columns(d)}
 FROM {PERIODS} f JOIN teams t ON {d.exact("t.id")} = f.group_id
 WHERE f.period = 'half year' AND f.grouped_by = 'team'
-  AND f.figure IN ('active hours', 'projects', 'pull requests', {_listed(TIMES)})
+  AND f.figure IN ('hours a day', 'projects a day', 'pull requests', {_listed(TIMES)})
 GROUP BY t.id, t.name ORDER BY t.name, t.id"""
 
 
@@ -353,8 +353,10 @@ Nobody is ranked or scored.""",
         Row(
             "Activity Beside Delivery",
             (
-                _weekly_panel("active hours", "Active Hours of a Developer's Day by Week", OF_ALL),
-                _weekly_panel("projects", "Projects of a Developer's Day by Week", OF_ALL, "short"),
+                _weekly_panel("hours a day", "Active Hours of a Developer's Day by Week", OF_ALL),
+                _weekly_panel(
+                    "projects a day", "Projects of a Developer's Day by Week", OF_ALL, "short"
+                ),
                 _weekly_panel("coding time", "Coding Time by Week", MERGED),
                 _weekly_panel("pickup time", "Pickup Time by Week", MERGED),
                 _weekly_panel("review time", "Review Time by Week", MERGED),

@@ -50,7 +50,9 @@ HALF_YEAR_WEEKS = 26
 RETENTION_MARGIN = timedelta(days=7)
 TIMES = ("coding", "pickup", "review", "cycle")
 OF_PROJECTS = ("test runs", "builds")
-OF_TEAMS = ("active hours", "projects", "assistant days")
+OF_TEAMS = ("hours a day", "projects a day", "assistant days")
+# The figures that activity has by week, and delivery by half a year as well.
+OF_ACTIVITY = ("hours a day", "projects a day")
 OF_PULL_REQUESTS = ("pull requests", *(f"{name} time" for name in TIMES))
 SHARES = ("assistant days", "first merge happened")
 
@@ -100,7 +102,8 @@ class Delivery:
         is_recent = week.start >= self._half_year
         figures: list[Figure] = []
         for figure, values, groups in one.list_shown(week.visible.values(), self._smallest):
-            figures += _summarize(figure, Period(WEEK, week.start), values, groups)
+            if figure not in OF_ACTIVITY:
+                figures += _summarize(figure, Period(WEEK, week.start), values, groups)
             if is_recent:
                 self._parts[figure].append(Part(values, {group.key: group for group in groups}))
         if is_recent:
@@ -170,8 +173,8 @@ class _Collected:
     def _add_day(self, person: str, day: Day) -> None:
         self._values["test runs"][person].append(day.test_runs)
         self._values["builds"][person].append(day.builds)
-        self._values["active hours"][person].append(day.hours)
-        self._values["projects"][person].append(len(day.projects))
+        self._values["hours a day"][person].append(day.hours)
+        self._values["projects a day"][person].append(len(day.projects))
         self._values["assistant days"][person].append(day.has_assistant)
 
     def _add_time(self, figure: str, pull_request: PullRequest, name: str) -> None:

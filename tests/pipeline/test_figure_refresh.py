@@ -188,7 +188,7 @@ def test_figures_of_delivery_are_of_the_same_people_as_those_of_activity(fleet: 
     fleet.refresh()
     people = fleet.read(
         "SELECT grouped_by, figure, people FROM telemetry_weeks WHERE figure IN"
-        " ('hours a week', 'active hours', 'assistant days', 'test runs', 'builds')"
+        " ('hours a week', 'hours a day', 'assistant days', 'test runs', 'builds')"
     )
     everybody = {row[1:] for row in people if row[0] == "everybody"}
     assert {number for _, number in everybody} == {12}
