@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
@@ -12,20 +12,22 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 
 from developer_telemetry.constants import MACHINE_TABLE
+from developer_telemetry.database.bulk_insert import MAX_KEYS
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import transact
 from developer_telemetry.reports.hosts import machine_name
 from developer_telemetry.reports.parser import TEXT_LIMIT
 
 # The machines whose User-Agent is remembered, so that it is written only when it changes.
-MAX_REMEMBERED = 50_000
-# Updates in one transaction, so that it is short.
-UPDATES_AT_ONCE = 200
+MAX_REMEMBERED = 10_000
+# The machines that are noted between two writes; beyond it some wait for their next report.
+MAX_NOTED = 50_000
 # The machines not counted yet that one flush looks for. A report in the spool has none until it is
 # stored; one that is set aside never has.
 ABSENT_AT_ONCE = 1_000
 ABSENT_SECONDS = 86_400.0
 
+KEY_COLUMNS = ("connection_id", "developer_id", "hostname")
 # A connection, a developer and a host, as a report names them.
 SenderKey = tuple[int, str, str]
 
@@ -47,7 +49,7 @@ class UserAgents:
 
     def note(self, machine: SenderKey, user_agent: bytes) -> None:
         """Note the User-Agent of a report, in the bytes of its header."""
-        if len(self._noted) < MAX_REMEMBERED:
+        if len(self._noted) < MAX_NOTED:
             self._noted[machine] = user_agent
 
     def flush(self, engine: Engine) -> None:
@@ -55,35 +57,49 @@ class UserAgents:
 
         Those of other machines are written by a later call, as all are after an error.
         """
-        changed = self._take_changed()
-        machines = sorted(changed)
-        try:
-            for start in range(0, len(machines), UPDATES_AT_ONCE):
-                batch = {
-                    machine: changed[machine].user_agent
-                    for machine in machines[start:][:UPDATES_AT_ONCE]
-                }
-                present = transact(engine, partial(_update, user_agents=batch), awaits_locks=False)
-                self._remember({machine: batch[machine] for machine in present})
-                for machine in present:
-                    del changed[machine]
-        finally:
-            self._absent.update(changed)
-
-    def _take_changed(self) -> dict[SenderKey, Absent]:
-        """Return what is to be written now, the newest of each machine."""
         now = time.monotonic()
-        noted, self._noted = self._noted, {}
-        changed = {}
+        retried = self._take_absent(now)
+        changed = self._take_changed(retried)
+
+        def wait(user_agent: bytes, machines: Iterable[SenderKey]) -> None:
+            for machine in machines:
+                self._absent[machine] = retried.get(machine) or Absent(user_agent, now)
+
+        try:
+            for user_agent, machines in changed.items():
+                machines.sort(reverse=True)
+                while machines:
+                    batch = machines[-MAX_KEYS:]
+                    update = partial(_update, user_agent=user_agent, machines=batch)
+                    counted = transact(engine, update, awaits_locks=False)
+                    del machines[-MAX_KEYS:]
+                    self._remember(dict.fromkeys(counted, user_agent))
+                    wait(user_agent, set(batch).difference(counted))
+        finally:
+            for user_agent, machines in changed.items():
+                wait(user_agent, machines)
+
+    def _take_absent(self, now: float) -> dict[SenderKey, Absent]:
+        """Return some machines that were not counted before, without the oldest."""
+        taken = {}
         for machine in list(islice(self._absent, ABSENT_AT_ONCE)):
             absent = self._absent.pop(machine)
             if now - absent.since < ABSENT_SECONDS:
-                changed[machine] = absent
-        for machine, user_agent in list(noted.items()):
+                taken[machine] = absent
+        return taken
+
+    def _take_changed(self, retried: dict[SenderKey, Absent]) -> dict[bytes, list[SenderKey]]:
+        """Return the machines to write by their newest User-Agent; leave these in `retried`."""
+        noted, self._noted = self._noted, {}
+        changed: dict[bytes, list[SenderKey]] = {}
+        while noted:  # a burst of reports has many, so each is freed at once
+            machine, user_agent = noted.popitem()
             self._absent.pop(machine, None)
-            changed.pop(machine, None)
+            retried.pop(machine, None)
             if self._written.get(machine) != user_agent:
-                changed[machine] = Absent(user_agent, now)
+                changed.setdefault(user_agent, []).append(machine)
+        for machine, absent in retried.items():
+            changed.setdefault(absent.user_agent, []).append(machine)
         return changed
 
     def _remember(self, written: Mapping[SenderKey, bytes]) -> None:
@@ -97,23 +113,26 @@ def decode_user_agent(user_agent: bytes) -> str:
     return user_agent.decode("ascii", "backslashreplace")[:TEXT_LIMIT]
 
 
-def _update(connection: SqlConnection, user_agents: Mapping[SenderKey, bytes]) -> list[SenderKey]:
-    """Write User-Agents that differ; return the machines that have a row."""
-    param = dialect_of(connection).placeholder
-    key_is = f"connection_id = {param} AND developer_id = {param} AND hostname = {param}"
-    present = []
-    for (connection_id, developer, hostname), header in user_agents.items():
-        user_agent = decode_user_agent(header)
-        key = (connection_id, developer, machine_name(hostname))
-        row = connection.exec_driver_sql(
-            f"SELECT user_agent FROM {MACHINE_TABLE} WHERE {key_is}", key
-        ).first()
-        if row is None:
-            continue
-        present.append((connection_id, developer, hostname))
-        if row[0] != user_agent:
-            connection.exec_driver_sql(
-                f"UPDATE {MACHINE_TABLE} SET user_agent = {param} WHERE {key_is}",
-                (user_agent, *key),
-            )
-    return present
+def _update(
+    connection: SqlConnection, user_agent: bytes, machines: Sequence[SenderKey]
+) -> Sequence[SenderKey]:
+    """Write the User-Agent of machines that have another one; return those that have a row."""
+    dialect = dialect_of(connection)
+    rows = {machine: (*machine[:2], machine_name(machine[2])) for machine in machines}
+    keys = sorted(set(rows.values()))
+    are_these = dialect.in_condition(KEY_COLUMNS, len(keys))
+    parameters = dialect.parameters(KEY_COLUMNS, keys)
+    text = decode_user_agent(user_agent)
+    param = dialect.placeholder
+    updated = connection.exec_driver_sql(
+        f"UPDATE {MACHINE_TABLE} SET user_agent = {param}"
+        f" WHERE user_agent <> {param} AND {are_these}",
+        (text, text, *parameters),
+    ).rowcount
+    if updated == len(keys):  # as for nearly all machines that are new or have been updated
+        return machines
+    present = connection.exec_driver_sql(
+        f"SELECT {', '.join(KEY_COLUMNS)} FROM {MACHINE_TABLE} WHERE {are_these}", parameters
+    )
+    counted = {tuple(row) for row in present}
+    return [machine for machine in machines if rows[machine] in counted]

@@ -175,47 +175,6 @@ def test_a_machine_is_retired_restored_and_restored_by_a_report(engine: Engine) 
     assert states(engine)[REPORTING] == ["dan", "ann"]
 
 
-def test_the_user_agent_of_the_last_report_is_kept(engine: Engine) -> None:
-    fleet = create(engine, SECRET, "fleet", "token")
-    counts = ReportCounts()
-
-    def send(user_agent: bytes, developer: str = "ann") -> str:
-        sent = arrival(developer=developer, hostname="Laptop.local", connection_id=fleet)
-        store(engine, [sent], {fleet: OVERWRITE})
-        counts.sent_by((fleet, developer, "Laptop.local"), user_agent)
-        counts.stored()
-        counts.flush(engine)
-        with reading(engine).connect() as connection:
-            [machine] = read_machines(connection, MachineSelection(developer_id=developer))
-        return machine.user_agent
-
-    assert send(b"developer-telemetry-collector/1.0") == "developer-telemetry-collector/1.0"
-    assert send(b"developer-telemetry-collector/1.1") == "developer-telemetry-collector/1.1"
-    assert send(b"\xff\x80" + b"x" * 300) == "\\xff\\x80" + "x" * 247
-    assert send(b"", "bob") == ""
-
-
-def test_the_user_agent_of_a_spooled_report_is_written_once_it_is_stored(engine: Engine) -> None:
-    fleet = create(engine, SECRET, "fleet", "token")
-    counts = ReportCounts()
-    reports = {
-        name: arrival(developer=name, hostname="laptop", connection_id=fleet)
-        for name in ("ann", "bob")
-    }
-    counts.sent_by((fleet, "ann", "laptop"), b"collector/2")  # its report is in the spool
-    store(engine, [reports["bob"]], {fleet: OVERWRITE})
-    counts.sent_by((fleet, "bob", "laptop"), b"collector/1")
-    for spooled in ("", "ann"):
-        if spooled:
-            store(engine, [reports[spooled]], {fleet: OVERWRITE})
-        counts.stored()
-        counts.flush(engine)
-    with reading(engine).connect() as connection:
-        machines = read_machines(connection, MachineSelection(fleet))
-    agents = {machine.key.developer_id: machine.user_agent for machine in machines}
-    assert agents == {"ann": "collector/2", "bob": "collector/1"}
-
-
 def test_an_erasure_deletes_the_refused_machines_of_a_person(engine: Engine) -> None:
     fleet = create(engine, SECRET, "fleet", "token")
     counts = ReportCounts()
