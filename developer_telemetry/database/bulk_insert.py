@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.exc import DBAPIError
 
-from developer_telemetry.database.dialects.base import flat
+from developer_telemetry.database.dialects.base import count_characters, cut, flat
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.errors import StatementTooLarge
 
@@ -19,8 +19,6 @@ MAX_ROWS = 500
 # Keys of several columns in one condition: the time in which MariaDB plans it grows with their
 # square, from 10 ms for so many to 300 ms for 500.
 MAX_KEYS = 100
-# The digits of a BIGINT.
-NUMBER_LENGTH = 19
 
 
 def insert(
@@ -31,8 +29,8 @@ def insert(
     tail: str,
 ) -> None:
     """Insert rows in as few statements as the database takes, each with `tail` at its end."""
-    for batch in batches(connection, rows):
-        _insert(connection, table, columns, batch, tail)
+    for _ in _insert(connection, table, columns, rows, tail):
+        pass
 
 
 def insert_typed(
@@ -45,10 +43,8 @@ def insert_typed(
     """Insert rows with any of the table's columns, whose types the table tells."""
     start = f"INSERT INTO {table} ({', '.join(columns)})"
     for batch in batches(connection, rows):
-        source, parameters = dialect_of(connection).typed_source(
-            table, columns, batch, connection.info
-        )
-        execute(connection, f"{start} {source} {tail}", parameters, start)
+        source = dialect_of(connection).typed_source(table, columns, batch)
+        execute(connection, f"{start} {source.sql} {tail}", source.parameters, start)
 
 
 def insert_if_new(
@@ -64,7 +60,8 @@ def insert_if_new(
         True if the row was inserted; False also where the driver does not report it.
     """
     tail = dialect_of(connection).on_conflict(keys, ())
-    return _is_inserted(connection, _insert(connection, table, columns, [row], tail))
+    ((_, cursor),) = _insert(connection, table, columns, [row], tail)
+    return _is_inserted(connection, cursor)
 
 
 def insert_with_ids(
@@ -87,8 +84,7 @@ def insert_with_ids(
         tail += f" RETURNING {key}, id, {expression}"
     ids: dict[str, int] = {}
     values: set[Any] = set()
-    for batch in batches(connection, rows):
-        cursor = _insert(connection, table, columns, batch, tail)
+    for batch, cursor in _insert(connection, table, columns, rows, tail):
         if returning:
             returned = cursor.fetchall()
             ids.update((row[0], row[1]) for row in returned)
@@ -109,14 +105,19 @@ def _insert(
     connection: SqlConnection,
     table: str,
     columns: Sequence[str],
-    rows: Sequence[Sequence[Any]],
+    rows: Sequence[Row],
     tail: str,
-) -> Any:
-    source, parameters = dialect_of(connection).source_with_parameters(
-        columns, rows, connection.info
-    )
+) -> Iterator[tuple[Sequence[Row], Any]]:
+    """Insert rows; yield those of each statement with the driver's cursor."""
     start = f"INSERT INTO {table} ({', '.join(columns)})"
-    return execute(connection, f"{start} {source} {tail}", parameters, start)
+    done = 0
+    for source in dialect_of(connection).sources(columns, rows, MAX_ROWS, connection.info):
+        statement = f"{start} {source.sql} {tail}"
+        yield (
+            rows[done : done + source.rows],
+            execute(connection, statement, source.parameters, start),
+        )
+        done += source.rows
 
 
 def execute(
@@ -164,23 +165,4 @@ def batches(
     connection: SqlConnection, rows: Iterable[Row], most: int = MAX_ROWS
 ) -> Iterator[list[Row]]:
     """Cut rows into what fits in one statement, at most so many; a single row is never cut."""
-    return cut(rows, most, connection.info["statement_characters"])
-
-
-def cut(rows: Iterable[Row], most: int, limit: int) -> Iterator[list[Row]]:
-    """Cut rows into lists of at most `most` rows and `limit` characters; a single row is never cut.
-
-    Rows are taken as they are needed.
-    """
-    batch: list[Row] = []
-    size = 0
-    for row in rows:
-        texts = [value for value in row if isinstance(value, str)]
-        characters = sum(map(len, texts)) + NUMBER_LENGTH * (len(row) - len(texts))
-        if batch and (len(batch) == most or size + characters > limit):
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += characters
-    if batch:
-        yield batch
+    return cut(rows, most, connection.info["statement_characters"], count_characters)

@@ -14,7 +14,8 @@ from sqlalchemy.engine import Engine
 
 from developer_telemetry.concurrency import map_concurrently, prefetch
 from developer_telemetry.constants import RAW_TABLE, SUM, TOOL_TABLE
-from developer_telemetry.database.bulk_insert import MAX_KEYS, batches, cut
+from developer_telemetry.database.bulk_insert import MAX_KEYS, batches
+from developer_telemetry.database.dialects.base import count_characters, cut
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import Progress, reading, transact
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, ToolRow
@@ -196,7 +197,7 @@ def _build_pages(
         else build_tool_rows(opened, connection_id, days_read.newest)
     )
     rows_in_time = (row for row in rows if row.date >= first_day)
-    for part in cut(rows_in_time, MAX_PART, PART_CHARACTERS):
+    for part in cut(rows_in_time, MAX_PART, PART_CHARACTERS, count_characters):
         yield Page(raw_rows, part, stored)
         raw_rows = 0
     if raw_rows:

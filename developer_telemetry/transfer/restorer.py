@@ -19,7 +19,8 @@ from developer_telemetry.constants import (
     REFUSED_MACHINE_TABLE,
     TOMBSTONE_TABLE,
 )
-from developer_telemetry.database.bulk_insert import cut, insert_typed
+from developer_telemetry.database.bulk_insert import insert_typed
+from developer_telemetry.database.dialects.base import count_characters, cut
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import address_of
 from developer_telemetry.database.error_texts import describe_error
@@ -126,7 +127,7 @@ class Restorer:
         # An older release had fewer columns; newer ones get their default.
         columns = [column for column in target.columns if column in first]
         values = self._values(target, columns, chain([first], rows))
-        for batch in cut(values, _ROWS, _CHARACTERS):
+        for batch in cut(values, _ROWS, _CHARACTERS, count_characters):
             tail = dialect_of(connection).on_conflict(target.keys, ())
             is_shared = name == LINK_TABLE or name in _RECEIVERS_TABLES
             insert_typed(connection, name, columns, batch, tail if is_shared else "")

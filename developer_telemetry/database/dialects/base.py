@@ -7,20 +7,32 @@ parameters for the driver, since one of them may insert hundreds of rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional, TypeVar
 
 from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.exc import DBAPIError
 
 from developer_telemetry.errors import StatementTooLarge
 
+Item = TypeVar("Item")
+
 MEBIBYTE = 1 << 20
 
+# The digits of a BIGINT.
+NUMBER_LENGTH = 19
 
 # ASCII's separator, which is put between values.
 SEPARATOR = "\x1f"
+
+
+class Source(NamedTuple):
+    """The source of an INSERT, such as `VALUES ...`, with its parameters and number of rows."""
+
+    sql: str
+    parameters: tuple[Any, ...]
+    rows: int
 
 
 class Dialect:
@@ -138,24 +150,35 @@ class Dialect:
         """Return the parameters for `source`."""
         return flat(rows)
 
-    def source_with_parameters(
-        self, columns: Sequence[str], rows: Sequence[Sequence[Any]], info: Mapping[str, Any]
-    ) -> tuple[str, tuple[Any, ...]]:
-        """Return `source` and `parameters` of rows, or the same in fewer parameters.
+    def sources(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        most: int,
+        info: Mapping[str, Any],
+    ) -> Iterator[Source]:
+        """Yield the sources of as many INSERTs as rows need, of at most `most` rows each.
 
         `info` is the session's, as `connected` and `start_session` have filled it.
         """
-        return self.source(columns, len(rows)), self.parameters(columns, rows)
+        for batch in cut(rows, most, info["statement_characters"], count_characters):
+            yield self.source_with_parameters(columns, batch)
+
+    def source_with_parameters(
+        self, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> Source:
+        """Return `source` and `parameters` of rows, or the same in fewer parameters."""
+        return Source(self.source(columns, len(rows)), self.parameters(columns, rows), len(rows))
 
     def typed_source(
-        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], info: Any
-    ) -> tuple[str, tuple[Any, ...]]:
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> Source:
         """Return the same for values of any of the table's columns, such as lists for JSON."""
         texts = [
             [json.dumps(value) if isinstance(value, (dict, list)) else value for value in row]
             for row in rows
         ]
-        return self.source_with_parameters(columns, texts, info)
+        return self.source_with_parameters(columns, texts)
 
     def continue_ids(self, table: str) -> str:
         """Return the query by which the table's next id follows its last one.
@@ -266,3 +289,29 @@ def set_clause(pairs: Sequence[tuple[str, str]]) -> str:
 def flat(rows: Iterable[Sequence[Any]]) -> tuple[Any, ...]:
     """Return the parameters of a statement of many rows."""
     return tuple(value for row in rows for value in row)
+
+
+def count_characters(row: Sequence[Any]) -> int:
+    """Return the characters of a row's values, with those of the longest numbers."""
+    texts = [value for value in row if isinstance(value, str)]
+    return sum(map(len, texts)) + NUMBER_LENGTH * (len(row) - len(texts))
+
+
+def cut(
+    items: Iterable[Item], most: int, limit: int, size: Callable[[Item], int]
+) -> Iterator[list[Item]]:
+    """Cut items into lists of at most `most` items and a total size of `limit`.
+
+    A single item is never cut. Items are taken as they are needed.
+    """
+    batch: list[Item] = []
+    total = 0
+    for item in items:
+        own = size(item)
+        if batch and (len(batch) == most or total + own > limit):
+            yield batch
+            batch, total = [], 0
+        batch.append(item)
+        total += own
+    if batch:
+        yield batch

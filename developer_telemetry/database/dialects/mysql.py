@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Optional
 
@@ -12,6 +12,9 @@ from sqlalchemy.exc import DBAPIError
 from developer_telemetry.database.dialects.base import (
     SEPARATOR,
     Dialect,
+    Source,
+    count_characters,
+    cut,
     set_clause,
 )
 
@@ -194,18 +197,32 @@ class MySQL(Dialect):
             record.info["takes_literals"] = True
         super().connected(connection, record)
 
-    def source_with_parameters(
-        self, columns: Sequence[str], rows: Sequence[Sequence[Any]], info: Mapping[str, Any]
-    ) -> tuple[str, tuple[Any, ...]]:
+    def sources(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+        most: int,
+        info: Mapping[str, Any],
+    ) -> Iterator[Source]:
+        if not info.get("takes_literals"):
+            yield from super().sources(columns, rows, most, info)
+            return
         # Its drivers write parameters into the statement one by one, which is many times slower.
-        if info.get("takes_literals"):
-            literals = [_row_literal(tuple(row)) for row in rows]
-            if None not in literals:
-                return f"VALUES {', '.join(filter(None, literals))}", ()
+        pairs = ((row, _row_literal(row)) for row in rows)
+        for batch in cut(pairs, most, info["statement_characters"], _count_characters):
+            literals = [literal for _, literal in batch if literal is not None]
+            if len(literals) == len(batch):
+                yield Source(f"VALUES {', '.join(literals)}", (), len(batch))
+            else:
+                yield self.source_with_parameters(columns, [row for row, _ in batch])
+
+    def source_with_parameters(
+        self, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> Source:
         values = [[str(value) if type(value) is int else "%s" for value in row] for row in rows]
         written = ", ".join([f"({', '.join(row)})" for row in values])
         parameters = [value for row in rows for value in row if type(value) is not int]
-        return f"VALUES {written}", tuple(parameters)
+        return Source(f"VALUES {written}", tuple(parameters), len(rows))
 
     def start_session(self, cursor: Any, info: dict[str, Any]) -> None:
         super().start_session(cursor, info)
@@ -243,8 +260,15 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace("'", "\\'")
 
 
-def _row_literal(row: tuple[Any, ...]) -> Optional[str]:
+def _count_characters(pair: tuple[Sequence[Any], Optional[str]]) -> int:
+    """Return the characters of a row in a statement, as SQL if it can be written so."""
+    row, literal = pair
+    return count_characters(row) if literal is None else len(literal)
+
+
+def _row_literal(row: Sequence[Any]) -> Optional[str]:
     """Return a row of numbers and texts as SQL; None if it has values of another type."""
+    row = row if isinstance(row, tuple) else tuple(row)
     template, apostrophes = _row_template(tuple(map(type, row)))
     if not template:
         return None

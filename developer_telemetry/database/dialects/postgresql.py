@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from developer_telemetry.database.dialects.base import (
     SEPARATOR,
     Dialect,
+    Source,
 )
 
 # The types of the columns that bulk inserts write, where it is not text.
@@ -158,11 +159,11 @@ class PostgreSQL(Dialect):
         return (msgspec.json.encode(documents).decode(),)
 
     def typed_source(
-        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], info: Any
-    ) -> tuple[str, tuple[Any, ...]]:
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> Source:
         names = ", ".join(columns)
         source = f"SELECT {names} FROM json_populate_recordset(NULL::{table}, %s::json)"
-        return source, self.parameters(columns, rows)
+        return Source(source, self.parameters(columns, rows), len(rows))
 
     def continue_ids(self, table: str) -> str:
         return f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), MAX(id)) FROM {table}"
