@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import date
 from functools import lru_cache
 from operator import attrgetter
@@ -65,6 +65,11 @@ class Repository(msgspec.Struct, frozen=True, gc=False):
     name: str
 
 
+# The numbers of `REPOSITORY_COUNTS`.
+counts_of: Callable[[Repository], tuple[Number, ...]] = attrgetter(*REPOSITORY_COUNTS)
+_name: Callable[[Repository], str] = attrgetter("name")
+
+
 class Report(msgspec.Struct, frozen=True, gc=False):
     """One machine's report of one developer's day, with the fields of the tool layer.
 
@@ -87,6 +92,8 @@ class Report(msgspec.Struct, frozen=True, gc=False):
     os_info: Union[str, dict[str, str]]
     payload: str
     unread: tuple[str, ...] = ()  # those of `NUMBER_FIELDS` with an invalid number
+    # True if all counts but the hours are whole numbers up to `MAX_COUNT`, and repositories differ.
+    is_exact: bool = False
 
 
 def _integer(digits: str) -> Number:
@@ -105,7 +112,7 @@ _DECODER = msgspec.json.Decoder(float_hook=_fraction)
 
 
 _Name = Annotated[str, msgspec.Meta(max_length=TEXT_LIMIT)]
-_Count = Annotated[int, msgspec.Meta(ge=-MAX_COUNT, le=MAX_COUNT)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 
 
 class _SentRepository(msgspec.Struct, gc=False):
@@ -136,7 +143,7 @@ class _SentMetrics(msgspec.Struct, gc=False):
     active_hours: Any = 0  # often a fraction, which `_fraction` reads
     tools_used: tuple[_Name, ...] = ()
     projects: tuple[_Name, ...] = ()
-    commands: dict[str, int] = {}
+    commands: dict[str, _Count] = {}
     git_activity: Optional[_SentGit] = None
     development_activity: Optional[_SentDevelopment] = None
     git_commits: msgspec.UnsetType = msgspec.UNSET
@@ -193,6 +200,7 @@ def _parse_usual(text: str) -> Optional[Report]:
     if not developer or len(developer) > TEXT_LIMIT or not sent.date or repositories is None:
         return None
     unread: set[str] = set()
+    commands = _counts(metrics.commands, unread) if metrics.commands else {}
     return Report(
         developer_id=developer,
         date=_parse_day(sent.date.strip()[:TEXT_LIMIT]),
@@ -202,7 +210,7 @@ def _parse_usual(text: str) -> Optional[Report]:
         active_hours=_number(metrics.active_hours, "active_hours", unread),
         tools=_parse_usual_names(metrics.tools_used),
         projects=_parse_usual_names(metrics.projects),
-        commands=_counts(metrics.commands, unread) if metrics.commands else {},
+        commands=commands,
         git={} if git is None else dict(zip(GIT_TOTALS, _git_fields(git))),
         repositories=repositories,
         development={}
@@ -211,6 +219,9 @@ def _parse_usual(text: str) -> Optional[Report]:
         os_info=_os_info(metrics.os_info),
         payload=text,
         unread=tuple(unread),
+        # Commands of one name were added up; all other counts were checked above.
+        is_exact=_have_different_names(repositories)
+        and (len(commands) == len(metrics.commands) or _are_exact(commands.values())),
     )
 
 
@@ -234,6 +245,16 @@ def _parse_usual_repositories(
             )
         )
     return tuple(usual)
+
+
+def _have_different_names(repositories: tuple[Repository, ...]) -> bool:
+    return len(set(map(_name, repositories))) == len(repositories)
+
+
+def _are_exact(counts: Collection[Number]) -> bool:
+    return not counts or (
+        {int}.issuperset(map(type, counts)) and min(counts) >= 0 and max(counts) <= MAX_COUNT
+    )
 
 
 def _parse_usual_names(sent: tuple[str, ...]) -> tuple[str, ...]:
@@ -263,6 +284,12 @@ def read(document: object, payload: str) -> Report:
     git = _git(fields)
     unread: set[str] = set()
     repositories = _repositories(git.get("repositories"), unread)
+    git_totals = _git_totals(git, repositories, unread)
+    commands = _counts(fields.get("commands"), unread)
+    development = _development(_mapping(fields.get("development_activity")), unread)
+    counts = [*commands.values(), *git_totals.values(), *development.values()]
+    for repository in repositories:
+        counts += counts_of(repository)
     return Report(
         developer_id=developer_of(document),
         date=day_of(document),
@@ -272,13 +299,14 @@ def read(document: object, payload: str) -> Report:
         active_hours=_number(fields.get("active_hours"), "active_hours", unread),
         tools=_names(fields.get("tools_used")),
         projects=_names(fields.get("projects") or fields.get("project_context")),
-        commands=_counts(fields.get("commands"), unread),
-        git=_git_totals(git, repositories, unread),
+        commands=commands,
+        git=git_totals,
         repositories=repositories,
-        development=_development(_mapping(fields.get("development_activity")), unread),
+        development=development,
         os_info=_os_info(fields.get("os_info")),
         payload=payload,
         unread=tuple(sorted(unread)),
+        is_exact=_are_exact(counts) and _have_different_names(repositories),
     )
 
 

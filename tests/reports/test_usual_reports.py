@@ -73,7 +73,26 @@ def assert_same(text: str) -> Optional[Report]:
 
 @pytest.mark.parametrize("name", USUAL)
 def test_the_scripts_bodies_are_usual(name: str) -> None:
-    assert assert_same((PAYLOADS / f"{name}.body").read_text()) is not None
+    report = assert_same((PAYLOADS / f"{name}.body").read_text())
+    assert report is not None
+    assert report.is_exact
+
+
+def test_commands_that_exceed_the_range_together_are_not_exact() -> None:
+    body = script_body()
+    body["metrics"]["commands"] = {"git": MAX_COUNT, " git": MAX_COUNT}
+    report = assert_same(json.dumps(body))
+    assert report is not None
+    assert not report.is_exact
+
+
+def test_two_repositories_of_one_name_are_not_exact() -> None:
+    body = script_body()
+    repositories = body["metrics"]["git_activity"]["repositories"]
+    repositories.append(repositories[0])
+    report = assert_same(json.dumps(body))
+    assert report is not None
+    assert not report.is_exact
 
 
 @pytest.mark.parametrize("path", sorted(PAYLOADS.glob("*.body")), ids=lambda path: path.stem)
