@@ -30,6 +30,8 @@ PROJECT_TABLE = "_tool_developer_telemetry_projects"
 MADE_LINK_TABLE = "_tool_developer_telemetry_made_links"
 CONVERSION_TABLE = "_tool_developer_telemetry_conversions"
 FIGURE_TABLE = "_tool_developer_telemetry_figures"
+# The views of it that dashboards read.
+FIGURE_VIEWS = ("telemetry_days", "telemetry_weeks", "telemetry_periods", "telemetry_computed")
 SCOPE_CONFIG_TABLE = "_tool_developer_telemetry_scope_configs"
 MIGRATION_TABLE = "_tool_developer_telemetry_migrations"  # of a database that is not DevLake's
 

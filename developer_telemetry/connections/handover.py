@@ -15,8 +15,8 @@ from sqlalchemy.engine import Engine
 from developer_telemetry.constants import CONNECTION_TABLE, DEVLAKE_MIGRATION_TABLE, PROJECT_TABLE
 from developer_telemetry.database.engine import address_of, reading, transact
 from developer_telemetry.database.migrate import list_applied_by_devlake, migrate
-from developer_telemetry.database.migrations import SCRIPTS
 from developer_telemetry.database.schema_owner import SchemaOwner, read_owner, record_owner
+from developer_telemetry.database.schema_versions import NAMES
 from developer_telemetry.errors import ConfigurationError, NotDevLakeYet, Unavailable
 from developer_telemetry.storage.devlake_schema import DOMAIN_TABLES, PLUGIN, is_devlake_database
 from developer_telemetry.storage.project_mapping import (
@@ -83,7 +83,7 @@ def hand_back(engine: Engine, devlake: Optional[DevLakeBackend]) -> list[tuple[s
         raise ConfigurationError(
             f"{address_of(engine)} is not DevLake's database, so it can't be handed back"
         )
-    pending = len(SCRIPTS) - len(list_applied_by_devlake(engine))
+    pending = len(NAMES) - len(list_applied_by_devlake(engine))
     if pending or (devlake is not None and PLUGIN not in devlake.plugins()):
         why = f"has not run {pending} of our migrations" if pending else "does not load the plugin"
         raise ConfigurationError(

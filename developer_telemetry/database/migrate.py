@@ -22,13 +22,12 @@ from developer_telemetry.constants import (
     TASK_TABLE,
 )
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.dialects.mysql import MySQL
+from developer_telemetry.database.dialects.mysql import TABLE_OPTIONS, MySQL
 from developer_telemetry.database.engine import open_engine, reading
-from developer_telemetry.database.migrations import MYSQL_TABLE_OPTIONS, SCRIPTS, SQLITE_STATEMENTS
 from developer_telemetry.database.rights import require_schema
 from developer_telemetry.database.schema_owner import SchemaOwner, read_owner
+from developer_telemetry.database.schema_versions import NAMES, title_of
 from developer_telemetry.errors import ConfigurationError, Unavailable
-from pydevlake.migration import MigrationScript
 
 # The time for which a process waits for another that migrates the same database.
 LOCK_SECONDS = 60
@@ -101,17 +100,11 @@ def migrate(engine: Engine, takes_over: bool = False) -> list[str]:
             if missing:
                 require_schema(connection)
             create_table(connection, MIGRATION_TABLE, _HISTORY_COLUMNS)
-            for script in missing:
-                _run(connection, script)
-                # The values are our own constants: a number, and a name without quotes.
-                connection.exec_driver_sql(
-                    f"INSERT INTO {MIGRATION_TABLE} (script_version, script_name)"
-                    f" VALUES ({script.version}, '{script.name}')"
-                )
+            _run(connection, missing)
             words = DOMAIN_WORDS[dialect_of(connection).name]
             for table, columns in DOMAIN_COLUMNS.items():
                 create_table(connection, table, columns.format_map(words))
-            return [_title(script) for script in missing]
+            return list(map(title_of, missing))
     except DBAPIError as error:
         if dialect_of(engine).is_conflict(error):
             raise _make_busy_error() from error
@@ -125,7 +118,7 @@ def list_pending(engine: Engine) -> list[str]:
     so that nothing is written to a table in the middle of its change.
     """
     with reading(engine).connect() as connection:
-        return [_title(script) for script in _list_missing(connection)]
+        return list(map(title_of, _list_missing(connection)))
 
 
 def is_migrated(engine: Engine) -> bool:
@@ -163,7 +156,7 @@ def read_schema_version(engine: Engine) -> int:
     """Return the version of the newest migration that is applied; 0 if there is none."""
     with reading(engine).connect() as connection:
         missing = _list_missing(connection)
-    return max((script.version for script in SCRIPTS if script not in missing), default=0)
+    return max(NAMES.keys() - missing, default=0)
 
 
 def apply_operation(connection: SqlConnection, operation: Any) -> None:
@@ -188,27 +181,41 @@ def _execute(connection: SqlConnection, statement: str, ignore_error: bool) -> N
             raise
 
 
-def _run(connection: SqlConnection, script: MigrationScript) -> None:
-    if dialect_of(connection).name == "sqlite":
-        for statement in SQLITE_STATEMENTS[script.version]:
-            connection.exec_driver_sql(statement)
-    else:
-        for operation in script.operations:
-            apply_operation(connection, operation)
+def _run(connection: SqlConnection, versions: Sequence[int]) -> None:
+    """Run the scripts of versions, and add each to the history."""
+    if not versions:
+        return
+    # Most processes find that nothing is missing, and need no script.
+    from developer_telemetry.database.migrations import SCRIPTS, SQLITE_STATEMENTS
+
+    is_sqlite = dialect_of(connection).name == "sqlite"
+    scripts = {script.version: script for script in SCRIPTS}
+    for version in versions:
+        if is_sqlite:
+            for statement in SQLITE_STATEMENTS[version]:
+                connection.exec_driver_sql(statement)
+        else:
+            for operation in scripts[version].operations:
+                apply_operation(connection, operation)
+        # The values are our own constants: a number, and a name without quotes.
+        connection.exec_driver_sql(
+            f"INSERT INTO {MIGRATION_TABLE} (script_version, script_name)"
+            f" VALUES ({version}, '{NAMES[version]}')"
+        )
 
 
 def list_applied_by_devlake(engine: Engine) -> list[str]:
     """Return versions and names of our scripts that DevLake's server has completed."""
     with reading(engine).connect() as connection:
         applied = _read_applied(connection, DEVLAKE_MIGRATION_TABLE)
-    return [_title(script) for script in SCRIPTS if (script.version, script.name) in applied]
+    return [title_of(version) for version, name in NAMES.items() if (version, name) in applied]
 
 
-def _list_missing(connection: SqlConnection) -> list[MigrationScript]:
+def _list_missing(connection: SqlConnection) -> list[int]:
     # A database may have been ours alone before DevLake took it over, or the other way round.
     histories = (MIGRATION_TABLE, DEVLAKE_MIGRATION_TABLE)
     applied = set().union(*(_read_applied(connection, history) for history in histories))
-    return [script for script in SCRIPTS if (script.version, script.name) not in applied]
+    return [version for version, name in NAMES.items() if (version, name) not in applied]
 
 
 def _read_applied(connection: SqlConnection, history: str) -> set[tuple[int, str]]:
@@ -232,13 +239,9 @@ def _refuse_pending(connection: SqlConnection) -> None:
 
 def create_table(connection: SqlConnection, table: str, columns: str) -> None:
     """Create a table unless it is there."""
-    options = MYSQL_TABLE_OPTIONS if dialect_of(connection).name == "mysql" else ""
+    options = TABLE_OPTIONS if dialect_of(connection).name == "mysql" else ""
     if not inspect(connection).has_table(table):
         connection.exec_driver_sql(f"CREATE TABLE {table} ({columns}){options}")
-
-
-def _title(script: MigrationScript) -> str:
-    return f"{script.version} {script.name}"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The schema's history: what each version does to a database, frozen once it is released.
 
 DevLake's server runs these scripts on MySQL and PostgreSQL when an operator confirms a migration;
-`schema.migrate` runs the same ones on a database that DevLake does not own, and those of
+`migrate` runs the same ones on a database that DevLake does not own, and those of
 `SQLITE_STATEMENTS` on SQLite, which DevLake doesn't know. Change the schema by adding a version.
 
 MySQL commits each DDL statement, so a script may be repeated after any part of it was applied:
@@ -14,23 +14,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from developer_telemetry.database.dialects.mysql import TABLE_OPTIONS
+from developer_telemetry.database.schema_versions import (
+    ADD_DAYS_INDEX,
+    ADD_FIGURES,
+    ADD_FLEET,
+    ADD_PREVIOUS_TOKEN,
+    ADD_PRIVACY,
+    ADD_PROBES,
+    ADD_READING,
+    ADD_RUNS,
+    ADD_SDK_RUNS,
+    ADD_STANDALONE,
+    ADD_TASKS_SWITCH,
+    ADD_TOMBSTONES,
+    CREATE_TABLES,
+    JOIN_MACHINES,
+    NAMES,
+    TAKE_OVER_ROWS,
+)
 from pydevlake.migration import Dialect, MigrationScriptBuilder, migration
-
-CREATE_TABLES = 20261123000001
-TAKE_OVER_ROWS = 20261123000002
-ADD_PREVIOUS_TOKEN = 20261123000003
-ADD_RUNS = 20261123000010
-ADD_TASKS_SWITCH = 20261123000020
-ADD_DAYS_INDEX = 20261123000040
-ADD_PRIVACY = 20261123000050
-ADD_TOMBSTONES = 20261123000100
-ADD_PROBES = 20261123000110
-JOIN_MACHINES = 20261128000200
-ADD_STANDALONE = 20261128000300
-ADD_FLEET = 20261129000100
-ADD_READING = 20261129000200
-ADD_SDK_RUNS = 20261129000300
-ADD_FIGURES = 20261129000400
 
 
 class Table(NamedTuple):
@@ -70,10 +73,6 @@ SQLITE_WORDS = {
     "now": "(strftime('%Y-%m-%d %H:%M:%f', 'now'))",
     "json": "TEXT",
 }
-# Whatever the server's defaults: 'Irfan' and 'irfan' are two people, and keys of this width fit.
-MYSQL_TABLE_OPTIONS = (
-    " ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
-)
 
 PROVENANCE = """
     _raw_data_params VARCHAR(255){exact},
@@ -210,7 +209,7 @@ def mysql_table(table: Table) -> str:
     """Return the statement that makes a table and its indexes on MySQL and MariaDB."""
     indexes = "".join(f",\n    INDEX {name} ({columns})" for name, columns in table.indexes)
     body = table.columns.format_map(MYSQL_WORDS) + indexes
-    return f"CREATE TABLE IF NOT EXISTS {table.name} ({body}\n){MYSQL_TABLE_OPTIONS}"
+    return f"CREATE TABLE IF NOT EXISTS {table.name} ({body}\n){TABLE_OPTIONS}"
 
 
 def other_table(table: Table, words: Mapping[str, str]) -> list[str]:
@@ -243,7 +242,7 @@ def sqlite_columns(table: str, columns: Mapping[str, str]) -> list[str]:
     ]
 
 
-@migration(CREATE_TABLES, name="developer telemetry: create tables")
+@migration(CREATE_TABLES, name=NAMES[CREATE_TABLES])
 def create_tables(b: MigrationScriptBuilder) -> None:
     create_on_servers(b, TABLES)
     # With its reader's rights it works without the account that made it, as after a restore.
@@ -339,7 +338,7 @@ def _take_over_metrics(b: MigrationScriptBuilder) -> None:
     b.execute(f"UPDATE {table} SET {counts} WHERE arrived_us = 0", Dialect.MYSQL)
 
 
-@migration(TAKE_OVER_ROWS, name="developer telemetry: take over rows of the Go plugin")
+@migration(TAKE_OVER_ROWS, name=NAMES[TAKE_OVER_ROWS])
 def take_over_rows(b: MigrationScriptBuilder) -> None:
     """Convert the tables of a Go plugin of this name, which exist on MySQL alone.
 
@@ -353,7 +352,7 @@ def take_over_rows(b: MigrationScriptBuilder) -> None:
 CONNECTIONS = "_tool_developer_telemetry_connections"
 
 
-@migration(ADD_PREVIOUS_TOKEN, name="developer telemetry: add the previous token of connections")
+@migration(ADD_PREVIOUS_TOKEN, name=NAMES[ADD_PREVIOUS_TOKEN])
 def add_previous_token(b: MigrationScriptBuilder) -> None:
     """Two tokens are valid during a rotation: the old one until a time in epoch seconds."""
     b.add_column(CONNECTIONS, "previous_secret_token", "TEXT")
@@ -372,7 +371,7 @@ RUNS = Table(
 )
 
 
-@migration(ADD_RUNS, name="developer telemetry: add the watermarks of runs")
+@migration(ADD_RUNS, name=NAMES[ADD_RUNS])
 def add_runs(b: MigrationScriptBuilder) -> None:
     """Add the last raw row of the last complete run of each subtask and connection."""
     create_on_servers(b, [RUNS])
@@ -381,7 +380,7 @@ def add_runs(b: MigrationScriptBuilder) -> None:
 SCOPE_CONFIGS = "_tool_developer_telemetry_scope_configs"
 
 
-@migration(ADD_TASKS_SWITCH, name="developer telemetry: add the switch for cicd tasks")
+@migration(ADD_TASKS_SWITCH, name=NAMES[ADD_TASKS_SWITCH])
 def add_tasks_switch(b: MigrationScriptBuilder) -> None:
     b.add_column(SCOPE_CONFIGS, "test_and_build_tasks", "BOOLEAN NOT NULL DEFAULT FALSE")
 
@@ -395,7 +394,7 @@ DAYS_COLUMNS = (
 )
 
 
-@migration(ADD_DAYS_INDEX, name="developer telemetry: add an index by day")
+@migration(ADD_DAYS_INDEX, name=NAMES[ADD_DAYS_INDEX])
 def add_days_index(b: MigrationScriptBuilder) -> None:
     # The error to ignore is that the index exists; without it dashboards are slow, not wrong.
     b.execute(
@@ -425,7 +424,7 @@ HORIZONS = Table(
 )
 
 
-@migration(ADD_PRIVACY, name="developer telemetry: add privacy and retention of connections")
+@migration(ADD_PRIVACY, name=NAMES[ADD_PRIVACY])
 def add_privacy(b: MigrationScriptBuilder) -> None:
     """Add also the days before which raw rows were pruned, and the time of the last prune."""
     for column, definition in PRIVACY_COLUMNS.items():
@@ -454,7 +453,7 @@ RECEIVERS = Table(
 )
 
 
-@migration(ADD_TOMBSTONES, name="developer telemetry: add tombstones and receivers")
+@migration(ADD_TOMBSTONES, name=NAMES[ADD_TOMBSTONES])
 def add_tombstones(b: MigrationScriptBuilder) -> None:
     """Add hashes of erased people, and the receivers that have confirmed them."""
     create_on_servers(b, [TOMBSTONES, RECEIVERS])
@@ -468,7 +467,7 @@ PROBES = Table(
 )
 
 
-@migration(ADD_PROBES, name="developer telemetry: add a table to tell databases apart by")
+@migration(ADD_PROBES, name=NAMES[ADD_PROBES])
 def add_probes(b: MigrationScriptBuilder) -> None:
     """Add a table for a value by which two processes recognize that they share a database."""
     create_on_servers(b, [PROBES])
@@ -565,7 +564,7 @@ def _joined_machines(spelled: Expressions) -> list[str]:
     ]
 
 
-@migration(JOIN_MACHINES, name="developer telemetry: join machines whose names mean the same")
+@migration(JOIN_MACHINES, name=NAMES[JOIN_MACHINES])
 def join_machines(b: MigrationScriptBuilder) -> None:
     """Name machines in lower case, without a dot or a local domain at the end, as reports do."""
     for statement in _joined_machines(_OF_MYSQL):
@@ -611,7 +610,7 @@ CONVERSIONS = Table(
 STANDALONE_TABLES = (SCHEMA_OWNER, PROJECTS, MADE_LINKS, CONVERSIONS)
 
 
-@migration(ADD_STANDALONE, name="developer telemetry: add tables for work without the plugin")
+@migration(ADD_STANDALONE, name=NAMES[ADD_STANDALONE])
 def add_standalone(b: MigrationScriptBuilder) -> None:
     """Add the schema's owner, our projects, links that we made, and the last conversions."""
     create_on_servers(b, STANDALONE_TABLES)
@@ -660,7 +659,7 @@ MACHINE_COLUMNS = {
 }
 
 
-@migration(ADD_FLEET, name="developer telemetry: add refused and retired machines, named tokens")
+@migration(ADD_FLEET, name=NAMES[ADD_FLEET])
 def add_fleet(b: MigrationScriptBuilder) -> None:
     """Add machines that were refused, retired ones, and tokens of groups with their last use."""
     for column, definition in MACHINE_COLUMNS.items():
@@ -704,7 +703,7 @@ READING_TABLES = (ACCESSES, DELIVERY)
 SMALLEST_GROUP = {"smallest_group": "BIGINT NOT NULL DEFAULT 5"}
 
 
-@migration(ADD_READING, name="developer telemetry: add smallest groups, and who looked")
+@migration(ADD_READING, name=NAMES[ADD_READING])
 def add_reading(b: MigrationScriptBuilder) -> None:
     """Add the smallest group of connections, accesses to a person's rows, and figures of groups."""
     for column, definition in SMALLEST_GROUP.items():
@@ -725,7 +724,7 @@ def sdk_runs(identity: str, text: str, time: str) -> str:
     )
 
 
-@migration(ADD_SDK_RUNS, name="developer telemetry: add the table of runs that the SDK keeps")
+@migration(ADD_SDK_RUNS, name=NAMES[ADD_SDK_RUNS])
 def add_sdk_runs(b: MigrationScriptBuilder) -> None:
     """Add it with the types that the SDK gives it."""
     identity = "INTEGER NOT NULL AUTO_INCREMENT"
@@ -758,7 +757,7 @@ FIGURES = Table(
 _OF_GROUP = "grouped_by, group_id, figure, item, people, number, total, share"
 _QUARTILES = "first_quartile, median, third_quartile"
 # What dashboards read, each a part of the table.
-FIGURE_VIEWS = {
+FIGURE_QUERIES = {
     "telemetry_days": f"start AS day, {_OF_GROUP}, {_QUARTILES}"
     f" FROM {FIGURES.name} WHERE grain = 'day'",
     "telemetry_weeks": f"start AS week, {_OF_GROUP}, {_QUARTILES}"
@@ -770,11 +769,11 @@ FIGURE_VIEWS = {
 }
 
 
-@migration(ADD_FIGURES, name="developer telemetry: add figures of groups, and views for dashboards")
+@migration(ADD_FIGURES, name=NAMES[ADD_FIGURES])
 def add_figures(b: MigrationScriptBuilder) -> None:
     """Add the figures of activity and delivery, in place of those of delivery alone."""
     create_on_servers(b, [FIGURES])
-    for name, query in FIGURE_VIEWS.items():
+    for name, query in FIGURE_QUERIES.items():
         # With their reader's rights they work without the account that made them.
         view = f"VIEW {name} AS SELECT {query}"
         b.execute(f"CREATE OR REPLACE SQL SECURITY INVOKER {view}", Dialect.MYSQL)
@@ -821,7 +820,7 @@ SQLITE_STATEMENTS: dict[int, list[str]] = {
         *sqlite_tables([FIGURES]),
         *(
             f"CREATE VIEW IF NOT EXISTS {name} AS SELECT {query}"
-            for name, query in FIGURE_VIEWS.items()
+            for name, query in FIGURE_QUERIES.items()
         ),
         f"DROP TABLE IF EXISTS {DELIVERY.name}",
     ],

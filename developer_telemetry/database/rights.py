@@ -15,8 +15,8 @@ from sqlalchemy.engine import Connection as SqlConnection
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
+from developer_telemetry.constants import FIGURE_VIEWS
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.migrations import FIGURE_VIEWS
 from developer_telemetry.errors import ConfigurationError
 
 Needs = Mapping[str, Sequence[str]]  # verbs by table

@@ -24,7 +24,7 @@ from developer_telemetry.database.dialects.base import count_characters, cut
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import address_of
 from developer_telemetry.database.error_texts import describe_error
-from developer_telemetry.database.migrations import SCRIPTS
+from developer_telemetry.database.schema_versions import LATEST
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from developer_telemetry.storage.devlake_schema import USER_TABLE, has_users
 from developer_telemetry.storage.tombstones import Tombstone, TombstoneKey, read_tombstone_rows
@@ -44,7 +44,7 @@ def require_compatible(header: BackupHeader, encryption_secret: str) -> None:
     Raises:
         ConfigurationError: It is of a newer release, or was made under another ENCRYPTION_SECRET.
     """
-    if header.schema > SCRIPTS[-1].version:
+    if header.schema > LATEST:
         raise ConfigurationError(
             f"the backup is of release {header.release}, which has newer tables; update"
             " developer-telemetry"

@@ -4,10 +4,13 @@ from datetime import datetime
 from enum import Enum
 from typing import Annotated, Callable, Literal, Optional, Union
 
-from pydantic import BaseModel, ConfigDict, Field
-from sqlmodel import SQLModel
+from pydevlake.imports import without_collections
 
-from pydevlake.model_info import DynamicModelInfo
+with without_collections():
+    from pydantic import BaseModel, ConfigDict, Field
+    from sqlmodel import SQLModel
+
+    from pydevlake.model_info import DynamicModelInfo
 
 
 class Dialect(Enum):

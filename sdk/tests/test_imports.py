@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+import pydevlake
+
 
 def loaded(statement: str) -> set[str]:
     command = [sys.executable, "-c", f"{statement}; import sys; print(*sys.modules)"]
@@ -14,7 +16,7 @@ def loaded(statement: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def with_pydevlake() -> set[str]:
-    return loaded("import pydevlake")
+    return loaded("from pydevlake import *")
 
 
 @pytest.mark.parametrize(
@@ -51,3 +53,22 @@ def test_describing_a_plugin_loads_no_driver() -> None:
 
 def test_the_testing_helpers_need_no_test_runner() -> None:
     assert "pytest" not in loaded("import pydevlake.testing")
+
+
+def test_opening_a_database_loads_no_models() -> None:
+    modules = loaded("import pydevlake.database")
+    assert not {"pydantic", "sqlmodel", "pydevlake.model"} & modules
+
+
+def test_every_name_can_be_imported_whatever_was_imported_before() -> None:
+    names = ", ".join(pydevlake.__all__)
+    modules = loaded(
+        "import pydevlake.logger, pydevlake.database, pydevlake.plugin, logging;"
+        f"from pydevlake import {names}; assert isinstance(logger, logging.Logger)"
+    )
+    assert "pydevlake.stream" in modules
+
+
+def test_an_unknown_name_is_reported_as_of_any_module() -> None:
+    with pytest.raises(ImportError, match="cannot import name 'Plug' from 'pydevlake'"):
+        from pydevlake import Plug  # type: ignore[attr-defined]  # noqa: F401

@@ -16,8 +16,8 @@ from developer_telemetry.connections.handover import hand_back, take_over
 from developer_telemetry.constants import DEVLAKE_MIGRATION_TABLE, MIGRATION_TABLE, PROJECT_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.migrate import apply_operation, list_pending, migrate
-from developer_telemetry.database.migrations import ADD_STANDALONE, SCRIPTS
 from developer_telemetry.database.schema_owner import SchemaOwner, read_owner
+from developer_telemetry.database.schema_versions import ADD_STANDALONE, NAMES, title_of
 from developer_telemetry.errors import ConfigurationError, NotDevLakeYet
 from tests.support.devlake_tables import (
     load_plugin,
@@ -29,7 +29,7 @@ from tests.support.receivers import run_command
 from tests.support.schemas import operations_for
 from tests.support.small_lake import SmallLake
 
-TITLES = [f"{script.version} {script.name}" for script in SCRIPTS]
+TITLES = list(map(title_of, NAMES))
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_projects_go_on_and_blueprints_are_left(lake: Engine) -> None:
 
 def test_the_way_back_needs_devlake_to_have_migrated(lake: Engine) -> None:
     take_over(lake, None)
-    with pytest.raises(ConfigurationError, match=f"has not run {len(SCRIPTS)} of our migrations"):
+    with pytest.raises(ConfigurationError, match=f"has not run {len(NAMES)} of our migrations"):
         hand_back(lake, None)
     assert owner(lake) is SchemaOwner.STANDALONE
 

@@ -9,18 +9,17 @@ import pytest
 from sqlalchemy import inspect
 from sqlalchemy.engine import Engine
 
-from developer_telemetry.constants import FIGURE_TABLE, MIGRATION_TABLE
+from developer_telemetry.constants import FIGURE_TABLE, FIGURE_VIEWS, MIGRATION_TABLE
 from developer_telemetry.database import migrate as schema
 from developer_telemetry.database.migrations import (
-    ADD_FIGURES,
     DELIVERY,
-    FIGURE_VIEWS,
     SCRIPTS,
 )
+from developer_telemetry.database.schema_versions import ADD_FIGURES, NAMES, title_of
 from developer_telemetry.errors import ConfigurationError, Unavailable
 from tests.support.schemas import Database, columns_of, fetch, operations_for
 
-TITLES = [f"{script.version} {script.name}" for script in SCRIPTS]
+TITLES = list(map(title_of, NAMES))
 DEVLAKES_HISTORY = (
     "CREATE TABLE _devlake_migration_history (created_at VARCHAR(30), script_version BIGINT,"
     " script_name VARCHAR(255), comment VARCHAR(255), PRIMARY KEY (script_version, script_name))"
@@ -192,17 +191,17 @@ def test_devlake_is_left_to_migrate_its_own_database(empty: Engine) -> None:
 
 def test_a_database_is_ready_when_devlake_has_completed_every_script(empty: Engine) -> None:
     fetch(empty, DEVLAKES_HISTORY)
-    for script in SCRIPTS:
+    for version, name in NAMES.items():
         assert not schema.is_migrated(empty)
-        fetch(empty, completed(script.version, script.name))
+        fetch(empty, completed(version, name))
     assert schema.is_migrated(empty)
     assert schema.migrate(empty) == []
 
 
 def test_scripts_of_other_plugins_do_not_count(empty: Engine) -> None:
     fetch(empty, DEVLAKES_HISTORY)
-    for script in SCRIPTS:
-        fetch(empty, completed(script.version, "of another plugin"))
+    for version in NAMES:
+        fetch(empty, completed(version, "of another plugin"))
     assert schema.list_pending(empty) == TITLES
 
 

@@ -16,8 +16,10 @@ from sqlalchemy.orm import Session
 from sqlglot import expressions
 
 from developer_telemetry import models
+from developer_telemetry.constants import FIGURE_VIEWS
 from developer_telemetry.database.dialects.lookup import dialect_of
-from developer_telemetry.database.migrations import FIGURE_VIEWS, SCRIPTS, SQLITE_STATEMENTS
+from developer_telemetry.database.migrations import SCRIPTS, SQLITE_STATEMENTS
+from developer_telemetry.database.schema_versions import NAMES
 from pydevlake.migration import MIGRATION_SCRIPTS
 from pydevlake.model import SubtaskRun
 from pydevlake.model_info import DynamicModelInfo
@@ -54,6 +56,7 @@ def test_devlake_is_offered_the_scripts_in_order() -> None:
     versions = [script.version for script in SCRIPTS]
     assert versions == sorted(set(versions))
     assert versions == list(SQLITE_STATEMENTS)
+    assert {script.version: script.name for script in SCRIPTS} == NAMES
 
 
 # What is there ----------------------------------------------------------------------------------

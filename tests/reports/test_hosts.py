@@ -11,7 +11,8 @@ from developer_telemetry.connections.registry import create
 from developer_telemetry.constants import DAY_US, MACHINE_TABLE, OVERWRITE, RAW_TABLE, SUM
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import now_us
-from developer_telemetry.database.migrations import JOIN_MACHINES, SCRIPTS, SQLITE_STATEMENTS
+from developer_telemetry.database.migrations import SCRIPTS, SQLITE_STATEMENTS
+from developer_telemetry.database.schema_versions import JOIN_MACHINES
 from developer_telemetry.diagnostics.connection_status import connection_statuses
 from developer_telemetry.reports.daily_metrics import format_timestamp
 from developer_telemetry.reports.hosts import group_machines, machine_name

@@ -11,7 +11,7 @@ from developer_telemetry.connections.handover import take_over
 from developer_telemetry.constants import DEVLAKE_MIGRATION_TABLE, MIGRATION_TABLE, OWNER_TABLE
 from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.migrate import DOMAIN_COLUMNS, DOMAIN_WORDS, create_table
-from developer_telemetry.database.migrations import SCRIPTS
+from developer_telemetry.database.schema_versions import NAMES
 from developer_telemetry.storage.devlake_schema import PLUGIN
 
 _STAMPS = "created_at {time}, updated_at {time}"
@@ -182,8 +182,8 @@ def load_plugin(engine: Engine) -> None:
     with engine.begin() as connection:
         for table in (MIGRATION_TABLE, OWNER_TABLE):
             connection.exec_driver_sql(f"DELETE FROM {table}")
-        for script in SCRIPTS:
+        for version, name in NAMES.items():
             connection.exec_driver_sql(
                 f"INSERT INTO {DEVLAKE_MIGRATION_TABLE} (script_version, script_name)"
-                f" VALUES ({script.version}, '{script.name}')"
+                f" VALUES ({version}, '{name}')"
             )

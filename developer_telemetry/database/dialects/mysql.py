@@ -18,6 +18,11 @@ from developer_telemetry.database.dialects.base import (
     set_clause,
 )
 
+# The options of our tables. Whatever the server's defaults: 'Irfan' and 'irfan' are two people, and
+# keys of this width fit.
+TABLE_OPTIONS = (
+    " ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+)
 # A text in `_row_template`.
 _TEXT = "'%s'"
 
