@@ -109,17 +109,23 @@ TOOL_COLUMNS = tuple(
 LONG_COLUMNS = tuple(name for name, kind in get_type_hints(ToolRow).items() if kind is JsonText)
 
 
-def select_newest_by_key(
+def group_by_key(
     arrivals: Iterable[ReceivedReport],
-) -> dict[tuple[int, str, str], ReceivedReport]:
-    """Return the newest arrival of each key, in the order of the keys."""
-    newest: dict[tuple[int, str, str], ReceivedReport] = {}
+) -> dict[tuple[int, str, str], list[ReceivedReport]]:
+    """Return the arrivals of each key, in the order of the keys."""
+    by_key: dict[tuple[int, str, str], list[ReceivedReport]] = {}
     for arrival in arrivals:
-        key = arrival.key
-        best = newest.get(key)
-        if best is None or arrival.age > best.age:
-            newest[key] = arrival
-    return dict(sorted(newest.items()))
+        by_key.setdefault(arrival.key, []).append(arrival)
+    return dict(sorted(by_key.items()))
+
+
+def build_newest_row(arrivals: Sequence[ReceivedReport]) -> ToolRow:
+    """Build the row of the newest of one key's reports, created when the first of them arrived."""
+    newest = max(arrivals, key=attrgetter("age")) if len(arrivals) > 1 else arrivals[0]
+    first_us = 0
+    for arrival in arrivals:
+        first_us = earlier_arrival(arrival.arrived_us, first_us)
+    return build_tool_row([newest], first_us)
 
 
 def build_tool_row(arrivals: Sequence[ReceivedReport], first_arrived_us: int) -> ToolRow:

@@ -26,7 +26,8 @@ def machine_name(hostname: str) -> str:
     `machine_name_sql` does the same in SQL. Only ASCII capitals change, since databases differ on
     others.
     """
-    name = hostname.translate(_SMALL).rstrip(".")
+    small = hostname.lower() if hostname.isascii() else hostname.translate(_SMALL)
+    name = small.rstrip(".")
     for end in LOCAL_ENDS:
         if name.endswith(end) and len(name) > len(end):
             return name[: -len(end)]

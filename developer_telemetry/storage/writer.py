@@ -31,11 +31,10 @@ from developer_telemetry.reports.daily_metrics import (
     TOOL_COLUMNS,
     ReceivedReport,
     ToolRow,
+    build_newest_row,
     build_raw_params,
-    build_tool_row,
-    earlier_arrival,
     format_arrival,
-    select_newest_by_key,
+    group_by_key,
 )
 from developer_telemetry.reports.parser import parse
 from developer_telemetry.storage.connection_locks import lock_sql
@@ -141,14 +140,7 @@ def _store(
     claim_days(connection, summed)
     stored, locked = _insert_raw(connection, arrivals, lock)
     replacing = [arrival for arrival in stored if strategies[arrival.connection_id] == OVERWRITE]
-    first: dict[Key, int] = {}
-    for arrival in replacing:
-        key = arrival.key
-        first[key] = earlier_arrival(arrival.arrived_us, first.get(key, 0))
-    rows = [
-        build_tool_row([arrival], first[key])
-        for key, arrival in select_newest_by_key(replacing).items()
-    ]
+    rows = list(map(build_newest_row, group_by_key(replacing).values()))
     # A comparison of ages needs one more statement; a day's first report needs none.
     if len(rows) != 1 or not insert_if_new(
         connection, TOOL_TABLE, TOOL_COLUMNS, rows[0], KEY_COLUMNS

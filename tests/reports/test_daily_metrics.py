@@ -15,10 +15,11 @@ from developer_telemetry.errors import ConfigurationError
 from developer_telemetry.reports.daily_metrics import (
     TOOL_COLUMNS,
     ReceivedReport,
+    build_newest_row,
     build_raw_params,
     build_tool_row,
     format_timestamp,
-    select_newest_by_key,
+    group_by_key,
 )
 from tests.support.examples import examples
 from tests.support.factories import START_US, arrival
@@ -199,14 +200,14 @@ def test_params_are_spelled_as_devlake_spells_them() -> None:
     assert build_raw_params(12) == '{"ConnectionId":12,"ScopeId":"all"}'
 
 
-def test_folding_keeps_connections_developers_and_dates_apart() -> None:
+def test_grouping_keeps_connections_developers_and_dates_apart() -> None:
     mixed = [
         arrival(connection_id=2, developer="bob"),
         arrival(connection_id=1, developer="bob", date="2026-11-24"),
         arrival(connection_id=1, developer="bob"),
         arrival(connection_id=1, developer="Bob"),
     ]
-    assert list(select_newest_by_key(mixed)) == [
+    assert list(group_by_key(mixed)) == [
         (1, "Bob", "2026-11-23"),
         (1, "bob", "2026-11-23"),
         (1, "bob", "2026-11-24"),
@@ -253,13 +254,12 @@ def test_a_row_does_not_depend_on_the_order_of_its_reports(
 
 @examples(100)
 @given(days(), st.randoms(use_true_random=False))
-def test_folding_gives_the_newest_whatever_the_order_and_however_often(
+def test_the_newest_gives_the_row_whatever_the_order_and_however_often(
     day: list[ReceivedReport], random: Random
 ) -> None:
     newest = sorted(day, key=lambda each: (each.arrived_us, each.raw_id))[-1]
+    first_us = min(each.arrived_us for each in day)
     again = [*day, *day]
     random.shuffle(again)
-    assert select_newest_by_key(again) == {newest.key: newest}
-    assert select_newest_by_key([*select_newest_by_key(day[:2]).values(), *day[2:]]) == {
-        newest.key: newest
-    }
+    [same_day] = group_by_key(again).values()
+    assert build_newest_row(same_day) == build_tool_row([newest], first_us)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Optional
 
@@ -213,7 +213,7 @@ class MySQL(Dialect):
             yield from super().sources(columns, rows, most, info)
             return
         # Its drivers write parameters into the statement one by one, which is many times slower.
-        pairs = ((row, _row_literal(row)) for row in rows)
+        pairs = zip(rows, _row_literals(rows))
         for batch in cut(pairs, most, info["statement_characters"], _count_characters):
             literals = [literal for _, literal in batch if literal is not None]
             if len(literals) == len(batch):
@@ -250,12 +250,12 @@ def _code(error: Any) -> Any:
 
 
 def _literal_maker(escape: Callable[..., str]) -> Callable[..., str]:
-    """Return `escape` of a session of PyMySQL, faster for texts."""
+    """Return `escape` of a session of PyMySQL, faster for texts and whole numbers."""
 
     def literal(value: Any, mapping: Any = None) -> str:
         if type(value) is str:
             return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-        return escape(value, mapping)
+        return str(value) if type(value) is int else escape(value, mapping)
 
     return literal
 
@@ -271,19 +271,25 @@ def _count_characters(pair: tuple[Sequence[Any], Optional[str]]) -> int:
     return count_characters(row) if literal is None else len(literal)
 
 
-def _row_literal(row: Sequence[Any]) -> Optional[str]:
-    """Return a row of numbers and texts as SQL; None if it has values of another type."""
-    row = row if isinstance(row, tuple) else tuple(row)
-    template, apostrophes = _row_template(tuple(map(type, row)))
-    if not template:
-        return None
-    literal = template % row
-    # Few reports have an apostrophe or a backslash; the others need no escaping.
-    if "\\" in literal or literal.count("'") != apostrophes:
-        literal = template % tuple(
-            [_escaped(value) if type(value) is str else value for value in row]
-        )
-    return literal
+def _row_literals(rows: Iterable[Sequence[Any]]) -> Iterator[Optional[str]]:
+    """Yield rows of numbers and texts as SQL; None for one with values of another type."""
+    last_types: tuple[type, ...] = ()
+    template, apostrophes = "", 0
+    for row in rows:
+        values = row if isinstance(row, tuple) else tuple(row)
+        types = tuple(map(type, values))
+        if types != last_types:  # nearly all rows of a table have the same
+            last_types = types
+            template, apostrophes = _row_template(types)
+        if not template:
+            yield None
+            continue
+        literal = template % values
+        # Few reports have an apostrophe or a backslash; the others need no escaping.
+        if "\\" in literal or literal.count("'") != apostrophes:
+            escaped = [_escaped(value) if type(value) is str else value for value in values]
+            literal = template % tuple(escaped)
+        yield literal
 
 
 @lru_cache(maxsize=256)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import NamedTuple, Optional
 
@@ -52,13 +52,17 @@ class Answer(NamedTuple):
 
     def http(self, more: Iterable[tuple[bytes, bytes]]) -> bytes:
         """Return the bytes of the answer in HTTP/1.1, with `more` headers."""
-        return head_lines(self.status, (*more, *self.headers)) + self.body
+        return _cached_head_lines(self.status, (*more, *self.headers)) + self.body
 
 
 def head_lines(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the head of an answer, up to and including the empty line."""
     lines = [b"%b: %b\r\n" % header for header in headers]
     return b"%b\r\n%b\r\n" % (_status_line(status), b"".join(lines))
+
+
+# Nearly all answers of a second are the same.
+_cached_head_lines = lru_cache(maxsize=64)(head_lines)
 
 
 @cache
