@@ -6,7 +6,6 @@ import asyncio
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Optional
 
@@ -49,21 +48,26 @@ class Deadlines:
         self._rescue = rescue
         self._give_up = give_up
         # Both are in order of arrival, so only the oldest is checked.
-        self._waiting: deque[PendingReport] = deque()
-        self._rescued: deque[PendingReport] = deque()
+        self._waiting: dict[PendingReport, None] = {}
+        self._rescued: dict[PendingReport, None] = {}
         self._timer: Optional[asyncio.TimerHandle] = None
 
     def watch(self, waiting: PendingReport) -> None:
-        """Watch a report until it is answered."""
-        self._waiting.append(waiting)
+        """Watch a report until `forget`."""
+        self._waiting[waiting] = None
         if self._timer is None:
             self._check()
+
+    def forget(self, answered: PendingReport) -> None:
+        """Forget a report, whose memory is freed soonest so."""
+        self._waiting.pop(answered, None)
+        self._rescued.pop(answered, None)
 
     def _check(self) -> None:
         now = time.monotonic()
         for waiting in _overdue(self._waiting, now - RESCUE_SECONDS):
             self._rescue(waiting)
-            self._rescued.append(waiting)
+            self._rescued[waiting] = None
         for waiting in _overdue(self._rescued, now - ANSWER_SECONDS):
             self._give_up(waiting)
         self._timer = None
@@ -71,12 +75,11 @@ class Deadlines:
             self._timer = asyncio.get_running_loop().call_later(TICK_SECONDS, self._check)
 
 
-def _overdue(reports: deque[PendingReport], before: float) -> Iterator[PendingReport]:
-    """Remove the reports that wait since `before`; yield those without an answer."""
-    while reports and (reports[0].answered or reports[0].since <= before):
-        waiting = reports.popleft()
-        if not waiting.answered:
-            yield waiting
+def _overdue(reports: dict[PendingReport, None], before: float) -> Iterator[PendingReport]:
+    """Remove and yield the reports that wait since `before`."""
+    while (oldest := next(iter(reports), None)) is not None and oldest.since <= before:
+        del reports[oldest]
+        yield oldest
 
 
 class BatchWorker:

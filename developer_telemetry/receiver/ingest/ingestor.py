@@ -322,6 +322,7 @@ class Ingestor:
             if waiting.answered:
                 continue  # stored and spooled both
             waiting.answered = True
+            self._deadlines.forget(waiting)
             self._waiting -= 1
             self._waiting_characters -= waiting.characters
             try:
