@@ -153,7 +153,7 @@ def _read_later_days(
     days = [(connection_id, developer, new[developer].date) for developer in developers]
     rows = connection.exec_driver_sql(
         f"SELECT developer_id, email, name, updated_at, _raw_data_id, arrived_us FROM {TOOL_TABLE}"
-        f" WHERE {dialect.in_condition(KEY_COLUMNS, len(days))}"
+        f" WHERE {dialect.keys_condition(TOOL_TABLE, KEY_COLUMNS, len(days))}"
         " AND arrived_us > 0 AND email > '' AND name > ''",
         dialect.parameters(KEY_COLUMNS, days),
     ).fetchall()

@@ -231,6 +231,6 @@ def _delete_claimed(connection: SqlConnection, keys: Sequence[Key]) -> None:
     for batch in batches(connection, keys, MAX_KEYS):
         connection.exec_driver_sql(
             f"DELETE FROM {TOOL_TABLE} WHERE arrived_us = {UNWRITTEN} AND "
-            + dialect.in_condition(KEY_COLUMNS, len(batch)),
+            + dialect.keys_condition(TOOL_TABLE, KEY_COLUMNS, len(batch)),
             dialect.parameters(KEY_COLUMNS, batch),
         )

@@ -304,7 +304,7 @@ class _Pruning:
         dialect = dialect_of(connection)
         for batch in batches(connection, keys, MAX_KEYS):
             connection.exec_driver_sql(
-                f"DELETE FROM {table} WHERE {dialect.in_condition(columns, len(batch))}",
+                f"DELETE FROM {table} WHERE {dialect.keys_condition(table, columns, len(batch))}",
                 dialect.parameters(columns, batch),
             )
 

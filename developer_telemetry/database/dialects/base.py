@@ -134,6 +134,10 @@ class Dialect:
         """Return the same condition for `parameters`, in the fastest form."""
         return self.in_rows(columns, count)
 
+    def keys_condition(self, table: str, columns: Sequence[str], count: int) -> str:
+        """Return the same condition for a table whose index begins with the columns."""
+        return self.in_condition(columns, count)
+
     def text_of(self, columns: Sequence[str], prefix: str = "") -> str:
         """Return SQL that gives the same text as `text`; NULL if one of the values is NULL."""
         return f" || '{SEPARATOR}' || ".join(prefix + column for column in columns)

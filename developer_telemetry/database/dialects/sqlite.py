@@ -67,5 +67,13 @@ class SQLite(Dialect):
     def without_end(self, text: str, count: int) -> str:
         return f"SUBSTR({text}, 1, LENGTH({text}) - {count})"
 
+    def keys_condition(self, table: str, columns: Sequence[str], count: int) -> str:
+        # It would compare each row of the table with the list; so it takes each key to the index.
+        equal = " AND ".join(
+            f"t.{column} = k.column{number}" for number, column in enumerate(columns, 1)
+        )
+        keys = f"(VALUES {self.rows(len(columns), count)}) k"
+        return f"rowid IN (SELECT t.rowid FROM {keys} CROSS JOIN {table} t ON {equal})"
+
     def in_rows(self, columns: Sequence[str], count: int) -> str:
         return f"({', '.join(columns)}) IN (VALUES {self.rows(len(columns), count)})"

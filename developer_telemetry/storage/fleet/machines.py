@@ -120,7 +120,7 @@ def _set_retired(engine: Engine, keys: Sequence[MachineKey], retired_us: int) ->
             changed += connection.exec_driver_sql(
                 f"UPDATE {MACHINE_TABLE} SET retired_us = {dialect.placeholder}"
                 f" WHERE retired_us {'=' if retired_us else '>'} 0"
-                f" AND {dialect.in_condition(_KEY_COLUMNS, len(batch))}",
+                f" AND {dialect.keys_condition(MACHINE_TABLE, _KEY_COLUMNS, len(batch))}",
                 (retired_us, *dialect.parameters(_KEY_COLUMNS, batch)),
             ).rowcount
         return changed

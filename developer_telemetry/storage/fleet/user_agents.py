@@ -120,7 +120,7 @@ def _update(
     dialect = dialect_of(connection)
     rows = {machine: (*machine[:2], machine_name(machine[2])) for machine in machines}
     keys = sorted(set(rows.values()))
-    are_these = dialect.in_condition(KEY_COLUMNS, len(keys))
+    are_these = dialect.keys_condition(MACHINE_TABLE, KEY_COLUMNS, len(keys))
     parameters = dialect.parameters(KEY_COLUMNS, keys)
     text = decode_user_agent(user_agent)
     param = dialect.placeholder
