@@ -322,6 +322,8 @@ class MariaDB(Server):
                 "--no-defaults",
                 *self._as_root(),
                 f"--datadir={self.data}",
+                # In a folder for all, a server that starts removes the temporary tables of others.
+                f"--tmpdir={self.folder}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
             ]
