@@ -41,6 +41,7 @@ from developer_telemetry.database.engine import (
 from developer_telemetry.database.rights import require_rights
 from developer_telemetry.reports.daily_metrics import KEY_COLUMNS, format_timestamp
 from developer_telemetry.storage.devlake_schema import TASK_KINDS, make_account_id, make_task_id
+from developer_telemetry.storage.fleet.machines import MACHINE_KEY
 from developer_telemetry.storage.retention_marks import FIRST_DAY, read_first_day
 from developer_telemetry.storage.tables import PRUNED_TABLES, PersonKey
 from developer_telemetry.storage.writer import read_developers
@@ -267,13 +268,12 @@ class _Pruning:
     def _remove_machines(self, connection: SqlConnection) -> PrunedRows:
         """Remove machines whose last report arrived before the first day to keep."""
         limits = self._begin(connection)
-        columns = ("connection_id", "developer_id", "hostname")
         keys = connection.exec_driver_sql(
-            f"SELECT {', '.join(columns)} FROM {MACHINE_TABLE} WHERE connection_id = {self._param}"
-            f" AND last_seen < {self._param} LIMIT {MAX_ROWS}",
+            f"SELECT {', '.join(MACHINE_KEY)} FROM {MACHINE_TABLE}"
+            f" WHERE connection_id = {self._param} AND last_seen < {self._param} LIMIT {MAX_ROWS}",
             (self._id, _midnight(limits.tool)),
         ).fetchall()
-        self._delete_keys(connection, MACHINE_TABLE, columns, [tuple(key) for key in keys])
+        self._delete_keys(connection, MACHINE_TABLE, MACHINE_KEY, [tuple(key) for key in keys])
         return PrunedRows(machines=len(keys))
 
     def _remove_accesses(self, connection: SqlConnection) -> int:

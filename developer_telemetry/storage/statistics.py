@@ -19,6 +19,7 @@ from developer_telemetry.database.engine import now_us, reading, transact
 from developer_telemetry.reports.daily_metrics import format_timestamp
 from developer_telemetry.reports.hosts import LOCAL_ENDS
 from developer_telemetry.storage.connection_locks import lock_connections
+from developer_telemetry.storage.fleet.machines import MACHINE_KEY
 from developer_telemetry.storage.fleet.refused_machines import (
     NO_DETAILS,
     NotedRefusals,
@@ -181,7 +182,6 @@ def _count_machines_sql(dialect: Dialect) -> str:
     def old(column: str) -> str:
         return f"{MACHINE_TABLE}.{column}"
 
-    keys = ("connection_id", "developer_id", "hostname")
     # Another receiver may have counted the same rows in the meantime.
     uncounted = f"{dialect.new('_raw_data_id')} > COALESCE({old('_raw_data_id')}, 0)"
     more = f"CASE WHEN {uncounted} THEN {dialect.new('reports')} ELSE 0 END"
@@ -195,10 +195,10 @@ def _count_machines_sql(dialect: Dialect) -> str:
         ("_raw_data_id", f"{dialect.latest}({old('_raw_data_id')}, {dialect.new('_raw_data_id')})"),
     ]
     counted = ("first_seen", "last_seen", "reports", "retired_us")
-    columns = (*keys, *counted, "_raw_data_params", "_raw_data_table", "_raw_data_id")
+    columns = (*MACHINE_KEY, *counted, "_raw_data_params", "_raw_data_table", "_raw_data_id")
     retired = "MIN(CASE WHEN r.arrived_us <= m.retired_us THEN m.retired_us ELSE 0 END)"
-    joined = " AND ".join(f"m.{key} = r.{key}" for key in keys)
-    key_columns = ", ".join(f"r.{key}" for key in keys)
+    joined = " AND ".join(f"m.{key} = r.{key}" for key in MACHINE_KEY)
+    key_columns = ", ".join(f"r.{key}" for key in MACHINE_KEY)
     param = dialect.placeholder
     source = machine_reports_sql(dialect, f"id > {param} AND id <= {param}")
     return (
@@ -206,7 +206,8 @@ def _count_machines_sql(dialect: Dialect) -> str:
         f" SELECT {key_columns}, MIN(r.seen), MAX(r.seen), COUNT(*), {retired}, MIN(r.params),"
         f" '{RAW_TABLE}', MAX(r.id) FROM {source} r LEFT JOIN {MACHINE_TABLE} m ON {joined}"
         " WHERE r.id > COALESCE(m._raw_data_id, 0)"
-        f" GROUP BY {key_columns} ORDER BY {key_columns} " + dialect.on_conflict(keys, assignments)
+        f" GROUP BY {key_columns} ORDER BY {key_columns} "
+        + dialect.on_conflict(MACHINE_KEY, assignments)
     )
 
 

@@ -20,9 +20,6 @@ QUIET = "quiet"
 RETIRED = "retired"
 STATES = (REPORTING, QUIET, RETIRED)
 
-_KEY_COLUMNS = ("connection_id", "developer_id", "hostname")
-_COLUMNS = (*_KEY_COLUMNS, "first_seen", "last_seen", "reports", "user_agent", "retired_us")
-
 
 class MachineKey(NamedTuple):
     """A machine by its connection, its developer, and the name of its host."""
@@ -30,6 +27,10 @@ class MachineKey(NamedTuple):
     connection_id: int
     developer_id: str
     hostname: str
+
+
+MACHINE_KEY = MachineKey._fields
+_COLUMNS = (*MACHINE_KEY, "first_seen", "last_seen", "reports", "user_agent", "retired_us")
 
 
 class Machine(NamedTuple):
@@ -93,7 +94,7 @@ def read_machines(connection: SqlConnection, wanted: MachineSelection) -> list[M
     where = " AND ".join(condition.sql for condition in conditions) or "1 = 1"
     rows = connection.exec_driver_sql(
         f"SELECT {', '.join(_COLUMNS)} FROM {MACHINE_TABLE} WHERE {where}"
-        f" ORDER BY last_seen DESC, {', '.join(_KEY_COLUMNS)}",
+        f" ORDER BY last_seen DESC, {', '.join(MACHINE_KEY)}",
         tuple(value for condition in conditions for value in condition.parameters),
     )
     return [
@@ -120,8 +121,8 @@ def _set_retired(engine: Engine, keys: Sequence[MachineKey], retired_us: int) ->
             changed += connection.exec_driver_sql(
                 f"UPDATE {MACHINE_TABLE} SET retired_us = {dialect.placeholder}"
                 f" WHERE retired_us {'=' if retired_us else '>'} 0"
-                f" AND {dialect.keys_condition(MACHINE_TABLE, _KEY_COLUMNS, len(batch))}",
-                (retired_us, *dialect.parameters(_KEY_COLUMNS, batch)),
+                f" AND {dialect.keys_condition(MACHINE_TABLE, MACHINE_KEY, len(batch))}",
+                (retired_us, *dialect.parameters(MACHINE_KEY, batch)),
             ).rowcount
         return changed
 

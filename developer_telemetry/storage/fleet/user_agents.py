@@ -17,6 +17,7 @@ from developer_telemetry.database.dialects.lookup import dialect_of
 from developer_telemetry.database.engine import transact
 from developer_telemetry.reports.hosts import machine_name
 from developer_telemetry.reports.parser import TEXT_LIMIT
+from developer_telemetry.storage.fleet.machines import MACHINE_KEY
 
 # The machines whose User-Agent is remembered, so that it is written only when it changes.
 MAX_REMEMBERED = 10_000
@@ -27,7 +28,6 @@ MAX_NOTED = 50_000
 ABSENT_AT_ONCE = 1_000
 ABSENT_SECONDS = 86_400.0
 
-KEY_COLUMNS = ("connection_id", "developer_id", "hostname")
 # A connection, a developer and a host, as a report names them.
 SenderKey = tuple[int, str, str]
 
@@ -61,7 +61,7 @@ class UserAgents:
         retried = self._take_absent(now)
         changed = self._take_changed(retried)
 
-        def wait(user_agent: bytes, machines: Iterable[SenderKey]) -> None:
+        def retry_later(user_agent: bytes, machines: Iterable[SenderKey]) -> None:
             for machine in machines:
                 self._absent[machine] = retried.get(machine) or Absent(user_agent, now)
 
@@ -74,10 +74,10 @@ class UserAgents:
                     counted = transact(engine, update, awaits_locks=False)
                     del machines[-MAX_KEYS:]
                     self._remember(dict.fromkeys(counted, user_agent))
-                    wait(user_agent, set(batch).difference(counted))
+                    retry_later(user_agent, set(batch).difference(counted))
         finally:
             for user_agent, machines in changed.items():
-                wait(user_agent, machines)
+                retry_later(user_agent, machines)
 
     def _take_absent(self, now: float) -> dict[SenderKey, Absent]:
         """Return some machines that were not counted before, without the oldest."""
@@ -120,8 +120,8 @@ def _update(
     dialect = dialect_of(connection)
     rows = {machine: (*machine[:2], machine_name(machine[2])) for machine in machines}
     keys = sorted(set(rows.values()))
-    are_these = dialect.keys_condition(MACHINE_TABLE, KEY_COLUMNS, len(keys))
-    parameters = dialect.parameters(KEY_COLUMNS, keys)
+    are_these = dialect.keys_condition(MACHINE_TABLE, MACHINE_KEY, len(keys))
+    parameters = dialect.parameters(MACHINE_KEY, keys)
     text = decode_user_agent(user_agent)
     param = dialect.placeholder
     updated = connection.exec_driver_sql(
@@ -132,7 +132,7 @@ def _update(
     if updated == len(keys):  # as for nearly all machines that are new or have been updated
         return machines
     present = connection.exec_driver_sql(
-        f"SELECT {', '.join(KEY_COLUMNS)} FROM {MACHINE_TABLE} WHERE {are_these}", parameters
+        f"SELECT {', '.join(MACHINE_KEY)} FROM {MACHINE_TABLE} WHERE {are_these}", parameters
     )
     counted = {tuple(row) for row in present}
     return [machine for machine in machines if rows[machine] in counted]

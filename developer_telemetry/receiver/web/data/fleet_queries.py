@@ -30,7 +30,7 @@ from developer_telemetry.receiver.web.data.queries import (
 )
 from developer_telemetry.receiver.web.selection import Selection
 from developer_telemetry.reports.hosts import machine_name
-from developer_telemetry.storage.fleet.machines import MachineKey
+from developer_telemetry.storage.fleet.machines import MACHINE_KEY, MachineKey
 
 
 class AgeClass(NamedTuple):
@@ -62,7 +62,6 @@ _MACHINE_SORTS = {
     "first": "first_seen",
     "retired": "retired_us",
 }
-_MACHINE_KEY = ("connection_id", "developer_id", "hostname")
 
 
 class Fleet(NamedTuple):
@@ -192,7 +191,7 @@ def list_machines(
     total = connection.exec_driver_sql(
         f"SELECT COUNT(*) FROM {MACHINE_TABLE} WHERE {conditions}", conditions.values
     ).scalar_one()
-    order = order_sql(_MACHINE_SORTS, part, "-seen", _MACHINE_KEY)
+    order = order_sql(_MACHINE_SORTS, part, "-seen", MACHINE_KEY)
     return int(total), _read_machines(connection, conditions, order)
 
 
