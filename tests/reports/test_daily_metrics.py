@@ -257,8 +257,8 @@ def test_a_row_does_not_depend_on_the_order_of_its_reports(
 def test_the_newest_gives_the_row_whatever_the_order_and_however_often(
     day: list[ReceivedReport], random: Random
 ) -> None:
-    newest = sorted(day, key=lambda each: (each.arrived_us, each.raw_id))[-1]
-    first_us = min(each.arrived_us for each in day)
+    newest = max(day, key=lambda report: (report.arrived_us, report.raw_id))
+    first_us = min(report.arrived_us for report in day)
     again = [*day, *day]
     random.shuffle(again)
     [same_day] = group_by_key(again).values()
